@@ -1,0 +1,82 @@
+"""activations: elementwise ``y = act(z)``, any shape, and the derivative taken from the stored ``y``.
+
+Backward is the chain rule for a function of one number: ``dz = dy * act'(z)``. Each derivative below is a function of
+the output alone, so a layer needs to keep only ``y``:
+
+=============  ======================  =========================================================================
+name           y                       act'(z) from y
+=============  ======================  =========================================================================
+linear         z                       1
+relu           max(z, 0)               1 where z > 0, that is where y > 0; else 0 (the subgradient 0 at z = 0)
+leaky_relu     z where z > 0, else az  1 where y > 0, else a: y has the sign of z because a = 0.2 > 0
+tanh           tanh z                  (sinh/cosh)' = (cosh^2 - sinh^2) / cosh^2 = 1 - y^2
+sigmoid        1 / (1 + e^-z)          e^-z / (1 + e^-z)^2 = y (1 - y)
+softplus       log(1 + e^z)            e^z / (1 + e^z) = 1 - 1 / (1 + e^z) = 1 - e^-y
+=============  ======================  =========================================================================
+
+No exponential here sees a positive argument, so nothing overflows however large ``z`` is:
+``softplus(z) = max(z, 0) + log(1 + e^-|z|)``, and ``sigmoid`` is written with ``e^-|z|`` in both halves. NaN stays NaN.
+
+Sources: relu Nair and Hinton 2010; leaky_relu Maas et al. 2013, with the slope of Radford et al. 2016;
+softplus Dugas et al. 2001.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from .. import checks
+from ..backend import ACTIVATIONS, LEAKY_SLOPE
+
+
+def check(activation: str) -> None:
+    """Raise ValueError, listing the known names, unless ``activation`` is one of them."""
+    checks.choice("activation", activation, ACTIVATIONS)
+
+
+def sigmoid(z: np.ndarray) -> np.ndarray:
+    """``1 / (1 + e^-z)``, elementwise, for z of either sign without overflow."""
+    e = np.exp(-np.abs(z))
+    return np.where(z >= 0, 1, e) / (1 + e)
+
+
+def softplus(z: np.ndarray) -> np.ndarray:
+    """``log(1 + e^z)``, elementwise, without overflow."""
+    return np.maximum(z, 0) + np.log1p(np.exp(-np.abs(z)))
+
+
+def forward(z: np.ndarray, activation: str) -> np.ndarray:
+    """``y = act(z)``, any shape. Raises ValueError for an unknown activation."""
+    check(activation)
+    if activation == "relu":
+        return np.maximum(z, 0)
+    if activation == "leaky_relu":
+        return np.where(z > 0, z, LEAKY_SLOPE * z)
+    if activation == "tanh":
+        return np.tanh(z)
+    if activation == "sigmoid":
+        return sigmoid(z)
+    if activation == "softplus":
+        return softplus(z)
+    return z.copy()
+
+
+def derivative(y: np.ndarray, activation: str) -> np.ndarray:
+    """``act'(z)`` at the ``z`` whose output is ``y``, same shape. Raises ValueError for an unknown activation."""
+    check(activation)
+    if activation == "relu":
+        return (y > 0).astype(y.dtype)
+    if activation == "leaky_relu":
+        return np.where(y > 0, y.dtype.type(1), y.dtype.type(LEAKY_SLOPE))
+    if activation == "tanh":
+        return 1 - y * y
+    if activation == "sigmoid":
+        return y * (1 - y)
+    if activation == "softplus":
+        return -np.expm1(-y)
+    return np.ones_like(y)
+
+
+def backward(dy: np.ndarray, y: np.ndarray, activation: str) -> np.ndarray:
+    """``dz = dy * act'(z)`` from the stored output ``y``, all of one shape. Raises as :func:`derivative` does."""
+    return dy * derivative(y, activation)

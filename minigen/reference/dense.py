@@ -1,0 +1,54 @@
+"""dense: one fully connected layer, ``y = act(x W + b)``.
+
+Shapes: ``x[B,I]``, ``W[I,O]``, ``b[O]``, ``z`` and ``y[B,O]``; the gradient of the loss ``L`` has the shape of
+what it is taken by, and is written ``dz = dL/dz``, ``dW = dL/dW`` and so on.
+
+Forward::
+
+    z[r,o] = sum_i x[r,i] W[i,o] + b[o]
+    y      = act(z)
+
+Backward. Each ``z[r,o]`` is linear in all three arguments, so the chain rule only sums over the outputs that an
+entry reaches::
+
+    dL/dW[i,o] = sum_r dz[r,o] dz/dW = sum_r x[r,i] dz[r,o]      dW = x^T dz
+    dL/db[o]   = sum_r dz[r,o]                                   db = sum over rows of dz
+    dL/dx[r,i] = sum_o dz[r,o] W[i,o]                            dx = dz W^T
+
+If ``x`` is itself the output of a layer, ``x = act_before(z_before)``, then that layer wants
+``dz_before = dx * act_before'(z_before)``. The derivative can be taken from the stored ``x`` (see ``activations``), so
+:func:`dgrad` multiplies it in and no pre-activation is ever stored.
+
+Source: Rumelhart, Hinton and Williams, "Learning representations by back-propagating errors", Nature 323 (1986),
+equations 1 to 7, written for a batch.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from . import activations
+
+
+def forward(x: np.ndarray, W: np.ndarray, b: np.ndarray, activation: str = "linear") -> np.ndarray:
+    """``y[B,O] = act(x[B,I] W[I,O] + b[O])``. Raises ValueError for an unknown activation."""
+    return activations.forward(x @ W + b, activation)
+
+
+def dgrad(dz: np.ndarray, W: np.ndarray, x: np.ndarray | None = None, activation: str = "linear") -> np.ndarray:
+    """``dx[B,I] = (dz[B,O] W^T) * act'(x)``, ``x[B,I]`` the stored output of the layer before and ``activation`` its.
+
+    Raises ValueError for an unknown activation, or for one other than ``"linear"`` when ``x`` is missing.
+    """
+    activations.check(activation)
+    dx = dz @ W.T
+    if activation == "linear":
+        return dx
+    if x is None:
+        raise ValueError(f"x: the output of the layer before is needed for activation {activation!r}, got None")
+    return activations.backward(dx, x, activation)
+
+
+def wgrad(x: np.ndarray, dz: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """``dW[I,O] = x[B,I]^T dz[B,O]`` and ``db[O]``, the sum of ``dz`` over the rows."""
+    return x.T @ dz, dz.sum(axis=0)

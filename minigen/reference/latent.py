@@ -1,0 +1,51 @@
+"""latent: the reparameterised sample ``z`` of a VAE's encoder and its KL divergence to the prior N(0, I).
+
+The encoder's last layer gives ``heads[B,2L] = [mu | logvar]``, so ``q(z|x) = N(mu, diag(sigma^2))`` with
+``sigma = exp(logvar / 2)``. Kingma and Welling 2014, section 2.4 and appendix B:
+
+Forward, with ``eps ~ N(0, I)`` given::
+
+    z    = mu + sigma eps
+    rows = KL(q || N(0, I)) = 1/2 sum_j (mu_j^2 + sigma_j^2 - 1 - logvar_j)      nats, a value a row
+    loss = mean of rows
+
+``sigma^2 - 1`` is ``expm1(logvar)``, which keeps the digits when the encoder stays near the prior.
+
+Backward. The total is ``R(z) + beta loss`` (beta of Higgins et al. 2017; 1 gives the ELBO), where ``dz = dR/dz`` comes
+from the decoder. With ``dz/dmu = 1`` and ``dz/dlogvar = eps sigma / 2``, and ``1/B`` from the mean::
+
+    dmu     = dz             + beta mu / B
+    dlogvar = dz eps sigma/2 + beta (sigma^2 - 1) / (2 B)
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+
+def forward(heads: np.ndarray, eps: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.floating]:
+    """``z[B,L]``, ``rows[B]`` (KL in nats) and their mean, from ``heads[B,2L]`` and ``eps[B,L]``.
+
+    Raises ValueError for ``B = 0``.
+    """
+    if len(heads) == 0:
+        raise ValueError("heads has no rows, the mean KL of nothing is not defined")
+    mu, logvar = split(heads)
+    z = mu + np.exp(logvar / 2) * eps
+    rows = (mu * mu + np.expm1(logvar) - logvar).sum(axis=1) / 2
+    return z, rows, rows.mean()
+
+
+def backward(dz: np.ndarray, heads: np.ndarray, eps: np.ndarray, beta: float = 1.0) -> np.ndarray:
+    """``dheads[B,2L]``, the gradient of (the loss behind ``dz[B,L]``) + ``beta`` * mean KL."""
+    mu, logvar = split(heads)
+    B = len(heads)
+    dmu = dz + beta * mu / B
+    dlogvar = dz * eps * np.exp(logvar / 2) / 2 + beta * np.expm1(logvar) / (2 * B)
+    return np.concatenate([dmu, dlogvar], axis=1)
+
+
+def split(heads: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The views ``mu[B,L]`` and ``logvar[B,L]`` of ``heads[B,2L]``."""
+    L = heads.shape[1] // 2
+    return heads[:, :L], heads[:, L:]

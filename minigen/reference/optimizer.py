@@ -1,0 +1,54 @@
+"""optimizer: one update of the flat parameter vector ``p[n]`` from its gradient ``g[n]``.
+
+sgd, with momentum mu (Polyak 1964; the learning rate stays outside of the velocity, so that a change of it takes effect
+at once) and L2 weight decay w, whose gradient ``w p`` is added to ``g``::
+
+    velocity = mu velocity + (g + w p)
+    p        = p - lr velocity
+
+adam (Kingma and Ba 2015, algorithm 1), at t = 1, 2, ...::
+
+    m = beta1 m + (1 - beta1) g                running mean of g
+    v = beta2 v + (1 - beta2) g^2              running mean of g^2
+    p = p - lr (m / (1 - beta1^t)) / (sqrt(v / (1 - beta2^t)) + eps)
+
+Both means start from 0. After t steps of a constant g, m = (1 - beta1) (1 + beta1 + ... + beta1^(t-1)) g
+= (1 - beta1^t) g: dividing by ``1 - beta^t`` takes that bias away.
+
+adamw (Loshchilov and Hutter 2019, algorithm 2): the decay acts on ``p`` itself, not through m and v; here ``lr`` is
+both their alpha and their schedule multiplier, so it scales the decay too::
+
+    p = p - lr w p, then adam
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+
+def sgd(
+    p: np.ndarray, g: np.ndarray, velocity: np.ndarray, lr: float, momentum: float = 0.0, weight_decay: float = 0.0
+) -> tuple[np.ndarray, np.ndarray]:
+    """The new ``p[n]`` and ``velocity[n]``."""
+    velocity = momentum * velocity + (g + weight_decay * p)
+    return p - lr * velocity, velocity
+
+
+def adam(
+    p: np.ndarray, g: np.ndarray, m: np.ndarray, v: np.ndarray, lr: float, t: int,
+    beta1: float = 0.9, beta2: float = 0.999, eps: float = 1e-8,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The new ``p[n]``, ``m[n]`` and ``v[n]`` of update number ``t``, counted from 1."""
+    m = beta1 * m + (1 - beta1) * g
+    v = beta2 * v + (1 - beta2) * (g * g)
+    m_hat = m / (1 - beta1**t)
+    v_hat = v / (1 - beta2**t)
+    return p - lr * m_hat / (np.sqrt(v_hat) + eps), m, v
+
+
+def adamw(
+    p: np.ndarray, g: np.ndarray, m: np.ndarray, v: np.ndarray, lr: float, t: int,
+    beta1: float = 0.9, beta2: float = 0.999, eps: float = 1e-8, weight_decay: float = 0.01,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """As :func:`adam`, after ``p`` has been shrunk by ``lr * weight_decay`` of itself."""
+    return adam(p - lr * weight_decay * p, g, m, v, lr, t, beta1, beta2, eps)
