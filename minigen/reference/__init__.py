@@ -12,9 +12,20 @@ from typing import Any
 import numpy as np
 
 from .. import checks
-from . import activations, batch, dense, gan_loss, latent, optimizer, random, vae_loss
+from . import activations, batch, dense, gan_loss, initializers, latent, optimizer, random, vae_loss
 
-__all__ = ["NumpyBackend", "activations", "batch", "dense", "gan_loss", "latent", "optimizer", "random", "vae_loss"]
+__all__ = [
+    "NumpyBackend",
+    "activations",
+    "batch",
+    "dense",
+    "gan_loss",
+    "initializers",
+    "latent",
+    "optimizer",
+    "random",
+    "vae_loss",
+]
 
 ALIGNMENT = 64
 Size = int | None

@@ -1,0 +1,310 @@
+"""Are the gradients right? Every derivative of the book against finite differences, every floor against the book.
+
+Two tables hold all there is to check:
+
+- :func:`derivatives`: a function of the float64 reference, a point, and the gradient that the book derives there. It is
+  compared with central differences, which know nothing of the derivation.
+- :func:`operations`: a call on a backend, and what the float64 reference gives. Every floor runs it into buffers that
+  are poisoned with NaN, so an entry that is never written shows.
+
+``STEP_CHECKS`` lists further checks that take a whole training step of a model on a backend.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from .backend import ACTIVATIONS, GAN_LOSSES, Array, Backend
+from .reference import activations, batch, dense, gan_loss, latent, optimizer, random, vae_loss
+
+DIFFERENCES_TOLERANCE = 1e-9
+FLOOR_TOLERANCE = {"float32": 5e-6, "float64": 1e-12}
+"""Largest relative error ||out - ref|| / ||ref|| that passes: of the book, and of a floor by its dtype."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the report. ``error`` is relative, in the 2-norm, in float64; NaN does not pass."""
+
+    operation: str
+    device: str
+    check: str
+    error: float
+    tolerance: float
+
+    @property
+    def passed(self) -> bool:
+        return self.error <= self.tolerance
+
+
+class Out:
+    """Stands in the arguments of a call for an output of this shape (dtype None: the backend's own)."""
+
+    def __init__(self, *shape: int, dtype: Any = None) -> None:
+        self.shape, self.dtype = shape, dtype
+
+
+class InOut:
+    """Stands in the arguments of a call for a buffer that is read and written, with these contents."""
+
+    def __init__(self, array: np.ndarray) -> None:
+        self.array = array
+
+
+StepCheck = Callable[[Backend, np.random.Generator], Iterable[Row]]
+STEP_CHECKS: list[StepCheck] = []
+"""Checks of whole training steps: each is called with every backend and a random generator."""
+
+
+def run(backends: Iterable[Backend], seed: int | None = None) -> list[Row]:
+    """All checks at random points: the book itself, then each of ``backends``. ``seed`` None draws a fresh one."""
+    rng = np.random.default_rng(seed)
+    rows = [
+        Row(operation, "reference", f"{check} vs central differences", relative_error(gradient, differences(f, point)),
+            DIFFERENCES_TOLERANCE)
+        for operation, check, f, point, gradient in derivatives(rng)
+    ]  # fmt: skip
+    for backend in backends:
+        tolerance = FLOOR_TOLERANCE[backend.dtype.name]
+        for operation, check, method, arguments, expected in operations(rng):
+            outputs = call(backend, method, *arguments)
+            error = float(np.max([relative_error(out, ref) for out, ref in zip(outputs, expected, strict=True)]))
+            rows.append(Row(operation, backend.name, f"{check} vs float64 reference", error, tolerance))
+        for step_check in STEP_CHECKS:
+            rows.extend(step_check(backend, rng))
+    return rows
+
+
+# --- tools ------------------------------------------------------------------------------------
+
+
+def differences(f: Callable[[np.ndarray], Any], x: np.ndarray, h: float = 1e-3) -> np.ndarray:
+    """The gradient of the scalar ``f`` at the float64 array ``x``, by central differences of fourth order.
+
+    ``f'(x) = (8 (f(x+h) - f(x-h)) - (f(x+2h) - f(x-2h))) / 12h``: the error of the formula is about 1e-13 at this
+    ``h``, as is that of rounding (Abramowitz and Stegun 1964, table 25.2).
+    """
+    gradient = np.empty_like(x)
+    for i in np.ndindex(x.shape):
+        def along(k: int, i: tuple[int, ...] = i) -> float:
+            moved = x.copy()
+            moved[i] += k * h
+            return float(f(moved))
+
+        gradient[i] = (8 * (along(1) - along(-1)) - (along(2) - along(-2))) / (12 * h)
+    return gradient
+
+
+def relative_error(out: np.ndarray, reference: np.ndarray) -> float:
+    """``||out - reference|| / ||reference||`` in float64; NaN if either has one, and the shapes must agree."""
+    out, reference = np.asarray(out, np.float64), np.asarray(reference, np.float64)
+    if out.shape != reference.shape:
+        raise ValueError(f"shapes differ: out {out.shape}, reference {reference.shape}")
+    error, size = np.linalg.norm(out - reference), np.linalg.norm(reference)
+    return float(error / size) if size != 0 else float(error)
+
+
+def call(backend: Backend, method: str, *arguments: Any) -> list[np.ndarray]:
+    """Call ``backend.method`` and return what it wrote into its :class:`Out` and :class:`InOut` arguments.
+
+    Floating arrays are uploaded in the backend's dtype, integer arrays as they are, other arguments are passed on.
+    """
+    buffers = [_place(backend, argument) for argument in arguments]
+    getattr(backend, method)(*buffers)
+    return [
+        backend.download(buffer)
+        for argument, buffer in zip(arguments, buffers, strict=True)
+        if isinstance(argument, (Out, InOut))
+    ]
+
+
+def _place(backend: Backend, argument: Any) -> Array:
+    if isinstance(argument, Out):
+        dtype = np.dtype(backend.dtype if argument.dtype is None else argument.dtype)
+        argument = np.full(argument.shape, np.nan if dtype.kind == "f" else -1, dtype)
+    elif isinstance(argument, InOut):
+        argument = argument.array
+    if not isinstance(argument, np.ndarray):
+        return argument
+    return backend.upload(argument.astype(backend.dtype) if argument.dtype.kind == "f" else argument)
+
+
+def normals(rng: np.random.Generator, *shape: int) -> np.ndarray:
+    """float64 normals that a float32 holds exactly, so that every floor starts from the same numbers."""
+    return rng.standard_normal(shape).astype(np.float32).astype(np.float64)
+
+
+def off_zero(rng: np.random.Generator, *shape: int) -> np.ndarray:
+    """Normals moved away from 0 by 0.1, where relu has no derivative to compare."""
+    z = normals(rng, *shape)
+    return (z + np.where(z >= 0, 0.1, -0.1)).astype(np.float32).astype(np.float64)
+
+
+def sizes(rng: np.random.Generator, count: int, high: int) -> list[int]:
+    """``count`` random sizes in [1, high)."""
+    return [int(n) for n in rng.integers(1, high, count)]
+
+
+# --- the tables -------------------------------------------------------------------------------
+
+Derivative = tuple[str, str, Callable[[np.ndarray], Any], np.ndarray, np.ndarray]
+Operation = tuple[str, str, str, tuple[Any, ...], list[Any]]
+
+
+def derivatives(rng: np.random.Generator) -> Iterator[Derivative]:
+    """(operation, what, scalar function, point, gradient of the book) of every differentiable operation.
+
+    An output that is an array is made a scalar by weights ``c``, which then are the gradient that comes from above.
+    """
+    B, n_in, n_out = sizes(rng, 3, 6)
+    x, W, b, c = normals(rng, B, n_in), normals(rng, n_in, n_out), normals(rng, n_out), normals(rng, B, n_out)
+    yield "dense", "dgrad", lambda x: (c * dense.forward(x, W, b)).sum(), x, dense.dgrad(c, W)
+    yield "dense", "wgrad dW", lambda W: (c * dense.forward(x, W, b)).sum(), W, dense.wgrad(x, c)[0]
+    yield "dense", "wgrad db", lambda b: (c * dense.forward(x, W, b)).sum(), b, dense.wgrad(x, c)[1]
+
+    z = off_zero(rng, B, n_in)
+    for name in ACTIVATIONS:
+        def layers(z: np.ndarray, name: str = name) -> np.floating:
+            return (c * dense.forward(activations.forward(z, name), W, b)).sum()
+
+        def elementwise(z: np.ndarray, name: str = name) -> np.floating:
+            return (x * activations.forward(z, name)).sum()
+
+        y = activations.forward(z, name)
+        yield "dense", f"dgrad through {name}", layers, z, dense.dgrad(c, W, y, name)
+        yield "activations", name, elementwise, z, activations.backward(x, y, name)
+
+    n_real, n_fake = sizes(rng, 2, 6)
+    s = 3 * normals(rng, n_real + n_fake, 1)
+    yield (
+        "gan_loss", "discriminator", lambda s: gan_loss.discriminator(s, n_real)[0], s,
+        gan_loss.discriminator(s, n_real)[1],
+    )  # fmt: skip
+    for kind in GAN_LOSSES:
+        def generator(s: np.ndarray, kind: str = kind) -> np.floating:
+            return gan_loss.generator(s, kind)[0]
+
+        yield "gan_loss", f"generator {kind}", generator, s, gan_loss.generator(s, kind)[1]
+
+    target = rng.random((B, n_in))
+    yield (
+        "vae_loss", "bernoulli", lambda logits: vae_loss.bernoulli(logits, target)[1], z,
+        vae_loss.bernoulli(z, target)[2],
+    )  # fmt: skip
+    yield (
+        "vae_loss", "gaussian", lambda mean: vae_loss.gaussian(mean, target, 0.3)[1], z,
+        vae_loss.gaussian(z, target, 0.3)[2],
+    )  # fmt: skip
+
+    heads, eps, dz, beta = normals(rng, B, 2 * n_in), normals(rng, B, n_in), normals(rng, B, n_in), 0.7
+
+    def latent_total(heads: np.ndarray) -> np.floating:
+        z, _, kl = latent.forward(heads, eps)
+        return (dz * z).sum() + beta * kl
+
+    yield "latent", "backward", latent_total, heads, latent.backward(dz, heads, eps, beta)
+
+
+def operations(rng: np.random.Generator) -> Iterator[Operation]:
+    """(operation, what, method of the backend, its arguments, outputs by the book in float64) of every operation."""
+    yield from _dense_operations(rng)
+    yield from _loss_operations(rng)
+    yield from _latent_operations(rng)
+    yield from _optimizer_operations(rng)
+    yield from _random_operations(rng)
+
+
+def _dense_operations(rng: np.random.Generator) -> Iterator[Operation]:
+    B, n_in, n_out = sizes(rng, 3, 70)
+    x, W, b, dz = normals(rng, B, n_in), normals(rng, n_in, n_out), normals(rng, n_out), normals(rng, B, n_out)
+    z, dy = normals(rng, B, n_in), normals(rng, B, n_in)
+    yield "dense", "wgrad", "dense_wgrad", (x, dz, Out(n_in, n_out), Out(n_out)), [*dense.wgrad(x, dz)]
+    for name in ACTIVATIONS:
+        y = activations.forward(z, name).astype(np.float32).astype(np.float64)
+        yield (
+            "dense", f"forward {name}", "dense_forward", (x, W, b, Out(B, n_out), name),
+            [dense.forward(x, W, b, name)],
+        )  # fmt: skip
+        yield (
+            "dense", f"dgrad {name}", "dense_dgrad", (dz, W, Out(B, n_in), y, name), [dense.dgrad(dz, W, y, name)]
+        )  # fmt: skip
+        yield (
+            "activations", f"forward {name}", "activation_forward", (z, Out(B, n_in), name),
+            [activations.forward(z, name)],
+        )  # fmt: skip
+        yield (
+            "activations", f"backward {name}", "activation_backward", (dy, y, Out(B, n_in), name),
+            [activations.backward(dy, y, name)],
+        )  # fmt: skip
+
+
+def _loss_operations(rng: np.random.Generator) -> Iterator[Operation]:
+    n_real, n_fake, D = sizes(rng, 3, 70)
+    B = n_real + n_fake
+    s = 5 * normals(rng, B, 1)
+    loss, dlogits = gan_loss.discriminator(s, n_real)
+    yield (
+        "gan_loss", "discriminator", "gan_loss_discriminator", (s, n_real, Out(B, 1), Out(1)), [dlogits, [loss]]
+    )  # fmt: skip
+    for kind in GAN_LOSSES:
+        loss, dlogits = gan_loss.generator(s, kind)
+        yield (
+            "gan_loss", f"generator {kind}", "gan_loss_generator", (s, Out(B, 1), Out(1), kind), [dlogits, [loss]]
+        )  # fmt: skip
+    logits, x = normals(rng, B, D), rng.random((B, D), np.float32).astype(np.float64)
+    rows, loss, dlogits = vae_loss.bernoulli(logits, x)
+    yield (
+        "vae_loss", "bernoulli", "vae_loss_bernoulli", (logits, x, Out(B, D), Out(B), Out(1)), [dlogits, rows, [loss]]
+    )  # fmt: skip
+    rows, loss, dmean = vae_loss.gaussian(logits, x, 0.3)
+    yield (
+        "vae_loss", "gaussian", "vae_loss_gaussian", (logits, x, Out(B, D), Out(B), Out(1), 0.3),
+        [dmean, rows, [loss]],
+    )  # fmt: skip
+
+
+def _latent_operations(rng: np.random.Generator) -> Iterator[Operation]:
+    B, L = sizes(rng, 2, 70)
+    heads, eps, dz = normals(rng, B, 2 * L), normals(rng, B, L), normals(rng, B, L)
+    z, rows, loss = latent.forward(heads, eps)
+    yield "latent", "forward", "latent_forward", (heads, eps, Out(B, L), Out(B), Out(1)), [z, rows, [loss]]
+    yield (
+        "latent", "backward", "latent_backward", (dz, heads, eps, Out(B, 2 * L), 0.7),
+        [latent.backward(dz, heads, eps, 0.7)],
+    )  # fmt: skip
+
+
+def _optimizer_operations(rng: np.random.Generator) -> Iterator[Operation]:
+    (n,) = sizes(rng, 1, 5000)
+    p, g, m, v = normals(rng, n), normals(rng, n), normals(rng, n), normals(rng, n) ** 2
+    v = v.astype(np.float32).astype(np.float64)
+    lr, step = np.array([2.0**-7]), np.array([9], np.uint64)
+    state = InOut(p), g, InOut(m)
+    yield "optimizer", "sgd", "sgd", (*state, lr, 0.9, 0.01), [*optimizer.sgd(p, g, m, 2.0**-7, 0.9, 0.01)]
+    yield "optimizer", "adam", "adam", (*state, InOut(v), lr, step), [*optimizer.adam(p, g, m, v, 2.0**-7, 10)]
+    yield "optimizer", "adamw", "adamw", (*state, InOut(v), lr, step), [*optimizer.adamw(p, g, m, v, 2.0**-7, 10)]
+
+
+def _random_operations(rng: np.random.Generator) -> Iterator[Operation]:
+    B, D, n = sizes(rng, 3, 70)
+    seed, now = int(rng.integers(2**32)), int(rng.integers(2**60))
+    step = np.array([now], np.uint64)
+    for name, draw in (("uniform", random.uniform), ("normal", random.normal)):
+        yield (
+            "random", name, f"random_{name}", (Out(B, D), seed, random.LATENT, step),
+            [draw((B, D), seed, random.LATENT, now, np.float64)],
+        )  # fmt: skip
+    order = seed, random.ORDER
+    yield (
+        "batch", "indices", "batch_indices", (Out(n, dtype=np.int32), n, *order, step, n, 1),
+        [batch.indices(n, n, *order, now, n, 1)],
+    )  # fmt: skip
+    data, rows = rng.integers(0, 256, (n, D), np.uint8), rng.integers(0, n, B, np.int32)
+    yield (
+        "batch", "gather uint8", "batch_gather", (data, rows, Out(B, D), 2 / 255, -1.0),
+        [batch.gather(data, rows, np.dtype(np.float64), 2 / 255, -1.0)],
+    )  # fmt: skip
