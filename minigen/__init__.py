@@ -1,0 +1,47 @@
+"""minigen: dense generative models, trained with gradients derived by hand on fused kernels.
+
+>>> import minigen
+>>> digits = minigen.datasets.mnist_sample()
+>>> model = minigen.train_gan(digits, epochs=50)
+>>> pictures = model.sample(64)
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+__version__ = "0.1.0"
+
+# Names and where they live: imported when first used, so that ``import minigen`` stays light.
+_HOMES = {
+    "GAN": "minigen.estimators.gan",
+    "train_gan": "minigen.estimators.gan",
+    "VAE": "minigen.estimators.vae",
+    "train_vae": "minigen.estimators.vae",
+    "load": "minigen.training.checkpoint",
+    "devices": "minigen.devices",
+    "get_num_threads": "minigen.cpu",
+    "set_num_threads": "minigen.cpu",
+    "EpochEnd": "minigen.training.loop",
+    "ACTIVATIONS": "minigen.backend",
+    "DeviceError": "minigen.errors",
+    "ModelFileError": "minigen.errors",
+    "NotFittedError": "minigen.errors",
+    "TrainingDiverged": "minigen.errors",
+}
+_MODULES = ("datasets",)
+
+__all__ = [*_HOMES, *_MODULES, "__version__"]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(importlib.import_module(_HOMES[name]), name)
+    if name in _MODULES:
+        return importlib.import_module(f"minigen.{name}")
+    raise AttributeError(f"module 'minigen' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,82 @@
+"""Which floors can be used here, and the choice among them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from minigen.backend import Backend
+from minigen.errors import DeviceError
+
+NAMES = ("numpy", "cpu", "cuda")
+
+
+@dataclass(frozen=True)
+class Device:
+    """One floor: whether it is ``usable`` here, and ``detail``: what it runs on, or why not and what to install."""
+
+    name: str
+    usable: bool
+    detail: str
+
+    def __repr__(self) -> str:
+        return f"{self.name}: {'' if self.usable else 'not usable: '}{self.detail}"
+
+
+def devices() -> dict[str, Device]:
+    """The state of each floor on this machine, by name: ``numpy``, ``cpu`` and ``cuda``."""
+    return {name: _probe(name) for name in NAMES}
+
+
+def get_backend(device: str = "auto") -> Backend:
+    """The operations of ``device``: ``"numpy"``, ``"cpu"``, ``"cuda"``, ``"cuda:1"``, or ``"auto"`` for the best usable.
+
+    Raises ``ValueError`` for an unknown name and :class:`DeviceError` for a device that cannot be used here.
+    """
+    if device == "auto":
+        device = next(name for name in reversed(NAMES) if _probe(name).usable)
+    base, _, index = device.partition(":") if isinstance(device, str) else ("", "", "")
+    if base not in NAMES or (index and (base != "cuda" or not index.isdecimal())):
+        known = ", ".join(map(repr, ("auto", *NAMES, "cuda:1")))
+        raise ValueError(f"device must be one of {known} (or another GPU's number), not {device!r}")
+    state = _probe(base)
+    if not state.usable:
+        raise DeviceError(f"device {device!r} cannot be used here: {state.detail}")
+    if base == "numpy":
+        from minigen.reference import NumpyBackend
+
+        return NumpyBackend()
+    if base == "cpu":
+        from minigen.cpu import CpuBackend
+
+        return CpuBackend()
+    from minigen.cuda import CudaBackend
+
+    return CudaBackend(int(index or 0))
+
+
+def _probe(name: str) -> Device:
+    if name == "numpy":
+        import numpy
+
+        return Device(name, True, f"the reference, NumPy {numpy.__version__}")
+    if name == "cpu":
+        return _probe_cpu()
+    return _probe_cuda()
+
+
+def _probe_cpu() -> Device:
+    try:
+        from minigen import cpu
+    except ImportError as error:
+        detail = f"the compiled module minigen._native is missing ({error}); build it with: pip install ."
+        return Device("cpu", False, detail)
+    return Device("cpu", True, f"native kernels for {cpu.isa()}, {cpu.get_num_threads()} threads")
+
+
+def _probe_cuda() -> Device:
+    try:
+        import minigen.cuda as cuda
+    except ImportError:
+        return Device("cuda", False, "this version of minigen has no CUDA floor yet")
+    usable, detail = cuda.probe()
+    return Device("cuda", usable, detail)

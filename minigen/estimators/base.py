@@ -1,0 +1,249 @@
+"""What GAN and VAE share: hyper-parameters in the manner of scikit-learn, the training loop, saving."""
+
+from __future__ import annotations
+
+import inspect
+import os
+import secrets
+from collections.abc import Sequence
+from typing import Any, ClassVar, Self
+
+import numpy as np
+
+from minigen import checks
+from minigen.backend import ACTIVATIONS, Array, Backend
+from minigen.datasets.load import as_rows
+from minigen.devices import get_backend
+from minigen.errors import NotFittedError
+from minigen.models.mlp import Mlp
+from minigen.models.optimizer import OPTIMIZERS, OptimizerSettings
+from minigen.training.history import History
+from minigen.training.loop import Callback, train
+from minigen.training.run import State, TrainingRun
+
+INITS = ("auto", "glorot_uniform", "glorot_normal", "he_uniform", "he_normal")
+ROWS_AT_ONCE = 4096  # rows that sampling and scoring hold in memory at a time
+
+
+class Estimator:
+    """Base of :class:`GAN` and :class:`VAE`.
+
+    Attributes after ``fit`` or :func:`minigen.load`: ``history_``, ``item_shape_`` (shape of one sample),
+    ``data_dtype_`` (``uint8`` or ``float32``, what samples come back as), ``device_`` (the floor in use).
+    """
+
+    kind: ClassVar[str]
+    presets: ClassVar[dict[str, dict[str, Any]]]
+
+    # --- hyper-parameters -----------------------------------------------------------------------
+
+    @classmethod
+    def _parameter_names(cls) -> list[str]:
+        return [name for name in inspect.signature(cls.__init__).parameters if name != "self"]
+
+    @classmethod
+    def preset(cls, name: str, **settings: Any) -> Self:
+        """A model with the settings of a preset; ``settings`` override them. ``ValueError`` lists the known presets."""
+        checks.choice("preset", name, cls.presets)
+        return cls(**{**cls.presets[name], **settings})
+
+    def get_params(self, deep: bool = True) -> dict[str, Any]:
+        """The hyper-parameters by name, as scikit-learn's estimators give them."""
+        return {name: getattr(self, name) for name in self._parameter_names()}
+
+    def set_params(self, **params: Any) -> Self:
+        """Change hyper-parameters; they take effect at the next ``fit``. ``ValueError`` for an unknown name."""
+        for name, value in params.items():
+            checks.choice("parameter", name, self._parameter_names())
+            setattr(self, name, value)
+        return self
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({', '.join(f'{k}={v!r}' for k, v in self.get_params().items())})"
+
+    def _check_params(self) -> None:
+        """Raise for a bad hyper-parameter. Subclasses add their own."""
+        checks.integer("latent_dim", self.latent_dim, 1)
+        checks.choice("activation", self.activation, ACTIVATIONS)
+        checks.choice("optimizer", self.optimizer, OPTIMIZERS)
+        checks.choice("init", self.init, INITS)
+        checks.number("learning_rate", self.learning_rate, 0, exclude_low=True)
+        checks.number("beta1", self.beta1, 0, 1)
+        checks.number("beta2", self.beta2, 0, 1)
+        checks.number("eps", self.eps, 0, exclude_low=True)
+        checks.number("momentum", self.momentum, 0, 1)
+        checks.number("weight_decay", self.weight_decay, 0)
+        if self.weight_decay and self.optimizer == "adam":
+            raise ValueError("weight_decay must be 0 with optimizer='adam'; use optimizer='adamw' or 'sgd'")
+        checks.integer("batch_size", self.batch_size, 1)
+        checks.integer("epochs", self.epochs, 0)
+        checks.seed("seed", self.seed)
+
+    def _settings(self) -> OptimizerSettings:
+        names = OptimizerSettings.__dataclass_fields__
+        return OptimizerSettings(**{name: getattr(self, name) for name in names})
+
+    # --- training -------------------------------------------------------------------------------
+
+    def fit(
+        self,
+        X: Any,
+        y: Any = None,
+        *,
+        callbacks: Sequence[Callback] = (),
+        progress: bool | None = None,
+    ) -> Self:
+        """Train from scratch on ``X[N, ...]`` (see :func:`minigen.datasets.as_rows` for what is taken).
+
+        ``callbacks`` are called at the end of every epoch with an :class:`~minigen.training.EpochEnd`; training stops
+        when one returns ``True``. ``progress`` shows a bar (``None``: on a terminal only). ``y`` is ignored.
+        Raises ``TypeError`` or ``ValueError`` for a bad setting or bad data, before any work;
+        :class:`~minigen.TrainingDiverged` when a loss or weight is no longer finite.
+        """
+        self._check_params()
+        rows, item_shape = self._check_data(X)
+        scale, shift = self._choose_range(rows)
+        self._build(get_backend(self.device), item_shape, rows.dtype, scale, shift)
+        self._initialize()
+        self.history_ = History(self._history_names())
+        return self._train(rows, self.epochs, callbacks, progress)
+
+    def partial_fit(
+        self,
+        X: Any,
+        y: Any = None,
+        *,
+        epochs: int | None = None,
+        callbacks: Sequence[Callback] = (),
+        progress: bool | None = None,
+    ) -> Self:
+        """Go on training for ``epochs`` more (default: as the constructor says), as if it had never stopped.
+
+        The same data, settings and device continue bit for bit, also after :meth:`save` and :func:`minigen.load`.
+        """
+        if not self._fitted():
+            if epochs is not None:
+                self.epochs = checks.integer("epochs", epochs, 0)
+            return self.fit(X, callbacks=callbacks, progress=progress)
+        self._check_params()
+        more = self.epochs if epochs is None else checks.integer("epochs", epochs, 0)
+        rows = self._check_rows(X)
+        if len(rows) < self.batch_size:
+            raise ValueError(f"batch_size must be at most the {len(rows)} rows of X, not {self.batch_size}")
+        return self._train(rows, more, callbacks, progress)
+
+    def _train(self, rows: np.ndarray, epochs: int, callbacks: Sequence[Callback], progress: bool | None) -> Self:
+        self._run = run = self._training(rows)
+        if self._state is not None:
+            run.load_state(self._state)
+        try:
+            train(run, self, self.history_, epochs, callbacks, progress)
+        finally:
+            self._state, self._run = run.state(), None
+        return self
+
+    def _training_state(self) -> State | None:
+        """Counters and moments as they stand, also in the middle of a training, for a callback that saves."""
+        return self._state if self._run is None else self._run.state()
+
+    def _check_data(self, X: Any) -> tuple[np.ndarray, tuple[int, ...]]:
+        rows, item_shape = as_rows(X, name="X")
+        if len(rows) < self.batch_size:
+            raise ValueError(f"batch_size must be at most the {len(rows)} rows of X, not {self.batch_size}")
+        return rows, item_shape
+
+    def _check_rows(self, X: Any, name: str = "X") -> np.ndarray:
+        """Rows of data for a fitted model, in the units it was trained in."""
+        rows, item_shape = as_rows(X, name=name, min_rows=1)
+        if item_shape != self.item_shape_:
+            raise ValueError(f"{name} must have items of shape {self.item_shape_}, not {item_shape}")
+        if rows.dtype != self.data_dtype_:
+            raise TypeError(f"{name} must be {self.data_dtype_} like the data of the training, not {rows.dtype}")
+        if rows.dtype != np.uint8:
+            self._check_range(rows)
+        return rows
+
+    # --- what a model of this kind is made of ---------------------------------------------------
+
+    def _choose_range(self, rows: np.ndarray) -> tuple[float, float]:
+        raise NotImplementedError
+
+    def _check_range(self, rows: np.ndarray) -> None:
+        raise NotImplementedError
+
+    def _networks(self, ops: Backend, columns: int) -> tuple[Mlp, Mlp]:
+        raise NotImplementedError
+
+    def _training(self, rows: np.ndarray) -> TrainingRun:
+        raise NotImplementedError
+
+    def _history_names(self) -> tuple[str, ...]:
+        raise NotImplementedError
+
+    def _build(
+        self, ops: Backend, item_shape: tuple[int, ...], dtype: Any, scale: float, shift: float
+    ) -> None:
+        """Make the networks, uninitialised, for data of this shape, type and range."""
+        self._ops = ops
+        self._run: TrainingRun | None = None
+        self._state: State | None = None
+        self.device_ = ops.name
+        self.item_shape_ = item_shape
+        self.data_dtype_ = np.dtype(dtype)
+        self.scale_, self.shift_ = scale, shift
+        self.networks_ = self._networks(ops, int(np.prod(item_shape)))
+
+    def _initialize(self) -> None:
+        first = 0
+        for net in self.networks_:
+            net.initialize(self.seed, self.init, first)
+            first += len(net.layers)
+
+    # --- using a trained model ------------------------------------------------------------------
+
+    def _fitted(self) -> bool:
+        return hasattr(self, "networks_")
+
+    def _require_fit(self) -> None:
+        if not self._fitted():
+            raise NotFittedError(f"this {type(self).__name__} is not trained yet: call fit first, or minigen.load a file")
+
+    def _apply(self, net: Mlp, x: np.ndarray) -> np.ndarray:
+        """Output of ``net`` for host rows ``x``, a piece at a time."""
+        out = np.empty((len(x), net.sizes[-1]), np.float32)
+        work = net.workspace(min(len(x), ROWS_AT_ONCE))
+        for a in range(0, len(x), ROWS_AT_ONCE):
+            b = min(a + ROWS_AT_ONCE, len(x))
+            piece = self._ops.upload(np.ascontiguousarray(x[a:b], self._ops.dtype))
+            out[a:b] = self._ops.download(net.forward(piece, work.rows(0, b - a)))
+        return out
+
+    def _to_model(self, rows: np.ndarray) -> np.ndarray:
+        """From the data's own units to the model's range."""
+        if rows.dtype != np.uint8:
+            return rows
+        return rows * np.float32(self.scale_) + np.float32(self.shift_)
+
+    def _to_data(self, rows: np.ndarray) -> np.ndarray:
+        """From the model's range to the data's own units, type and item shape."""
+        if self.data_dtype_ == np.uint8:
+            units = (rows - np.float32(self.shift_)) / np.float32(self.scale_)
+            rows = np.clip(np.rint(units), 0, 255).astype(np.uint8)
+        return rows.reshape(len(rows), *self.item_shape_)
+
+    def _normal(self, shape: tuple[int, ...], seed: int | None, stream: int, block: int = 0) -> np.ndarray:
+        """Standard normals on the host from the model's device; ``seed=None`` takes a fresh one."""
+        seed = secrets.randbits(32) if seed is None else checks.seed("seed", seed)
+        out: Array = self._ops.empty(shape)
+        self._ops.random_normal(out, seed, stream, self._ops.upload(np.array([block], np.uint64)))
+        return np.array(self._ops.download(out))
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the model to one safetensors file: settings, weights, optimizer state, losses.
+
+        The file appears whole or not at all. Raises ``OSError``; an old file at ``path`` then survives.
+        """
+        from minigen.training.checkpoint import save
+
+        self._require_fit()
+        save(self, path)

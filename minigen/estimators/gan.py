@@ -1,0 +1,199 @@
+"""The GAN as an estimator."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import numpy as np
+
+from minigen import checks
+from minigen.backend import GAN_LOSSES, Backend
+from minigen.estimators.base import Estimator
+from minigen.models.gan import GanTraining
+from minigen.models.mlp import Mlp
+from minigen.reference import activations, random
+
+RANGES = {"tanh": (-1.0, 1.0), "sigmoid": (0.0, 1.0), "linear": (-np.inf, np.inf)}
+"""Output activations of a generator and the values that each can reach."""
+
+
+class GAN(Estimator):
+    """Generative adversarial network of dense layers (Goodfellow et al. 2014).
+
+    Parameters
+    ----------
+    latent_dim : width of the noise ``z ~ N(0, I)``
+    hidden : sizes of the generator's hidden layers
+    hidden_discriminator : sizes of the discriminator's; ``None`` is ``hidden`` in reverse
+    activation : of the hidden layers, one of ``minigen.ACTIVATIONS``
+    output : activation of the generator's last layer: ``"tanh"`` for data in [-1, 1], ``"sigmoid"`` for [0, 1],
+        ``"linear"`` for any. uint8 data are scaled to its range; floating data must lie in it. ``"auto"`` takes ``tanh``
+        for uint8, else the first of sigmoid, tanh and linear whose range holds the data.
+    loss : ``"non_saturating"`` (Goodfellow et al. 2014, section 3) or ``"minimax"`` (equation 1), the generator's
+    optimizer, learning_rate, beta1, beta2, eps, momentum, weight_decay : ``"adam"``, ``"adamw"`` or ``"sgd"``, for both networks
+    batch_size : real rows a step; as many generated ones join them. The rows that an epoch leaves over are dropped.
+    epochs : passes over the data
+    init : initial weights; ``"auto"`` is He for rectifiers and Glorot elsewhere
+    seed : of weights, order and noise. The same seed gives the same bits on the same device.
+    device : ``"auto"``, ``"numpy"``, ``"cpu"`` or ``"cuda"``
+    """
+
+    kind = "gan"
+    presets: ClassVar[dict[str, dict[str, Any]]] = {
+        "article": {},
+        "quality": {},
+    }
+
+    def __init__(
+        self,
+        *,
+        latent_dim: int = 100,
+        hidden: tuple[int, ...] = (128,),
+        hidden_discriminator: tuple[int, ...] | None = None,
+        activation: str = "leaky_relu",
+        output: str = "auto",
+        loss: str = "non_saturating",
+        optimizer: str = "adam",
+        learning_rate: float = 2e-4,
+        beta1: float = 0.5,
+        beta2: float = 0.999,
+        eps: float = 1e-8,
+        momentum: float = 0.0,
+        weight_decay: float = 0.0,
+        batch_size: int = 128,
+        epochs: int = 100,
+        init: str = "auto",
+        seed: int = 0,
+        device: str = "auto",
+    ) -> None:
+        self.latent_dim = latent_dim
+        self.hidden = hidden
+        self.hidden_discriminator = hidden_discriminator
+        self.activation = activation
+        self.output = output
+        self.loss = loss
+        self.optimizer = optimizer
+        self.learning_rate = learning_rate
+        self.beta1 = beta1
+        self.beta2 = beta2
+        self.eps = eps
+        self.momentum = momentum
+        self.weight_decay = weight_decay
+        self.batch_size = batch_size
+        self.epochs = epochs
+        self.init = init
+        self.seed = seed
+        self.device = device
+
+    # --- using it -------------------------------------------------------------------------------
+
+    def sample(self, n: int = 1, seed: int | None = None) -> np.ndarray:
+        """``n`` new samples, ``[n, ...]`` in the units, type and shape of the training data.
+
+        ``seed=None`` draws fresh noise each time.
+        """
+        self._require_fit()
+        return self.generate(self.latent(n, seed))
+
+    def latent(self, n: int = 1, seed: int | None = None) -> np.ndarray:
+        """``n`` draws of the noise, ``float32[n, latent_dim]``."""
+        self._require_fit()
+        return self._normal((checks.integer("n", n, 0), self.latent_dim), seed, random.SAMPLE)
+
+    def generate(self, z: np.ndarray) -> np.ndarray:
+        """Samples for given noise ``z[n, latent_dim]``."""
+        self._require_fit()
+        z = np.asarray(z, np.float32)
+        if z.ndim != 2 or z.shape[1] != self.latent_dim:
+            raise ValueError(f"z must have shape (n, {self.latent_dim}), not {z.shape}")
+        return self._to_data(self._apply(self.generator_, z))
+
+    def discriminate(self, X: Any) -> np.ndarray:
+        """``D(x)`` for each row of ``X``: the probability, ``float32[N]``, that the discriminator gives of its being real."""
+        self._require_fit()
+        logits = self._apply(self.discriminator_, self._to_model(self._check_rows(X)))
+        return activations.forward(logits[:, 0], "sigmoid")
+
+    def interpolate(self, a: Any, b: Any, steps: int = 8) -> np.ndarray:
+        """``steps`` samples on the way from ``a`` to ``b``, ends included, ``[steps, ...]``.
+
+        ``a`` and ``b`` are points of latent space, ``[latent_dim]``, or seeds. The way is the great circle of White
+        2016 (slerp), on which the noise keeps a length that the generator has been trained with.
+        """
+        self._require_fit()
+        za, zb = self._endpoint("a", a), self._endpoint("b", b)
+        t = np.linspace(0, 1, checks.integer("steps", steps, 2))[:, None]
+        cosine = np.dot(za, zb) / max(np.linalg.norm(za) * np.linalg.norm(zb), 1e-12)
+        angle = np.arccos(np.clip(cosine, -1, 1))
+        if np.sin(angle) < 1e-6:  # the same direction or opposite ones: no circle to follow, a line will do
+            z = (1 - t) * za + t * zb
+        else:
+            z = (np.sin((1 - t) * angle) * za + np.sin(t * angle) * zb) / np.sin(angle)
+        return self.generate(z)
+
+    def _endpoint(self, name: str, value: Any) -> np.ndarray:
+        if isinstance(value, (int, np.integer)):
+            return self.latent(1, checks.seed(name, value))[0].astype(np.float64)
+        z = np.asarray(value, np.float64)
+        if z.shape != (self.latent_dim,) or not np.isfinite(z).all():
+            raise ValueError(f"{name} must be a seed or a finite point of shape ({self.latent_dim},), not {value!r}")
+        return z
+
+    # --- what Estimator asks for ----------------------------------------------------------------
+
+    def _check_params(self) -> None:
+        super()._check_params()
+        checks.widths("hidden", self.hidden)
+        if self.hidden_discriminator is not None:
+            checks.widths("hidden_discriminator", self.hidden_discriminator)
+        checks.choice("output", self.output, ("auto", *RANGES))
+        checks.choice("loss", self.loss, GAN_LOSSES)
+
+    def _choose_range(self, rows: np.ndarray) -> tuple[float, float]:
+        if rows.dtype == np.uint8:
+            self.output_ = "tanh" if self.output == "auto" else self.output
+            return (1 / 255, 0.0) if self.output_ == "sigmoid" else (2 / 255, -1.0)
+        if self.output == "auto":
+            low, high = float(rows.min()), float(rows.max())
+            names = ("sigmoid", "tanh", "linear")
+            self.output_ = next(name for name in names if RANGES[name][0] <= low and high <= RANGES[name][1])
+        else:
+            self.output_ = self.output
+        self._check_range(rows)
+        return 1.0, 0.0
+
+    def _check_range(self, rows: np.ndarray) -> None:
+        low, high = RANGES[self.output_]
+        if rows.min() < low or rows.max() > high:
+            raise ValueError(
+                f"X must lie in [{low:g}, {high:g}] for output={self.output_!r}, not in [{rows.min():g}, {rows.max():g}]; "
+                "rescale it or choose another output"
+            )
+
+    def _networks(self, ops: Backend, columns: int) -> tuple[Mlp, Mlp]:
+        hidden = checks.widths("hidden", self.hidden)
+        mirrored = hidden[::-1] if self.hidden_discriminator is None else self.hidden_discriminator
+        hidden_discriminator = checks.widths("hidden_discriminator", mirrored)
+        self.generator_ = Mlp(ops, "generator", (self.latent_dim, *hidden, columns), self.activation, self.output_)
+        self.discriminator_ = Mlp(ops, "discriminator", (columns, *hidden_discriminator, 1), self.activation, "linear")
+        return self.generator_, self.discriminator_
+
+    def _training(self, rows: np.ndarray) -> GanTraining:
+        return GanTraining(
+            self._ops, self.generator_, self.discriminator_, rows, batch_size=self.batch_size,
+            settings=self._settings(), loss=self.loss, seed=self.seed, scale=self.scale_, shift=self.shift_,
+        )  # fmt: skip
+
+    def _history_names(self) -> tuple[str, ...]:
+        return GanTraining.loss_names
+
+
+def train_gan(data: Any, *, preset: str = "article", callbacks=(), progress: bool | None = None, **settings: Any) -> GAN:
+    """Train a :class:`GAN` on ``data`` and return it; ``settings`` are its parameters, over those of ``preset``.
+
+    >>> model = minigen.train_gan(minigen.datasets.mnist_sample(), epochs=50)
+    >>> pictures = model.sample(64)
+    """
+    return GAN.preset(preset, **settings).fit(data, callbacks=callbacks, progress=progress)
+
+

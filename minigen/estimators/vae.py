@@ -1,0 +1,214 @@
+"""The variational autoencoder as an estimator."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import numpy as np
+
+from minigen import checks
+from minigen.backend import Array, Backend
+from minigen.estimators.base import ROWS_AT_ONCE, Estimator
+from minigen.models.mlp import Mlp
+from minigen.models.vae import LIKELIHOODS, VaeTraining
+from minigen.reference import activations, random
+
+
+class VAE(Estimator):
+    """Variational autoencoder of dense layers (Kingma and Welling 2014).
+
+    Parameters
+    ----------
+    latent_dim : width of the latent ``z``
+    hidden : sizes of the encoder's hidden layers; the decoder's are these in reverse
+    activation : of the hidden layers, one of ``minigen.ACTIVATIONS``
+    likelihood : ``"bernoulli"`` for data in [0, 1] (uint8 is divided by 255), ``"gaussian"`` for any data
+    variance : of the Gaussian likelihood, fixed
+    beta : weight of the KL; 1 is the evidence lower bound (other values: Higgins et al. 2017)
+    optimizer, learning_rate, beta1, beta2, eps, momentum, weight_decay : ``"adam"``, ``"adamw"`` or ``"sgd"``
+    batch_size : rows a step; the rows that an epoch leaves over form a last, smaller step
+    epochs : passes over the data
+    init : initial weights; ``"auto"`` is He for rectifiers and Glorot elsewhere
+    seed : of weights, order and noise. The same seed gives the same bits on the same device.
+    device : ``"auto"``, ``"numpy"``, ``"cpu"`` or ``"cuda"``
+    """
+
+    kind = "vae"
+    presets: ClassVar[dict[str, dict[str, Any]]] = {"article": {}, "quality": {}}
+
+    def __init__(
+        self,
+        *,
+        latent_dim: int = 20,
+        hidden: tuple[int, ...] = (400,),
+        activation: str = "relu",
+        likelihood: str = "bernoulli",
+        variance: float = 1.0,
+        beta: float = 1.0,
+        optimizer: str = "adam",
+        learning_rate: float = 1e-3,
+        beta1: float = 0.9,
+        beta2: float = 0.999,
+        eps: float = 1e-8,
+        momentum: float = 0.0,
+        weight_decay: float = 0.0,
+        batch_size: int = 128,
+        epochs: int = 10,
+        init: str = "auto",
+        seed: int = 0,
+        device: str = "auto",
+    ) -> None:
+        self.latent_dim = latent_dim
+        self.hidden = hidden
+        self.activation = activation
+        self.likelihood = likelihood
+        self.variance = variance
+        self.beta = beta
+        self.optimizer = optimizer
+        self.learning_rate = learning_rate
+        self.beta1 = beta1
+        self.beta2 = beta2
+        self.eps = eps
+        self.momentum = momentum
+        self.weight_decay = weight_decay
+        self.batch_size = batch_size
+        self.epochs = epochs
+        self.init = init
+        self.seed = seed
+        self.device = device
+
+    # --- using it -------------------------------------------------------------------------------
+
+    def encode(self, X: Any, return_logvar: bool = False) -> np.ndarray | tuple[np.ndarray, np.ndarray]:
+        """``mu[N, latent_dim]`` of ``q(z | x)`` for each row of ``X``; with ``return_logvar`` also ``logvar``."""
+        self._require_fit()
+        heads = self._apply(self.encoder_, self._to_model(self._check_rows(X)))
+        mu, logvar = heads[:, : self.latent_dim], heads[:, self.latent_dim :]
+        return (mu, logvar) if return_logvar else mu
+
+    def decode(self, z: np.ndarray) -> np.ndarray:
+        """Mean of ``p(x | z)`` for ``z[n, latent_dim]``, in the units, type and shape of the training data."""
+        self._require_fit()
+        z = np.asarray(z, np.float32)
+        if z.ndim != 2 or z.shape[1] != self.latent_dim:
+            raise ValueError(f"z must have shape (n, {self.latent_dim}), not {z.shape}")
+        output = self._apply(self.decoder_, z)
+        return self._to_data(activations.forward(output, "sigmoid" if self.likelihood == "bernoulli" else "linear"))
+
+    def reconstruct(self, X: Any) -> np.ndarray:
+        """``decode(encode(X))``: the mean of the reconstruction from the mean latent, in the units of ``X``."""
+        return self.decode(self.encode(X))
+
+    def sample(self, n: int = 1, seed: int | None = None) -> np.ndarray:
+        """``n`` new samples: the means of ``p(x | z)`` for ``z ~ N(0, I)``. ``seed=None`` draws fresh ``z`` each time."""
+        self._require_fit()
+        return self.decode(self._normal((checks.integer("n", n, 0), self.latent_dim), seed, random.SAMPLE))
+
+    def elbo(self, X: Any, *, samples: int = 1, seed: int = 0) -> np.ndarray:
+        """Evidence lower bound of each row of ``X``, in nats, ``float64[N]``: ``E_q log p(x | z) - KL``.
+
+        The expectation is over ``samples`` draws of ``z`` a row. Higher is likelier.
+        """
+        checks.integer("samples", samples, 1)
+        total = np.zeros(len(rows := self._rows(X)))
+        for reconstruction, kl, _ in self._draws(rows, samples, seed):
+            total -= reconstruction + kl
+        return total / samples
+
+    def score_samples(self, X: Any, *, samples: int = 64, seed: int = 0) -> np.ndarray:
+        """Estimated ``log p(x)`` of each row of ``X``, in nats, ``float64[N]``; low scores are anomalies.
+
+        The importance-weighted bound of Burda et al. 2016 (equation 8), ``log mean_k p(x, z_k) / q(z_k | x)`` with
+        ``samples`` draws: it lies above the ELBO and approaches ``log p(x)`` as ``samples`` grows.
+        """
+        checks.integer("samples", samples, 1)
+        total = np.full(len(rows := self._rows(X)), -np.inf)
+        for reconstruction, _, log_ratio in self._draws(rows, samples, seed):
+            total = np.logaddexp(total, log_ratio - reconstruction)
+        return total - np.log(samples)
+
+    def _rows(self, X: Any) -> np.ndarray:
+        self._require_fit()
+        return self._check_rows(X)
+
+    def _draws(self, rows: np.ndarray, samples: int, seed: int):
+        """For each of ``samples`` draws of z: reconstruction term, KL, and ``log p(z) / q(z | x)``, a float64 a row."""
+        checks.seed("seed", seed)
+        for k in range(samples):
+            columns = [np.empty(len(rows)) for _ in range(3)]
+            for a in range(0, len(rows), ROWS_AT_ONCE):
+                b = min(a + ROWS_AT_ONCE, len(rows))
+                block = (a // ROWS_AT_ONCE) * samples + k
+                for column, value in zip(columns, self._draw(rows[a:b], seed, block), strict=True):
+                    column[a:b] = value
+            yield columns
+
+    def _draw(self, rows: np.ndarray, seed: int, block: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """One draw for at most ``ROWS_AT_ONCE`` rows, by the operations of the training step."""
+        ops, n, latent = self._ops, len(rows), self.latent_dim
+        x = ops.upload(np.ascontiguousarray(self._to_model(rows), ops.dtype))
+        heads = self.encoder_.forward(x, self.encoder_.workspace(n))
+        eps, z = ops.empty((n, latent)), ops.empty((n, latent))
+        nats, kl, loss = ops.empty((n,)), ops.empty((n,)), ops.empty((1,))
+        ops.random_normal(eps, seed, random.SAMPLE, ops.upload(np.array([block], np.uint64)))
+        ops.latent_forward(heads, eps, z, kl, loss)
+        output = self.decoder_.forward(z, self.decoder_.workspace(n))
+        self._reconstruction(output, x, ops.empty(tuple(output.shape)), nats, loss)
+        host = [ops.download(buffer).astype(np.float64) for buffer in (heads, eps, z, nats, kl)]
+        logvar = host[0][:, latent:]
+        # log N(z; 0, I) - log N(z; mu, exp(logvar)), where (z - mu)^2 / exp(logvar) is eps^2
+        log_ratio = 0.5 * (host[1] ** 2 + logvar - host[2] ** 2).sum(axis=1)
+        return host[3], host[4], log_ratio
+
+    def _reconstruction(self, output: Array, x: Array, gradient: Array, nats: Array, loss: Array) -> None:
+        if self.likelihood == "bernoulli":
+            self._ops.vae_loss_bernoulli(output, x, gradient, nats, loss)
+        else:
+            self._ops.vae_loss_gaussian(output, x, gradient, nats, loss, self.variance)
+
+    # --- what Estimator asks for ----------------------------------------------------------------
+
+    def _check_params(self) -> None:
+        super()._check_params()
+        checks.widths("hidden", self.hidden)
+        checks.choice("likelihood", self.likelihood, LIKELIHOODS)
+        checks.number("variance", self.variance, 0, exclude_low=True)
+        checks.number("beta", self.beta, 0)
+
+    def _choose_range(self, rows: np.ndarray) -> tuple[float, float]:
+        if rows.dtype == np.uint8:
+            return 1 / 255, 0.0
+        self._check_range(rows)
+        return 1.0, 0.0
+
+    def _check_range(self, rows: np.ndarray) -> None:
+        if self.likelihood == "bernoulli" and (rows.min() < 0 or rows.max() > 1):
+            raise ValueError(
+                f"X must lie in [0, 1] for likelihood='bernoulli', not in [{rows.min():g}, {rows.max():g}]; "
+                "rescale it or choose likelihood='gaussian'"
+            )
+
+    def _networks(self, ops: Backend, columns: int) -> tuple[Mlp, Mlp]:
+        hidden, latent = checks.widths("hidden", self.hidden), self.latent_dim
+        self.encoder_ = Mlp(ops, "encoder", (columns, *hidden, 2 * latent), self.activation, "linear")
+        self.decoder_ = Mlp(ops, "decoder", (latent, *hidden[::-1], columns), self.activation, "linear")
+        return self.encoder_, self.decoder_
+
+    def _training(self, rows: np.ndarray) -> VaeTraining:
+        return VaeTraining(
+            self._ops, self.encoder_, self.decoder_, rows, batch_size=self.batch_size, settings=self._settings(),
+            likelihood=self.likelihood, variance=self.variance, beta=self.beta, seed=self.seed,
+            scale=self.scale_, shift=self.shift_,
+        )  # fmt: skip
+
+    def _history_names(self) -> tuple[str, ...]:
+        return VaeTraining.loss_names
+
+
+def train_vae(data: Any, *, preset: str = "article", callbacks=(), progress: bool | None = None, **settings: Any) -> VAE:
+    """Train a :class:`VAE` on ``data`` and return it; ``settings`` are its parameters, over those of ``preset``.
+
+    >>> model = minigen.train_vae(minigen.datasets.mnist_sample())
+    >>> bound = model.elbo(minigen.datasets.mnist_sample())
+    """
+    return VAE.preset(preset, **settings).fit(data, callbacks=callbacks, progress=progress)

@@ -1,0 +1,82 @@
+"""The generative adversarial network of Goodfellow et al. 2014, one training step spelled out.
+
+    min_G max_D  E_x log D(x) + E_z log(1 - D(G(z)))                               (equation 1)
+
+``D(x) = sigmoid(s(x))`` is never formed: the losses work on the logits ``s``. One step, on ``B`` rows:
+
+1. Discriminator. Draw noise, generate ``B`` fakes, put them below ``B`` real rows in one batch ``pair[2B, D]``, and
+   descend ``-mean log D(real) - mean log(1 - D(fake))``. The generator is not part of this gradient.
+2. Generator. Draw fresh noise, generate, and send the discriminator's gradient on through its input into the
+   generator: ``dz`` of the generator's last layer is D's input gradient times the derivative of G's output activation.
+   The discriminator's own weights are left alone, so their gradients are not computed.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from minigen.backend import Backend
+from minigen.models.mlp import Mlp
+from minigen.models.optimizer import Optimizer, OptimizerSettings
+from minigen.reference import random
+from minigen.training.run import TrainingRun
+
+
+class GanTraining(TrainingRun):
+    """``generator`` and ``discriminator`` trained on ``data[N, D]`` (uint8 or float), ``data * scale + shift``."""
+
+    terms = loss_names = ("discriminator", "generator")
+
+    def __init__(
+        self,
+        ops: Backend,
+        generator: Mlp,
+        discriminator: Mlp,
+        data: np.ndarray,
+        *,
+        batch_size: int,
+        settings: OptimizerSettings,
+        loss: str = "non_saturating",
+        seed: int = 0,
+        scale: float = 1.0,
+        shift: float = 0.0,
+    ) -> None:
+        self.generator, self.discriminator = generator, discriminator
+        optimizers = [Optimizer(ops, net, settings) for net in (generator, discriminator)]
+        self.generator_optimizer, self.discriminator_optimizer = optimizers
+        super().__init__(
+            ops, data, (generator, discriminator), optimizers, batch_size, seed,
+            drop_last=True, scale=scale, shift=shift,
+        )  # fmt: skip
+        self.loss = loss
+        self.noise = ops.empty((batch_size, generator.sizes[0]))
+        self.pair = ops.empty((2 * batch_size, data.shape[1]))
+        self.real, self.fake = self.pair[:batch_size], self.pair[batch_size:]
+        self.g = generator.workspace(batch_size, y=self.fake)
+        self.d = discriminator.workspace(2 * batch_size)
+        self.d_fake = self.d.rows(batch_size, 2 * batch_size)
+
+    def spell_step(self, rows: int) -> None:
+        self.discriminator_gradient()
+        self.discriminator_optimizer.update(self.step)
+        self.generator_gradient()
+        self.generator_optimizer.update(self.step)
+        self.ops.advance(self.step, self.losses, self.ring)
+
+    def discriminator_gradient(self) -> None:
+        self.gather(self.real)
+        self.ops.random_normal(self.noise, self.seed, random.NOISE_D, self.step)
+        self.generator.forward(self.noise, self.g)  # writes self.fake
+        logits = self.discriminator.forward(self.pair, self.d)
+        self.ops.gan_loss_discriminator(logits, self.batch_size, self.d.dz[-1], self.losses[:1])
+        self.discriminator.backward(self.pair, self.d)
+
+    def generator_gradient(self) -> None:
+        self.ops.random_normal(self.noise, self.seed, random.NOISE_G, self.step)
+        self.generator.forward(self.noise, self.g)
+        logits = self.discriminator.forward(self.fake, self.d_fake)
+        self.ops.gan_loss_generator(logits, self.d_fake.dz[-1], self.losses[1:], self.loss)
+        self.discriminator.backward(
+            self.fake, self.d_fake, dx=self.g.dz[-1], activation=self.generator.output_activation, weights=False
+        )
+        self.generator.backward(self.noise, self.g)

@@ -1,0 +1,49 @@
+"""The state of an optimizer over one network's flat parameters."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from minigen.backend import Array, Backend
+from minigen.models.mlp import Mlp
+
+OPTIMIZERS = ("adam", "adamw", "sgd")
+
+
+@dataclass(frozen=True)
+class OptimizerSettings:
+    """Hyper-parameters, named as in the papers; those that an optimizer has no use for are ignored by it."""
+
+    optimizer: str = "adam"
+    learning_rate: float = 2e-4
+    beta1: float = 0.9
+    beta2: float = 0.999
+    eps: float = 1e-8
+    momentum: float = 0.0
+    weight_decay: float = 0.0
+
+
+class Optimizer:
+    """One of :data:`OPTIMIZERS` over all the parameters of ``net``; ``slots`` hold its moments."""
+
+    def __init__(self, ops: Backend, net: Mlp, settings: OptimizerSettings) -> None:
+        self.ops = ops
+        self.net = net
+        self.settings = settings
+        names = {"sgd": ("velocity",), "adam": ("m", "v"), "adamw": ("m", "v")}[settings.optimizer]
+        zeros = np.zeros(net.params.shape, ops.dtype)
+        self.slots: dict[str, Array] = {name: ops.upload(zeros) for name in names}
+        self.lr = ops.upload(np.array([settings.learning_rate], ops.dtype))
+
+    def update(self, step: Array) -> None:
+        """One update from ``net.grads``; ``step`` counts the updates done before."""
+        p, g, s = self.net.params, self.net.grads, self.settings
+        if s.optimizer == "sgd":
+            self.ops.sgd(p, g, self.slots["velocity"], self.lr, s.momentum, s.weight_decay)
+        elif s.optimizer == "adam":
+            self.ops.adam(p, g, self.slots["m"], self.slots["v"], self.lr, step, s.beta1, s.beta2, s.eps)
+        else:
+            m, v = self.slots["m"], self.slots["v"]
+            self.ops.adamw(p, g, m, v, self.lr, step, s.beta1, s.beta2, s.eps, s.weight_decay)

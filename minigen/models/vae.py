@@ -1,0 +1,86 @@
+"""The variational autoencoder of Kingma and Welling 2014, one training step spelled out.
+
+    loss = -E_q log p(x | z) + beta KL(q(z | x) || N(0, I)),   q(z | x) = N(mu, exp(logvar))     (equation 10)
+
+The encoder's last layer gives the ``heads = [mu | logvar]``, ``z = mu + exp(logvar / 2) eps`` is one sample of q, and
+the decoder's last layer gives the parameters of ``p(x | z)``: logits of a Bernoulli, or means of a Gaussian. The
+gradient runs back through the decoder to ``z``, through the reparameterisation (where the KL joins it) to the heads,
+and through the encoder. ``beta`` = 1 is the evidence lower bound (other values: Higgins et al. 2017).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from minigen.backend import Array, Backend
+from minigen.models.mlp import Mlp, Workspace
+from minigen.models.optimizer import Optimizer, OptimizerSettings
+from minigen.reference import random
+from minigen.training.run import TrainingRun
+
+LIKELIHOODS = ("bernoulli", "gaussian")
+
+
+class VaeTraining(TrainingRun):
+    """``encoder`` and ``decoder`` trained on ``data[N, D]`` (uint8 or float), ``data * scale + shift``."""
+
+    terms = ("reconstruction", "kl")
+    loss_names = ("loss", "reconstruction", "kl")
+
+    def __init__(
+        self,
+        ops: Backend,
+        encoder: Mlp,
+        decoder: Mlp,
+        data: np.ndarray,
+        *,
+        batch_size: int,
+        settings: OptimizerSettings,
+        likelihood: str = "bernoulli",
+        variance: float = 1.0,
+        beta: float = 1.0,
+        seed: int = 0,
+        scale: float = 1.0,
+        shift: float = 0.0,
+    ) -> None:
+        self.encoder, self.decoder = encoder, decoder
+        optimizers = [Optimizer(ops, net, settings) for net in (encoder, decoder)]
+        self.encoder_optimizer, self.decoder_optimizer = optimizers
+        super().__init__(
+            ops, data, (encoder, decoder), optimizers, batch_size, seed, drop_last=False, scale=scale, shift=shift
+        )
+        self.likelihood, self.variance, self.beta = likelihood, variance, beta
+        latent = decoder.sizes[0]
+        self.x = ops.empty((batch_size, data.shape[1]))
+        self.eps, self.z, self.dz = (ops.empty((batch_size, latent)) for _ in range(3))
+        self.nats = ops.empty((batch_size,))
+        self.e, self.d = encoder.workspace(batch_size), decoder.workspace(batch_size)
+
+    def spell_step(self, rows: int) -> None:
+        self.gradient(rows)
+        self.encoder_optimizer.update(self.step)
+        self.decoder_optimizer.update(self.step)
+        self.ops.advance(self.step, self.losses, self.ring)
+
+    def gradient(self, rows: int) -> None:
+        x, eps, z, dz, nats = (buffer[:rows] for buffer in (self.x, self.eps, self.z, self.dz, self.nats))
+        e, d = self.e.rows(0, rows), self.d.rows(0, rows)
+        self.gather(x)
+        self.ops.random_normal(eps, self.seed, random.LATENT, self.step)
+        heads = self.encoder.forward(x, e)
+        self.ops.latent_forward(heads, eps, z, nats, self.losses[1:])
+        self._reconstruct(z, x, d, nats)
+        self.decoder.backward(z, d, dx=dz)
+        self.ops.latent_backward(dz, heads, eps, e.dz[-1], self.beta)
+        self.encoder.backward(x, e)
+
+    def _reconstruct(self, z: Array, x: Array, d: Workspace, nats: Array) -> None:
+        output = self.decoder.forward(z, d)
+        if self.likelihood == "bernoulli":
+            self.ops.vae_loss_bernoulli(output, x, d.dz[-1], nats, self.losses[:1])
+        else:
+            self.ops.vae_loss_gaussian(output, x, d.dz[-1], nats, self.losses[:1], self.variance)
+
+    def recent_losses(self, steps: int) -> np.ndarray:
+        terms = super().recent_losses(steps)
+        return np.column_stack([terms[:, 0] + self.beta * terms[:, 1], terms])

@@ -1,0 +1,1 @@
+"""The loop around the steps, the record of losses, and model files."""

@@ -1,0 +1,98 @@
+"""What a training has gone through: the losses of every step."""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+from pathlib import Path
+
+import numpy as np
+
+from minigen.files import write_atomically
+
+
+class History:
+    """Losses of one model, step by step; the GAN's are per batch, the VAE's in nats per row, averaged over the batch.
+
+    Attributes
+    ----------
+    names : names of the losses, in the order of the columns of ``values``
+    epochs : epochs completed
+    ends : steps done at the end of each epoch
+    seconds : seconds spent in training steps, for each epoch
+    stop_reason : why the last ``fit`` ended: ``"finished"``, ``"callback"``, ``"interrupted"`` or ``"diverged"``
+    """
+
+    def __init__(self, names: tuple[str, ...]) -> None:
+        self.names = names
+        self.seconds: list[float] = []
+        self.stop_reason = ""
+        self._chunks: list[np.ndarray] = []
+        self.ends: list[int] = []
+
+    @property
+    def values(self) -> np.ndarray:
+        """``float32[steps, len(names)]``."""
+        if not self._chunks:
+            return np.empty((0, len(self.names)), np.float32)
+        if len(self._chunks) > 1:
+            self._chunks = [np.concatenate(self._chunks)]
+        return self._chunks[0]
+
+    @property
+    def losses(self) -> dict[str, np.ndarray]:
+        """The losses by name, one value a step."""
+        return {name: self.values[:, i] for i, name in enumerate(self.names)}
+
+    @property
+    def epochs(self) -> int:
+        return len(self.ends)
+
+    @property
+    def steps(self) -> int:
+        return sum(map(len, self._chunks))
+
+    def epoch_means(self) -> np.ndarray:
+        """``float64[epochs, len(names)]``: the mean of each loss over the steps of each epoch."""
+        starts = [0, *self.ends[:-1]]
+        means = [self.values[a:b].mean(axis=0, dtype=np.float64) for a, b in zip(starts, self.ends, strict=True)]
+        return np.array(means).reshape(len(self.ends), len(self.names))
+
+    def add(self, losses: np.ndarray) -> None:
+        """Append the losses of some steps, ``[steps, len(names)]``."""
+        self._chunks.append(losses)
+
+    def end_epoch(self, seconds: float) -> None:
+        """Mark the end of an epoch that took ``seconds``."""
+        self.ends.append(self.steps)
+        self.seconds.append(seconds)
+
+    def restore(self, values: np.ndarray, ends: np.ndarray, seconds: list[float], stop_reason: str) -> None:
+        """Take over what a saved history held."""
+        if values.ndim != 2 or values.shape[1] != len(self.names) or len(ends) != len(seconds):
+            raise ValueError("the saved history does not fit the model")
+        self._chunks, self.ends = [values], [int(end) for end in ends]
+        self.seconds, self.stop_reason = list(seconds), stop_reason
+
+    def to_csv(self, path: str | os.PathLike[str]) -> None:
+        """One line an epoch: epoch, steps done, seconds, and the mean of each loss."""
+        text = io.StringIO(newline="")
+        table = csv.writer(text)
+        table.writerow(["epoch", "step", "seconds", *self.names])
+        for i, means in enumerate(self.epoch_means()):
+            table.writerow([i + 1, self.ends[i], f"{self.seconds[i]:.4f}", *(f"{x:.6g}" for x in means)])
+        write_atomically(Path(path), text.getvalue().encode())
+
+    def plot(self, path: str | os.PathLike[str] | None = None):
+        """Loss curves, the mean of each epoch; saved as a picture when ``path`` is given. Returns the figure."""
+        from minigen.plotting import loss_curves, save_figure
+
+        figure = loss_curves(self)
+        if path is not None:
+            save_figure(figure, path)
+        return figure
+
+    def __repr__(self) -> str:
+        last = ", ".join(f"{n} {x:.4g}" for n, x in zip(self.names, self.epoch_means()[-1:].ravel(), strict=False))
+        return f"History({self.epochs} epochs, {self.steps} steps{', ' + last if last else ''})"

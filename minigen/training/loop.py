@@ -1,0 +1,150 @@
+"""The loop around the steps: progress, history, callbacks, interruption, and the watch for NaN."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from minigen.errors import TrainingDiverged
+from minigen.training.history import History
+from minigen.training.run import RING, TrainingRun
+
+SECONDS_BETWEEN_READS = 0.2  # how long the host leaves the device alone: a progress bar's pace, an interrupt's patience
+
+
+@dataclass(frozen=True)
+class EpochEnd:
+    """What a callback is told at the end of an epoch.
+
+    ``losses`` are the means over the epoch, ``model`` the estimator in training: it can be sampled and saved.
+    """
+
+    model: Any
+    epoch: int
+    epochs: int
+    step: int
+    losses: dict[str, float]
+    seconds: float
+
+
+Callback = Callable[[EpochEnd], bool | None]
+"""Called at the end of every epoch; training stops when it returns ``True``."""
+
+
+def train(
+    run: TrainingRun,
+    model: Any,
+    history: History,
+    epochs: int,
+    callbacks: Sequence[Callback] = (),
+    progress: bool | None = None,
+) -> None:
+    """Run ``epochs`` more epochs of ``run`` and record them in ``history``.
+
+    Ctrl-C ends the training after the steps under way; what was learnt is kept and ``history.stop_reason`` says
+    ``"interrupted"``. Raises :class:`TrainingDiverged` when a loss or weight turns NaN or infinite; the networks are then
+    as they were before the step that did it.
+    """
+    first_epoch = run.done // run.steps_per_epoch
+    history.stop_reason = "finished"
+    with _progress_bar(epochs * run.steps_per_epoch, progress) as bar, _interrupt_flag() as interrupted:
+        for epoch in range(first_epoch, first_epoch + epochs):
+            seconds = _train_epoch(run, history, bar, interrupted, f"epoch {epoch + 1}/{first_epoch + epochs}")
+            if interrupted.is_set():
+                history.stop_reason = "interrupted"
+                return
+            history.end_epoch(seconds)
+            means = dict(zip(history.names, map(float, history.epoch_means()[-1]), strict=True))
+            end = EpochEnd(model, epoch + 1, first_epoch + epochs, run.done, means, seconds)
+            # A list, not a generator: every callback hears of the epoch, whatever the others say.
+            if any([callback(end) is True for callback in callbacks]):
+                history.stop_reason = "callback"
+                return
+
+
+def _train_epoch(run: TrainingRun, history: History, bar: Any, interrupted: threading.Event, title: str) -> float:
+    """The steps up to the end of the epoch, or to an interrupt. Returns the seconds spent in steps."""
+    spent, pace = 0.0, 1
+    bar.set_description(title, refresh=False)
+    left = run.steps_per_epoch - run.done % run.steps_per_epoch
+    while left and not interrupted.is_set():
+        steps = min(pace, left, RING)
+        begin = time.perf_counter()
+        losses = _checked_steps(run, history, steps)
+        seconds = time.perf_counter() - begin
+        history.add(losses)
+        bar.set_postfix({n: f"{x:.4g}" for n, x in zip(history.names, losses[-1], strict=True)}, refresh=False)
+        bar.update(steps)
+        spent, left = spent + seconds, left - steps
+        pace = max(1, min(2 * steps, int(SECONDS_BETWEEN_READS * steps / max(seconds, 1e-9))))
+    return spent
+
+
+def _checked_steps(run: TrainingRun, history: History, steps: int) -> np.ndarray:
+    """Run ``steps`` steps and return their losses; diagnose them if anything is no longer finite."""
+    before = run.state()
+    run.run(steps)
+    losses = run.recent_losses(steps)
+    if not np.isfinite(losses).all() or run.first_non_finite():
+        run.load_state(before)
+        history.stop_reason = "diverged"
+        _repeat_until_divergence(run, history, steps)
+    return losses
+
+
+def _repeat_until_divergence(run: TrainingRun, history: History, steps: int) -> None:
+    """Repeat ``steps`` steps one by one (the same bits: a step depends on the state alone) and raise at the bad one."""
+    for _ in range(steps):
+        before = run.state()
+        run.run(1)
+        losses = run.recent_losses(1)
+        # A gradient is the first thing to go wrong in a step; a weight or a loss can also overflow by itself.
+        layer = run.first_non_finite_gradient() or run.first_non_finite()
+        bad_losses = [n for n, x in zip(history.names, losses[0], strict=True) if not np.isfinite(x)]
+        if layer or bad_losses:
+            failed = run.done
+            run.load_state(before)
+            layer = layer or run.networks[-1].layers[-1].name
+            what = f"the loss {bad_losses[0]!r}" if bad_losses else "a weight or gradient"
+            raise TrainingDiverged(
+                f"step {failed}: {what} is no longer finite, beginning in layer {layer}. The model keeps the weights "
+                "from before this step. Try a smaller learning_rate, or look for extreme values in the data.",
+                step=failed,
+                layer=layer,
+            )
+        history.add(losses)
+    raise RuntimeError("a divergence did not repeat itself: this device is not deterministic")
+
+
+def _progress_bar(total: int, progress: bool | None) -> Any:
+    from tqdm import tqdm
+
+    quiet = not sys.stderr.isatty() if progress is None else not progress
+    return tqdm(total=total, unit="step", disable=quiet, dynamic_ncols=True)
+
+
+@contextmanager
+def _interrupt_flag() -> Iterator[threading.Event]:
+    """A flag that Ctrl-C sets, so that a step is never cut in two. A second Ctrl-C raises ``KeyboardInterrupt``."""
+    flag = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield flag
+        return
+
+    def handle(number: int, frame: Any) -> None:
+        flag.set()
+        signal.signal(signal.SIGINT, previous)
+
+    previous = signal.signal(signal.SIGINT, handle)
+    try:
+        yield flag
+    finally:
+        signal.signal(signal.SIGINT, previous)

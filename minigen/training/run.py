@@ -1,0 +1,134 @@
+"""One training in device memory: networks, optimizers, counters, and the program that a step is captured into."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+import numpy as np
+
+from minigen.backend import Array, Backend, Program
+from minigen.models.mlp import Mlp
+from minigen.models.optimizer import Optimizer
+from minigen.reference import random
+
+RING = 4096  # steps whose losses the device keeps until the host reads them
+
+State = dict[str, np.ndarray]
+
+
+class TrainingRun:
+    """What every training shares; a model adds :meth:`spell_step`, the explicit calls of one step.
+
+    An epoch is ``steps_per_epoch`` steps of ``batch_size`` rows in the order of a keyed permutation. The rows left
+    over form a last, smaller step, or are dropped with ``drop_last`` (other rows each epoch, since the order changes).
+    """
+
+    terms: ClassVar[tuple[str, ...]]  # the losses that a step computes, in the order of ``losses``
+    loss_names: ClassVar[tuple[str, ...]]  # the losses reported, in the order of ``recent_losses``
+
+    def __init__(
+        self,
+        ops: Backend,
+        data: np.ndarray,
+        networks: Sequence[Mlp],
+        optimizers: Sequence[Optimizer],
+        batch_size: int,
+        seed: int,
+        *,
+        drop_last: bool,
+        scale: float,
+        shift: float,
+    ) -> None:
+        self.ops = ops
+        self.networks = networks
+        self.optimizers = optimizers
+        self.batch_size = batch_size
+        self.seed = seed
+        self.tail = 0 if drop_last else len(data) % batch_size
+        self.steps_per_epoch = len(data) // batch_size + (self.tail > 0)
+        self.data = ops.resident(data)
+        self.scale, self.shift = scale, shift
+        self.indices = ops.empty((batch_size,), np.int32)
+        self.step = ops.upload(np.zeros(1, np.uint64))
+        self.losses = ops.upload(np.zeros(len(self.terms), ops.dtype))
+        self.ring = ops.upload(np.zeros((RING, len(self.terms)), ops.dtype))
+        self.done = 0  # the host's copy of ``step``
+        self._programs: dict[int, Program] = {}
+
+    # --- spelled out by the models --------------------------------------------------------------
+
+    def spell_step(self, rows: int) -> None:
+        """Call the operations of one training step on a batch of ``rows``."""
+        raise NotImplementedError
+
+    def gather(self, out: Array) -> None:
+        """The next batch, in the generator's or decoder's range, into ``out[rows, D]``."""
+        indices = self.indices[: len(out)]
+        self.ops.batch_indices(
+            indices, len(self.data), self.seed, random.ORDER, self.step, self.batch_size, self.steps_per_epoch
+        )
+        self.ops.batch_gather(self.data, indices, out, self.scale, self.shift)
+
+    # --- running --------------------------------------------------------------------------------
+
+    def run(self, steps: int) -> None:
+        """Run ``steps`` steps, at most ``RING`` and not past the end of the epoch."""
+        before_tail = self.steps_per_epoch - (self.tail > 0) - self.done % self.steps_per_epoch
+        full = min(steps, before_tail)
+        if full:
+            self._program(self.batch_size).run(full)
+        if steps > full:
+            self._program(self.tail).run(1)
+        self.done += steps
+
+    def _program(self, rows: int) -> Program:
+        if rows not in self._programs:
+            self._programs[rows] = self.ops.capture(lambda: self.spell_step(rows))
+        return self._programs[rows]
+
+    def recent_losses(self, steps: int) -> np.ndarray:
+        """Losses of the last ``steps`` steps, ``[steps, len(loss_names)]``, oldest first."""
+        ring = self.ops.download(self.ring)
+        return np.array(ring[np.arange(self.done - steps, self.done) % RING])
+
+    # --- state ----------------------------------------------------------------------------------
+
+    def _buffers(self) -> dict[str, Array]:
+        """Everything that a step changes and the next one reads."""
+        buffers = {"step": self.step}
+        for net, optimizer in zip(self.networks, self.optimizers, strict=True):
+            buffers[f"{net.name}.params"] = net.params
+            buffers.update({f"{net.name}.{slot}": buffer for slot, buffer in optimizer.slots.items()})
+        return buffers
+
+    def state(self) -> State:
+        """Host copies of parameters, moments and step counter: all that is needed to go on bit for bit."""
+        return {key: np.array(self.ops.download(buffer)) for key, buffer in self._buffers().items()}
+
+    def load_state(self, state: State) -> None:
+        """Go back to a :meth:`state`."""
+        for key, buffer in self._buffers().items():
+            self.ops.upload(state[key], out=buffer)
+        self.done = int(state["step"][0])
+
+    def first_non_finite(self) -> str | None:
+        """The first layer, in the order of the networks, with a weight that is NaN or infinite."""
+        for net in self.networks:
+            if np.isfinite(self.ops.download(net.params)).all():
+                continue
+            for layer in net.layers:
+                parts = (self.ops.download(layer.W), self.ops.download(layer.b))
+                if not all(np.isfinite(part).all() for part in parts):
+                    return layer.name
+        return None
+
+    def first_non_finite_gradient(self) -> str | None:
+        """Like :meth:`first_non_finite`, of the gradients that the last step left."""
+        for net in self.networks:
+            for layer in reversed(net.layers):
+                if not np.isfinite(self.ops.download(layer.dW)).all():
+                    return layer.name
+        return None
+
+
