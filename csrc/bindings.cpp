@@ -1,0 +1,529 @@
+// minigen._native: the CPU kernels for Python, and Program, a list of kernel calls that runs without Python.
+//
+// Every operation checks its arguments first (kind, dtype, layout, shape, overlap) and then either runs at once, with
+// the interpreter lock released, or appends itself to the Program that it is given.
+#include <pybind11/numpy.h>
+#include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
+
+#include <functional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "cpu/dispatch.hpp"
+#include "cpu/threads.hpp"
+
+namespace py = pybind11;
+using namespace py::literals;
+
+namespace minigen::bindings {
+namespace {
+
+enum class Access { read, write, update };
+
+// One argument of a recorded call. `array` keeps the memory alive as long as the program.
+struct Argument {
+  std::string name;
+  py::array array;
+  Access access;
+};
+
+struct Recorded {
+  std::string operation;
+  std::vector<Argument> arguments;
+  double flops, bytes;
+  std::function<void()> run;
+};
+
+class Program {
+ public:
+  void append(Recorded call) {
+    if (closed_) throw std::runtime_error("program: already closed, it takes no more calls");
+    calls_.push_back(std::move(call));
+  }
+
+  void close() { closed_ = true; }
+
+  void run(int64_t steps) const {
+    if (steps < 0) throw std::invalid_argument("steps must be at least 0, not " + std::to_string(steps));
+    if (!closed_) throw std::runtime_error("program: still recording, close it before it runs");
+    py::gil_scoped_release release;
+    for (int64_t step = 0; step < steps; ++step)
+      for (const Recorded& call : calls_) call.run();
+  }
+
+  py::list describe() const {
+    py::list result;
+    for (const Recorded& call : calls_) {
+      py::dict shapes;
+      for (const Argument& argument : call.arguments) shapes[py::str(argument.name)] = argument.array.attr("shape");
+      result.append(py::dict("operation"_a = call.operation, "shapes"_a = shapes, "flops"_a = call.flops,
+                             "bytes"_a = call.bytes));
+    }
+    return result;
+  }
+
+ private:
+  std::vector<Recorded> calls_;
+  bool closed_ = false;
+};
+
+// --- checks ---------------------------------------------------------------------------------------
+
+using Shape = std::vector<py::ssize_t>;
+constexpr py::ssize_t any = -1;  // in an expected shape: a dimension that this argument defines
+
+std::string text(const Shape& shape) {
+  std::string result = "(";
+  for (size_t i = 0; i < shape.size(); ++i)
+    result += (i ? ", " : "") + (shape[i] == any ? std::string("*") : std::to_string(shape[i]));
+  return result + (shape.size() == 1 ? ",)" : ")");
+}
+
+Shape shape_of(const py::array& array) { return Shape(array.shape(), array.shape() + array.ndim()); }
+
+bool agrees(const Shape& shape, const Shape& expected) {
+  if (shape.size() != expected.size()) return false;
+  for (size_t i = 0; i < shape.size(); ++i)
+    if (expected[i] != any && shape[i] != expected[i]) return false;
+  return true;
+}
+
+std::string text(py::handle value) { return py::str(value).cast<std::string>(); }
+
+template <class T>
+py::array checked(const std::string& name, py::handle value, Access access) {
+  if (!py::isinstance<py::array>(value))
+    throw py::type_error(name + " must be a numpy.ndarray, not " + text(py::type::of(value).attr("__name__")));
+  auto array = py::reinterpret_borrow<py::array>(value);
+  if (!py::isinstance<py::array_t<T>>(array))
+    throw py::type_error(name + " must have dtype " + text(py::dtype::of<T>()) + ", not " + text(array.dtype()));
+  if (!(array.flags() & py::array::c_style))
+    throw py::value_error(name + " must be C-contiguous, got shape " + text(shape_of(array)) + " with strides " +
+                          text(array.attr("strides")));
+  if (!(array.flags() & py::detail::npy_api::NPY_ARRAY_ALIGNED_))
+    throw py::value_error(name + " must be aligned to its dtype " + text(array.dtype()));
+  if (access != Access::read && !array.writeable()) throw py::value_error(name + " must be writeable, got read-only");
+  return array;
+}
+
+void require(bool condition, const std::string& message) {
+  if (!condition) throw py::value_error(message);
+}
+
+uint32_t word(const char* name, int64_t value) {
+  require(value >= 0 && value < (int64_t{1} << 32),
+          std::string(name) + " must be in [0, 2**32), not " + std::to_string(value));
+  return static_cast<uint32_t>(value);
+}
+
+Activation activation_of(const std::string& name) {
+  static const char* const known[] = {"linear", "relu", "leaky_relu", "tanh", "sigmoid", "softplus"};
+  for (int i = 0; i < 6; ++i)
+    if (name == known[i]) return static_cast<Activation>(i);
+  throw py::value_error("activation: unknown '" + name +
+                        "', known are linear, relu, leaky_relu, tanh, sigmoid, softplus");
+}
+
+GanLoss gan_loss_of(const std::string& name) {
+  if (name == "non_saturating") return GanLoss::non_saturating;
+  if (name == "minimax") return GanLoss::minimax;
+  throw py::value_error("kind: unknown '" + name + "', known are non_saturating, minimax");
+}
+
+// One call of an operation: collects its checked arguments, then runs or records it.
+class Call {
+ public:
+  Call(const char* operation, py::handle program) : operation_(operation) {
+    if (!program.is_none()) program_ = &program.cast<Program&>();
+  }
+
+  template <class T = float>
+  const T* in(const char* name, py::handle value, const Shape& expected) {
+    return static_cast<const T*>(add<T>(name, value, Access::read, &expected).data());
+  }
+  template <class T = float>
+  T* out(const char* name, py::handle value, const Shape& expected) {
+    return static_cast<T*>(add<T>(name, value, Access::write, &expected).mutable_data());
+  }
+  template <class T = float>
+  T* update(const char* name, py::handle value, const Shape& expected) {
+    return static_cast<T*>(add<T>(name, value, Access::update, &expected).mutable_data());
+  }
+  // An output of any shape.
+  float* out(const char* name, py::handle value) {
+    return static_cast<float*>(add<float>(name, value, Access::write, nullptr).mutable_data());
+  }
+  const float* in(const char* name, py::handle value) {
+    return static_cast<const float*>(add<float>(name, value, Access::read, nullptr).data());
+  }
+
+  // Of the argument added last.
+  const py::array& last() const { return arguments_.back().array; }
+  py::ssize_t last_shape(py::ssize_t axis) const { return last().shape(axis); }
+
+  // Memory that each argument names, read and written; an operation that touches less says so.
+  double bytes() const {
+    double sum = 0;
+    for (const Argument& argument : arguments_)
+      sum += static_cast<double>(argument.array.nbytes()) * (argument.access == Access::update ? 2 : 1);
+    return sum;
+  }
+
+  // `in_place`: the output may be the very same buffer as an input (elementwise operations).
+  template <class Body>
+  void finish(double flops, Body body, bool in_place = false) {
+    finish(flops, bytes(), std::move(body), in_place);
+  }
+  template <class Body>
+  void finish(double flops, double bytes, Body body, bool in_place = false) {
+    check_overlap(in_place);
+    if (program_) {
+      program_->append({operation_, std::move(arguments_), flops, bytes, std::move(body)});
+      return;
+    }
+    py::gil_scoped_release release;
+    body();
+  }
+
+ private:
+  template <class T>
+  py::array& add(const char* name, py::handle value, Access access, const Shape* expected) {
+    py::array array = checked<T>(name, value, access);
+    if (expected && !agrees(shape_of(array), *expected))
+      throw py::value_error(std::string(name) + " must have shape " + text(*expected) + ", not " +
+                            text(shape_of(array)));
+    arguments_.push_back({name, std::move(array), access});
+    return arguments_.back().array;
+  }
+
+  void check_overlap(bool in_place) const {
+    for (const Argument& written : arguments_) {
+      if (written.access == Access::read) continue;
+      const auto* begin = static_cast<const char*>(written.array.data());
+      for (const Argument& other : arguments_) {
+        const auto* start = static_cast<const char*>(other.array.data());
+        if (&other == &written || begin >= start + other.array.nbytes() || start >= begin + written.array.nbytes())
+          continue;
+        if (in_place && begin == start) continue;
+        throw py::value_error(written.name + " and " + other.name + " must not share memory");
+      }
+    }
+  }
+
+  const char* operation_;
+  Program* program_ = nullptr;
+  std::vector<Argument> arguments_;
+};
+
+// --- operations, in the order of minigen/backend.py -------------------------------------------------
+
+using Value = const py::object&;
+
+void dense_forward(Value x, Value W, Value b, Value y, const std::string& activation, Value program) {
+  Call call("dense_forward", program);
+  const Activation act = activation_of(activation);
+  const float* px = call.in("x", x, {any, any});
+  const int64_t B = call.last_shape(0), I = call.last_shape(1);
+  const float* pW = call.in("W", W, {I, any});
+  const int64_t O = call.last_shape(1);
+  const float* pb = call.in("b", b, {O});
+  float* p_y = call.out("y", y, {B, O});
+  const auto kernel = kernels().dense_forward;
+  call.finish(2.0 * B * I * O, [=] { kernel(px, pW, pb, p_y, B, I, O, act); });
+}
+
+void dense_dgrad(Value dz, Value W, Value dx, Value x, const std::string& activation, Value program) {
+  Call call("dense_dgrad", program);
+  const Activation act = activation_of(activation);
+  const float* pdz = call.in("dz", dz, {any, any});
+  const int64_t B = call.last_shape(0), O = call.last_shape(1);
+  const float* pW = call.in("W", W, {any, O});
+  const int64_t I = call.last_shape(0);
+  float* pdx = call.out("dx", dx, {B, I});
+  const float* px = nullptr;
+  if (act != Activation::linear) {
+    require(!x.is_none(), "x: the output of the layer before is needed for activation '" + activation + "', got None");
+    px = call.in("x", x, {B, I});
+  }
+  const auto kernel = kernels().dense_dgrad;
+  call.finish(2.0 * B * I * O, [=] { kernel(pdz, pW, px, pdx, B, I, O, act); });
+}
+
+void dense_wgrad(Value x, Value dz, Value dW, Value db, Value program) {
+  Call call("dense_wgrad", program);
+  const float* px = call.in("x", x, {any, any});
+  const int64_t B = call.last_shape(0), I = call.last_shape(1);
+  const float* pdz = call.in("dz", dz, {B, any});
+  const int64_t O = call.last_shape(1);
+  float* pdW = call.out("dW", dW, {I, O});
+  float* pdb = call.out("db", db, {O});
+  const auto kernel = kernels().dense_wgrad;
+  call.finish(2.0 * B * I * O + 1.0 * B * O, [=] { kernel(px, pdz, pdW, pdb, B, I, O); });
+}
+
+void activation_forward(Value z, Value y, const std::string& activation, Value program) {
+  Call call("activation_forward", program);
+  const Activation act = activation_of(activation);
+  const float* pz = call.in("z", z);
+  const int64_t n = call.last().size();
+  float* p_y = call.out("y", y, shape_of(call.last()));
+  const auto kernel = kernels().activation_forward;
+  call.finish(1.0 * n, [=] { kernel(pz, p_y, n, act); }, true);
+}
+
+void activation_backward(Value dy, Value y, Value dz, const std::string& activation, Value program) {
+  Call call("activation_backward", program);
+  const Activation act = activation_of(activation);
+  const float* pdy = call.in("dy", dy);
+  const int64_t n = call.last().size();
+  const Shape shape = shape_of(call.last());
+  const float* p_y = call.in("y", y, shape);
+  float* pdz = call.out("dz", dz, shape);
+  const auto kernel = kernels().activation_backward;
+  call.finish(2.0 * n, [=] { kernel(pdy, p_y, pdz, n, act); }, true);
+}
+
+void gan_loss_discriminator(Value logits, int64_t n_real, Value dlogits, Value loss, Value program) {
+  Call call("gan_loss_discriminator", program);
+  const float* ps = call.in("logits", logits, {any, 1});
+  const int64_t B = call.last_shape(0);
+  require(n_real > 0 && n_real < B, "n_real must leave a real and a generated row, 1 to " + std::to_string(B - 1) +
+                                        " of " + std::to_string(B) + ", not " + std::to_string(n_real));
+  float* pds = call.out("dlogits", dlogits, {B, 1});
+  float* ploss = call.out("loss", loss, {1});
+  const auto kernel = kernels().gan_loss_discriminator;
+  call.finish(2.0 * B, [=] { kernel(ps, B, n_real, pds, ploss); });
+}
+
+void gan_loss_generator(Value logits, Value dlogits, Value loss, const std::string& kind, Value program) {
+  Call call("gan_loss_generator", program);
+  const GanLoss which = gan_loss_of(kind);
+  const float* ps = call.in("logits", logits, {any, 1});
+  const int64_t B = call.last_shape(0);
+  require(B > 0, "logits has no rows, the mean loss of nothing is not defined");
+  float* pds = call.out("dlogits", dlogits, {B, 1});
+  float* ploss = call.out("loss", loss, {1});
+  const auto kernel = kernels().gan_loss_generator;
+  call.finish(2.0 * B, [=] { kernel(ps, B, which, pds, ploss); });
+}
+
+void vae_loss_bernoulli(Value logits, Value x, Value dlogits, Value rows, Value loss, Value program) {
+  Call call("vae_loss_bernoulli", program);
+  const float* pl = call.in("logits", logits, {any, any});
+  const int64_t B = call.last_shape(0), D = call.last_shape(1);
+  require(B > 0, "logits has no rows, the mean loss of nothing is not defined");
+  const float* px = call.in("x", x, {B, D});
+  float* pdl = call.out("dlogits", dlogits, {B, D});
+  float* prows = call.out("rows", rows, {B});
+  float* ploss = call.out("loss", loss, {1});
+  const auto kernel = kernels().vae_loss_bernoulli;
+  call.finish(6.0 * B * D, [=] { kernel(pl, px, pdl, prows, ploss, B, D); });
+}
+
+void vae_loss_gaussian(Value mean, Value x, Value dmean, Value rows, Value loss, double variance, Value program) {
+  Call call("vae_loss_gaussian", program);
+  require(variance > 0 && variance < HUGE_VAL,
+          "variance must be positive and finite, not " + std::to_string(variance));
+  const float* pmean = call.in("mean", mean, {any, any});
+  const int64_t B = call.last_shape(0), D = call.last_shape(1);
+  require(B > 0, "mean has no rows, the mean loss of nothing is not defined");
+  const float* px = call.in("x", x, {B, D});
+  float* pdmean = call.out("dmean", dmean, {B, D});
+  float* prows = call.out("rows", rows, {B});
+  float* ploss = call.out("loss", loss, {1});
+  const auto kernel = kernels().vae_loss_gaussian;
+  call.finish(4.0 * B * D, [=] { kernel(pmean, px, pdmean, prows, ploss, B, D, variance); });
+}
+
+void latent_forward(Value heads, Value eps, Value z, Value rows, Value loss, Value program) {
+  Call call("latent_forward", program);
+  const float* peps = call.in("eps", eps, {any, any});
+  const int64_t B = call.last_shape(0), L = call.last_shape(1);
+  require(B > 0, "eps has no rows, the mean KL of nothing is not defined");
+  const float* pheads = call.in("heads", heads, {B, 2 * L});
+  float* pz = call.out("z", z, {B, L});
+  float* prows = call.out("rows", rows, {B});
+  float* ploss = call.out("loss", loss, {1});
+  const auto kernel = kernels().latent_forward;
+  call.finish(8.0 * B * L, [=] { kernel(pheads, peps, pz, prows, ploss, B, L); });
+}
+
+void latent_backward(Value dz, Value heads, Value eps, Value dheads, double beta, Value program) {
+  Call call("latent_backward", program);
+  const float* pdz = call.in("dz", dz, {any, any});
+  const int64_t B = call.last_shape(0), L = call.last_shape(1);
+  const float* pheads = call.in("heads", heads, {B, 2 * L});
+  const float* peps = call.in("eps", eps, {B, L});
+  float* pdheads = call.out("dheads", dheads, {B, 2 * L});
+  const auto kernel = kernels().latent_backward;
+  call.finish(8.0 * B * L, [=] { kernel(pdz, pheads, peps, pdheads, B, L, beta); });
+}
+
+void sgd(Value p, Value g, Value velocity, Value lr, double momentum, double weight_decay, Value program) {
+  Call call("sgd", program);
+  float* pp = call.update("p", p, {any});
+  const int64_t n = call.last_shape(0);
+  const float* pg = call.in("g", g, {n});
+  float* pvelocity = call.update("velocity", velocity, {n});
+  const float* plr = call.in("lr", lr, {1});
+  const auto kernel = kernels().sgd;
+  call.finish(6.0 * n, [=] { kernel(pp, pg, pvelocity, n, plr, momentum, weight_decay); });
+}
+
+void adam_or_adamw(const char* operation, Value p, Value g, Value m, Value v, Value lr, Value step,
+                   AdamSettings settings, Value program) {
+  Call call(operation, program);
+  float* pp = call.update("p", p, {any});
+  const int64_t n = call.last_shape(0);
+  const float* pg = call.in("g", g, {n});
+  float* pm = call.update("m", m, {n});
+  float* pv = call.update("v", v, {n});
+  const float* plr = call.in("lr", lr, {1});
+  const uint64_t* pstep = call.in<uint64_t>("step", step, {1});
+  const auto kernel = kernels().adam;
+  call.finish(14.0 * n, [=] { kernel(pp, pg, pm, pv, n, plr, pstep, settings); });
+}
+
+void adam(Value p, Value g, Value m, Value v, Value lr, Value step, double beta1, double beta2, double eps,
+          Value program) {
+  adam_or_adamw("adam", p, g, m, v, lr, step, {beta1, beta2, eps, 0.0}, program);
+}
+
+void adamw(Value p, Value g, Value m, Value v, Value lr, Value step, double beta1, double beta2, double eps,
+           double weight_decay, Value program) {
+  adam_or_adamw("adamw", p, g, m, v, lr, step, {beta1, beta2, eps, weight_decay}, program);
+}
+
+void random_uniform(Value out, int64_t seed, int64_t stream, Value step, Value program) {
+  Call call("random_uniform", program);
+  const uint32_t key0 = word("seed", seed), key1 = word("stream", stream);
+  float* pout = call.out("out", out);
+  const int64_t n = call.last().size();
+  const uint64_t* pstep = call.in<uint64_t>("step", step, {1});
+  const auto kernel = kernels().random_uniform;
+  call.finish(1.0 * n, [=] { kernel(pout, n, key0, key1, pstep); });
+}
+
+void random_normal(Value out, int64_t seed, int64_t stream, Value step, Value program) {
+  Call call("random_normal", program);
+  const uint32_t key0 = word("seed", seed), key1 = word("stream", stream);
+  float* pout = call.out("out", out);
+  const int64_t n = call.last().size();
+  const uint64_t* pstep = call.in<uint64_t>("step", step, {1});
+  const auto kernel = kernels().random_normal;
+  call.finish(25.0 * n, [=] { kernel(pout, n, key0, key1, pstep); });
+}
+
+void batch_indices(Value indices, int64_t n, int64_t seed, int64_t stream, Value step, int64_t batch_size,
+                   int64_t steps_per_epoch, Value program) {
+  Call call("batch_indices", program);
+  const uint32_t key0 = word("seed", seed), key1 = word("stream", stream);
+  require(n >= 1 && n < (int64_t{1} << 31), "n must be in [1, 2**31), not " + std::to_string(n));
+  require(steps_per_epoch >= 1 && steps_per_epoch < (int64_t{1} << 31),
+          "steps_per_epoch must be in [1, 2**31), not " + std::to_string(steps_per_epoch));
+  int32_t* pindices = call.out<int32_t>("indices", indices, {any});
+  const int64_t rows = call.last_shape(0);
+  require(batch_size < (int64_t{1} << 31) && rows <= batch_size,
+          "batch_size must be at least the " + std::to_string(rows) + " entries of indices and below 2**31, not " +
+              std::to_string(batch_size));
+  const uint64_t* pstep = call.in<uint64_t>("step", step, {1});
+  const auto kernel = kernels().batch_indices;
+  call.finish(0.0, [=] { kernel(pindices, rows, n, key0, key1, pstep, batch_size, steps_per_epoch); });
+}
+
+void batch_gather(Value data, Value indices, Value out, double scale, double shift, Value program) {
+  Call call("batch_gather", program);
+  const bool bytes = py::isinstance<py::array_t<uint8_t>>(data);
+  const void* pdata = bytes ? static_cast<const void*>(call.in<uint8_t>("data", data, {any, any}))
+                            : static_cast<const void*>(call.in<float>("data", data, {any, any}));
+  const int64_t N = call.last_shape(0), D = call.last_shape(1);
+  const int32_t* pindices = call.in<int32_t>("indices", indices, {any});
+  const int64_t B = call.last_shape(0);
+  float* pout = call.out("out", out, {B, D});
+  const double moved = 1.0 * B * D * (bytes ? 5 : 8) + 4.0 * B;
+  const float a = static_cast<float>(scale), c = static_cast<float>(shift);
+  const Kernels& k = kernels();
+  call.finish(2.0 * B * D, moved, [=, &k] {
+    if (bytes)
+      k.batch_gather_bytes(static_cast<const uint8_t*>(pdata), N, pindices, pout, B, D, a, c);
+    else
+      k.batch_gather_floats(static_cast<const float*>(pdata), N, pindices, pout, B, D, a, c);
+  });
+}
+
+void advance(Value step, Value losses, Value history, Value program) {
+  Call call("advance", program);
+  uint64_t* pstep = call.update<uint64_t>("step", step, {1});
+  const float* plosses = call.in("losses", losses, {any});
+  const int64_t K = call.last_shape(0);
+  float* phistory = call.out("history", history, {any, K});
+  const uint64_t H = static_cast<uint64_t>(call.last_shape(0));
+  require(H > 0, "history must have at least one row");
+  call.finish(0.0, 8.0 * K + 16.0, [=] {
+    float* row = phistory + static_cast<int64_t>(pstep[0] % H) * K;
+    for (int64_t k = 0; k < K; ++k) row[k] = plosses[k];
+    ++pstep[0];
+  });
+}
+
+double fma_peak_gflops(int threads, double seconds) {
+  require(threads >= 1 && threads <= max_threads,
+          "threads must be from 1 to " + std::to_string(max_threads) + ", not " + std::to_string(threads));
+  require(seconds > 0 && seconds <= 60, "seconds must be in (0, 60], not " + std::to_string(seconds));
+  const auto kernel = kernels().fma_peak_gflops;
+  py::gil_scoped_release release;
+  return kernel(threads, seconds);
+}
+
+}  // namespace
+}  // namespace minigen::bindings
+
+PYBIND11_MODULE(_native, module) {
+  using namespace minigen::bindings;
+  module.doc() = "CPU kernels of minigen. Operations: see minigen.backend.Backend.";
+
+  py::class_<Program>(module, "Program", "A list of recorded operations that runs without the interpreter.")
+      .def(py::init<>())
+      .def("close", &Program::close, "End the recording.")
+      .def("run", &Program::run, "steps"_a, "Execute the recorded operations in order, `steps` times.")
+      .def("describe", &Program::describe, "For each operation: its name, shapes, FLOPs, and bytes moved.");
+
+  const auto program = py::arg_v("program", py::none(), "None");
+  module.def("dense_forward", &dense_forward, "x"_a, "W"_a, "b"_a, "y"_a, "activation"_a = "linear", program);
+  module.def("dense_dgrad", &dense_dgrad, "dz"_a, "W"_a, "dx"_a, "x"_a = py::none(), "activation"_a = "linear",
+             program);
+  module.def("dense_wgrad", &dense_wgrad, "x"_a, "dz"_a, "dW"_a, "db"_a, program);
+  module.def("activation_forward", &activation_forward, "z"_a, "y"_a, "activation"_a, program);
+  module.def("activation_backward", &activation_backward, "dy"_a, "y"_a, "dz"_a, "activation"_a, program);
+  module.def("gan_loss_discriminator", &gan_loss_discriminator, "logits"_a, "n_real"_a, "dlogits"_a, "loss"_a,
+             program);
+  module.def("gan_loss_generator", &gan_loss_generator, "logits"_a, "dlogits"_a, "loss"_a,
+             "kind"_a = "non_saturating", program);
+  module.def("vae_loss_bernoulli", &vae_loss_bernoulli, "logits"_a, "x"_a, "dlogits"_a, "rows"_a, "loss"_a, program);
+  module.def("vae_loss_gaussian", &vae_loss_gaussian, "mean"_a, "x"_a, "dmean"_a, "rows"_a, "loss"_a,
+             "variance"_a = 1.0, program);
+  module.def("latent_forward", &latent_forward, "heads"_a, "eps"_a, "z"_a, "rows"_a, "loss"_a, program);
+  module.def("latent_backward", &latent_backward, "dz"_a, "heads"_a, "eps"_a, "dheads"_a, "beta"_a = 1.0, program);
+  module.def("sgd", &sgd, "p"_a, "g"_a, "velocity"_a, "lr"_a, "momentum"_a = 0.0, "weight_decay"_a = 0.0, program);
+  module.def("adam", &adam, "p"_a, "g"_a, "m"_a, "v"_a, "lr"_a, "step"_a, "beta1"_a = 0.9, "beta2"_a = 0.999,
+             "eps"_a = 1e-8, program);
+  module.def("adamw", &adamw, "p"_a, "g"_a, "m"_a, "v"_a, "lr"_a, "step"_a, "beta1"_a = 0.9, "beta2"_a = 0.999,
+             "eps"_a = 1e-8, "weight_decay"_a = 0.01, program);
+  module.def("random_uniform", &random_uniform, "out"_a, "seed"_a, "stream"_a, "step"_a, program);
+  module.def("random_normal", &random_normal, "out"_a, "seed"_a, "stream"_a, "step"_a, program);
+  module.def("batch_indices", &batch_indices, "indices"_a, "n"_a, "seed"_a, "stream"_a, "step"_a, "batch_size"_a,
+             "steps_per_epoch"_a, program);
+  module.def("batch_gather", &batch_gather, "data"_a, "indices"_a, "out"_a, "scale"_a = 1.0, "shift"_a = 0.0,
+             program);
+  module.def("advance", &advance, "step"_a, "losses"_a, "history"_a, program);
+
+  module.def("isa", [] { return minigen::kernels().isa; }, "The instruction set in use; ValueError if MINIGEN_ISA is wrong.");
+  module.def("supported_isas", &minigen::supported_isas, "The instruction sets that MINIGEN_ISA may name here.");
+  module.def("has_openmp", &minigen::has_openmp, "Whether this build can use more than one thread.");
+  module.def("get_num_threads", &minigen::thread_limit);
+  module.def("set_num_threads", &minigen::set_thread_limit, "threads"_a);
+  module.def("fma_peak_gflops", &fma_peak_gflops, "threads"_a, "seconds"_a = 0.2,
+             "Measured arithmetic peak of the instruction set in use, GFLOP/s.");
+}

@@ -1,0 +1,35 @@
+#include "kernels.hpp"
+#include "threads.hpp"
+
+namespace minigen::MINIGEN_ISA {
+
+namespace {
+
+// Rough cost of one element in nanoseconds on one core, to decide about threads.
+double cost(Activation activation) {
+  return activation == Activation::tanh || activation == Activation::sigmoid || activation == Activation::softplus
+             ? 0.5
+             : 0.15;
+}
+
+}  // namespace
+
+void activation_forward(const float* z, float* y, int64_t n, Activation activation) {
+  with_activation(activation, [&](auto known) {
+    parallel_ranges(n, 64, n * cost(activation), [&](int64_t begin, int64_t end) {
+#pragma omp simd
+      for (int64_t i = begin; i < end; ++i) y[i] = minigen::activation_forward(z[i], known.value);
+    });
+  });
+}
+
+void activation_backward(const float* dy, const float* y, float* dz, int64_t n, Activation activation) {
+  with_activation(activation, [&](auto known) {
+    parallel_ranges(n, 64, n * 0.2, [&](int64_t begin, int64_t end) {
+#pragma omp simd
+      for (int64_t i = begin; i < end; ++i) dz[i] = dy[i] * activation_derivative(y[i], known.value);
+    });
+  });
+}
+
+}  // namespace minigen::MINIGEN_ISA

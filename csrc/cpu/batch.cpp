@@ -1,0 +1,57 @@
+#include <stdexcept>
+
+#include "../math/permutation.hpp"
+
+#include "kernels.hpp"
+#include "threads.hpp"
+
+namespace minigen::MINIGEN_ISA {
+
+namespace {
+
+// Before any row is copied: an index outside of the data must not become a read outside of it.
+void check_indices(const int32_t* indices, int64_t B, int64_t N) {
+  bool inside = true;
+  for (int64_t r = 0; r < B; ++r) inside &= indices[r] >= 0 && indices[r] < N;
+  if (!inside) throw std::invalid_argument("indices must lie in [0, number of rows of data)");
+}
+
+template <class T>
+void gather(const T* data, int64_t N, const int32_t* indices, float* out, int64_t B, int64_t D, float scale,
+            float shift) {
+  check_indices(indices, B, N);
+  parallel_ranges(B, 1, B * D * 0.15, [&](int64_t begin, int64_t end) {
+    for (int64_t r = begin; r < end; ++r) {
+      const T* from = data + indices[r] * D;
+      float* to = out + r * D;
+#pragma omp simd
+      for (int64_t d = 0; d < D; ++d) to[d] = static_cast<float>(from[d]) * scale + shift;
+    }
+  });
+}
+
+}  // namespace
+
+void batch_indices(int32_t* indices, int64_t rows, int64_t n, uint32_t seed, uint32_t stream, const uint64_t* step,
+                   int64_t batch_size, int64_t steps_per_epoch) {
+  const uint64_t epoch = step[0] / static_cast<uint64_t>(steps_per_epoch);
+  const int64_t first = static_cast<int64_t>(step[0] % static_cast<uint64_t>(steps_per_epoch)) * batch_size;
+  if (first + rows > n) throw std::invalid_argument("the step takes rows past the end of the epoch");
+  const Permutation permutation = make_permutation(static_cast<uint32_t>(n), seed, stream, epoch);
+  parallel_ranges(rows, 64, rows * 30.0, [&](int64_t begin, int64_t end) {
+    for (int64_t r = begin; r < end; ++r)
+      indices[r] = static_cast<int32_t>(permute(static_cast<uint32_t>(first + r), permutation));
+  });
+}
+
+void batch_gather_bytes(const uint8_t* data, int64_t N, const int32_t* indices, float* out, int64_t B, int64_t D,
+                        float scale, float shift) {
+  gather(data, N, indices, out, B, D, scale, shift);
+}
+
+void batch_gather_floats(const float* data, int64_t N, const int32_t* indices, float* out, int64_t B, int64_t D,
+                         float scale, float shift) {
+  gather(data, N, indices, out, B, D, scale, shift);
+}
+
+}  // namespace minigen::MINIGEN_ISA

@@ -1,0 +1,110 @@
+#include "threads.hpp"
+
+#include <pthread.h>
+
+#include <algorithm>
+#include <atomic>
+#include <cstdlib>
+#include <fstream>
+#include <set>
+#include <stdexcept>
+#include <string>
+#include <thread>
+
+#if defined(__linux__)
+#include <sched.h>
+#endif
+#if defined(_OPENMP)
+#include <omp.h>
+#endif
+
+namespace minigen {
+namespace {
+
+std::atomic<bool> threads_started{false};
+std::atomic<bool> lost_threads{false};  // we are a forked child, and the parent's OpenMP threads are not here
+
+void after_fork_in_child() {
+  if (threads_started) lost_threads = true;
+}
+
+#if defined(__linux__)
+// CPUs of the affinity mask, hardware threads of one core counted once.
+int allowed_cores() {
+  cpu_set_t mask;
+  if (sched_getaffinity(0, sizeof mask, &mask) != 0) return static_cast<int>(std::thread::hardware_concurrency());
+  std::set<std::string> cores;
+  for (int cpu = 0; cpu < CPU_SETSIZE; ++cpu) {
+    if (!CPU_ISSET(cpu, &mask)) continue;
+    std::ifstream file("/sys/devices/system/cpu/cpu" + std::to_string(cpu) + "/topology/thread_siblings_list");
+    std::string siblings;
+    if (!std::getline(file, siblings)) siblings = "cpu" + std::to_string(cpu);  // topology unknown: a core of its own
+    cores.insert(siblings);
+  }
+  return static_cast<int>(cores.size());
+}
+
+// A container's CPU quota, rounded up: more threads than that only take turns. "max 100000" means no quota.
+int quota_cores() {
+  std::ifstream file("/sys/fs/cgroup/cpu.max");
+  double quota = 0, period = 0;
+  if (!(file >> quota >> period) || quota <= 0 || period <= 0) return max_threads;
+  return static_cast<int>((quota + period - 1) / period);
+}
+#else
+int allowed_cores() { return static_cast<int>(std::thread::hardware_concurrency()); }
+int quota_cores() { return max_threads; }
+#endif
+
+int initial_limit() {
+  pthread_atfork(nullptr, nullptr, after_fork_in_child);
+  int limit = 1;
+#if defined(_OPENMP)
+  limit = std::getenv("OMP_NUM_THREADS") ? omp_get_max_threads() : std::min(allowed_cores(), quota_cores());
+#endif
+  return std::clamp(limit, 1, max_threads);
+}
+
+std::atomic<int>& limit() {
+  static std::atomic<int> value{initial_limit()};
+  return value;
+}
+
+}  // namespace
+
+bool has_openmp() {
+#if defined(_OPENMP)
+  return true;
+#else
+  return false;
+#endif
+}
+
+int thread_limit() { return lost_threads ? 1 : limit().load(); }
+
+void set_thread_limit(int threads) {
+  if (threads < 1 || threads > max_threads)
+    throw std::invalid_argument("threads must be from 1 to " + std::to_string(max_threads) + ", not " +
+                                std::to_string(threads));
+  if (threads > 1 && !has_openmp())
+    throw std::runtime_error("this build of minigen has no OpenMP and runs on one thread");
+  if (threads > 1 && lost_threads)
+    throw std::runtime_error(
+        "this process was forked after minigen's threads had started and can only use one thread; "
+        "start it with the multiprocessing method 'spawn' instead");
+  limit() = threads;
+}
+
+int num_threads() {
+  const int threads = thread_limit();
+  if (threads > 1) threads_started = true;
+  return threads;
+}
+
+int threads_for(double work) {
+  constexpr double worth_a_thread = 5e3;
+  const int useful = static_cast<int>(std::min(work / worth_a_thread, static_cast<double>(max_threads)));
+  return useful <= 1 ? 1 : std::min(useful, num_threads());
+}
+
+}  // namespace minigen

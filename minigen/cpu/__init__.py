@@ -1,0 +1,182 @@
+"""The CPU floor: the operations of :mod:`minigen.backend` as compiled C++ kernels (``csrc/cpu``), float32.
+
+The kernels exist once for each instruction set (x86-64: ``baseline``, ``avx2``, ``avx512``; Arm64: ``baseline``,
+``neon``). The best one that the machine has is picked at the first use; the environment variable ``MINIGEN_ISA`` names
+another. Results have the same bits for any number of threads, not for any instruction set.
+
+A process that forks after operations have run on several threads leaves those threads behind: in the child the
+operations run on one thread. Start workers with multiprocessing's ``"spawn"`` where they should use more.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from minigen.backend import Array, Program
+
+try:
+    from minigen import _native
+except ImportError as error:
+    raise ImportError(
+        f"minigen's compiled module minigen._native cannot be loaded ({error}). "
+        "Install minigen with a C++20 compiler at hand: pip install ."
+    ) from error
+
+ALIGNMENT = 64
+
+
+def isa() -> str:
+    """Name of the instruction set in use. Raises ValueError if ``MINIGEN_ISA`` names none that this machine has."""
+    return _native.isa()
+
+
+def get_num_threads() -> int:
+    """How many threads the operations may use. At first ``OMP_NUM_THREADS``, else the physical cores allowed to us."""
+    return _native.get_num_threads()
+
+
+def set_num_threads(n: int) -> None:
+    """Let the operations use ``n`` threads, 1 to 1024; small ones use fewer. Results do not depend on it.
+
+    Raises ValueError for ``n`` out of range, TypeError for what is no integer, and RuntimeError where more than one
+    thread cannot be had: in a build without OpenMP, or in a forked child (see the module's docstring).
+    """
+    _native.set_num_threads(n)
+
+
+def aligned_empty(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
+    """An uninitialised C-contiguous array whose first byte lies on a multiple of 64: a cache line, an AVX-512 vector."""
+    dtype = np.dtype(dtype)
+    size = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
+    raw = np.empty(size + ALIGNMENT, np.uint8)
+    start = -raw.ctypes.data % ALIGNMENT
+    return raw[start : start + size].view(dtype).reshape(shape)
+
+
+class CpuBackend:
+    """See :class:`minigen.backend.Backend`. Buffers are NumPy arrays; every operation refuses, by name, a buffer that
+    is not a C-contiguous float32 array of the right shape, or an output that is read-only or overlaps an input.
+
+    One thread at a time may use a backend while it captures; otherwise operations run concurrently, without the
+    interpreter lock. Raises ValueError if the environment variable ``MINIGEN_ISA`` names no instruction set of this
+    machine.
+    """
+
+    name = "cpu"
+
+    def __init__(self) -> None:
+        self.dtype = np.dtype(np.float32)
+        self.isa = isa()
+        self._program: Any = None  # the program that records, while capture() runs
+
+    def __repr__(self) -> str:
+        return f"CpuBackend(isa={self.isa!r}, threads={get_num_threads()})"
+
+    # --- memory -------------------------------------------------------------------------------
+
+    def empty(self, shape: tuple[int, ...], dtype: Any = None) -> Array:
+        return aligned_empty(shape, self.dtype if dtype is None else dtype)
+
+    def upload(self, host: np.ndarray, out: Array | None = None) -> Array:
+        self._forbid_in_capture("upload")
+        host = np.asarray(host)
+        if out is None:
+            out = self.empty(host.shape, host.dtype)
+        elif out.shape != host.shape:
+            raise ValueError(f"out must have shape {host.shape}, not {out.shape}")
+        np.copyto(out, host)
+        return out
+
+    def download(self, buffer: Array) -> np.ndarray:
+        self._forbid_in_capture("download")
+        return np.array(buffer)
+
+    def capture(self, step: Callable[[], None]) -> Program:
+        """Record the operations that ``step`` calls, without running them; the program keeps their buffers alive."""
+        self._forbid_in_capture("capture")
+        program = _native.Program()
+        self._program = program
+        try:
+            step()
+        finally:
+            self._program = None
+        program.close()
+        return program
+
+    def _forbid_in_capture(self, name: str) -> None:
+        if self._program is not None:
+            raise RuntimeError(f"{name} cannot be part of a captured step: it would run now, not when the step runs")
+
+    # --- operations ---------------------------------------------------------------------------
+
+    def dense_forward(self, x: Array, W: Array, b: Array, y: Array, activation: str = "linear") -> None:
+        _native.dense_forward(x, W, b, y, activation, self._program)
+
+    def dense_dgrad(self, dz: Array, W: Array, dx: Array, x: Array | None = None, activation: str = "linear") -> None:
+        _native.dense_dgrad(dz, W, dx, x, activation, self._program)
+
+    def dense_wgrad(self, x: Array, dz: Array, dW: Array, db: Array) -> None:
+        _native.dense_wgrad(x, dz, dW, db, self._program)
+
+    def activation_forward(self, z: Array, y: Array, activation: str) -> None:
+        _native.activation_forward(z, y, activation, self._program)
+
+    def activation_backward(self, dy: Array, y: Array, dz: Array, activation: str) -> None:
+        _native.activation_backward(dy, y, dz, activation, self._program)
+
+    def gan_loss_discriminator(self, logits: Array, n_real: int, dlogits: Array, loss: Array) -> None:
+        _native.gan_loss_discriminator(logits, n_real, dlogits, loss, self._program)
+
+    def gan_loss_generator(self, logits: Array, dlogits: Array, loss: Array, kind: str = "non_saturating") -> None:
+        _native.gan_loss_generator(logits, dlogits, loss, kind, self._program)
+
+    def vae_loss_bernoulli(self, logits: Array, x: Array, dlogits: Array, rows: Array, loss: Array) -> None:
+        _native.vae_loss_bernoulli(logits, x, dlogits, rows, loss, self._program)
+
+    def vae_loss_gaussian(
+        self, mean: Array, x: Array, dmean: Array, rows: Array, loss: Array, variance: float = 1.0
+    ) -> None:
+        _native.vae_loss_gaussian(mean, x, dmean, rows, loss, variance, self._program)
+
+    def latent_forward(self, heads: Array, eps: Array, z: Array, rows: Array, loss: Array) -> None:
+        _native.latent_forward(heads, eps, z, rows, loss, self._program)
+
+    def latent_backward(self, dz: Array, heads: Array, eps: Array, dheads: Array, beta: float = 1.0) -> None:
+        _native.latent_backward(dz, heads, eps, dheads, beta, self._program)
+
+    def sgd(
+        self, p: Array, g: Array, velocity: Array, lr: Array, momentum: float = 0.0, weight_decay: float = 0.0
+    ) -> None:
+        _native.sgd(p, g, velocity, lr, momentum, weight_decay, self._program)
+
+    def adam(
+        self, p: Array, g: Array, m: Array, v: Array, lr: Array, step: Array,
+        beta1: float = 0.9, beta2: float = 0.999, eps: float = 1e-8,
+    ) -> None:  # fmt: skip
+        _native.adam(p, g, m, v, lr, step, beta1, beta2, eps, self._program)
+
+    def adamw(
+        self, p: Array, g: Array, m: Array, v: Array, lr: Array, step: Array,
+        beta1: float = 0.9, beta2: float = 0.999, eps: float = 1e-8, weight_decay: float = 0.01,
+    ) -> None:  # fmt: skip
+        _native.adamw(p, g, m, v, lr, step, beta1, beta2, eps, weight_decay, self._program)
+
+    def random_uniform(self, out: Array, seed: int, stream: int, step: Array) -> None:
+        _native.random_uniform(out, seed, stream, step, self._program)
+
+    def random_normal(self, out: Array, seed: int, stream: int, step: Array) -> None:
+        _native.random_normal(out, seed, stream, step, self._program)
+
+    def batch_indices(
+        self, indices: Array, n: int, seed: int, stream: int, step: Array, batch_size: int, steps_per_epoch: int
+    ) -> None:
+        _native.batch_indices(indices, n, seed, stream, step, batch_size, steps_per_epoch, self._program)
+
+    def batch_gather(self, data: Array, indices: Array, out: Array, scale: float = 1.0, shift: float = 0.0) -> None:
+        _native.batch_gather(data, indices, out, scale, shift, self._program)
+
+    def advance(self, step: Array, losses: Array, history: Array) -> None:
+        _native.advance(step, losses, history, self._program)
