@@ -9,7 +9,7 @@ name           y                       act'(z) from y
 linear         z                       1
 relu           max(z, 0)               1 where z > 0, that is where y > 0; else 0 (the subgradient 0 at z = 0)
 leaky_relu     z where z > 0, else az  1 where y > 0, else a: y has the sign of z because a = 0.2 > 0
-tanh           tanh z                  (sinh/cosh)' = (cosh^2 - sinh^2) / cosh^2 = 1 - y^2
+tanh           tanh z                  (sinh/cosh)' = (cosh^2 - sinh^2) / cosh^2 = 1 - y^2 = (1 - y) (1 + y)
 sigmoid        1 / (1 + e^-z)          e^-z / (1 + e^-z)^2 = y (1 - y)
 softplus       log(1 + e^z)            e^z / (1 + e^z) = 1 - 1 / (1 + e^z) = 1 - e^-y
 =============  ======================  =========================================================================
@@ -69,7 +69,7 @@ def derivative(y: np.ndarray, activation: str) -> np.ndarray:
     if activation == "leaky_relu":
         return np.where(y > 0, y.dtype.type(1), y.dtype.type(LEAKY_SLOPE))
     if activation == "tanh":
-        return 1 - y * y
+        return (1 - y) * (1 + y)
     if activation == "sigmoid":
         return y * (1 - y)
     if activation == "softplus":

@@ -79,7 +79,8 @@ def indices(
     """
     checks.integer("batch_size", batch_size, 1)
     checks.integer("steps_per_epoch", steps_per_epoch, 1)
-    checks.integer("rows", rows, 0, batch_size)
+    if not 0 <= rows <= batch_size:
+        raise ValueError(f"indices must have at most batch_size = {batch_size} entries, not {rows}")
     epoch, k = divmod(step, steps_per_epoch)
     if k * batch_size + rows > n:
         raise ValueError(

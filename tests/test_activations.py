@@ -1,0 +1,141 @@
+"""activations: every floor against the float64 book, the book against finite differences and PyTorch."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from helpers import (
+    InOut,
+    Out,
+    assert_close,
+    f32,
+    normals,
+    off_zero,
+    refuses_bad_buffers,
+    relative_error,
+    shapes,
+    tolerance,
+)
+
+from minigen.backend import ACTIVATIONS
+from minigen.gradcheck import differences
+from minigen.reference import activations
+
+EXTREMES = np.array([-1e4, -750.0, -100.0, -20.0, -1e-6, 0.0, 1e-6, 20.0, 100.0, 750.0, 1e4])
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_forward_and_backward(arena, rng, activation):
+    for shape in [*shapes(rng, 2), (129,), (0, 3), (3, 5, 7)]:
+        z, dy = 3 * normals(rng, *shape), normals(rng, *shape)
+        (y,) = arena.call("activation_forward", z, Out(*shape), activation)
+        assert_close(arena.floor, y, activations.forward(z, activation))
+        stored = f32(activations.forward(z, activation))
+        (dz,) = arena.call("activation_backward", dy, stored, Out(*shape), activation)
+        assert_close(arena.floor, dz, activations.backward(dy, stored, activation), dy)
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_in_place(arena, rng, activation):
+    z, dy, floor = normals(rng, 37, 19), normals(rng, 37, 19), arena.floor
+    buffer = arena.place("activation_forward", InOut(z))
+    floor.activation_forward(buffer, buffer, activation)
+    y = floor.download(buffer)
+    np.testing.assert_array_equal(y, arena.call("activation_forward", z, Out(37, 19), activation)[0])
+    buffer = arena.place("activation_backward", InOut(dy))
+    floor.activation_backward(buffer, arena.place("activation_backward", y), buffer, activation)
+    np.testing.assert_array_equal(
+        floor.download(buffer), arena.call("activation_backward", dy, y, Out(37, 19), activation)[0]
+    )
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_extremes(arena, activation):
+    """Every single value is right, not just the norm, as far as the dtype reaches."""
+    (y,) = arena.call("activation_forward", f32(EXTREMES), Out(len(EXTREMES)), activation)
+    reference = activations.forward(f32(EXTREMES), activation)
+    assert np.isfinite(y).all()
+    np.testing.assert_allclose(y, reference, rtol=tolerance(arena.floor), atol=np.finfo(arena.floor.dtype).tiny)
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_nan_and_infinity(arena, rng, activation):
+    z = normals(rng, 41)
+    z[[3, 40]] = np.nan
+    (y,) = arena.call("activation_forward", z, Out(41), activation)
+    assert np.isnan(y[[3, 40]]).all() and np.isnan(y).sum() == 2
+    dy = np.ones(41)
+    dy[[0, 39]] = np.nan
+    (dz,) = arena.call("activation_backward", dy, np.full(41, 0.5), Out(41), activation)
+    assert np.isnan(dz[[0, 39]]).all() and np.isnan(dz).sum() == 2
+    y = arena.call("activation_forward", np.array([-np.inf, np.inf]), Out(2), activation)[0]
+    low = {"linear": -np.inf, "relu": 0, "leaky_relu": -np.inf, "tanh": -1, "sigmoid": 0, "softplus": 0}[activation]
+    high = 1 if activation in ("tanh", "sigmoid") else np.inf
+    assert y.tolist() == [low, high]
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_book_against_differences(rng, activation):
+    z, dy = off_zero(rng, 4, 5), normals(rng, 4, 5)
+    analytic = activations.backward(dy, activations.forward(z, activation), activation)
+    numeric = differences(lambda z: (dy * activations.forward(z, activation)).sum(), z)
+    assert relative_error(analytic, numeric) < 1e-9
+
+
+@pytest.mark.parametrize("activation", ["tanh", "sigmoid", "softplus"])
+def test_book_against_complex_step(rng, activation):
+    """Im f(z + ih) / h has no cancellation, so the derivative from the stored output shows to the last digits."""
+    complex_forms = {
+        "tanh": np.tanh,
+        "sigmoid": lambda z: 1 / (1 + np.exp(-z)),
+        "softplus": lambda z: np.log(1 + np.exp(z)),
+    }
+    z = 2 * normals(rng, 100)
+    derivative = complex_forms[activation](z + 1e-30j).imag / 1e-30
+    assert relative_error(activations.derivative(activations.forward(z, activation), activation), derivative) < 1e-14
+
+
+def test_derivatives_at_zero():
+    zero = np.zeros(1)
+    at_zero = {name: activations.derivative(activations.forward(zero, name), name)[0] for name in ACTIVATIONS}
+    assert at_zero["relu"] == 0 and at_zero["leaky_relu"] == 0.2
+    assert at_zero["linear"] == at_zero["tanh"] == 1 and at_zero["sigmoid"] == 0.25
+    assert at_zero["softplus"] == pytest.approx(0.5, rel=1e-15)
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_book_keeps_the_dtype(rng, activation, dtype):
+    z = normals(rng, 3, 4).astype(dtype)
+    y = activations.forward(z, activation)
+    assert y.dtype == activations.derivative(y, activation).dtype == dtype
+    assert activations.backward(z, y, activation).dtype == dtype
+    assert not np.shares_memory(y, z)
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_book_against_pytorch(rng, activation):
+    torch = pytest.importorskip("torch")
+    z = torch.tensor(off_zero(rng, 50), requires_grad=True)
+    y = {
+        "linear": lambda t: t * 1, "relu": torch.relu, "tanh": torch.tanh, "sigmoid": torch.sigmoid,
+        "leaky_relu": lambda t: torch.nn.functional.leaky_relu(t, 0.2), "softplus": torch.nn.functional.softplus,
+    }[activation](z)  # fmt: skip
+    dy = normals(rng, 50)
+    y.backward(torch.tensor(dy))
+    ours = activations.forward(z.detach().numpy(), activation)
+    assert relative_error(ours, y.detach().numpy()) < 1e-14
+    assert relative_error(activations.backward(dy, ours, activation), z.grad.numpy()) < 1e-14
+
+
+def test_bad_buffers_are_refused(floor, rng):
+    z, dy = normals(rng, 4, 3), normals(rng, 4, 3)
+    refuses_bad_buffers(floor, "activation_forward", z=z, y=Out(4, 3), activation="tanh")
+    refuses_bad_buffers(floor, "activation_backward", dy=dy, y=z, dz=Out(4, 3), activation="tanh")
+
+
+def test_unknown_activation_lists_the_known(arena, rng):
+    for method, inputs in (("activation_forward", 1), ("activation_backward", 2)):
+        with pytest.raises(ValueError, match="activation") as error:
+            arena.call(method, *[normals(rng, 3)] * inputs, Out(3), "swish")
+        assert "swish" in str(error.value) and all(name in str(error.value) for name in ACTIVATIONS)

@@ -1,0 +1,146 @@
+"""dense: every floor against the float64 book, the book against finite differences and PyTorch."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from helpers import Out, assert_close, f32, normals, off_zero, refuses_bad_buffers, relative_error, shapes
+
+from minigen.backend import ACTIVATIONS
+from minigen.gradcheck import differences
+from minigen.reference import activations, dense
+
+
+def size(a, b):
+    """What ``a @ b`` would be if its terms had random signs: the scale of its rounding errors."""
+    return np.sqrt(a**2 @ b**2)
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_forward(arena, rng, activation):
+    for B, n_in, n_out in shapes(rng, 3):
+        x, W, b = normals(rng, B, n_in), normals(rng, n_in, n_out), normals(rng, n_out)
+        (y,) = arena.call("dense_forward", x, W, b, Out(B, n_out), activation)
+        assert_close(arena.floor, y, dense.forward(x, W, b, activation), size(x, W) + np.abs(b))
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_dgrad(arena, rng, activation):
+    for B, n_in, n_out in shapes(rng, 3):
+        dz, W = normals(rng, B, n_out), normals(rng, n_in, n_out)
+        x = f32(activations.forward(normals(rng, B, n_in), activation))
+        (dx,) = arena.call("dense_dgrad", dz, W, Out(B, n_in), x, activation)
+        assert_close(arena.floor, dx, dense.dgrad(dz, W, x, activation), size(dz, W.T))
+
+
+def test_dgrad_of_the_first_layer_needs_no_x(arena, rng):
+    dz, W = normals(rng, 7, 5), normals(rng, 33, 5)
+    (dx,) = arena.call("dense_dgrad", dz, W, Out(7, 33))
+    assert_close(arena.floor, dx, dz @ W.T)
+
+
+def test_wgrad(arena, rng):
+    for B, n_in, n_out in shapes(rng, 3):
+        x, dz = normals(rng, B, n_in), normals(rng, B, n_out)
+        dW, db = arena.call("dense_wgrad", x, dz, Out(n_in, n_out), Out(n_out))
+        reference = dense.wgrad(x, dz)
+        assert_close(arena.floor, dW, reference[0], size(x.T, dz))
+        assert_close(arena.floor, db, reference[1], size(np.ones(B), dz))
+
+
+def test_large_layer(arena, rng):
+    """Larger than any tile and any block of the cache, in all three directions."""
+    B, n_in, n_out = 259, 1031, 517
+    x, W, b, dz = normals(rng, B, n_in), normals(rng, n_in, n_out), normals(rng, n_out), normals(rng, B, n_out)
+    y_before = f32(np.tanh(x))
+    (y,) = arena.call("dense_forward", x, W, b, Out(B, n_out))
+    assert_close(arena.floor, y, dense.forward(x, W, b))
+    (dx,) = arena.call("dense_dgrad", dz, W, Out(B, n_in), y_before, "tanh")
+    assert_close(arena.floor, dx, dense.dgrad(dz, W, y_before, "tanh"))
+    dW, db = arena.call("dense_wgrad", x, dz, Out(n_in, n_out), Out(n_out))
+    assert_close(arena.floor, dW, x.T @ dz)
+    assert_close(arena.floor, db, dz.sum(axis=0))
+
+
+def test_no_rows(arena, rng):
+    x, W, b, dz = np.empty((0, 7)), normals(rng, 7, 5), normals(rng, 5), np.empty((0, 5))
+    assert arena.call("dense_forward", x, W, b, Out(0, 5), "relu")[0].shape == (0, 5)
+    assert arena.call("dense_dgrad", dz, W, Out(0, 7))[0].shape == (0, 7)
+    dW, db = arena.call("dense_wgrad", x, dz, Out(7, 5), Out(5))
+    assert not dW.any() and not db.any()
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_nan_passes_through(arena, rng, activation):
+    """One bad entry of x reaches its row of y, and no other."""
+    x, W, b = normals(rng, 35, 19), normals(rng, 19, 21), normals(rng, 21)
+    x[17, 3] = np.nan
+    (y,) = arena.call("dense_forward", x, W, b, Out(35, 21), activation)
+    assert np.isnan(y[17]).all()
+    assert np.isfinite(np.delete(y, 17, axis=0)).all()
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_book_against_differences(rng, activation):
+    """Two layers: the second one's dgrad carries the derivative of the first one's activation."""
+    B, n_in, n_hidden, n_out = 3, 4, 5, 2
+    x, W1, b1 = normals(rng, B, n_in), normals(rng, n_in, n_hidden), normals(rng, n_hidden)
+    W2, b2, c = normals(rng, n_hidden, n_out), normals(rng, n_out), normals(rng, B, n_out)
+    b1 += _away_from_kinks(x @ W1 + b1)
+
+    def loss(x=x, W1=W1, b1=b1, W2=W2, b2=b2):
+        return (c * dense.forward(dense.forward(x, W1, b1, activation), W2, b2)).sum()
+
+    h = dense.forward(x, W1, b1, activation)
+    dz1 = dense.dgrad(c, W2, h, activation)
+    dW1, db1 = dense.wgrad(x, dz1)
+    dW2, db2 = dense.wgrad(h, c)
+    assert relative_error(dW1, differences(lambda a: loss(W1=a), W1)) < 1e-9
+    assert relative_error(db1, differences(lambda a: loss(b1=a), b1)) < 1e-9
+    assert relative_error(dW2, differences(lambda a: loss(W2=a), W2)) < 1e-9
+    assert relative_error(db2, differences(lambda a: loss(b2=a), b2)) < 1e-9
+    assert relative_error(dense.dgrad(dz1, W1), differences(lambda a: loss(x=a), x)) < 1e-9
+
+
+def _away_from_kinks(z: np.ndarray) -> np.ndarray:
+    """A shift of each column after which none of its entries is within 0.02 of 0."""
+    candidates = np.linspace(0, 1, 101)[:, None, None]
+    closest = np.abs(z + candidates).min(axis=1)
+    return candidates[closest.argmax(axis=0), 0, 0]
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_book_against_pytorch(rng, activation):
+    torch = pytest.importorskip("torch")
+    acts = {
+        "linear": lambda t: t, "relu": torch.relu, "tanh": torch.tanh, "sigmoid": torch.sigmoid,
+        "leaky_relu": lambda t: torch.nn.functional.leaky_relu(t, 0.2), "softplus": torch.nn.functional.softplus,
+    }  # fmt: skip
+    z, W, b, dy = off_zero(rng, 9, 6), normals(rng, 6, 4), normals(rng, 4), normals(rng, 9, 4)
+    tensors = [torch.tensor(a, requires_grad=True) for a in (z, W, b)]
+    out = acts[activation](tensors[0]) @ tensors[1] + tensors[2]
+    out.backward(torch.tensor(dy))
+    x = activations.forward(z, activation)
+    assert relative_error(dense.forward(x, W, b), out.detach().numpy()) < 1e-12
+    for ours, tensor in zip([dense.dgrad(dy, W, x, activation), *dense.wgrad(x, dy)], tensors, strict=True):
+        assert relative_error(ours, tensor.grad.numpy()) < 1e-12
+
+
+def test_bad_buffers_are_refused(floor, rng):
+    x, W, b, dz = normals(rng, 4, 3), normals(rng, 3, 2), normals(rng, 2), normals(rng, 4, 2)
+    refuses_bad_buffers(floor, "dense_forward", x=x, W=W, b=b, y=Out(4, 2), activation="tanh")
+    refuses_bad_buffers(floor, "dense_dgrad", dz=dz, W=W, dx=Out(4, 3), x=x, activation="relu")
+    refuses_bad_buffers(floor, "dense_wgrad", x=x, dz=dz, dW=Out(3, 2), db=Out(2))
+
+
+def test_unknown_activation_lists_the_known(arena, rng):
+    x, W, b, dz = normals(rng, 4, 3), normals(rng, 3, 2), normals(rng, 2), normals(rng, 4, 2)
+    with pytest.raises(ValueError, match="activation.*swish"):
+        arena.call("dense_forward", x, W, b, Out(4, 2), "swish")
+    with pytest.raises(ValueError, match="activation.*swish"):
+        arena.call("dense_dgrad", dz, W, Out(4, 3), x, "swish")
+
+
+def test_dgrad_through_an_activation_needs_x(arena, rng):
+    with pytest.raises(ValueError, match="x: .*tanh"):
+        arena.call("dense_dgrad", normals(rng, 4, 2), normals(rng, 3, 2), Out(4, 3), None, "tanh")

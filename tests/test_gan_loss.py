@@ -1,0 +1,103 @@
+"""gan_loss: every floor against the float64 book, the book against differences, PyTorch and equation 1 itself."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from helpers import Out, assert_close, f32, normals, refuses_bad_buffers, relative_error, tolerance
+
+from minigen.backend import GAN_LOSSES
+from minigen.gradcheck import differences
+from minigen.reference import gan_loss
+from minigen.reference.activations import sigmoid
+
+ROWS = [(1, 1), (1, 2), (2, 1), (17, 33), (128, 128), (129, 1), (1, 300)]
+
+
+def test_discriminator(arena, rng):
+    for n_real, n_fake in ROWS:
+        B = n_real + n_fake
+        s = 5 * f32(normals(rng, B, 1))
+        dlogits, loss = arena.call("gan_loss_discriminator", s, n_real, Out(B, 1), Out(1))
+        reference_loss, reference = gan_loss.discriminator(s, n_real)
+        assert_close(arena.floor, dlogits, reference)
+        assert_close(arena.floor, loss, [reference_loss])
+
+
+@pytest.mark.parametrize("kind", GAN_LOSSES)
+def test_generator(arena, rng, kind):
+    for B in (1, 2, 17, 128, 301):
+        s = 5 * f32(normals(rng, B, 1))
+        dlogits, loss = arena.call("gan_loss_generator", s, Out(B, 1), Out(1), kind)
+        reference_loss, reference = gan_loss.generator(s, kind)
+        assert_close(arena.floor, dlogits, reference)
+        assert_close(arena.floor, loss, [reference_loss])
+
+
+@pytest.mark.parametrize("size", [20.0, 100.0, 1e4])
+def test_stable_at_large_logits(arena, size):
+    """Right and wrong at once, by hand: softplus(size) = size, and the gradient is a full 1 or (nearly) 0."""
+    floor = arena.floor
+    s = np.array([[size], [-size], [size], [-size]])
+    dlogits, loss = arena.call("gan_loss_discriminator", s, 2, Out(4, 1), Out(1))
+    e = np.exp(-size)
+    rtol = {"rtol": tolerance(floor), "atol": np.finfo(floor.dtype).tiny}
+    np.testing.assert_allclose(loss, [size + 2 * np.log1p(e)], **rtol)
+    np.testing.assert_allclose(dlogits[:, 0], np.array([-e, -1, 1, e]) / (1 + e) / 2, **rtol)
+    for kind, expected in (("non_saturating", [-e, -1, -e, -1]), ("minimax", [-1, -e, -1, -e])):
+        dlogits, loss = arena.call("gan_loss_generator", s, Out(4, 1), Out(1), kind)
+        np.testing.assert_allclose(dlogits[:, 0], np.array(expected) / (1 + e) / 4, **rtol)
+        sign = 1 if kind == "non_saturating" else -1
+        np.testing.assert_allclose(loss, [sign * (size / 2 + np.log1p(e))], **rtol)
+
+
+def test_nan_passes_through(arena, rng):
+    s = normals(rng, 20, 1)
+    s[13] = np.nan
+    dlogits, loss = arena.call("gan_loss_discriminator", s, 10, Out(20, 1), Out(1))
+    assert np.isnan(loss[0]) and np.flatnonzero(np.isnan(dlogits)).tolist() == [13]
+    dlogits, loss = arena.call("gan_loss_generator", s, Out(20, 1), Out(1))
+    assert np.isnan(loss[0]) and np.flatnonzero(np.isnan(dlogits)).tolist() == [13]
+
+
+def test_book_is_equation_1(rng):
+    s = 2 * normals(rng, 12, 1)
+    D = sigmoid(s)
+    V = np.log(D[:5]).mean() + np.log(1 - D[5:]).mean()
+    assert gan_loss.discriminator(s, 5)[0] == pytest.approx(-V, rel=1e-12)
+    assert gan_loss.generator(s, "minimax")[0] == pytest.approx(np.log(1 - D).mean(), rel=1e-12)
+    assert gan_loss.generator(s, "non_saturating")[0] == pytest.approx(-np.log(D).mean(), rel=1e-12)
+
+
+def test_book_against_differences(rng):
+    s = 2 * normals(rng, 7, 1)
+    numeric = differences(lambda s: gan_loss.discriminator(s, 3)[0], s)
+    assert relative_error(gan_loss.discriminator(s, 3)[1], numeric) < 1e-9
+    for kind in GAN_LOSSES:
+        numeric = differences(lambda s, kind=kind: gan_loss.generator(s, kind)[0], s)
+        assert relative_error(gan_loss.generator(s, kind)[1], numeric) < 1e-9
+
+
+def test_book_against_pytorch(rng):
+    torch = pytest.importorskip("torch")
+    s = torch.tensor(4 * normals(rng, 15, 1), requires_grad=True)
+    bce = torch.nn.functional.binary_cross_entropy_with_logits
+    loss = bce(s[:6], torch.ones_like(s[:6])) + bce(s[6:], torch.zeros_like(s[6:]))
+    loss.backward()
+    ours, dlogits = gan_loss.discriminator(s.detach().numpy(), 6)
+    assert ours == pytest.approx(loss.item(), rel=1e-12)
+    assert relative_error(dlogits, s.grad.numpy()) < 1e-12
+
+
+def test_bad_arguments_are_refused(arena, floor, rng):
+    s = normals(rng, 6, 1)
+    refuses_bad_buffers(floor, "gan_loss_discriminator", logits=s, n_real=2, dlogits=Out(6, 1), loss=Out(1))
+    refuses_bad_buffers(floor, "gan_loss_generator", logits=s, dlogits=Out(6, 1), loss=Out(1), kind="minimax")
+    for n_real in (-1, 0, 6, 7):
+        with pytest.raises(ValueError, match="n_real"):
+            arena.call("gan_loss_discriminator", s, n_real, Out(6, 1), Out(1))
+    with pytest.raises(ValueError, match="logits"):
+        arena.call("gan_loss_generator", np.empty((0, 1)), Out(0, 1), Out(1))
+    with pytest.raises(ValueError, match="kind") as error:
+        arena.call("gan_loss_generator", s, Out(6, 1), Out(1), "hinge")
+    assert "hinge" in str(error.value) and all(name in str(error.value) for name in GAN_LOSSES)

@@ -1,0 +1,107 @@
+"""latent: every floor against the float64 book, the book against differences, PyTorch and a Monte Carlo KL."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from helpers import Out, assert_close, f32, normals, refuses_bad_buffers, relative_error, shapes, tolerance
+
+from minigen.gradcheck import differences
+from minigen.reference import latent
+
+
+def test_forward(arena, rng):
+    for B, L in [*shapes(rng, 2), (129, 20)]:
+        heads, eps = normals(rng, B, 2 * L), normals(rng, B, L)
+        outputs = arena.call("latent_forward", heads, eps, Out(B, L), Out(B), Out(1))
+        z, rows, loss = latent.forward(heads, eps)
+        mu, logvar = np.abs(latent.split(heads))
+        terms = (mu**2 + np.expm1(logvar) + logvar).sum(axis=1) / 2
+        assert_close(arena.floor, outputs[0], z, mu + np.exp(latent.split(heads)[1] / 2) * np.abs(eps))
+        assert_close(arena.floor, outputs[1], rows, terms)
+        assert_close(arena.floor, outputs[2], [loss], terms.mean())
+
+
+@pytest.mark.parametrize("beta", [0.0, 1.0, 4.0])
+def test_backward(arena, rng, beta):
+    for B, L in [*shapes(rng, 2), (129, 20)]:
+        heads, eps, dz = normals(rng, B, 2 * L), normals(rng, B, L), normals(rng, B, L)
+        (dheads,) = arena.call("latent_backward", dz, heads, eps, Out(B, 2 * L), beta)
+        terms = latent.backward(np.abs(dz), np.abs(heads), np.abs(eps), beta)
+        assert_close(arena.floor, dheads, latent.backward(dz, heads, eps, beta), terms)
+
+
+def test_near_the_prior_keeps_its_digits(arena, rng):
+    """KL of a posterior that is 1e-3 away from the prior, about 1e-6 a latent: no cancellation to 0 or below."""
+    heads, eps = f32(1e-3 * normals(rng, 5, 14)), normals(rng, 5, 7)
+    _, rows, loss = arena.call("latent_forward", heads, eps, Out(5, 7), Out(5), Out(1))
+    mu, logvar = heads[:, :7], heads[:, 7:]
+    series = (mu**2 + logvar**2 / 2 + logvar**3 / 6 + logvar**4 / 24).sum(axis=1) / 2
+    # exp(logvar) - 1 is right to an ulp of 1e-3, and what is left after subtracting logvar is 1e-3 of that.
+    assert relative_error(rows, series) < 1e3 * tolerance(arena.floor)
+    assert (rows > 0).all() and loss[0] == pytest.approx(series.mean(), rel=1e3 * tolerance(arena.floor))
+    _, rows, loss = arena.call("latent_forward", np.zeros((3, 4)), np.ones((3, 2)), Out(3, 2), Out(3), Out(1))
+    assert not rows.any() and loss[0] == 0
+
+
+def test_vanishing_variance(arena):
+    """logvar = -1e4 is a point mass: z = mu, a KL of about 5000 nats, nothing infinite."""
+    heads, eps = np.array([[0.5, -2.0, -1e4, -1e4]]), np.ones((1, 2))
+    z, rows, _ = arena.call("latent_forward", heads, eps, Out(1, 2), Out(1), Out(1))
+    assert z.tolist() == [[0.5, -2.0]]
+    np.testing.assert_allclose(rows, (0.25 + 4 - 2 + 2e4) / 2, rtol=tolerance(arena.floor))
+    (dheads,) = arena.call("latent_backward", np.ones((1, 2)), heads, eps, Out(1, 4))
+    np.testing.assert_allclose(dheads, [[1.5, -1.0, -0.5, -0.5]], rtol=tolerance(arena.floor))
+
+
+def test_nan_stays_in_its_row(arena, rng):
+    heads, eps = normals(rng, 9, 6), normals(rng, 9, 3)
+    heads[4, 5] = np.nan
+    z, rows, loss = arena.call("latent_forward", heads, eps, Out(9, 3), Out(9), Out(1))
+    assert np.argwhere(np.isnan(z)).tolist() == [[4, 2]]
+    assert np.flatnonzero(np.isnan(rows)).tolist() == [4] and np.isnan(loss[0])
+    (dheads,) = arena.call("latent_backward", np.ones((9, 3)), heads, eps, Out(9, 6))
+    assert np.argwhere(np.isnan(dheads)).tolist() == [[4, 5]]
+
+
+def test_book_kl_is_the_expected_log_ratio(rng):
+    """KL = E_q[log q(z) - log p(z)] over many samples, within six standard errors."""
+    heads = f32(0.5 * normals(rng, 1, 6))
+    mu, logvar = latent.split(heads)
+    eps = rng.standard_normal((200_000, 3))
+    z = mu + np.exp(logvar / 2) * eps
+    log_ratio = (-(eps**2) / 2 - logvar / 2 + z**2 / 2).sum(axis=1)
+    error = 6 * log_ratio.std() / np.sqrt(len(eps))
+    assert latent.forward(heads, eps[:1])[1][0] == pytest.approx(log_ratio.mean(), abs=error)
+
+
+def test_book_against_differences(rng):
+    heads, eps, dz = normals(rng, 4, 6), normals(rng, 4, 3), normals(rng, 4, 3)
+
+    def total(heads):
+        z, _, kl = latent.forward(heads, eps)
+        return (dz * z).sum() + 0.7 * kl
+
+    assert relative_error(latent.backward(dz, heads, eps, 0.7), differences(total, heads)) < 1e-9
+
+
+def test_book_against_pytorch(rng):
+    torch = pytest.importorskip("torch")
+    heads, eps, dz = torch.tensor(normals(rng, 7, 10), requires_grad=True), normals(rng, 7, 5), normals(rng, 7, 5)
+    mu, logvar = heads[:, :5], heads[:, 5:]
+    q = torch.distributions.Normal(mu, torch.exp(logvar / 2))
+    kl = torch.distributions.kl_divergence(q, torch.distributions.Normal(0.0, 1.0)).sum(dim=1)
+    z = mu + torch.exp(logvar / 2) * torch.tensor(eps)
+    ((torch.tensor(dz) * z).sum() + 2 * kl.mean()).backward()
+    ours = latent.forward(heads.detach().numpy(), eps)
+    assert relative_error(ours[0], z.detach().numpy()) < 1e-12
+    assert relative_error(ours[1], kl.detach().numpy()) < 1e-12
+    assert relative_error(latent.backward(dz, heads.detach().numpy(), eps, 2.0), heads.grad.numpy()) < 1e-12
+
+
+def test_bad_arguments_are_refused(arena, floor, rng):
+    heads, eps = normals(rng, 4, 6), normals(rng, 4, 3)
+    refuses_bad_buffers(floor, "latent_forward", heads=heads, eps=eps, z=Out(4, 3), rows=Out(4), loss=Out(1))
+    refuses_bad_buffers(floor, "latent_backward", dz=eps, heads=heads, eps=eps, dheads=Out(4, 6), beta=0.5)
+    with pytest.raises(ValueError, match="rows"):
+        arena.call("latent_forward", np.empty((0, 6)), np.empty((0, 3)), Out(0, 3), Out(0), Out(1))
