@@ -141,9 +141,9 @@ def off_zero(rng: np.random.Generator, *shape: int) -> np.ndarray:
     return (z + np.where(z >= 0, 0.1, -0.1)).astype(np.float32).astype(np.float64)
 
 
-def sizes(rng: np.random.Generator, count: int, high: int) -> list[int]:
-    """``count`` random sizes in [1, high)."""
-    return [int(n) for n in rng.integers(1, high, count)]
+def sizes(rng: np.random.Generator, count: int, low: int, high: int) -> list[int]:
+    """``count`` random sizes in [low, high)."""
+    return [int(n) for n in rng.integers(low, high, count)]
 
 
 # --- the tables -------------------------------------------------------------------------------
@@ -157,7 +157,7 @@ def derivatives(rng: np.random.Generator) -> Iterator[Derivative]:
 
     An output that is an array is made a scalar by weights ``c``, which then are the gradient that comes from above.
     """
-    B, n_in, n_out = sizes(rng, 3, 6)
+    B, n_in, n_out = sizes(rng, 3, 1, 6)
     x, W, b, c = normals(rng, B, n_in), normals(rng, n_in, n_out), normals(rng, n_out), normals(rng, B, n_out)
     yield "dense", "dgrad", lambda x: (c * dense.forward(x, W, b)).sum(), x, dense.dgrad(c, W)
     yield "dense", "wgrad dW", lambda W: (c * dense.forward(x, W, b)).sum(), W, dense.wgrad(x, c)[0]
@@ -175,7 +175,7 @@ def derivatives(rng: np.random.Generator) -> Iterator[Derivative]:
         yield "dense", f"dgrad through {name}", layers, z, dense.dgrad(c, W, y, name)
         yield "activations", name, elementwise, z, activations.backward(x, y, name)
 
-    n_real, n_fake = sizes(rng, 2, 6)
+    n_real, n_fake = sizes(rng, 2, 1, 6)
     s = 3 * normals(rng, n_real + n_fake, 1)
     yield (
         "gan_loss", "discriminator", lambda s: gan_loss.discriminator(s, n_real)[0], s,
@@ -216,7 +216,7 @@ def operations(rng: np.random.Generator) -> Iterator[Operation]:
 
 
 def _dense_operations(rng: np.random.Generator) -> Iterator[Operation]:
-    B, n_in, n_out = sizes(rng, 3, 70)
+    B, n_in, n_out = sizes(rng, 3, 9, 70)
     x, W, b, dz = normals(rng, B, n_in), normals(rng, n_in, n_out), normals(rng, n_out), normals(rng, B, n_out)
     z, dy = normals(rng, B, n_in), normals(rng, B, n_in)
     yield "dense", "wgrad", "dense_wgrad", (x, dz, Out(n_in, n_out), Out(n_out)), [*dense.wgrad(x, dz)]
@@ -240,7 +240,7 @@ def _dense_operations(rng: np.random.Generator) -> Iterator[Operation]:
 
 
 def _loss_operations(rng: np.random.Generator) -> Iterator[Operation]:
-    n_real, n_fake, D = sizes(rng, 3, 70)
+    n_real, n_fake, D = sizes(rng, 3, 9, 70)
     B = n_real + n_fake
     s = 5 * normals(rng, B, 1)
     loss, dlogits = gan_loss.discriminator(s, n_real)
@@ -265,7 +265,7 @@ def _loss_operations(rng: np.random.Generator) -> Iterator[Operation]:
 
 
 def _latent_operations(rng: np.random.Generator) -> Iterator[Operation]:
-    B, L = sizes(rng, 2, 70)
+    B, L = sizes(rng, 2, 9, 70)
     heads, eps, dz = normals(rng, B, 2 * L), normals(rng, B, L), normals(rng, B, L)
     z, rows, loss = latent.forward(heads, eps)
     yield "latent", "forward", "latent_forward", (heads, eps, Out(B, L), Out(B), Out(1)), [z, rows, [loss]]
@@ -276,7 +276,7 @@ def _latent_operations(rng: np.random.Generator) -> Iterator[Operation]:
 
 
 def _optimizer_operations(rng: np.random.Generator) -> Iterator[Operation]:
-    (n,) = sizes(rng, 1, 5000)
+    (n,) = sizes(rng, 1, 9, 5000)
     p, g, m, v = normals(rng, n), normals(rng, n), normals(rng, n), normals(rng, n) ** 2
     v = v.astype(np.float32).astype(np.float64)
     lr, step = np.array([2.0**-7]), np.array([9], np.uint64)
@@ -287,7 +287,7 @@ def _optimizer_operations(rng: np.random.Generator) -> Iterator[Operation]:
 
 
 def _random_operations(rng: np.random.Generator) -> Iterator[Operation]:
-    B, D, n = sizes(rng, 3, 70)
+    B, D, n = sizes(rng, 3, 9, 70)
     seed, now = int(rng.integers(2**32)), int(rng.integers(2**60))
     step = np.array([now], np.uint64)
     for name, draw in (("uniform", random.uniform), ("normal", random.normal)):

@@ -1,0 +1,83 @@
+"""gradcheck: it passes where the gradients are right, and fails where one is not."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from minigen import gradcheck
+from minigen.backend import ACTIVATIONS
+from minigen.reference import NumpyBackend, activations, dense, latent
+
+
+def test_everything_passes(floor, seed):
+    rows = gradcheck.run([floor], seed)
+    assert [row for row in rows if not row.passed] == []
+    assert {row.device for row in rows} == {"reference", floor.name}
+    operations = {"dense", "activations", "gan_loss", "vae_loss", "latent"}
+    assert {row.operation for row in rows if row.device == "reference"} >= operations
+    operations |= {"optimizer", "random", "batch"}
+    assert {row.operation for row in rows if row.device == floor.name} >= operations
+
+
+def failed(rows):
+    return {(row.device, row.operation) for row in rows if not row.passed}
+
+
+def test_a_wrong_formula_in_the_book_fails(monkeypatch, seed):
+    right = activations.derivative
+    monkeypatch.setattr(activations, "derivative", lambda y, name: right(y, name) + (1e-6 if name == "tanh" else 0))
+    rows = gradcheck.run([], seed)
+    assert failed(rows) == {("reference", "dense"), ("reference", "activations"), ("reference", "gan step")}
+    assert all("tanh" in row.check for row in rows if not row.passed and row.operation != "gan step")
+
+
+def test_a_missing_term_in_the_book_fails(monkeypatch, seed):
+    right = latent.backward
+    monkeypatch.setattr(latent, "backward", lambda dz, heads, eps, beta: right(dz, heads, eps, 0.0))
+    assert ("reference", "latent") in failed(gradcheck.run([], seed))
+
+
+class Sloppy(NumpyBackend):
+    """A floor with three faults: a wrong factor, an output never written, and an entry that is NaN."""
+
+    def latent_backward(self, dz, heads, eps, dheads, beta=1.0):
+        super().latent_backward(dz, heads, eps, dheads, beta * 1.01)
+
+    def dense_wgrad(self, x, dz, dW, db):
+        dW[...] = dense.wgrad(x, dz)[0]
+
+    def batch_gather(self, data, indices, out, scale=1.0, shift=0.0):
+        super().batch_gather(data, indices, out, scale, shift)
+        out[-1, -1] = np.nan
+
+
+def test_a_faulty_floor_fails(seed):
+    rows = gradcheck.run([NumpyBackend(), Sloppy()], seed)
+    operations = [row.operation for row in rows if not row.passed]
+    assert [name for name in operations if "step" not in name] == ["dense", "latent", "batch"]
+    assert {"gan step", "vae step"} <= set(operations), "whole steps are made of these operations"
+
+
+def test_same_seed_same_errors():
+    assert gradcheck.run([NumpyBackend()], 5) == gradcheck.run([NumpyBackend()], 5)
+
+
+def test_differences_are_of_fourth_order():
+    x = np.array([[0.3, -1.2], [2.0, 0.7]])
+    np.testing.assert_allclose(gradcheck.differences(lambda x: np.sin(x).sum(), x), np.cos(x), rtol=1e-11)
+    np.testing.assert_allclose(gradcheck.differences(lambda x: (x**4).sum(), x, h=0.5), 4 * x**3, rtol=1e-12)
+
+
+def test_relative_error():
+    assert gradcheck.relative_error(np.array([3.0, 4.1]), np.array([3.0, 4.0])) == pytest.approx(0.02)
+    assert gradcheck.relative_error(np.zeros(3), np.zeros(3)) == 0
+    assert gradcheck.relative_error(np.full(3, 1e-9), np.zeros(3)) > 0
+    assert not gradcheck.Row("a", "b", "c", float("nan"), 1.0).passed
+    with pytest.raises(ValueError, match="shapes"):
+        gradcheck.relative_error(np.zeros(3), np.zeros(4))
+
+
+def test_every_activation_is_checked(rng):
+    checks = {check for operation, check, *_ in gradcheck.derivatives(rng) if operation == "activations"}
+    assert checks == set(ACTIVATIONS)
