@@ -46,7 +46,7 @@ MINIGEN_FN float activation_derivative(float y, Activation activation) {
     case Activation::leaky_relu:
       return y > 0.0f ? 1.0f : leaky_slope;
     case Activation::tanh:
-      return 1.0f - y * y;
+      return (1.0f - y) * (1.0f + y);  // 1 - y is exact where it is small
     case Activation::sigmoid:
       return y * (1.0f - y);
     case Activation::softplus:

@@ -90,6 +90,9 @@ class CpuBackend:
         np.copyto(out, host)
         return out
 
+    def resident(self, host: np.ndarray) -> Array:
+        return host
+
     def download(self, buffer: Array) -> np.ndarray:
         self._forbid_in_capture("download")
         return np.array(buffer)
