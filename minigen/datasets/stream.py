@@ -1,0 +1,57 @@
+"""Reading an array whose size a header promises, without believing the header."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Literal, Protocol
+
+import numpy as np
+
+MAX_BYTES = 2**32
+MAX_DIMENSIONS = 64  # NumPy's own limit
+CHUNK = 1 << 20
+
+
+class Readable(Protocol):
+    """A binary file, or what decompresses one."""
+
+    def read(self, size: int, /) -> bytes:
+        """At most ``size`` bytes, none only at the end."""
+
+
+def read_up_to(stream: Readable, limit: int) -> bytearray:
+    """``limit`` bytes, or all that are left; memory grows only with what is there."""
+    data = bytearray()
+    while len(data) < limit:
+        chunk = stream.read(min(CHUNK, limit - len(data)))
+        if not chunk:
+            break
+        data += chunk
+    return data
+
+
+def promised_bytes(shape: tuple[int, ...], dtype: np.dtype[Any]) -> int:
+    """Size of such an array; ``ValueError`` if NumPy could not have one."""
+    # NumPy multiplies even an empty array's other dimensions, and the product must fit its index type.
+    largest = math.prod(max(size, 1) for size in shape) * dtype.itemsize
+    if len(shape) > MAX_DIMENSIONS or largest > np.iinfo(np.intp).max:
+        raise ValueError(f"shape {shape} is beyond any array")
+    return math.prod(shape) * dtype.itemsize
+
+
+def read_values(
+    stream: Readable, shape: tuple[int, ...], dtype: np.dtype[Any], max_bytes: int, order: Literal["C", "F"] = "C"
+) -> np.ndarray:
+    """The array that takes up the rest of ``stream``.
+
+    Never asks for more than the promised bytes and one more, which must not be there. Raises ``ValueError`` when more
+    than ``max_bytes`` are promised, or when there are more or fewer.
+    """
+    promised = promised_bytes(shape, dtype)
+    if promised > max_bytes:
+        raise ValueError(f"the header promises {promised} bytes, more than max_bytes = {max_bytes}")
+    data = read_up_to(stream, promised + 1)
+    if len(data) != promised:
+        problem = "truncated" if len(data) < promised else "trailing bytes"
+        raise ValueError(f"{problem}: the header promises {promised} bytes of shape {shape}")
+    return np.ndarray(shape, dtype, buffer=data, order=order)
