@@ -1,0 +1,127 @@
+"""What every floor does beside the operations: memory, and programs that repeat a step."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from helpers import normals
+
+from minigen.reference import NumpyBackend, random
+
+
+def test_empty(floor):
+    for shape in [(1,), (3, 5), (129,), (0, 4), (2, 3, 4)]:
+        for dtype in (None, np.uint8, np.int32, np.uint64):
+            buffer = floor.empty(shape, dtype)
+            assert buffer.shape == shape and buffer.flags.c_contiguous
+            assert buffer.dtype == (floor.dtype if dtype is None else dtype)
+            if isinstance(buffer, np.ndarray) and buffer.size > 0:
+                assert buffer.ctypes.data % 64 == 0
+
+
+def test_upload_and_download_copy(floor, rng):
+    host = np.asfortranarray(normals(rng, 5, 7).astype(floor.dtype))
+    buffer = floor.upload(host)
+    before = host.copy()
+    host[:] = 0
+    np.testing.assert_array_equal(floor.download(buffer), before)
+    floor.download(buffer)[:] = 1
+    np.testing.assert_array_equal(floor.download(buffer), before)
+    assert floor.upload(host, out=buffer) is buffer and not floor.download(buffer).any()
+    with pytest.raises(ValueError, match="out"):
+        floor.upload(host[:, :6], out=buffer)
+
+
+def test_upload_keeps_the_dtype(floor):
+    for dtype in (np.uint8, np.int32, np.uint64, floor.dtype):
+        host = np.arange(9).astype(dtype)
+        back = floor.download(floor.upload(host))
+        assert back.dtype == dtype
+        np.testing.assert_array_equal(back, host)
+
+
+class Toy:
+    """A model with a step that uses most operations: two layers learn noise from gathered bytes."""
+
+    def __init__(self, floor, seed):
+        self.floor, rng = floor, np.random.default_rng(seed)
+        B, self.n, D, H = 5, 12, 7, 6
+        self.seed, self.batch = seed % 2**32, B
+        self.data = floor.upload(rng.integers(0, 256, (self.n, D), np.uint8))
+        self.params = floor.upload(rng.standard_normal(D * H + H + H + 1).astype(floor.dtype) / 3)
+        self.W1, self.b1, self.W2, self.b2 = self.views(self.params, D, H)
+        self.grads, self.m, self.v = (floor.upload(np.zeros(self.params.shape, floor.dtype)) for _ in range(3))
+        self.dW1, self.db1, self.dW2, self.db2 = self.views(self.grads, D, H)
+        self.x, self.h, self.s = floor.empty((B, D)), floor.empty((B, H)), floor.empty((B, 1))
+        self.noise, self.target = floor.empty((B, 1)), floor.empty((B, 1))
+        self.ds, self.dh, self.rows = floor.empty((B, 1)), floor.empty((B, H)), floor.empty((B,))
+        self.indices, self.loss = floor.empty((B,), np.int32), floor.empty((1,))
+        self.step, self.lr = floor.upload(np.zeros(1, np.uint64)), floor.upload(np.array([0.01], floor.dtype))
+        self.history = floor.upload(np.zeros((50, 1), floor.dtype))
+
+    @staticmethod
+    def views(flat, D, H):
+        a, b, c = D * H, D * H + H, D * H + 2 * H
+        return flat[:a].reshape(D, H), flat[a:b], flat[b:c].reshape(H, 1), flat[c:]
+
+    def train(self):
+        f = self.floor
+        f.batch_indices(self.indices, self.n, self.seed, random.ORDER, self.step, self.batch, 2)
+        f.batch_gather(self.data, self.indices, self.x, 1 / 255, 0.0)
+        f.random_normal(self.noise, self.seed, random.LATENT, self.step)
+        f.activation_forward(self.noise, self.target, "sigmoid")
+        f.dense_forward(self.x, self.W1, self.b1, self.h, "tanh")
+        f.dense_forward(self.h, self.W2, self.b2, self.s)
+        f.vae_loss_bernoulli(self.s, self.target, self.ds, self.rows, self.loss)
+        f.dense_wgrad(self.h, self.ds, self.dW2, self.db2)
+        f.dense_dgrad(self.ds, self.W2, self.dh, self.h, "tanh")
+        f.dense_wgrad(self.x, self.dh, self.dW1, self.db1)
+        f.adam(self.params, self.grads, self.m, self.v, self.lr, self.step)
+        f.advance(self.step, self.loss, self.history)
+
+    def result(self):
+        return self.floor.download(self.params), self.floor.download(self.history)
+
+
+def test_a_program_repeats_the_step(floor, seed):
+    """Bit for bit what calling the step does, in one run or in several; capturing runs nothing."""
+    spelled, captured = Toy(floor, seed), Toy(floor, seed)
+    before = captured.result()
+    program = captured.floor.capture(captured.train)
+    program.run(0)
+    for out, expected in zip(captured.result(), before, strict=True):
+        np.testing.assert_array_equal(out, expected)
+    for _ in range(20):
+        spelled.train()
+    program.run(13)
+    program.run(7)
+    assert floor.download(captured.step)[0] == 20
+    for out, expected in zip(captured.result(), spelled.result(), strict=True):
+        np.testing.assert_array_equal(out, expected)
+    assert np.isfinite(floor.download(captured.history)[:20]).all()
+
+
+def test_floors_follow_the_same_path(floor, seed):
+    """Fifty steps, the last within 1e-4 of float64: rounding has not been amplified into another trajectory."""
+    toy, book = Toy(floor, seed), Toy(NumpyBackend(np.float64), seed)
+    toy.floor.capture(toy.train).run(50)
+    book.floor.capture(book.train).run(50)
+    for out, expected in zip(toy.result(), book.result(), strict=True):
+        np.testing.assert_allclose(out, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_bad_programs_are_refused(floor, seed):
+    toy = Toy(floor, seed)
+    with pytest.raises(TypeError):
+        floor.capture("step")
+    program = floor.capture(toy.train)
+    for steps in (-1, 1.5):
+        with pytest.raises((TypeError, ValueError)):
+            program.run(steps)
+    np.testing.assert_array_equal(toy.result()[0], Toy(floor, seed).result()[0])
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.int32, np.complex128])
+def test_numpy_floor_takes_two_dtypes(dtype):
+    with pytest.raises(ValueError, match="dtype"):
+        NumpyBackend(dtype)
