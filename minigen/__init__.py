@@ -20,7 +20,7 @@ _HOMES = {
     "VAE": "minigen.estimators.vae",
     "train_vae": "minigen.estimators.vae",
     "load": "minigen.training.checkpoint",
-    "devices": "minigen.devices",
+    "devices": "minigen.floors",
     "get_num_threads": "minigen.cpu",
     "set_num_threads": "minigen.cpu",
     "EpochEnd": "minigen.training.loop",

@@ -13,7 +13,7 @@ import numpy as np
 from minigen import checks
 from minigen.backend import ACTIVATIONS, Array, Backend
 from minigen.datasets.load import as_rows
-from minigen.devices import get_backend
+from minigen.floors import get_backend
 from minigen.errors import NotFittedError
 from minigen.models.mlp import Mlp
 from minigen.models.optimizer import OPTIMIZERS, OptimizerSettings
@@ -147,14 +147,14 @@ class Estimator:
         return self._state if self._run is None else self._run.state()
 
     def _check_data(self, X: Any) -> tuple[np.ndarray, tuple[int, ...]]:
-        rows, item_shape = as_rows(X, name="X")
+        rows, item_shape = as_rows(X)
         if len(rows) < self.batch_size:
             raise ValueError(f"batch_size must be at most the {len(rows)} rows of X, not {self.batch_size}")
         return rows, item_shape
 
     def _check_rows(self, X: Any, name: str = "X") -> np.ndarray:
         """Rows of data for a fitted model, in the units it was trained in."""
-        rows, item_shape = as_rows(X, name=name, min_rows=1)
+        rows, item_shape = as_rows(X, min_rows=1)
         if item_shape != self.item_shape_:
             raise ValueError(f"{name} must have items of shape {self.item_shape_}, not {item_shape}")
         if rows.dtype != self.data_dtype_:

@@ -16,7 +16,7 @@ from __future__ import annotations
 import numpy as np
 
 from minigen.backend import Backend
-from minigen.models.mlp import Mlp
+from minigen.models.mlp import Mlp, Workspace
 from minigen.models.optimizer import Optimizer, OptimizerSettings
 from minigen.reference import random
 from minigen.training.run import TrainingRun
@@ -62,6 +62,9 @@ class GanTraining(TrainingRun):
         self.generator_gradient()
         self.generator_optimizer.update(self.step)
         self.ops.advance(self.step, self.losses, self.ring)
+
+    def workspaces(self, rows: int) -> list[tuple[Mlp, Workspace]]:
+        return [(self.generator, self.g), (self.discriminator, self.d)]
 
     def discriminator_gradient(self) -> None:
         self.gather(self.real)

@@ -62,6 +62,9 @@ class VaeTraining(TrainingRun):
         self.decoder_optimizer.update(self.step)
         self.ops.advance(self.step, self.losses, self.ring)
 
+    def workspaces(self, rows: int) -> list[tuple[Mlp, Workspace]]:
+        return [(self.encoder, self.e.rows(0, rows)), (self.decoder, self.d.rows(0, rows))]
+
     def gradient(self, rows: int) -> None:
         x, eps, z, dz, nats = (buffer[:rows] for buffer in (self.x, self.eps, self.z, self.dz, self.nats))
         e, d = self.e.rows(0, rows), self.d.rows(0, rows)

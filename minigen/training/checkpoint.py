@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from minigen.devices import get_backend
+from minigen.floors import get_backend
 from minigen.errors import ModelFileError
 from minigen.files import write_atomically
 from minigen.training.history import History

@@ -91,9 +91,10 @@ def _train_epoch(run: TrainingRun, history: History, bar: Any, interrupted: thre
 def _checked_steps(run: TrainingRun, history: History, steps: int) -> np.ndarray:
     """Run ``steps`` steps and return their losses; diagnose them if anything is no longer finite."""
     before = run.state()
-    run.run(steps)
+    with np.errstate(over="ignore", invalid="ignore"):  # what overflows is reported below, by step and layer
+        run.run(steps)
     losses = run.recent_losses(steps)
-    if not np.isfinite(losses).all() or run.first_non_finite():
+    if not (np.isfinite(losses).all() and run.weights_are_finite()):
         run.load_state(before)
         history.stop_reason = "diverged"
         _repeat_until_divergence(run, history, steps)
@@ -104,19 +105,16 @@ def _repeat_until_divergence(run: TrainingRun, history: History, steps: int) -> 
     """Repeat ``steps`` steps one by one (the same bits: a step depends on the state alone) and raise at the bad one."""
     for _ in range(steps):
         before = run.state()
-        run.run(1)
+        with np.errstate(over="ignore", invalid="ignore"):
+            run.run(1)
         losses = run.recent_losses(1)
-        # A gradient is the first thing to go wrong in a step; a weight or a loss can also overflow by itself.
-        layer = run.first_non_finite_gradient() or run.first_non_finite()
-        bad_losses = [n for n, x in zip(history.names, losses[0], strict=True) if not np.isfinite(x)]
-        if layer or bad_losses:
+        if not (np.isfinite(losses).all() and run.weights_are_finite()):
             failed = run.done
+            what, layer = run.first_non_finite() or ("loss", run.networks[-1].layers[-1].name)
             run.load_state(before)
-            layer = layer or run.networks[-1].layers[-1].name
-            what = f"the loss {bad_losses[0]!r}" if bad_losses else "a weight or gradient"
             raise TrainingDiverged(
-                f"step {failed}: {what} is no longer finite, beginning in layer {layer}. The model keeps the weights "
-                "from before this step. Try a smaller learning_rate, or look for extreme values in the data.",
+                f"step {failed}: a NaN or an infinity, first seen in the {what} of layer {layer}. The model keeps the "
+                "weights from before this step. Try a smaller learning_rate, or look for extreme values in the data.",
                 step=failed,
                 layer=layer,
             )

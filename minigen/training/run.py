@@ -8,7 +8,7 @@ from typing import ClassVar
 import numpy as np
 
 from minigen.backend import Array, Backend, Program
-from minigen.models.mlp import Mlp
+from minigen.models.mlp import Mlp, Workspace
 from minigen.models.optimizer import Optimizer
 from minigen.reference import random
 
@@ -54,12 +54,17 @@ class TrainingRun:
         self.losses = ops.upload(np.zeros(len(self.terms), ops.dtype))
         self.ring = ops.upload(np.zeros((RING, len(self.terms)), ops.dtype))
         self.done = 0  # the host's copy of ``step``
+        self._last_rows = batch_size
         self._programs: dict[int, Program] = {}
 
     # --- spelled out by the models --------------------------------------------------------------
 
     def spell_step(self, rows: int) -> None:
         """Call the operations of one training step on a batch of ``rows``."""
+        raise NotImplementedError
+
+    def workspaces(self, rows: int) -> list[tuple[Mlp, Workspace]]:
+        """The networks in the order in which data flow through them, each with what a step on ``rows`` stores."""
         raise NotImplementedError
 
     def gather(self, out: Array) -> None:
@@ -76,10 +81,10 @@ class TrainingRun:
         """Run ``steps`` steps, at most ``RING`` and not past the end of the epoch."""
         before_tail = self.steps_per_epoch - (self.tail > 0) - self.done % self.steps_per_epoch
         full = min(steps, before_tail)
-        if full:
-            self._program(self.batch_size).run(full)
-        if steps > full:
-            self._program(self.tail).run(1)
+        for rows, count in ((self.batch_size, full), (self.tail, steps - full)):
+            if count:
+                self._program(rows).run(count)
+                self._last_rows = rows
         self.done += steps
 
     def _program(self, rows: int) -> Program:
@@ -112,23 +117,17 @@ class TrainingRun:
             self.ops.upload(state[key], out=buffer)
         self.done = int(state["step"][0])
 
-    def first_non_finite(self) -> str | None:
-        """The first layer, in the order of the networks, with a weight that is NaN or infinite."""
-        for net in self.networks:
-            if np.isfinite(self.ops.download(net.params)).all():
-                continue
-            for layer in net.layers:
-                parts = (self.ops.download(layer.W), self.ops.download(layer.b))
-                if not all(np.isfinite(part).all() for part in parts):
-                    return layer.name
+    def weights_are_finite(self) -> bool:
+        """Whether no parameter is NaN or infinite."""
+        return all(bool(np.isfinite(self.ops.download(net.params)).all()) for net in self.networks)
+
+    def first_non_finite(self) -> tuple[str, str] | None:
+        """Where the last step went wrong: (what, layer), following its data forward, backward, and into the weights."""
+        work = self.workspaces(self._last_rows)
+        forward = [("output", layer.name, y) for net, w in work for layer, y in zip(net.layers, w.y, strict=True)]
+        backward = [("gradient", layer.name, dz) for net, w in work for layer, dz in zip(net.layers, w.dz, strict=True)]
+        weights = [("weight", layer.name, part) for net, _ in work for layer in net.layers for part in (layer.W, layer.b)]
+        for what, layer, buffer in (*forward, *reversed(backward), *weights):
+            if not np.isfinite(self.ops.download(buffer)).all():
+                return what, layer
         return None
-
-    def first_non_finite_gradient(self) -> str | None:
-        """Like :meth:`first_non_finite`, of the gradients that the last step left."""
-        for net in self.networks:
-            for layer in reversed(net.layers):
-                if not np.isfinite(self.ops.download(layer.dW)).all():
-                    return layer.name
-        return None
-
-

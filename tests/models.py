@@ -1,0 +1,59 @@
+"""Small models and data for the tests of whole steps and trainings."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from minigen.models.gan import GanTraining
+from minigen.models.mlp import Mlp
+from minigen.models.optimizer import OptimizerSettings
+from minigen.models.vae import VaeTraining
+
+
+def blobs(rows: int = 200, columns: int = 12, seed: int = 0) -> np.ndarray:
+    """uint8 rows around four centres: something that a small model can learn."""
+    rng = np.random.default_rng(seed)
+    centres = rng.integers(30, 226, (4, columns))
+    noisy = centres[rng.integers(0, 4, rows)] + rng.normal(0, 10, (rows, columns))
+    return np.clip(noisy, 0, 255).astype(np.uint8)
+
+
+def gan_training(
+    ops: Any, data: np.ndarray, hidden: tuple[int, ...] = (16,), activation: str = "leaky_relu", latent: int = 8,
+    batch_size: int = 32, seed: int = 0, **settings: Any,
+) -> GanTraining:
+    """The article's GAN, made small."""
+    columns = data.shape[1]
+    generator = Mlp(ops, "generator", (latent, *hidden, columns), activation, "tanh")
+    discriminator = Mlp(ops, "discriminator", (columns, *hidden[::-1], 1), activation, "linear")
+    generator.initialize(seed, "auto", 0)
+    discriminator.initialize(seed, "auto", len(generator.layers))
+    return GanTraining(
+        ops, generator, discriminator, data, batch_size=batch_size, settings=OptimizerSettings(**settings), seed=seed,
+        scale=2 / 255, shift=-1.0,
+    )  # fmt: skip
+
+
+def vae_training(
+    ops: Any, data: np.ndarray, hidden: tuple[int, ...] = (16,), latent: int = 4, batch_size: int = 32, seed: int = 0,
+    likelihood: str = "bernoulli", **settings: Any,
+) -> VaeTraining:
+    """A small VAE."""
+    columns = data.shape[1]
+    encoder = Mlp(ops, "encoder", (columns, *hidden, 2 * latent), "relu", "linear")
+    decoder = Mlp(ops, "decoder", (latent, *hidden[::-1], columns), "relu", "linear")
+    encoder.initialize(seed, "auto", 0)
+    decoder.initialize(seed, "auto", len(encoder.layers))
+    return VaeTraining(
+        ops, encoder, decoder, data, batch_size=batch_size, settings=OptimizerSettings(**settings), seed=seed,
+        likelihood=likelihood, scale=1 / 255,
+    )  # fmt: skip
+
+
+def run(training: Any, steps: int) -> None:
+    """Any number of steps, across the ends of epochs."""
+    while steps:
+        now = min(steps, training.steps_per_epoch - training.done % training.steps_per_epoch)
+        training.run(now)
+        steps -= now

@@ -1,0 +1,127 @@
+"""Model files: round trips, damage, and a full disk."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+
+import minigen
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from minigen.training.checkpoint import read_settings
+from models import blobs
+
+SMALL = {"hidden": (8,), "latent_dim": 3, "batch_size": 32, "epochs": 2, "progress": False}
+
+
+@pytest.fixture(scope="module", params=["gan", "vae"])
+def model(request):
+    train = {"gan": minigen.train_gan, "vae": minigen.train_vae}[request.param]
+    return train(blobs(100).reshape(100, 3, 4), **SMALL)
+
+
+@pytest.fixture(scope="module")
+def saved(model, tmp_path_factory):
+    path = tmp_path_factory.mktemp("models") / "model.safetensors"
+    model.save(path)
+    return path
+
+
+@pytest.mark.parametrize("device", [name for name, d in minigen.devices().items() if d.usable])
+def test_a_model_comes_back_as_it_was(model, saved, device):
+    loaded = minigen.load(saved, device=device)
+    assert type(loaded) is type(model)
+    assert {**loaded.get_params(), "device": 0} == {**model.get_params(), "device": 0}
+    for net, other in zip(loaded.networks_, model.networks_, strict=True):
+        for key, value in net.state().items():
+            np.testing.assert_array_equal(value, other.state()[key])
+    np.testing.assert_array_equal(loaded.history_.values, model.history_.values)
+    assert loaded.history_.ends == model.history_.ends
+    difference = loaded.sample(20, seed=1).astype(int) - model.sample(20, seed=1)
+    assert np.abs(difference).max() <= (0 if loaded.device_ == model.device_ else 1)
+
+
+def test_the_file_is_plain_safetensors(saved):
+    from safetensors import safe_open
+
+    with safe_open(saved, framework="numpy") as file:
+        assert any(key.endswith(".0.W") for key in file.keys())  # noqa: SIM118
+        assert json.loads(file.metadata()["settings"])["params"]["latent_dim"] == 3
+    assert read_settings(saved)["params"]["hidden"] == [8]
+
+
+def test_every_truncation_is_refused(saved, tmp_path):
+    content = saved.read_bytes()
+    for length in [0, 1, 7, 8, 9, 100, len(content) // 2, len(content) - 1]:
+        (tmp_path / "cut").write_bytes(content[:length])
+        with pytest.raises(minigen.ModelFileError, match="cut"):
+            minigen.load(tmp_path / "cut", device="numpy")
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(where=st.floats(0, 1, exclude_max=True), flip=st.integers(1, 255))
+def test_any_altered_byte_is_refused(saved, tmp_path, where, flip):
+    content = bytearray(saved.read_bytes())
+    content[int(where * len(content))] ^= flip
+    (tmp_path / "altered").write_bytes(content)
+    try:
+        loaded = minigen.load(tmp_path / "altered", device="numpy")
+    except minigen.ModelFileError:
+        return
+    # A byte without meaning, such as a blank of the header's padding: then nothing may have changed.
+    original = minigen.load(saved, device="numpy")
+    np.testing.assert_array_equal(loaded.sample(3, seed=0), original.sample(3, seed=0))
+
+
+@pytest.mark.parametrize("content", [b"", b"hello", b"\x80\x04K\x01.", b"\xff" * 100, b"PK\x03\x04" + bytes(50)])
+def test_foreign_files_are_refused(content, tmp_path):
+    (tmp_path / "foreign").write_bytes(content)
+    with pytest.raises(minigen.ModelFileError, match="foreign"):
+        minigen.load(tmp_path / "foreign")
+
+
+def test_a_foreign_safetensors_file_is_refused(tmp_path):
+    from safetensors.numpy import save_file
+
+    save_file({"x": np.zeros(3)}, tmp_path / "other.safetensors")
+    with pytest.raises(minigen.ModelFileError, match="not written by"):
+        minigen.load(tmp_path / "other.safetensors")
+
+
+def test_missing_file_and_folder(model, tmp_path):
+    with pytest.raises(FileNotFoundError, match="nothing.safetensors"):
+        minigen.load(tmp_path / "nothing.safetensors")
+    with pytest.raises(OSError):
+        model.save(tmp_path / "no" / "folder" / "m.safetensors")
+
+
+def test_a_full_disk_leaves_the_old_file(model, saved, tmp_path):
+    """A limit on the size of files stands in for a full disk: the write fails half way, for real."""
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(saved.read_bytes())
+    code = """
+import resource, signal, sys, minigen
+model = minigen.load(sys.argv[1], device="numpy")
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
+try:
+    model.save(sys.argv[1])
+except OSError as error:
+    print("OSError", error)
+"""
+    out = subprocess.run([sys.executable, "-c", code, str(path)], capture_output=True, text=True, check=True)
+    assert out.stdout.startswith("OSError")
+    assert os.listdir(tmp_path) == ["model.safetensors"]
+    assert path.read_bytes() == saved.read_bytes()
+
+
+def test_an_untrained_model_cannot_be_saved_or_used(tmp_path):
+    for use in (lambda m: m.save(tmp_path / "m"), lambda m: m.sample(1)):
+        for model in (minigen.GAN(), minigen.VAE()):
+            with pytest.raises(minigen.NotFittedError, match="fit"):
+                use(model)
+    assert os.listdir(tmp_path) == []

@@ -1,0 +1,162 @@
+"""The GAN: one step against PyTorch, trajectories between floors, and the estimator."""
+
+from __future__ import annotations
+
+import minigen
+import numpy as np
+import pytest
+from helpers import relative_error
+from minigen.models.gan import GanTraining
+from minigen.reference import NumpyBackend, random
+from models import blobs, gan_training, run
+
+
+def torch_step(training: GanTraining, kind: str) -> tuple[dict[str, np.ndarray], list[float]]:
+    """Both halves of one step by autograd, from the weights, rows and noise of ``training``: gradients and losses."""
+    torch = pytest.importorskip("torch")
+    state = {**training.generator.state(), **training.discriminator.state()}
+    p = {key: torch.tensor(value, dtype=torch.float64, requires_grad=True) for key, value in state.items()}
+    softplus = torch.nn.functional.softplus
+
+    def mlp(name: str, x, last):
+        count = sum(key.startswith(name) for key in p) // 2
+        for i in range(count):
+            x = x @ p[f"{name}.{i}.W"] + p[f"{name}.{i}.b"]
+            x = torch.nn.functional.leaky_relu(x, 0.2) if i < count - 1 else last(x)
+        return x
+
+    def noise(stream: int):
+        shape = training.noise.shape
+        return torch.tensor(random.normal(shape, training.seed, stream, training.done, np.float64))
+
+    identity = lambda x: x  # noqa: E731
+    real = torch.tensor(np.asarray(training.ops.download(training.real), np.float64))
+    fake = mlp("generator", noise(random.NOISE_D), torch.tanh).detach()
+    loss_d = softplus(-mlp("discriminator", real, identity)).mean() + softplus(mlp("discriminator", fake, identity)).mean()
+    logits = mlp("discriminator", mlp("generator", noise(random.NOISE_G), torch.tanh), identity)
+    loss_g = softplus(-logits).mean() if kind == "non_saturating" else -softplus(logits).mean()
+    gradients = {}
+    for name, loss in (("discriminator", loss_d), ("generator", loss_g)):
+        keys = [key for key in p if key.startswith(name)]
+        for key, g in zip(keys, torch.autograd.grad(loss, [p[key] for key in keys]), strict=True):
+            gradients[key] = g.numpy()
+    return gradients, [loss_d.item(), loss_g.item()]
+
+
+@pytest.mark.parametrize("kind", ["non_saturating", "minimax"])
+@pytest.mark.parametrize("hidden", [(1,), (17,), (9, 33, 5)])
+def test_gradients_of_a_step_agree_with_autograd(floor, kind, hidden, rng):
+    training = gan_training(floor, blobs(40, int(rng.integers(1, 40))), hidden, batch_size=int(rng.integers(1, 20)))
+    training.loss = kind
+    for net in training.networks:
+        floor.upload(np.full(net.grads.shape, np.nan, floor.dtype), out=net.grads)
+    training.discriminator_gradient()
+    training.generator_gradient()
+    expected, losses = torch_step(training, kind)
+    tolerance = {"float32": 2e-5, "float64": 1e-12}[floor.dtype.name]
+    for net in training.networks:
+        size = max(np.abs(expected[key]).max() for key in expected if key.startswith(net.name))
+        for layer in net.layers:
+            for part, key in ((layer.dW, f"{layer.name}.W"), (layer.db, f"{layer.name}.b")):
+                np.testing.assert_allclose(floor.download(part), expected[key], rtol=tolerance, atol=tolerance * size)
+    np.testing.assert_allclose(floor.download(training.losses), losses, rtol=tolerance)
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "adamw", "sgd"])
+def test_floors_follow_the_float64_trajectory_for_100_steps(floor, optimizer):
+    """Stated tolerance: 1e-3 on the losses and on the weights after 100 steps, float32 against float64."""
+    data = blobs()
+    rate = 0.02 if optimizer == "sgd" else 1e-3
+    ours, book = (gan_training(ops, data, learning_rate=rate, optimizer=optimizer)
+                  for ops in (floor, NumpyBackend(np.float64)))  # fmt: skip
+    run(ours, 100)
+    run(book, 100)
+    np.testing.assert_allclose(ours.recent_losses(100), book.recent_losses(100), rtol=1e-3, atol=1e-3)
+    for a, b in zip(ours.networks, book.networks, strict=True):
+        assert relative_error(floor.download(a.params), b.params) < 1e-3
+
+
+def test_the_generator_step_leaves_the_discriminator_alone(floor):
+    training = gan_training(floor, blobs())
+    before = training.discriminator.state()
+    training.generator_gradient()
+    training.generator_optimizer.update(training.step)
+    for key, value in training.discriminator.state().items():
+        np.testing.assert_array_equal(value, before[key])
+
+
+def test_every_step_draws_its_own_noise_and_rows(floor):
+    training = gan_training(floor, blobs())
+    seen = []
+    for _ in range(4):
+        training.run(1)
+        seen += [floor.download(training.noise).copy(), floor.download(training.real).copy()]
+    for i in range(2, len(seen)):
+        assert not np.array_equal(seen[i], seen[i - 2])
+
+
+def test_an_epoch_visits_each_row_at_most_once(floor):
+    data = np.arange(100, dtype=np.uint8)[:, None]
+    training = gan_training(floor, data, batch_size=32)
+    rows = []
+    for _ in range(training.steps_per_epoch):
+        training.run(1)
+        rows.append(np.rint((floor.download(training.real)[:, 0] + 1) * 127.5))
+    assert len(np.unique(rows)) == 96
+
+
+@pytest.fixture(scope="module")
+def trained():
+    return minigen.train_gan(blobs(300, 12).reshape(300, 3, 4), epochs=300, hidden=(32,), latent_dim=8, batch_size=64,
+                             learning_rate=1e-3, progress=False)  # fmt: skip
+
+
+def test_the_gan_learns_the_data(trained):
+    data = blobs(300, 12)
+    fakes = trained.sample(500, seed=1).reshape(500, 12)
+    nearest = np.sqrt(((fakes[:, None].astype(float) - data[None]) ** 2).mean(axis=2)).min(axis=1)
+    untrained = minigen.GAN(epochs=0, hidden=(32,), latent_dim=8, batch_size=64).fit(data).sample(500, seed=1)
+    before = np.sqrt(((untrained[:, None].astype(float) - data[None]) ** 2).mean(axis=2)).min(axis=1)
+    assert np.median(nearest) < 0.5 * np.median(before)
+
+
+def test_samples_have_the_shape_and_type_of_the_data(trained):
+    assert trained.sample(5, seed=3).shape == (5, 3, 4)
+    assert trained.sample(5, seed=3).dtype == np.uint8
+    assert trained.sample(0).shape == (0, 3, 4)
+    np.testing.assert_array_equal(trained.sample(5, seed=3), trained.sample(5, seed=3))
+    assert not np.array_equal(trained.sample(5), trained.sample(5)), "without a seed, each call draws anew"
+    np.testing.assert_array_equal(trained.sample(2, seed=3), trained.sample(5, seed=3)[:2])
+
+
+def test_discriminate_gives_probabilities(trained):
+    p = trained.discriminate(blobs(30, 12).reshape(30, 3, 4))
+    assert p.shape == (30,) and ((p > 0) & (p < 1)).all()
+
+
+def test_interpolation_begins_and_ends_at_its_ends(trained):
+    a, b = trained.latent(2, seed=5)
+    way = trained.interpolate(a, b, steps=6)
+    assert way.shape == (6, 3, 4)
+    np.testing.assert_array_equal(way[[0, -1]], trained.generate(np.stack([a, b])))
+    np.testing.assert_array_equal(trained.interpolate(1, 2, 3)[0], trained.sample(1, seed=1)[0])
+    assert np.isfinite(trained.interpolate(a, -a, 3)).all() and np.isfinite(trained.interpolate(a, a, 3)).all()
+
+
+@pytest.mark.parametrize(("low", "high", "output"), [(0, 1, "sigmoid"), (-1, 1, "tanh"), (-7, 5, "linear")])
+def test_output_and_range_of_floating_data_agree(low, high, output, rng):
+    data = rng.uniform(low, high, (50, 3))
+    data[0], data[1] = low, high
+    model = minigen.GAN(epochs=2, batch_size=10, hidden=4).fit(data)
+    assert model.output_ == output
+    assert model.generator_.output_activation == output
+    assert model.sample(4).dtype == np.float32
+
+
+@pytest.mark.parametrize("output", ["tanh", "sigmoid", "linear"])
+def test_uint8_data_fill_the_range_of_the_output(output):
+    data = np.array([[0, 255], [255, 0]], np.uint8).repeat(10, axis=0)
+    model = minigen.GAN(epochs=1, batch_size=4, hidden=4, output=output).fit(data)
+    rows = model._to_model(data)
+    assert (rows.min(), rows.max()) == ((0, 1) if output == "sigmoid" else (-1, 1))
+    np.testing.assert_array_equal(model._to_data(rows), data)

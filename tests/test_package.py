@@ -1,0 +1,90 @@
+"""The package itself: a light import, estimators in scikit-learn's manner, devices."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+
+import minigen
+import numpy as np
+import pytest
+from models import blobs
+
+HEAVY = ("cupy", "triton", "matplotlib", "torch", "jax", "tensorflow", "safetensors", "typer", "pooch", "scipy", "PIL")
+
+
+def modules_after(code: str) -> set[str]:
+    program = f"import sys, json\n{code}\nprint(json.dumps(sorted(sys.modules)))"
+    out = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
+    return set(json.loads(out.splitlines()[-1]))
+
+
+def test_the_import_brings_nothing_heavy():
+    loaded = modules_after("import minigen")
+    assert not loaded & set(HEAVY)
+    assert "numpy" not in loaded, "not even NumPy is needed until something is used"
+
+
+def test_training_on_the_cpu_touches_no_gpu_library_and_no_framework():
+    code = "import minigen, numpy as np\nminigen.train_gan(np.zeros((64, 4), np.uint8) + 7, epochs=1, batch_size=32, device='numpy')"
+    assert not modules_after(code) & {"cupy", "triton", "torch", "jax", "tensorflow", "matplotlib"}
+
+
+def test_the_compiled_floor_is_there():
+    """An installed minigen has its native module; MINIGEN_TEST_WITHOUT_NATIVE=1 lets the book be tested alone."""
+    if os.environ.get("MINIGEN_TEST_WITHOUT_NATIVE") == "1":
+        pytest.skip("asked to test without the compiled module")
+    device = minigen.devices()["cpu"]
+    assert device.usable, device.detail
+
+
+def test_public_names():
+    for name in minigen.__all__:
+        assert getattr(minigen, name) is not None
+    assert set(minigen.__all__) <= set(dir(minigen))
+
+
+@pytest.mark.parametrize("kind", [minigen.GAN, minigen.VAE])
+def test_estimators_are_like_scikit_learns(kind):
+    model = kind(latent_dim=7, hidden=(5, 6))
+    params = model.get_params()
+    assert params["latent_dim"] == 7 and "latent_dim=7" in repr(model) and "hidden=(5, 6)" in repr(model)
+    assert kind(**params).get_params() == params
+    assert model.set_params(latent_dim=3) is model and model.latent_dim == 3
+    assert eval(repr(model), {kind.__name__: kind}).get_params() == model.get_params()
+
+
+@pytest.mark.parametrize("kind", [minigen.GAN, minigen.VAE])
+@pytest.mark.parametrize("hidden", [(), (4,), (3, 5, 2), [6, 4], 8])
+def test_any_number_and_width_of_hidden_layers(kind, hidden):
+    model = kind(hidden=hidden, epochs=1, batch_size=20, latent_dim=2).fit(blobs(50))
+    assert model.sample(3).shape == (3, 12)
+
+
+@pytest.mark.parametrize("kind", [minigen.GAN, minigen.VAE])
+@pytest.mark.parametrize("activation", minigen.ACTIVATIONS)
+def test_every_activation_trains(kind, activation):
+    model = kind(hidden=(6,), activation=activation, epochs=2, batch_size=20, latent_dim=2).fit(blobs(50))
+    assert np.isfinite(model.history_.values).all()
+
+
+def test_presets():
+    for kind in (minigen.GAN, minigen.VAE):
+        assert kind.preset("article").get_params() == kind().get_params()
+        assert kind.preset("quality", seed=3).seed == 3
+        assert kind.preset("quality").hidden != kind().hidden
+
+
+def test_data_of_other_libraries():
+    torch = pytest.importorskip("torch")
+    X = blobs(64)
+    ours = minigen.train_gan(X, epochs=1, batch_size=32, hidden=4)
+    theirs = minigen.train_gan(torch.from_numpy(X), epochs=1, batch_size=32, hidden=4)
+    np.testing.assert_array_equal(ours.history_.values, theirs.history_.values)
+
+
+def test_auto_takes_the_best_device():
+    usable = [name for name, device in minigen.devices().items() if device.usable]
+    assert minigen.GAN(epochs=0, batch_size=32, hidden=4).fit(blobs(64)).device_ == usable[-1]
