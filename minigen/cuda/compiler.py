@@ -1,0 +1,153 @@
+"""From kernels to binaries: Triton ahead of time, CUDA C++ through NVRTC, both kept in the cache on disk.
+
+``triton.compile`` needs neither a GPU nor PyTorch. Its cubin takes the non-constexpr parameters in their order and then
+two pointers, to scratch memory for the grid and for a profiler.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import threading
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+from minigen.cuda import cache, sources
+from minigen.cuda.cache import Binary
+from minigen.cuda.launch import ALIGNMENT
+from minigen.errors import DeviceError
+
+OLDEST_ARCHITECTURE = 80
+OLDEST_TRITON = (3, 6)
+NVRTC_OPTIONS = ("-std=c++17", "-diag-suppress=1675")  # 1675: GCC's unroll pragma
+
+_lock = threading.Lock()
+_binaries: dict[str, Binary] = {}  # of this process, by key
+
+
+@dataclass(frozen=True)
+class TritonBuild:
+    """One compilation of a Triton kernel: everything that its cubin depends on but the version of Triton.
+
+    ``signature`` and ``constexprs`` are as ``ASTSource`` takes them, by parameter; ``aligned`` the positions of the
+    parameters that are known to be multiples of 16 bytes.
+    """
+
+    function: Any
+    signature: Mapping[str, str]
+    constexprs: Mapping[str, Any]
+    aligned: Sequence[int]
+    num_warps: int
+    num_stages: int
+    architecture: int
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """For ``triton.compile``. Fused multiply-add is named because its default differs between versions."""
+        return {"num_warps": self.num_warps, "num_stages": self.num_stages, "num_ctas": 1, "enable_fp_fusion": True}
+
+    def key(self) -> str:
+        """Of the entry in the cache."""
+        import triton
+
+        return cache.key_of(
+            language="triton",
+            triton=triton.__version__,
+            source=self.function.cache_key,
+            signature=dict(self.signature),
+            constexprs={name: getattr(value, "cache_key", repr(value)) for name, value in self.constexprs.items()},
+            aligned=list(self.aligned),
+            options=self.options,
+            architecture=self.architecture,
+        )
+
+
+def compile_triton(builds: Sequence[TritonBuild]) -> list[Binary]:
+    """The binaries of ``builds``, each from memory, else from disk, else compiled, several at a time.
+
+    Raises DeviceError for an architecture older than sm_80 or a Triton that cannot compile here.
+    """
+    for build in builds:
+        _check(build)
+    keys = [build.key() for build in builds]
+    missing = {key: build for key, build in zip(keys, builds, strict=True) if not _find(key)}
+    if missing:
+        with _lock, tempfile.TemporaryDirectory(prefix="minigen-triton-") as scratch:
+            _compile_missing(missing, scratch)
+    return [_binaries[key] for key in keys]
+
+
+def _check(build: TritonBuild) -> None:
+    if build.architecture < OLDEST_ARCHITECTURE:
+        raise DeviceError(f"minigen's kernels need sm_{OLDEST_ARCHITECTURE} (Ampere) or newer, not sm_{build.architecture}")
+    if not hasattr(build.function, "cache_key"):
+        raise DeviceError("Triton's kernels cannot be compiled while TRITON_INTERPRET is set: unset it")
+
+
+def _find(key: str) -> bool:
+    if key not in _binaries:
+        binary = cache.load(key)
+        if binary:
+            _binaries[key] = binary
+    return key in _binaries
+
+
+def _compile_missing(missing: Mapping[str, TritonBuild], scratch: str) -> None:
+    from triton import knobs
+
+    # Triton's own cache does not notice a damaged entry, so it gets an empty folder and this module keeps the results.
+    with knobs.cache.scope():
+        knobs.cache.dir = scratch
+        with ThreadPoolExecutor(min(len(missing), os.cpu_count() or 1, 8)) as pool:
+            for key, binary in zip(missing, pool.map(_compile_one, missing.values()), strict=True):
+                cache.store(key, binary)
+                _binaries[key] = binary
+
+
+def _compile_one(build: TritonBuild) -> Binary:
+    import triton
+    from triton.backends.compiler import GPUTarget
+    from triton.compiler import ASTSource
+
+    attributes = {(i,): [["tt.divisibility", ALIGNMENT]] for i in build.aligned}
+    source = ASTSource(build.function, dict(build.signature), dict(build.constexprs), attributes)
+    compiled = triton.compile(source, target=GPUTarget("cuda", build.architecture, 32), options=build.options)
+    facts = compiled.metadata
+    return Binary(facts.name, compiled.asm["cubin"], 32 * facts.num_warps, facts.shared, facts.global_scratch_size)
+
+
+def compile_cuda(file: str, function: str, architecture: int) -> Binary:
+    """A function of ``csrc/cuda/file``: from the fatbin of the build, else from the cache, else through NVRTC.
+
+    Raises DeviceError with the compiler's log where NVRTC is missing or fails.
+    """
+    code = sources.prebuilt(file)
+    if code is not None:
+        return Binary(function, code)
+    from cupy.cuda import nvrtc
+
+    text = sources.expanded(file)
+    try:
+        version = nvrtc.getVersion()
+    except RuntimeError as error:
+        raise DeviceError(f"{file} must be compiled, but NVRTC is missing ({error}): pip install nvidia-cuda-nvrtc") from error
+    key = cache.key_of(language="cuda", nvrtc=version, source=text, options=NVRTC_OPTIONS, architecture=architecture)
+    if not _find(key):
+        _binaries[key] = Binary(file, _nvrtc(text, file, architecture))
+        cache.store(key, _binaries[key])
+    return Binary(function, _binaries[key].code)
+
+
+def _nvrtc(text: str, file: str, architecture: int) -> bytes:
+    from cupy.cuda import nvrtc
+
+    program = nvrtc.createProgram(text, file, (), ())
+    try:
+        nvrtc.compileProgram(program, (*NVRTC_OPTIONS, f"-arch=sm_{architecture}"))
+        return nvrtc.getCUBIN(program)
+    except nvrtc.NVRTCError as error:
+        raise DeviceError(f"NVRTC could not compile {file} for sm_{architecture}: {nvrtc.getProgramLog(program)}") from error
+    finally:
+        nvrtc.destroyProgram(program)
