@@ -102,6 +102,10 @@ class NumpyBackend:
         self._out("out", out, *host.shape, dtype=host.dtype)[...] = host
         return out
 
+    def resident(self, host: np.ndarray) -> np.ndarray:
+        """``host`` itself: a memory-mapped file stays mapped."""
+        return host
+
     def download(self, buffer: np.ndarray) -> np.ndarray:
         """A copy of ``buffer``."""
         return buffer.copy()
