@@ -1,0 +1,366 @@
+"""Whole training steps side by side: minigen and what a user would pick instead.
+
+    python -m bench.compare --quick                 # a minute: does everything run and agree?
+    python -m bench.compare --out bench/results/compare-cpu.json
+    python -m bench.compare --model gan --batch 128 --sweep threads depth
+    python -m bench.compare --model vae --elbo 110  # time until the test ELBO is -110 nats
+
+A cell is one model at one size. In each cell every contender starts in a process of its own, is shown to compute what
+`bench.oracle` computes in float64, and is then timed in turns with the others: a contender that is not installed, fails
+or computes something else is named with its reason and not timed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import shutil
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bench import floor, oracle
+from bench.environment import RESULTS, cores, machine, provenance, write_json
+from bench.peers import PEERS, interpreter, is_installed
+from bench.process import ContenderError, Process, read_weights, write_job
+from bench.spec import MODELS, PRECISIONS, WIDTHS, Spec, check_inputs, initial_weights, pixels
+
+SCHEMA = 1
+CHECK_STEPS = 10
+FLOPS_PER_CALL = 2e10
+"""A contender with a loop of its own does about this much work per call from Python, but at most 100 steps."""
+SWEEPS = ("batch", "width", "depth", "data", "threads")
+
+
+def parse(arguments: list[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m bench.compare", description=__doc__.splitlines()[0])
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
+    parser.add_argument("--model", choices=[*MODELS, "all"], default="all")
+    parser.add_argument("--peers", nargs="+", metavar="PEER", choices=list(PEERS), help=f"of {', '.join(PEERS)}")
+    parser.add_argument("--batch", nargs="+", type=int, default=[128, 32, 512, 4096])
+    parser.add_argument(
+        "--width", nargs="+", default=["article", "wide"], help="article, wide, 256 (hidden units), 512x3 (three layers)"
+    )
+    parser.add_argument("--sweep", nargs="+", choices=[*SWEEPS, "all"], default=[], help="more cells around the first")
+    parser.add_argument("--threads", type=int, default=cores(), help="cores for every contender (default: all)")
+    parser.add_argument("--precision", choices=PRECISIONS, default="ieee", help="of matrix products on a GPU")
+    parser.add_argument("--data-size", type=int, help="rows of the data set (default: as it is)")
+    parser.add_argument("--rounds", type=int, default=9, help="timed turns of every contender")
+    parser.add_argument("--chunk", type=float, default=0.4, metavar="SECONDS", help="about how long one turn lasts")
+    parser.add_argument("--starts", type=int, default=3, help="starts of every contender in a model's first cell")
+    parser.add_argument("--elbo", type=float, metavar="NATS", help="also: time until the test negative ELBO is below")
+    parser.add_argument("--epochs", type=int, default=30, help="give up on --elbo after so many")
+    parser.add_argument("--patience", type=float, default=300, metavar="SECONDS", help="for one answer of a contender")
+    parser.add_argument("--python", nargs="+", default=[], metavar="PEER=PATH", help="torch=, jax=, tensorflow=")
+    parser.add_argument("--setup", action="store_true", help="first make the peers' virtual environments")
+    parser.add_argument("--quick", action="store_true", help="a smoke run: its figures mean nothing")
+    parser.add_argument("--out", type=Path, help="result file (default: bench/results/compare-DEVICE.json)")
+    options = parser.parse_args(arguments)
+    if options.quick:
+        options.batch, options.width, options.rounds, options.chunk, options.starts = [32], ["article"], 2, 0.02, 1
+        options.data_size = options.data_size or 512
+    elif options.out is None:
+        options.out = RESULTS / f"compare-{options.device}.json"
+    for number in (*options.batch, options.rounds, options.threads):
+        if number < 1:
+            parser.error(f"--batch, --rounds and --threads must be positive, not {number}")
+    options.chosen = dict(item.split("=", 1) for item in options.python)
+    return options
+
+
+# --- cells ------------------------------------------------------------------------------------------------------------
+
+
+def hidden_layers(model: str, width: str) -> tuple[int, ...]:
+    if width in WIDTHS[model]:
+        return WIDTHS[model][width]
+    size, _, depth = width.partition("x")
+    return (int(size),) * int(depth or 1)
+
+
+def make_spec(model: str, hidden: tuple[int, ...], batch: int, n: int, options: argparse.Namespace) -> Spec:
+    spec = Spec(
+        model, hidden, batch, n, device=options.device, threads=options.threads, precision=options.precision
+    )
+    return replace(spec, steps_per_call=max(1, min(100, int(FLOPS_PER_CALL / floor.flops(spec)))))
+
+
+def cells(options: argparse.Namespace, n: int) -> list[Spec]:
+    """All cells, each once. The first of each model is the base that the sweeps vary."""
+    wanted: list[Spec] = []
+    for model in MODELS if options.model == "all" else [options.model]:
+        grid = [(hidden_layers(model, width), batch) for width in options.width for batch in options.batch]
+        wanted += [make_spec(model, hidden, batch, n, options) for hidden, batch in grid]
+        hidden, batch = grid[0]
+        sweeps = SWEEPS if "all" in options.sweep else options.sweep
+        if "batch" in sweeps:
+            wanted += [make_spec(model, hidden, 2**k, n, options) for k in range(5, 13) if 2**k <= n]
+        if "width" in sweeps:
+            wanted += [make_spec(model, (2**k,), batch, n, options) for k in range(6, 12)]
+        if "depth" in sweeps:
+            wanted += [make_spec(model, (hidden[0],) * k, batch, n, options) for k in (1, 2, 4, 8)]
+        if "data" in sweeps:
+            sizes = [n * 4**k // 64 for k in range(4)]
+            wanted += [make_spec(model, hidden, batch, size, options) for size in sizes if size >= batch]
+        if "threads" in sweeps:
+            counts = sorted({1, *(2**k for k in range(1, 8) if 2**k < options.threads), options.threads})
+            wanted += [replace(make_spec(model, hidden, batch, n, options), threads=k) for k in counts]
+    return list(dict.fromkeys(wanted))
+
+
+def load_data(options: argparse.Namespace) -> tuple[np.ndarray, np.ndarray, str]:
+    """Training and test rows ``uint8[N, 784]``, and their name: MNIST from ``$MINIGEN_DATA``, else the bundled ones."""
+    from minigen import datasets
+
+    if os.environ.get("MINIGEN_DATA"):
+        train, test = (np.asarray(datasets.mnist(split, download=False)) for split in ("train", "test"))
+        name = "MNIST"
+    else:
+        digits = np.asarray(datasets.mnist_sample())
+        order = np.random.default_rng(0).permutation(len(digits))
+        train, test = digits[order[:-1000]], digits[order[-1000:]]
+        name = "the bundled MNIST sample"
+    train, test = (rows.reshape(len(rows), -1) for rows in (train, test))
+    if options.data_size:
+        train = np.resize(train, (options.data_size, train.shape[1]))
+    return np.ascontiguousarray(train), test, name
+
+
+# --- one cell ---------------------------------------------------------------------------------------------------------
+
+
+class Cell:
+    """One spec, its data and its folder of files for the contenders."""
+
+    def __init__(self, spec: Spec, data: np.ndarray, folder: Path, options: argparse.Namespace) -> None:
+        self.spec, self.folder, self.options = spec, folder, options
+        self.data = data[: spec.n]
+        self.weights = initial_weights(spec)
+        indices, noise = check_inputs(spec, CHECK_STEPS)
+        self.inputs = folder / "check.npz"
+        np.savez(self.inputs, indices=indices, noise=noise)
+        self.expected: dict[str, tuple[np.ndarray, list[np.ndarray]]] = {}
+
+    def oracle(self, algorithm: str) -> tuple[np.ndarray, list[np.ndarray]]:
+        if algorithm not in self.expected:
+            given = np.load(self.inputs)
+            self.expected[algorithm] = oracle.train(
+                self.spec, self.data, self.weights, given["indices"], given["noise"], algorithm
+            )
+        return self.expected[algorithm]
+
+    @contextlib.contextmanager
+    def start(self, name: str) -> Iterator[Process]:
+        """A running contender; ended at exit. The caller stops all others first."""
+        folder = Path(tempfile.mkdtemp(prefix=f"{name}-", dir=self.folder))
+        job = write_job(folder / "job", PEERS[name].module, self.spec, self.data, self.weights)
+        process = Process(interpreter(PEERS[name], self.options.chosen), job, self.options.patience)
+        try:
+            yield process
+        finally:
+            process.close()
+            shutil.rmtree(folder)
+
+    def first_step(self, process: Process, record: dict[str, Any]) -> None:
+        """Note the start-up, and the memory before anything but training has run."""
+        answer = process.ask("first")
+        record.setdefault("startup_seconds", []).append(time.perf_counter() - process.started)
+        record["versions"], record["algorithm"] = answer["versions"], answer["algorithm"]
+        process.ask("run", warmup=0, steps=self.spec.steps_per_call)
+        record.update(process.ask("memory"))
+
+    def check(self, process: Process, record: dict[str, Any]) -> None:
+        """Ten given steps, compared with the oracle."""
+        out = self.folder / "checked.npz"
+        process.ask("check", inputs=str(self.inputs), out=str(out))
+        losses, weights = self.oracle(record["algorithm"])
+        got = np.load(out)["losses"]
+        loss_error, weight_error = oracle.errors(got, read_weights(out), losses, weights)
+        record["check"] = {"loss_error": loss_error, "weight_error": weight_error}
+        if not oracle.agrees(record["check"], self.spec.precision):
+            record["status"] = "differs"
+            record["reason"] = (
+                f"computes something else: after {CHECK_STEPS} steps losses differ by {loss_error:.1e} and weights "
+                f"by {weight_error:.1e}"
+            )
+
+    def steps_per_turn(self, process: Process) -> int:
+        """How many steps last about as long as one turn should."""
+        unit = self.spec.steps_per_call
+        steps, seconds = unit, process.ask("run", warmup=unit, steps=unit)["seconds"]
+        while seconds < self.options.chunk / 4:
+            steps *= 2
+            seconds = process.ask("run", warmup=0, steps=steps)["seconds"]
+        return max(1, round(self.options.chunk / seconds * steps / unit)) * unit
+
+    def prepare(self, name: str, processes: contextlib.ExitStack, starts: int) -> tuple[dict[str, Any], Process | None]:
+        """Start, check and calibrate one contender: its record, and its process if it may be timed."""
+        record: dict[str, Any] = {"status": "timed"}
+        peer = PEERS[name]
+        if not is_installed(interpreter(peer, self.options.chosen), peer.needs):
+            how = f"; python -m bench.setup_peers {peer.environment}" if peer.environment else ""
+            return {"status": "missing", "reason": f"{peer.needs} is not installed{how}"}, None
+        try:
+            for _ in range(starts - 1):
+                with self.start(name) as process:
+                    self.first_step(process, record)
+            with contextlib.ExitStack() as own:
+                process = own.enter_context(self.start(name))
+                self.first_step(process, record)
+                self.check(process, record)
+                if record["status"] != "timed":
+                    return record, None
+                record["steps_per_sample"] = self.steps_per_turn(process)
+                processes.push(own.pop_all())
+        except ContenderError as error:
+            return record | {"status": "failed", "reason": str(error)}, None
+        return record, process
+
+    def run(self, names: list[str], starts: int) -> dict[str, Any]:
+        """Prepare all, then time them in turns."""
+        records: dict[str, Any] = {}
+        running: dict[str, Process] = {}
+        with contextlib.ExitStack() as processes:
+            for name in names:
+                records[name], process = self.prepare(name, processes, starts)
+                if process:
+                    running[name] = process
+                print(f"  {name:15} {summary(records[name])}", flush=True)
+            for turn in range(self.options.rounds):
+                self.one_round(records, running, turn)
+        for name, record in records.items():
+            if record["status"] == "timed":
+                print(f"  {name:15} {1e3 * statistics.median(record['samples']):10.4f} ms a step", flush=True)
+        return records
+
+    def one_round(self, records: dict[str, Any], running: dict[str, Process], turn: int) -> None:
+        """One turn each, beginning with another contender every round, so that no one always follows the same one."""
+        order = list(running)
+        shift = turn % len(order) if order else 0
+        for name in order[shift:] + order[:shift]:
+            steps = records[name]["steps_per_sample"]
+            try:
+                seconds = running[name].ask("run", warmup=self.spec.steps_per_call, steps=steps)["seconds"]
+            except ContenderError as error:
+                records[name] |= {"status": "failed", "reason": str(error)}
+                del running[name]
+                continue
+            records[name].setdefault("samples", []).append(seconds / steps)
+
+    def time_to_elbo(self, name: str, test: np.ndarray, target: float, epochs: int) -> dict[str, Any]:
+        """Train from the initial weights until the test rows' negative ELBO is below ``target``; evaluation untimed."""
+        x = pixels(self.spec, test)
+        eps = np.random.default_rng(2).standard_normal((len(x), self.spec.latent), dtype=np.float32)
+        unit = self.spec.steps_per_call
+        steps = -(-self.spec.whole_rows // self.spec.batch // unit) * unit
+        seconds, curve = 0.0, []
+        with self.start(name) as process:
+            process.ask("first")
+            # Back to the initial weights; the check is done again on the way.
+            process.ask("check", inputs=str(self.inputs), out=str(self.folder / "checked.npz"))
+            for _ in range(epochs):
+                seconds += process.ask("run", warmup=0, steps=steps)["seconds"]
+                out = self.folder / "weights.npz"
+                process.ask("weights", out=str(out))
+                curve.append([seconds, oracle.negative_elbo(self.spec, read_weights(out), x, eps)])
+                if curve[-1][1] <= target:
+                    break
+        reached = curve[-1][1] <= target
+        return {"seconds": seconds if reached else None, "epochs": len(curve), "steps_per_epoch": steps, "curve": curve}
+
+
+def summary(record: dict[str, Any]) -> str:
+    if "check" not in record or record["status"] != "timed":
+        return f"{record['status']}: {record['reason']}"
+    check = record["check"]
+    return f"agrees: losses {check['loss_error']:.0e}, weights {check['weight_error']:.0e}"
+
+
+# --- all cells --------------------------------------------------------------------------------------------------------
+
+
+def contenders(spec: Spec, names: list[str] | None) -> list[str]:
+    """The peers for this cell; all that can do it where none are named."""
+    fitting = [name for name, peer in PEERS.items() if spec.model in peer.models and spec.device in peer.devices]
+    return fitting if names is None else [name for name in names if name in fitting]
+
+
+def compare(options: argparse.Namespace) -> dict[str, Any]:
+    """Measure everything that is asked for; the result file is written after each cell, so that none is lost."""
+    data, test, data_name = load_data(options)
+    todo = cells(options, len(data))
+    for spec in todo:
+        if spec.batch > spec.n:
+            raise SystemExit(f"batch {spec.batch} is larger than the data set of {spec.n} rows")
+    result: dict[str, Any] = {
+        "schema": SCHEMA, "kind": "compare", **provenance(), "machine": machine(options.device), "quick": options.quick,
+        "arguments": {k: str(v) if isinstance(v, Path) else v for k, v in vars(options).items() if k not in HIDDEN},
+        "data": data_name, "check_steps": CHECK_STEPS,
+        "tolerance": oracle.TOLERANCES[options.precision],
+        "limits": {}, "cells": [],
+    }
+    seen: set[str] = set()
+    for number, spec in enumerate(todo):
+        print(f"[{number + 1}/{len(todo)}] {describe(spec)}", flush=True)
+        if not options.quick and str(spec.threads) not in result["limits"]:
+            result["limits"][str(spec.threads)] = floor.measure(spec.threads, spec.device, spec.precision)
+        first = spec.model not in seen
+        seen.add(spec.model)
+        with tempfile.TemporaryDirectory(prefix="minigen-bench-") as folder:
+            cell = Cell(spec, data, Path(folder), options)
+            names = contenders(spec, options.peers)
+            record: dict[str, Any] = {"spec": spec.to_json()}
+            record["floor"] = floor.floor(spec, result["limits"].get(str(spec.threads)))
+            record["contenders"] = cell.run(names, options.starts if first else 1)
+            if first and spec.model == "vae" and options.elbo is not None:
+                record["elbo"] = elbo_race(cell, record["contenders"], test, options)
+        result["cells"].append(record)
+        if options.out:
+            write_json(options.out, result)
+    return result
+
+
+HIDDEN = ("chosen", "python", "out", "setup")
+"""Options that name paths of one machine; they are kept out of the result file."""
+
+
+def elbo_race(cell: Cell, records: dict[str, Any], test: np.ndarray, options: argparse.Namespace) -> dict[str, Any]:
+    race: dict[str, Any] = {"target": options.elbo, "test_rows": len(test), "contenders": {}}
+    for name, record in records.items():
+        if record["status"] == "timed":
+            outcome = cell.time_to_elbo(name, test, options.elbo, options.epochs)
+            race["contenders"][name] = outcome
+            took = "not reached" if outcome["seconds"] is None else f"{outcome['seconds']:.1f} s"
+            print(f"  {name:15} to {options.elbo} nats: {took}, {outcome['epochs']} epochs", flush=True)
+    return race
+
+
+def describe(spec: Spec) -> str:
+    hidden = "-".join(map(str, spec.hidden))
+    return f"{spec.model} {hidden}, batch {spec.batch}, {spec.n} rows, {spec.threads} threads, {spec.device}"
+
+
+def main(arguments: list[str] | None = None) -> int:
+    options = parse(arguments)
+    if options.setup:
+        from bench.setup_peers import setup
+
+        setup([])
+    result = compare(options)
+    records = [record for cell in result["cells"] for record in cell["contenders"].values()]
+    bad = [record for record in records if record["status"] in ("differs", "failed")]
+    if options.out:
+        print(f"written: {options.out.name}; now run python -m bench.report")
+    return 1 if bad else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

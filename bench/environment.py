@@ -1,0 +1,60 @@
+"""What a result file says about where it comes from: machine, versions, commit. No host name, no user, no paths."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import os
+import platform
+import re
+import subprocess
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+RESULTS = ROOT / "bench" / "results"
+
+
+def cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def machine(device: str = "cpu") -> dict[str, Any]:
+    facts: dict[str, Any] = {
+        "cpu": _cpu_model(), "cores": cores(), "architecture": platform.machine(),
+        "system": f"{platform.system()} {platform.release()}", "python": platform.python_version(),
+    }
+    if device == "cuda":
+        query = ["nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader"]
+        facts["gpu"], facts["driver"] = subprocess.check_output(query, text=True).splitlines()[0].split(", ")
+    return facts
+
+
+def _cpu_model() -> str:
+    try:
+        found = re.search(r"model name\s*:\s*(.+)", Path("/proc/cpuinfo").read_text())
+    except FileNotFoundError:
+        found = None
+    return found[1] if found else platform.processor() or "unknown"
+
+
+def provenance() -> dict[str, Any]:
+    """The commit, whether the tree differs from it outside `bench/results`, and when."""
+    def git(*arguments: str) -> str:
+        return subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()
+
+    now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+    try:
+        dirty = bool(git("status", "--porcelain", "--", ".", ":!bench/results"))
+        return {"commit": git("rev-parse", "HEAD"), "dirty": dirty, "created": now}
+    except (FileNotFoundError, subprocess.CalledProcessError):
+        return {"commit": None, "dirty": None, "created": now}  # not a git checkout
+
+
+def write_json(path: Path, result: dict[str, Any]) -> None:
+    """The whole file or none of it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.write_text(json.dumps(result, indent=1) + "\n")
+    temporary.replace(path)

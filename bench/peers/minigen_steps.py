@@ -1,0 +1,104 @@
+"""minigen: the training step of `minigen.models`, captured once and repeated by the backend."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+import minigen
+from bench.spec import Spec
+from minigen.backend import Backend
+from minigen.floors import get_backend
+from minigen.models.gan import GanTraining
+from minigen.models.mlp import Mlp
+from minigen.models.optimizer import OptimizerSettings
+from minigen.models.vae import VaeTraining
+from minigen.training.run import RING, TrainingRun
+
+
+class Given:
+    """A backend whose draws are given: row numbers and normals come from the check instead of the generator."""
+
+    def __init__(self, ops: Backend, rows: np.ndarray, normals: list[np.ndarray]) -> None:
+        self.ops, self.rows, self.normals = ops, rows, normals
+
+    def batch_indices(self, indices: Any, *order: Any) -> None:
+        self.ops.upload(self.rows.astype(np.int32), out=indices)
+
+    def random_normal(self, out: Any, *key: Any) -> None:
+        self.ops.upload(self.normals.pop(0), out=out)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.ops, name)
+
+
+class Contender:
+    algorithm = "common"
+    floor: str | None = None
+    """The floor that computes, where it is not the one of the cell's device."""
+
+    def __init__(self, spec: Spec, data: np.ndarray, weights: list[np.ndarray]) -> None:
+        self.spec = spec
+        if spec.device == "cpu" and self.floor is None:
+            minigen.set_num_threads(spec.threads)
+        self.ops = get_backend(self.floor or spec.device)
+        s = spec.adam
+        settings = OptimizerSettings(
+            optimizer="adam", learning_rate=s["lr"], beta1=s["beta1"], beta2=s["beta2"], eps=s["eps"],
+            momentum=0.0, weight_decay=0.0,
+        )
+        names, kind = ("generator", "discriminator"), GanTraining
+        if spec.model == "vae":
+            names, kind = ("encoder", "decoder"), VaeTraining
+        outputs = ("tanh" if spec.model == "gan" else "linear", "linear")
+        self.networks = [
+            Mlp(self.ops, name, sizes, "relu", output)
+            for name, sizes, output in zip(names, spec.networks, outputs, strict=True)
+        ]
+        scale, shift = spec.range
+        self.training: TrainingRun = kind(
+            self.ops, *self.networks, data[: spec.whole_rows], batch_size=spec.batch, settings=settings, seed=spec.seed,
+            scale=scale, shift=shift,
+        )
+        self.fresh = self.training.state()
+        self.reset(weights)
+
+    def reset(self, weights: list[np.ndarray]) -> None:
+        self.training.load_state(self.fresh)
+        given = iter(weights)
+        for network in self.networks:
+            network.load_state({f"{layer.name}.{part}": next(given) for layer in network.layers for part in "Wb"})
+
+    def check(self, indices: np.ndarray, noise: np.ndarray) -> np.ndarray:
+        """The step spelled out, operation by operation; `run` repeats the same calls."""
+        training = self.training
+        for rows, normals in zip(indices, noise, strict=True):
+            training.ops = Given(self.ops, rows, list(normals) if self.spec.model == "gan" else [normals])
+            training.spell_step(self.spec.batch)
+            training.done += 1
+        training.ops = self.ops
+        losses = training.recent_losses(len(indices))
+        return losses if self.spec.model == "gan" else losses[:, :1]
+
+    def run(self, steps: int) -> None:
+        training = self.training
+        while steps:
+            left = training.steps_per_epoch - training.done % training.steps_per_epoch
+            now = min(steps, left, RING)
+            training.run(now)
+            steps -= now
+        self.ops.download(training.step)  # waits
+
+    def weights(self) -> list[np.ndarray]:
+        return [w for network in self.networks for w in network.state().values()]
+
+    def device_peak_bytes(self) -> int | None:
+        if self.ops.name != "cuda":
+            return None
+        import cupy
+
+        return cupy.get_default_memory_pool().total_bytes()
+
+    def versions(self) -> dict[str, Any]:
+        return {"minigen": minigen.__version__, "floor": repr(self.ops)}

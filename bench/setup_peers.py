@@ -1,0 +1,38 @@
+"""Make the peers' virtual environments from their pinned requirements.
+
+    python -m bench.setup_peers               # all
+    python -m bench.setup_peers tensorflow    # one
+
+They lie in ``$MINIGEN_BENCH_ENVS``, by default ``~/.cache/minigen-bench``, one folder each. A peer without one runs in
+this interpreter if its package is installed here, or where ``bench.compare --python torch=PATH`` says. On a GPU, where
+the frameworks' builds depend on the driver, that is the way.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import venv
+from pathlib import Path
+
+from bench.peers import PEERS, environments_folder
+
+REQUIREMENTS = Path(__file__).resolve().parent / "peers"
+
+
+def setup(names: list[str]) -> None:
+    """Make or update the environments ``names``; all when the list is empty. Raises where pip fails."""
+    known = sorted({peer.environment for peer in PEERS.values() if peer.environment})
+    for name in names or known:
+        if name not in known:
+            raise SystemExit(f"no environment {name!r}; known: {', '.join(known)}")
+        folder = environments_folder() / name
+        print(f"{name}: {folder}", flush=True)
+        if not (folder / "bin" / "python").exists():
+            venv.create(folder, with_pip=True)
+        requirements = REQUIREMENTS / f"requirements-{name}.txt"
+        subprocess.run([folder / "bin" / "python", "-m", "pip", "install", "-q", "-r", requirements], check=True)
+
+
+if __name__ == "__main__":
+    setup(sys.argv[1:])
