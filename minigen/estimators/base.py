@@ -13,8 +13,8 @@ import numpy as np
 from minigen import checks
 from minigen.backend import ACTIVATIONS, Array, Backend
 from minigen.datasets.load import as_rows
-from minigen.floors import get_backend
 from minigen.errors import NotFittedError
+from minigen.floors import get_backend
 from minigen.models.mlp import Mlp
 from minigen.models.optimizer import OPTIMIZERS, OptimizerSettings
 from minigen.training.history import History
@@ -29,7 +29,8 @@ class Estimator:
     """Base of :class:`GAN` and :class:`VAE`.
 
     Attributes after ``fit`` or :func:`minigen.load`: ``history_``, ``item_shape_`` (shape of one sample),
-    ``data_dtype_`` (``uint8`` or ``float32``, what samples come back as), ``device_`` (the floor in use).
+    ``data_dtype_`` (``uint8`` or ``float32``, what samples come back as), ``device_`` (the floor in use), ``source_``
+    (the name of the data, where the command line gave one).
     """
 
     kind: ClassVar[str]
@@ -147,14 +148,14 @@ class Estimator:
         return self._state if self._run is None else self._run.state()
 
     def _check_data(self, X: Any) -> tuple[np.ndarray, tuple[int, ...]]:
-        rows, item_shape = as_rows(X)
+        rows, item_shape = as_rows(X, name="X")
         if len(rows) < self.batch_size:
             raise ValueError(f"batch_size must be at most the {len(rows)} rows of X, not {self.batch_size}")
         return rows, item_shape
 
     def _check_rows(self, X: Any, name: str = "X") -> np.ndarray:
         """Rows of data for a fitted model, in the units it was trained in."""
-        rows, item_shape = as_rows(X, min_rows=1)
+        rows, item_shape = as_rows(X, name=name, min_rows=1)
         if item_shape != self.item_shape_:
             raise ValueError(f"{name} must have items of shape {self.item_shape_}, not {item_shape}")
         if rows.dtype != self.data_dtype_:
@@ -188,6 +189,7 @@ class Estimator:
         self._run: TrainingRun | None = None
         self._state: State | None = None
         self.device_ = ops.name
+        self.source_: str | None = None
         self.item_shape_ = item_shape
         self.data_dtype_ = np.dtype(dtype)
         self.scale_, self.shift_ = scale, shift

@@ -10,16 +10,17 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from minigen.floors import get_backend
 from minigen.errors import ModelFileError
 from minigen.files import write_atomically
+from minigen.floors import get_backend
 from minigen.training.history import History
 
 if TYPE_CHECKING:
     from minigen.estimators.base import Estimator
 
 FORMAT = "minigen-1"
-FITTED = ("item_shape_", "data_dtype_", "scale_", "shift_", "output_")  # what fit decided from the data
+# What fit decided from the data, and the name of the data where the command line gave one.
+FITTED = ("item_shape_", "data_dtype_", "scale_", "shift_", "output_", "source_")
 
 
 def save(model: Estimator, path: str | os.PathLike[str]) -> None:
@@ -56,6 +57,7 @@ def load(path: str | os.PathLike[str], device: str = "auto") -> Any:
         if "output_" in fitted:
             model.output_ = fitted["output_"]
         model._build(ops, fitted["item_shape_"], fitted["data_dtype_"], fitted["scale_"], fitted["shift_"])
+        model.source_ = fitted.get("source_")
         for net in model.networks_:
             net.load_state(tensors)
         model._state = _training_state(model, tensors)

@@ -58,7 +58,7 @@ def train(
     with _progress_bar(epochs * run.steps_per_epoch, progress) as bar, _interrupt_flag() as interrupted:
         for epoch in range(first_epoch, first_epoch + epochs):
             seconds = _train_epoch(run, history, bar, interrupted, f"epoch {epoch + 1}/{first_epoch + epochs}")
-            if interrupted.is_set():
+            if run.done < (epoch + 1) * run.steps_per_epoch:
                 history.stop_reason = "interrupted"
                 return
             history.end_epoch(seconds)
@@ -67,6 +67,9 @@ def train(
             # A list, not a generator: every callback hears of the epoch, whatever the others say.
             if any([callback(end) is True for callback in callbacks]):
                 history.stop_reason = "callback"
+                return
+            if interrupted.is_set():
+                history.stop_reason = "interrupted"
                 return
 
 
