@@ -1,0 +1,165 @@
+"""Pictures: a grid of samples as a PNG, with no more than NumPy, and curves of the losses with matplotlib."""
+
+from __future__ import annotations
+
+import io
+import math
+import os
+import struct
+import zlib
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from minigen import checks
+from minigen.files import write_atomically
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from minigen.training.history import History
+
+GAP = 2  # pixels between two tiles and around the grid
+GROUND = 96  # their grey: neither the paper nor the ink of MNIST
+FIGURE_FORMATS = ("png", "svg", "pdf")
+
+
+# --- grids of pictures ------------------------------------------------------------------------
+
+
+def grid(
+    images: np.ndarray,
+    columns: int | None = None,
+    *,
+    value_range: tuple[float, float] = (0.0, 1.0),
+    scale: int = 1,
+) -> np.ndarray:
+    """Lay pictures out in rows on a grey ground: ``uint8[H, W]``, or ``uint8[H, W, 3]`` in colour.
+
+    ``images[n, ...]`` are pictures as :func:`as_pictures` takes them: uint8, or floating with ``value_range`` = (black,
+    white), outside of which they are clipped. ``columns=None`` makes the grid about square. Each pixel is drawn
+    ``scale`` times as wide and high. Raises ``ValueError`` or ``TypeError`` for anything else, NaN included.
+    """
+    pictures = _to_bytes(as_pictures(images), value_range)
+    scale = checks.integer("scale", scale, 1)
+    n = len(pictures)
+    columns = math.ceil(math.sqrt(n)) if columns is None else min(n, checks.integer("columns", columns, 1))
+    pictures = pictures.repeat(scale, axis=1).repeat(scale, axis=2)
+    h, w, *channels = pictures.shape[1:]
+    rows = math.ceil(n / columns)
+    canvas = np.full((rows * (h + GAP) + GAP, columns * (w + GAP) + GAP, *channels), GROUND, np.uint8)
+    for i, picture in enumerate(pictures):
+        top, left = GAP + i // columns * (h + GAP), GAP + i % columns * (w + GAP)
+        canvas[top : top + h, left : left + w] = picture
+    return canvas
+
+
+def as_pictures(images: np.ndarray) -> np.ndarray:
+    """``images`` as ``[n, h, w]`` or ``[n, h, w, 3]``.
+
+    Also taken are a single channel, channels first, and flat rows of a perfect square. ``ValueError`` for others.
+    """
+    images = np.asarray(images)
+    shape = picture_shape(images.shape[1:])
+    if shape is None or len(images) == 0:
+        raise ValueError(
+            "images must have shape [n, h, w], [n, h, w, 3], [n, 3, h, w] or [n, side * side] with n of at least 1, "
+            f"not {images.shape}"
+        )
+    if images.ndim == 4 and images.shape[1:] != shape and images.shape[1] == 3:
+        return np.moveaxis(images, 1, -1)
+    return images.reshape(len(images), *shape)
+
+
+def picture_shape(item_shape: tuple[int, ...]) -> tuple[int, ...] | None:
+    """``(h, w)`` or ``(h, w, 3)`` for items of this shape, ``None`` when they are no pictures."""
+    if 0 in item_shape:
+        return None
+    if len(item_shape) == 1:
+        side = math.isqrt(item_shape[0])
+        return (side, side) if side * side == item_shape[0] else None
+    if len(item_shape) == 2:
+        return item_shape
+    if len(item_shape) == 3 and item_shape[2] in (1, 3):
+        return item_shape if item_shape[2] == 3 else item_shape[:2]
+    if len(item_shape) == 3 and item_shape[0] in (1, 3):
+        return (*item_shape[1:], 3) if item_shape[0] == 3 else item_shape[1:]
+    return None
+
+
+def _to_bytes(pictures: np.ndarray, value_range: tuple[float, float]) -> np.ndarray:
+    if pictures.dtype == np.uint8:
+        return pictures
+    if pictures.dtype.kind != "f":
+        raise TypeError(f"images must be uint8 or floating, not {pictures.dtype}")
+    low, high = value_range
+    if not (math.isfinite(low) and math.isfinite(high) and low < high):
+        raise ValueError(f"value_range must be two finite numbers (black, white) in rising order, not {value_range}")
+    if not np.isfinite(pictures).all():
+        raise ValueError("images must be finite, but some values are NaN or infinite")
+    units = (pictures.astype(np.float64) - low) / (high - low)
+    return np.rint(np.clip(units, 0, 1) * 255).astype(np.uint8)
+
+
+def save_png(array: np.ndarray, path: str | os.PathLike[str]) -> None:
+    """Write ``uint8[H, W]`` (grey) or ``uint8[H, W, 3]`` (RGB) as a PNG file. Raises ``OSError``."""
+    write_atomically(Path(path), encode_png(array))
+
+
+def encode_png(array: np.ndarray) -> bytes:
+    """The bytes of a PNG file (ISO/IEC 15948): 8 bits a channel, not interlaced, no row filters."""
+    array = np.asarray(array)
+    colour = array.ndim == 3 and array.shape[2] == 3
+    if array.dtype != np.uint8 or not (colour or array.ndim == 2) or 0 in array.shape:
+        raise ValueError(f"a picture must be uint8 of shape [H, W] or [H, W, 3], not {array.dtype} {array.shape}")
+    height, width = array.shape[:2]
+    lines = array.reshape(height, -1)
+    filtered = np.zeros((height, 1 + lines.shape[1]), np.uint8)  # each line begins with its filter's number, 0: none
+    filtered[:, 1:] = lines
+    header = struct.pack(">IIBBBBB", width, height, 8, 2 if colour else 0, 0, 0, 0)
+    body = _chunk(b"IHDR", header) + _chunk(b"IDAT", zlib.compress(filtered.tobytes())) + _chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + body
+
+
+def _chunk(kind: bytes, data: bytes) -> bytes:
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+
+# --- curves -----------------------------------------------------------------------------------
+
+
+def loss_curves(history: History) -> Figure:
+    """A figure of each loss over the epochs, the mean of each epoch.
+
+    Raises ``ValueError`` before the first epoch has ended and ``ImportError``, saying what to install, without
+    matplotlib.
+    """
+    if history.epochs == 0:
+        raise ValueError("there are no losses to draw: no epoch has ended yet")
+    try:
+        from matplotlib.figure import Figure
+        from matplotlib.ticker import MaxNLocator
+    except ImportError as error:
+        raise ImportError('matplotlib is needed to draw losses: pip install "minigen[plot]"') from error
+    figure = Figure(figsize=(6.4, 4.0), layout="constrained")  # not pyplot: no window, no global state
+    axes = figure.add_subplot()
+    epochs = np.arange(1, history.epochs + 1)
+    marker = "o" if history.epochs < 20 else ""  # a single epoch is a point, which no line shows
+    for name, means in zip(history.names, history.epoch_means().T, strict=True):
+        axes.plot(epochs, means, label=name, marker=marker, markersize=4)
+    axes.set_xlabel("epoch")
+    axes.set_ylabel("loss, nats per row" if "kl" in history.names else "loss")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.grid(alpha=0.3)
+    axes.legend()
+    return figure
+
+
+def save_figure(figure: Any, path: str | os.PathLike[str]) -> None:
+    """Write a matplotlib figure; the ending of ``path`` says as what: png, svg or pdf. Raises ``OSError``."""
+    path = Path(path)
+    form = checks.choice("the ending of path", path.suffix.removeprefix(".").lower(), FIGURE_FORMATS)
+    memory = io.BytesIO()
+    figure.savefig(memory, format=form, dpi=150)
+    write_atomically(path, memory.getvalue())
