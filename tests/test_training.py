@@ -12,6 +12,7 @@ import threading
 import minigen
 import numpy as np
 import pytest
+from minigen.training.run import TrainingRun
 from models import blobs, gan_training, run
 
 DEVICES = [name for name, device in minigen.devices().items() if device.usable]
@@ -104,6 +105,22 @@ def test_an_interrupt_keeps_what_was_learnt(device):
     with pytest.raises(KeyboardInterrupt):
         os.kill(os.getpid(), signal.SIGINT)
         threading.Event().wait(5)
+
+
+def test_an_interrupt_in_the_last_step_of_an_epoch_leaves_the_epoch_whole(device, monkeypatch):
+    def run_and_interrupt(self, steps, run=TrainingRun.run):
+        run(self, steps)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    settings = {**SMALL, "batch_size": 200, "device": device}
+    whole = minigen.train_gan(blobs(), epochs=3, **settings)
+    with monkeypatch.context() as patch:
+        patch.setattr(TrainingRun, "run", run_and_interrupt)
+        model = minigen.train_gan(blobs(), epochs=3, **settings)
+    assert (model.history_.epochs, model.history_.steps, model.history_.stop_reason) == (1, 1, "interrupted")
+    model.partial_fit(blobs(), epochs=2, progress=False)
+    assert model.history_.ends == whole.history_.ends
+    np.testing.assert_array_equal(whole.history_.values, model.history_.values)
 
 
 def test_training_works_outside_of_the_main_thread():
