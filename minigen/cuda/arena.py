@@ -7,6 +7,7 @@ again. All work on the blocks runs on one stream, so a block may be given out ag
 from __future__ import annotations
 
 from bisect import insort
+from collections import deque
 from collections.abc import Callable
 from typing import Any
 
@@ -53,55 +54,64 @@ class Block:
         self.address = piece.memory.ptr + offset
 
     def __del__(self) -> None:
-        self.arena._give_back(self)
+        # The garbage collector may call this in the middle of a `take`: only leave word.
+        self.arena.returned.append((self.piece, self.offset, self.size))
 
 
 class Arena:
     """Blocks from pieces that ``allocate(nbytes)`` gets from the driver; it raises MemoryError.
 
-    ``in_use`` and ``reserved`` count bytes in blocks and in pieces, ``peak`` is the largest ``reserved`` so far.
+    ``reserved`` counts the bytes in pieces, ``peak`` is the largest it has been.
     """
 
     def __init__(self, allocate: Callable[[int], Any]) -> None:
         self.allocate = allocate
         self.pieces: list[Piece] = []
-        self.in_use = self.reserved = self.peak = 0
+        self.returned: deque[tuple[Piece, int, int]] = deque()
+        self.reserved = self.peak = 0
+
+    @property
+    def in_use(self) -> int:
+        """Bytes in blocks that somebody holds."""
+        self._collect()
+        return self.reserved - sum(size for piece in self.pieces for _, size in piece.free)
 
     def take(self, nbytes: int) -> Block:
         """A block of at least ``nbytes``, aligned to 256 bytes. Raises MemoryError where the driver has no more."""
+        self._collect()
         size = max(1, -(-nbytes // ALIGNMENT)) * ALIGNMENT
-        for piece in self.pieces:
-            offset = piece.take(size)
-            if offset is not None:
-                return self._block(piece, offset, size)
-        piece = self._new_piece(size)
-        return self._block(piece, piece.take(size) or 0, size)
-
-    def reserve(self, nbytes: int) -> None:
-        """Get one piece of ``nbytes`` now, for blocks to come."""
-        self._new_piece(-(-nbytes // ALIGNMENT) * ALIGNMENT)
+        block = self._find(size)
+        if block is None:
+            self._new_piece(size)
+            block = self._find(size)
+            assert block is not None
+        return block
 
     def trim(self) -> None:
         """Give every piece that holds no block back to the driver."""
+        self._collect()
         self.pieces = [piece for piece in self.pieces if not piece.is_free]
         self.reserved = sum(piece.size for piece in self.pieces)
 
-    def _new_piece(self, size: int) -> Piece:
+    def _find(self, size: int) -> Block | None:
+        for piece in self.pieces:
+            offset = piece.take(size)
+            if offset is not None:
+                return Block(self, piece, offset, size)
+        return None
+
+    def _new_piece(self, size: int) -> None:
         try:
             piece = Piece(self.allocate(max(size, PIECE)), max(size, PIECE))
         except MemoryError:
-            # Room in pieces that nobody uses, or that a whole piece does not fit but the block does.
+            # Pieces that nobody uses may make room, or there is room for the block but not for a whole piece.
             self.trim()
             piece = Piece(self.allocate(size), size)
         self.pieces.append(piece)
         self.reserved += piece.size
         self.peak = max(self.peak, self.reserved)
-        return piece
 
-    def _block(self, piece: Piece, offset: int, size: int) -> Block:
-        self.in_use += size
-        return Block(self, piece, offset, size)
-
-    def _give_back(self, block: Block) -> None:
-        self.in_use -= block.size
-        block.piece.give_back(block.offset, block.size)
+    def _collect(self) -> None:
+        while self.returned:
+            piece, offset, size = self.returned.popleft()
+            piece.give_back(offset, size)

@@ -6,6 +6,7 @@ two pointers, to scratch memory for the grid and for a profiler.
 
 from __future__ import annotations
 
+import functools
 import os
 import tempfile
 import threading
@@ -48,6 +49,7 @@ class TritonBuild:
         """For ``triton.compile``. Fused multiply-add is named because its default differs between versions."""
         return {"num_warps": self.num_warps, "num_stages": self.num_stages, "num_ctas": 1, "enable_fp_fusion": True}
 
+    @functools.cached_property
     def key(self) -> str:
         """Of the entry in the cache."""
         import triton
@@ -71,7 +73,7 @@ def compile_triton(builds: Sequence[TritonBuild]) -> list[Binary]:
     """
     for build in builds:
         _check(build)
-    keys = [build.key() for build in builds]
+    keys = [build.key for build in builds]
     missing = {key: build for key, build in zip(keys, builds, strict=True) if not _find(key)}
     if missing:
         with _lock, tempfile.TemporaryDirectory(prefix="minigen-triton-") as scratch:
@@ -81,7 +83,8 @@ def compile_triton(builds: Sequence[TritonBuild]) -> list[Binary]:
 
 def _check(build: TritonBuild) -> None:
     if build.architecture < OLDEST_ARCHITECTURE:
-        raise DeviceError(f"minigen's kernels need sm_{OLDEST_ARCHITECTURE} (Ampere) or newer, not sm_{build.architecture}")
+        oldest = f"sm_{OLDEST_ARCHITECTURE} (Ampere)"
+        raise DeviceError(f"minigen's kernels need {oldest} or newer, not sm_{build.architecture}")
     if not hasattr(build.function, "cache_key"):
         raise DeviceError("Triton's kernels cannot be compiled while TRITON_INTERPRET is set: unset it")
 
@@ -132,7 +135,8 @@ def compile_cuda(file: str, function: str, architecture: int) -> Binary:
     try:
         version = nvrtc.getVersion()
     except RuntimeError as error:
-        raise DeviceError(f"{file} must be compiled, but NVRTC is missing ({error}): pip install nvidia-cuda-nvrtc") from error
+        remedy = "pip install nvidia-cuda-nvrtc"
+        raise DeviceError(f"{file} must be compiled, but NVRTC is missing ({error}): {remedy}") from error
     key = cache.key_of(language="cuda", nvrtc=version, source=text, options=NVRTC_OPTIONS, architecture=architecture)
     if not _find(key):
         _binaries[key] = Binary(file, _nvrtc(text, file, architecture))
@@ -148,6 +152,7 @@ def _nvrtc(text: str, file: str, architecture: int) -> bytes:
         nvrtc.compileProgram(program, (*NVRTC_OPTIONS, f"-arch=sm_{architecture}"))
         return nvrtc.getCUBIN(program)
     except nvrtc.NVRTCError as error:
-        raise DeviceError(f"NVRTC could not compile {file} for sm_{architecture}: {nvrtc.getProgramLog(program)}") from error
+        log = nvrtc.getProgramLog(program)
+        raise DeviceError(f"NVRTC could not compile {file} for sm_{architecture}: {log}") from error
     finally:
         nvrtc.destroyProgram(program)

@@ -30,11 +30,9 @@ def describe(index: int = 0) -> str:
 
     properties = cupy.cuda.runtime.getDeviceProperties(index)
     count = cupy.cuda.runtime.getDeviceCount()
-    others = f", {count} GPUs" if count > 1 else ""
-    return (
-        f"{properties['name'].decode()} (sm_{architecture(index)}, {properties['totalGlobalMem'] / GIB:.0f} GiB{others}), "
-        f"CuPy {cupy.__version__}, Triton {importlib.metadata.version('triton')}"
-    )
+    gpu = f"sm_{architecture(index)}, {properties['totalGlobalMem'] / GIB:.0f} GiB" + f", {count} GPUs" * (count > 1)
+    versions = f"CuPy {cupy.__version__}, Triton {importlib.metadata.version('triton')}"
+    return f"{properties['name'].decode()} ({gpu}), {versions}"
 
 
 def architecture(index: int) -> int:
@@ -67,7 +65,7 @@ def _cupy_problem() -> str | None:
 
 
 def _driver_too_old(runtime: Any) -> str | None:
-    """``runtime.driverGetVersion()``, 1000 major + 10 minor, is the newest CUDA that the driver can run; 0: no driver."""
+    """The driver's version, 1000 major + 10 minor, is the newest CUDA that it can run; 0: it does not run."""
     driver, built = runtime.driverGetVersion(), runtime.runtimeGetVersion()
     if driver == 0:
         return "the NVIDIA driver does not start on this machine"

@@ -62,7 +62,8 @@ def _type(parameter: str) -> type | None:
         return None
     name = parameter.split()[0]
     if name not in SCALARS:
-        raise ValueError(f"a kernel's parameter may be a pointer or one of {', '.join(SCALARS)}, not {parameter.strip()!r}")
+        allowed = ", ".join(SCALARS)
+        raise ValueError(f"a kernel's parameter may be a pointer or one of {allowed}, not {parameter.strip()!r}")
     return SCALARS[name]
 
 

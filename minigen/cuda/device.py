@@ -1,0 +1,396 @@
+"""Launches on a GPU: memory, copies, kernels and graphs, all on one stream of one device, through CuPy.
+
+The stream is not the default one, because that cannot be captured into a graph. Nothing here waits for the GPU but
+:meth:`DeviceExecutor.download` and :meth:`DeviceExecutor.synchronize`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from minigen import checks
+from minigen.backend import Array
+from minigen.cuda import compiler, sources
+from minigen.cuda.arena import Arena, Block
+from minigen.cuda.cache import Binary
+from minigen.cuda.compiler import TritonBuild
+from minigen.cuda.driver import GIB, architecture, find_problem
+from minigen.cuda.launch import Launch, aligned, signature
+from minigen.errors import DeviceError
+
+STEPS_PER_GRAPH = 32
+"""Repetitions of a program in one graph. To be replaced by what ``bench/gpu.sh`` measures for 1 to 256."""
+STAGING = 8 * 2**20  # bytes of pinned memory that a copy goes through at a time
+UNASKED_SHARED = 48 * 1024  # bytes of shared memory that a block gets without asking
+DLPACK_CUDA = (2, 13)  # kDLCUDA, kDLCUDAManaged
+
+_functions: dict[tuple[int, Any], Any] = {}  # loaded kernels by (device, key): they outlive the models that use them
+
+
+@dataclass(frozen=True)
+class Ready:
+    """A launch as CuPy takes it."""
+
+    function: Any
+    grid: tuple[int, int, int]
+    threads: int
+    arguments: tuple[Any, ...]
+    shared: int
+
+
+def on_gpu(array: Any) -> bool:
+    """Whether ``array`` is a CuPy array, or any that DLPack knows to be in a GPU's memory."""
+    return hasattr(array, "__dlpack_device__") and array.__dlpack_device__()[0] in DLPACK_CUDA
+
+
+class DeviceExecutor:
+    """GPU number ``index``, counted from 0. See :class:`minigen.cuda.launch.Executor`.
+
+    Raises :class:`~minigen.DeviceError` where it cannot be used. ``architecture`` is its compute capability times ten.
+    """
+
+    name = "cuda"
+
+    def __init__(self, index: int = 0) -> None:
+        problem = find_problem(index)
+        if problem:
+            raise DeviceError(f"device 'cuda:{index}' cannot be used here: {problem}")
+        import cupy
+
+        self.cupy = cupy
+        self.index = index
+        self.array_type = cupy.ndarray
+        self.architecture = architecture(index)
+        runtime = cupy.cuda.runtime
+        self.device = cupy.cuda.Device(index)
+        with self.device:
+            self.stream = cupy.cuda.Stream(non_blocking=True)
+        self.shared_limit = runtime.deviceGetAttribute(runtime.cudaDevAttrMaxSharedMemoryPerBlockOptin, index)
+        self.arena = Arena(self._allocate)
+        self._staging: Staging | None = None
+        self._capturing = False
+
+    # --- memory -------------------------------------------------------------------------------
+
+    def empty(self, shape: tuple[int, ...], dtype: Any) -> Array:
+        """A new uninitialised C-contiguous array, aligned to 256 bytes.
+
+        Raises MemoryError, saying what was needed and what is free, where the GPU has too little memory left.
+        """
+        if self._capturing:
+            raise RuntimeError("a buffer was asked for during graph capture: allocate it before")
+        dtype = np.dtype(dtype)
+        nbytes = math.prod(shape) * dtype.itemsize
+        block = self._take(nbytes, f"a buffer of shape {tuple(shape)} and type {dtype}")
+        memory = self.cupy.cuda.UnownedMemory(block.address, block.size, block, self.index)
+        return self.cupy.ndarray(shape, dtype, self.cupy.cuda.MemoryPointer(memory, 0))
+
+    def upload(self, host: Any, out: Array | None = None) -> Array:
+        """Copy ``host`` through pinned memory into ``out`` of the same shape and dtype, or into a new buffer.
+
+        ``host`` may also be in GPU memory (CuPy, DLPack): the copy then stays on the device.
+        """
+        source = self.adopt(host) if on_gpu(host) else np.asarray(host)
+        if out is None:
+            out = self.empty(source.shape, source.dtype)
+        self._check_out(out, source)
+        if isinstance(source, np.ndarray):
+            with self.device, self._reporting():
+                self._pinned().to_device(np.ascontiguousarray(source), self.address(out))
+        else:
+            self._copy(out, source)
+        return out
+
+    def resident(self, host: Any) -> Array:
+        """A copy of ``host`` for a whole training; an array in this GPU's memory stays where it is.
+
+        Raises MemoryError, with the figures, for data larger than the memory that is left.
+        """
+        if on_gpu(host):
+            array = self.adopt(host)
+            return array if array.flags.c_contiguous else self.upload(array)
+        free = self.memory_info()[0] + self.arena.reserved - self.arena.in_use
+        if host.nbytes > free:
+            raise MemoryError(
+                f"the data take {_gib(host.nbytes)} and must lie in GPU memory as a whole, where {_gib(free)} of "
+                f"{_gib(self.memory_info()[1])} are free on cuda:{self.index}; train on fewer rows, on uint8 in place "
+                "of float32, or with device='cpu', which reads a memory-mapped file as it goes"
+            )
+        return self.upload(host)
+
+    def download(self, buffer: Array) -> np.ndarray:
+        """A new host array with the contents of ``buffer``; waits for the work that writes it."""
+        host = np.empty(buffer.shape, buffer.dtype)
+        with self.device, self.stream, self._reporting():
+            contiguous = self.cupy.ascontiguousarray(buffer)
+            self._pinned().to_host(self.address(contiguous), host)
+        return host
+
+    def adopt(self, array: Any) -> Array:
+        """The CuPy array that shares the memory of ``array`` (CuPy or DLPack), ready for use on this stream.
+
+        Raises ValueError for an array on another GPU.
+        """
+        kind, index = array.__dlpack_device__()
+        if index != self.index:
+            raise ValueError(f"the array is on cuda:{index}, the model on cuda:{self.index}: copy it there first")
+        with self.device:
+            if isinstance(array, self.array_type):
+                self.stream.wait_event(self.cupy.cuda.get_current_stream().record())
+                return array
+            with self.stream:  # DLPack's producer orders its work before the current stream's
+                return self.cupy.from_dlpack(array)
+
+    def release(self, array: Array) -> Array:
+        """``array``, safe to use on the caller's current stream."""
+        with self.device:
+            self.cupy.cuda.get_current_stream().wait_event(self.stream.record())
+        return array
+
+    def address(self, buffer: Array) -> int:
+        """Where the first byte of ``buffer`` lies in device memory."""
+        return int(buffer.data.ptr)
+
+    def memory_info(self) -> tuple[int, int]:
+        """Free and total bytes of the GPU's memory."""
+        with self.device:
+            free, total = self.cupy.cuda.runtime.memGetInfo()
+        return free, total
+
+    def synchronize(self) -> None:
+        """Wait until everything that was asked for is done. Raises DeviceError where some of it failed."""
+        with self.device, self._reporting():
+            self.stream.synchronize()
+
+    # --- kernels ------------------------------------------------------------------------------
+
+    def run(self, launch: Launch) -> None:
+        """Run one launch, after those before it."""
+        with self.device:
+            self._launch(self.prepare([launch])[0])
+
+    def prepare(self, launches: Sequence[Launch]) -> list[Ready]:
+        """Compile, load and pack: all that can be done before. New kernels are compiled side by side."""
+        triton = [launch for launch in launches if launch.kernel.language == "triton"]
+        builds = [self._build(launch) for launch in triton]
+        compiled = zip(builds, compiler.compile_triton(builds), strict=True)
+        with self.device:
+            return [
+                self._ready_triton(launch, *next(compiled)) if launch.kernel.language == "triton"
+                else self._ready_cuda(launch)
+                for launch in launches
+            ]  # fmt: skip
+
+    def capture(self, launches: Sequence[Launch]) -> GraphProgram:
+        """A program that repeats ``launches`` from CUDA graphs."""
+        return GraphProgram(self, self.prepare(launches))
+
+    def _build(self, launch: Launch) -> TritonBuild:
+        function = launch.kernel.source
+        names = function.arg_names
+        addresses = [self.address(a) if isinstance(a, self.array_type) else None for a in launch.args]
+        return TritonBuild(
+            function, signature(launch, names), launch.constexprs, tuple(aligned(launch, names, addresses)),
+            launch.num_warps, launch.num_stages, self.architecture,
+        )  # fmt: skip
+
+    def _ready_triton(self, launch: Launch, build: TritonBuild, binary: Binary) -> Ready:
+        function = self._load(build.key, binary)
+        scratch: Any = np.uint64(0)
+        if binary.scratch:
+            scratch = self.empty((binary.scratch * math.prod(launch.grid),), np.uint8)
+        arguments = (*map(_scalar_or_buffer, launch.args), scratch, np.uint64(0))
+        return Ready(function, launch.grid, binary.threads, arguments, binary.shared)
+
+    def _ready_cuda(self, launch: Launch) -> Ready:
+        file, name = launch.kernel.source
+        types = sources.parameters(file, name)
+        if len(types) != len(launch.args):
+            raise ValueError(f"{name} of {file} takes {len(types)} arguments, not {len(launch.args)}")
+        key = ("cuda", file, name)
+        if (self.index, key) not in _functions:
+            self._load(key, compiler.compile_cuda(file, name, self.architecture))
+        arguments = tuple(a if t is None else t(a) for t, a in zip(types, launch.args, strict=True))
+        return Ready(_functions[self.index, key], launch.grid, 32 * launch.num_warps, arguments, 0)
+
+    def _load(self, key: Any, binary: Binary) -> Any:
+        """The function of ``binary``, on this device."""
+        if (self.index, key) in _functions:
+            return _functions[self.index, key]
+        if binary.shared > self.shared_limit:
+            raise DeviceError(
+                f"kernel {binary.entry} wants {binary.shared} bytes of shared memory a block and cuda:{self.index} has "
+                f"{self.shared_limit}: smaller tiles are needed (minigen tune finds them)"
+            )
+        driver = self.cupy.cuda.driver
+        module = self.cupy.cuda.Module()
+        try:
+            module.load(binary.code)
+            function = module.get_function(binary.entry)
+        except driver.CUDADriverError as error:
+            what = f"kernel {binary.entry} for sm_{self.architecture}"
+            raise DeviceError(f"the driver does not take {what}: {error}") from error
+        if binary.shared > UNASKED_SHARED:
+            driver.funcSetAttribute(
+                function.ptr, driver.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES, binary.shared
+            )
+        return _functions.setdefault((self.index, key), function)
+
+    def _launch(self, ready: Ready) -> None:
+        if 0 in ready.grid:  # no rows: CuPy would launch one block
+            return
+        ready.function(ready.grid, (ready.threads, 1, 1), ready.arguments, shared_mem=ready.shared, stream=self.stream)
+
+    def record(self, launches: Sequence[Ready], repeats: int) -> Any:
+        """A CUDA graph of ``repeats`` times ``launches``, in their order."""
+        with self.device:
+            self._capturing = True
+            self.stream.begin_capture()
+            try:
+                for _ in range(repeats):
+                    for ready in launches:
+                        self._launch(ready)
+            except BaseException:
+                with suppress(self.cupy.cuda.runtime.CUDARuntimeError):  # how a capture that went wrong ends
+                    self.stream.end_capture()
+                raise
+            finally:
+                self._capturing = False
+            graph = self.stream.end_capture()
+            graph.upload(self.stream)
+        return graph
+
+    # --- helpers ------------------------------------------------------------------------------
+
+    def _allocate(self, nbytes: int) -> Any:
+        """Memory from the driver. Raises MemoryError."""
+        runtime = self.cupy.cuda.runtime
+        with self.device:
+            try:
+                return self.cupy.cuda.Memory(nbytes)
+            except runtime.CUDARuntimeError as error:
+                if error.status != runtime.errorMemoryAllocation:
+                    raise
+        raise MemoryError
+
+    def _take(self, nbytes: int, what: str) -> Block:
+        try:
+            return self.arena.take(nbytes)
+        except MemoryError:
+            free, total = self.memory_info()
+        raise MemoryError(
+            f"cuda:{self.index} is out of memory: {what} needs {_gib(nbytes)}, {_gib(free)} of {_gib(total)} are free "
+            f"and this model holds {_gib(self.arena.in_use)}; a smaller batch_size or hidden takes less"
+        )
+
+    def _check_out(self, out: Any, source: Any) -> None:
+        if not isinstance(out, self.array_type):
+            raise TypeError(f"out must be a cupy.ndarray, not {type(out).__name__}")
+        if out.dtype != source.dtype:
+            raise TypeError(f"out must be {source.dtype}, not {out.dtype}")
+        if out.shape != source.shape:
+            raise ValueError(f"out must have shape {source.shape}, not {out.shape}")
+        if not out.flags.c_contiguous:
+            raise ValueError("out must be C-contiguous")
+
+    def _pinned(self) -> Staging:
+        if self._staging is None:
+            self._staging = Staging(self.cupy, self.stream)
+        return self._staging
+
+    def _copy(self, out: Array, source: Array) -> None:
+        with self.device, self.stream:
+            out[...] = source
+
+    @contextmanager
+    def _reporting(self) -> Iterator[None]:
+        """Kernels fail long after their launch: say so where the failure is noticed."""
+        runtime = self.cupy.cuda.runtime
+        try:
+            yield
+        except runtime.CUDARuntimeError as error:
+            raise DeviceError(
+                f"a kernel or copy on cuda:{self.index} failed: {error}. This process cannot use the GPU any more"
+            ) from error
+
+
+class GraphProgram:
+    """Launches in CUDA graphs: one of a single repetition, one of :data:`STEPS_PER_GRAPH`.
+
+    What changes from step to step (counters, learning rate, batch) lies in device memory, so the graphs stay the same.
+    """
+
+    def __init__(self, executor: DeviceExecutor, launches: list[Ready], steps_per_graph: int = STEPS_PER_GRAPH) -> None:
+        self.executor = executor
+        self.launches = launches  # their buffers must live as long as the graphs
+        self.steps_per_graph = steps_per_graph
+        self._single = executor.record(launches, 1)
+        self._many: Any = None
+
+    def run(self, steps: int) -> None:
+        """Repeat the launches ``steps`` times; returns before the GPU is done."""
+        checks.integer("steps", steps, 0)
+        graphs, singles = divmod(steps, self.steps_per_graph)
+        if graphs and self._many is None:
+            self._many = self.executor.record(self.launches, self.steps_per_graph)
+        with self.executor.device:
+            for _ in range(graphs):
+                self._many.launch(self.executor.stream)
+            for _ in range(singles):
+                self._single.launch(self.executor.stream)
+
+
+class Staging:
+    """Two pieces of pinned memory that copies go through: the GPU reads one while the host fills the other."""
+
+    def __init__(self, cupy: Any, stream: Any) -> None:
+        self.cupy, self.stream = cupy, stream
+        self.pinned = [cupy.cuda.alloc_pinned_memory(STAGING) for _ in range(2)]
+        self.views = [np.frombuffer(memory, np.uint8, STAGING) for memory in self.pinned]
+        self.events = [cupy.cuda.Event(disable_timing=True) for _ in range(2)]
+        self.turn = 0
+
+    def to_device(self, host: np.ndarray, address: int) -> None:
+        """Copy contiguous ``host`` to device memory; ``host`` may change when this returns."""
+        runtime = self.cupy.cuda.runtime
+        source = host.reshape(-1).view(np.uint8)
+        for begin in range(0, source.size, STAGING):
+            piece = source[begin : begin + STAGING]
+            view, event = self.views[self.turn], self.events[self.turn]
+            event.synchronize()  # the copy that used this piece before
+            view[: piece.size] = piece
+            runtime.memcpyAsync(
+                address + begin, view.ctypes.data, piece.size, runtime.memcpyHostToDevice, self.stream.ptr
+            )
+            event.record(self.stream)
+            self.turn = 1 - self.turn
+
+    def to_host(self, address: int, host: np.ndarray) -> None:
+        """Fill contiguous ``host`` from device memory, after the work on the stream."""
+        runtime = self.cupy.cuda.runtime
+        target = host.reshape(-1).view(np.uint8)
+        self.stream.synchronize()  # both pieces are free then
+        for begin in range(0, target.size, STAGING):
+            piece = target[begin : begin + STAGING]
+            runtime.memcpyAsync(
+                self.views[0].ctypes.data, address + begin, piece.size, runtime.memcpyDeviceToHost, self.stream.ptr
+            )
+            self.stream.synchronize()
+            piece[...] = self.views[0][: piece.size]
+
+
+def _scalar_or_buffer(argument: Any) -> Any:
+    """Triton's int is int32 and its float float32; CuPy would pass them as 64 bits."""
+    if isinstance(argument, int):
+        return np.int32(argument)
+    return np.float32(argument) if isinstance(argument, float) else argument
+
+
+def _gib(nbytes: int) -> str:
+    return f"{nbytes / GIB:.2f} GiB" if nbytes >= GIB // 100 else f"{nbytes / 2**20:.2f} MiB"

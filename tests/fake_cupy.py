@@ -1,0 +1,221 @@
+"""A stand-in for the part of CuPy that minigen.cuda uses, on host memory: it records launches and replays graphs.
+
+It checks what the real one leaves to the GPU: that launches go to a stream that is not the default one, that nothing is
+allocated, synchronized or copied while a stream is being captured, and that kernels get NumPy scalars of a fixed width.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import types
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+
+class FakeRuntimeError(RuntimeError):
+    def __init__(self, status: int) -> None:
+        super().__init__(f"cuda error {status}")
+        self.status = status
+
+
+class FakeDriverError(RuntimeError):
+    pass
+
+
+class Array(np.ndarray):
+    """``data.ptr`` and a constructor as in CuPy; everything else is NumPy."""
+
+    gpu = 0
+
+    def __new__(cls, shape: tuple[int, ...], dtype: Any, memptr: Any) -> Array:
+        nbytes = int(np.prod(shape)) * np.dtype(dtype).itemsize
+        raw = (ctypes.c_uint8 * max(nbytes, 1)).from_address(memptr.ptr)
+        raw.owner = memptr
+        return np.frombuffer(raw, np.uint8)[:nbytes].view(dtype).reshape(shape).view(cls)
+
+    @property
+    def data(self) -> Any:  # type: ignore[override]
+        return types.SimpleNamespace(ptr=self.__array_interface__["data"][0])
+
+    def __dlpack_device__(self) -> tuple[int, int]:
+        return 2, self.gpu
+
+
+class FakeCupy(types.ModuleType):
+    """``launches`` lists what ran, as (name, grid, block, args, shared); ``effects`` gives kernels something to do."""
+
+    __version__ = "14.2.0"
+
+    def __init__(self, memory: int = 2**30, gpus: int = 1, capability: str = "90", driver: int = 13000) -> None:
+        super().__init__("cupy")
+        self.total, self.used = memory, 0
+        self.allocations = 0
+        self.launches: list[tuple[Any, ...]] = []
+        self.graphs = 0
+        self.attributes: list[tuple[Any, ...]] = []
+        self.effects: dict[str, Callable[..., None]] = {}
+        self.capturing: Any = None
+        self.ndarray = Array
+        self.cuda = self._cuda(gpus, capability, driver)
+
+    def ascontiguousarray(self, array: Any) -> Any:
+        return np.ascontiguousarray(array).view(Array)
+
+    def from_dlpack(self, array: Any) -> Any:
+        return np.asarray(array.memory).view(Array)
+
+    def idle(self, what: str) -> None:
+        """Raise as CUDA would for something that may not happen during a capture."""
+        if self.capturing is not None:
+            raise AssertionError(f"{what} during graph capture")
+
+    def _cuda(self, gpus: int, capability: str, driver: int) -> types.SimpleNamespace:
+        fake = self
+        default = types.SimpleNamespace(ptr=0, record=lambda: object(), wait_event=lambda event: None)
+
+        class Memory:
+            def __init__(self, size: int) -> None:
+                fake.idle("cudaMalloc")
+                if fake.used + size > fake.total:
+                    raise FakeRuntimeError(2)
+                self.storage = np.full(size + 256, 0xFF, np.uint8)  # float32 NaN, as poison
+                self.ptr = self.storage.ctypes.data + -self.storage.ctypes.data % 256
+                self.size = size
+                fake.used += size
+                fake.allocations += 1
+
+            def __del__(self) -> None:
+                if hasattr(self, "size"):
+                    fake.used -= self.size
+
+        class UnownedMemory:
+            def __init__(self, ptr: int, size: int, owner: Any, device_id: int) -> None:
+                self.ptr, self.size, self.owner = ptr, size, owner
+
+        class MemoryPointer:
+            def __init__(self, mem: Any, offset: int) -> None:
+                self.mem, self.ptr = mem, mem.ptr + offset
+
+        class Device:
+            def __init__(self, index: int) -> None:
+                self.compute_capability = capability
+
+            def __enter__(self) -> Any:
+                return self
+
+            def __exit__(self, *error: Any) -> None:
+                return None
+
+        class Stream:
+            ptr = 7
+
+            def __init__(self, non_blocking: bool = False) -> None:
+                assert non_blocking, "a blocking stream waits for the default one"
+
+            def __enter__(self) -> Any:
+                return self
+
+            def __exit__(self, *error: Any) -> None:
+                return None
+
+            def begin_capture(self) -> None:
+                fake.idle("a second capture")
+                fake.capturing = []
+
+            def end_capture(self) -> Any:
+                recorded, fake.capturing = fake.capturing, None
+                return Graph(recorded)
+
+            def synchronize(self) -> None:
+                fake.idle("synchronization")
+
+            def record(self) -> Any:
+                return object()
+
+            def wait_event(self, event: Any) -> None:
+                fake.idle("waiting for an event from outside")
+
+        class Graph:
+            def __init__(self, recorded: list[Any]) -> None:
+                self.recorded = recorded
+
+            def upload(self, stream: Any) -> None:
+                assert stream.ptr
+
+            def launch(self, stream: Any) -> None:
+                assert stream.ptr
+                fake.graphs += 1
+                for call in self.recorded:
+                    fake.perform(*call)
+
+        class Event:
+            def __init__(self, disable_timing: bool = False) -> None:
+                pass
+
+            def record(self, stream: Any) -> None:
+                assert stream.ptr
+
+            def synchronize(self) -> None:
+                fake.idle("synchronization")
+
+        class Function:
+            ptr = 11
+
+            def __init__(self, module: Any, name: str) -> None:
+                self.name = name
+
+            def __call__(self, grid: Any, block: Any, args: Any, shared_mem: int = 0, stream: Any = None) -> None:
+                assert stream.ptr, "launched on the default stream"
+                assert all(isinstance(a, (Array, np.generic)) for a in args), "CuPy would guess a scalar's width"
+                assert 0 not in grid, "CuPy would launch one block"
+                call = (self.name, grid, block, args, shared_mem)
+                if fake.capturing is None:
+                    fake.perform(*call)
+                else:
+                    fake.capturing.append(call)
+
+        class Module:
+            def load(self, code: bytes) -> None:
+                fake.idle("loading a module")
+                if code == b"bad":
+                    raise FakeDriverError("CUDA_ERROR_NO_BINARY_FOR_GPU")
+
+            def get_function(self, name: str) -> Any:
+                return Function(self, name)
+
+        def memcpy_async(to: int, source: int, size: int, kind: int, stream: int) -> None:
+            fake.idle("a copy")
+            assert stream == Stream.ptr
+            ctypes.memmove(to, source, size)
+
+        runtime = types.SimpleNamespace(
+            CUDARuntimeError=FakeRuntimeError,
+            errorMemoryAllocation=2,
+            memcpyHostToDevice=1,
+            memcpyDeviceToHost=2,
+            cudaDevAttrMaxSharedMemoryPerBlockOptin=97,
+            deviceGetAttribute=lambda attribute, index: 232448,
+            getDeviceCount=lambda: gpus,
+            getDeviceProperties=lambda index: {"name": b"Pretend GPU", "totalGlobalMem": self.total},
+            driverGetVersion=lambda: driver,
+            runtimeGetVersion=lambda: 13020,
+            memGetInfo=lambda: (self.total - self.used, self.total),
+            memcpyAsync=memcpy_async,
+        )
+        functions = types.SimpleNamespace(
+            CUDADriverError=FakeDriverError,
+            CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES=8,
+            funcSetAttribute=lambda *call: self.attributes.append(call),
+        )
+        return types.SimpleNamespace(
+            Memory=Memory, UnownedMemory=UnownedMemory, MemoryPointer=MemoryPointer, Device=Device, Stream=Stream,
+            Event=Event, Module=Module, runtime=runtime, driver=functions,
+            get_current_stream=lambda: default, alloc_pinned_memory=lambda n: np.empty(n, np.uint8),
+        )  # fmt: skip
+
+    def perform(self, name: str, grid: Any, block: Any, args: Any, shared: int) -> None:
+        self.launches.append((name, grid, block, args, shared))
+        if name in self.effects:
+            self.effects[name](*args)
