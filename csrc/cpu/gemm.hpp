@@ -1,0 +1,387 @@
+// The matrix product C = finish(A B + bias) that the dense operation stands on, for one instruction set.
+//
+// C is cut into panels of a few vectors' width and these into tiles of a dozen rows. A tile of C stays in registers while
+// k runs: each step loads one row of B's panel, broadcasts one element of A for each row of the tile and does one fused
+// multiply-add for each vector of the tile. B is packed panel by panel, so that its loads are contiguous and free of
+// cache-set conflicts. A is read where it lies, along its rows or its columns, or packed too if that pays.
+//
+// Every element of C is summed by one accumulator over increasing k, in whichever tile and thread it falls: the result
+// does not depend on the number of threads. The layers (a panel of B in L1, a block of A in L2) are those of Goto and
+// van de Geijn, "Anatomy of high-performance matrix multiplication", ACM TOMS 34(3), 2008.
+#pragma once
+
+#include <cstdlib>
+
+#include "threads.hpp"
+#include "vector.hpp"
+
+namespace minigen::MINIGEN_ISA {
+
+// A tile's sums, one row of the panel and one broadcast have to fit into the registers.
+constexpr int tile_rows = has_32_registers ? 12 : 6;       // for panels of up to two vectors
+constexpr int wide_tile_rows = has_32_registers ? 8 : 4;   // for panels of three
+constexpr int max_vectors = 3;
+constexpr int max_width = max_vectors * lanes;
+
+constexpr int64_t block_k = 256;      // rows of a packed panel: 32 KiB with AVX-512
+constexpr int64_t block_rows = 384;   // rows of A that one panel after the other reuses from L2
+constexpr int64_t direct_tiles = 2;   // with no more tiles than these, packing B costs more than it saves
+
+static inline int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
+static inline int64_t larger(int64_t a, int64_t b) { return a > b ? a : b; }
+static inline int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
+// How a matrix is read: element (r, c) at [r * stride + c], or transposed at [r + c * stride].
+enum class Layout { plain, transposed };
+
+// What is done to rows x cols of C once they are complete; `other` is a matrix of C's shape that it may read.
+using Finish = void (*)(float* c, const float* other, int64_t stride, int64_t rows, int64_t cols);
+
+struct Product {
+  int64_t M, N, K;  // C[M,N] = finish(A[M,K] B[K,N] + bias[N])
+  const float* A;
+  int64_t A_stride;
+  Layout A_layout;
+  const float* B;
+  int64_t B_stride;
+  Layout B_layout;
+  float* C;
+  const float* bias = nullptr;
+  float* column_sums = nullptr;  // [N], those of B, which then has to be plain
+  Finish finish = nullptr;
+  const float* other = nullptr;
+};
+
+// --- the tile ------------------------------------------------------------------------------------------------------
+
+// Rows x (Vectors * lanes) of C = C0 + A B. C0 may be C; with c0_stride = 0 it is one row, the bias, for all rows.
+template <int Rows, int Vectors, Layout layout>
+static void tile(int64_t K, const float* a, int64_t a_stride, const float* b, int64_t b_stride, float* c,
+                 int64_t c_stride, const float* c0, int64_t c0_stride) {
+  Vector sum[Rows][Vectors];
+#pragma GCC unroll 16
+  for (int i = 0; i < Rows; ++i)
+#pragma GCC unroll 4
+    for (int v = 0; v < Vectors; ++v) sum[i][v] = load(c0 + i * c0_stride + v * lanes);
+
+  // A pointer for every three rows: with the addresses p, p + stride, p + 2 stride twelve rows need five registers.
+  constexpr int groups = (Rows + 2) / 3;
+  const float* row[groups];
+#pragma GCC unroll 16
+  for (int g = 0; g < groups; ++g) row[g] = a + 3 * g * a_stride;
+
+#pragma GCC unroll 2
+  for (int64_t k = 0; k < K; ++k) {
+    Vector bk[Vectors];
+#pragma GCC unroll 4
+    for (int v = 0; v < Vectors; ++v) bk[v] = load(b + v * lanes);
+#pragma GCC unroll 16
+    for (int i = 0; i < Rows; ++i) {
+      const float aik = layout == Layout::plain ? row[i / 3][i % 3 * a_stride] : a[i];
+#pragma GCC unroll 4
+      for (int v = 0; v < Vectors; ++v) sum[i][v] += bk[v] * aik;
+    }
+    b += b_stride;
+    a += a_stride;
+#pragma GCC unroll 16
+    for (int g = 0; g < groups; ++g) ++row[g];
+  }
+
+#pragma GCC unroll 16
+  for (int i = 0; i < Rows; ++i)
+#pragma GCC unroll 4
+    for (int v = 0; v < Vectors; ++v) store(c + i * c_stride + v * lanes, sum[i][v]);
+}
+
+using Tile = void (*)(int64_t, const float*, int64_t, const float*, int64_t, float*, int64_t, const float*, int64_t);
+
+template <int Vectors, Layout layout, int... I>
+static Tile pick_rows(int64_t rows, std::integer_sequence<int, I...>) {
+  static constexpr Tile tiles[] = {tile<I + 1, Vectors, layout>...};
+  return tiles[rows - 1];
+}
+
+template <Layout layout>
+static Tile pick_tile(int64_t rows, int64_t vectors) {
+  if (vectors == 1) return pick_rows<1, layout>(rows, std::make_integer_sequence<int, tile_rows>());
+  if (vectors == 2) return pick_rows<2, layout>(rows, std::make_integer_sequence<int, tile_rows>());
+  return pick_rows<3, layout>(rows, std::make_integer_sequence<int, wide_tile_rows>());
+}
+
+// --- packing -------------------------------------------------------------------------------------------------------
+// A packed panel holds B(k, j) at panel[k * width + j], where width is `cols` rounded up to whole vectors. What fills it
+// up is computed with and never stored, so it may be anything.
+
+// From a plain B. With `with_sums`, adds the sums of the columns to `sums`.
+template <int Vectors, bool with_sums>
+static void pack_plain(const float* b, int64_t stride, int64_t rows, int64_t cols, float* panel, float* sums) {
+  const int64_t last = cols - (Vectors - 1) * lanes;
+  constexpr int chains = 4;  // additions wait for each other: four sums hide that
+  Vector sum[chains][Vectors] = {};
+  for (int64_t k = 0; k < rows; k += chains)
+#pragma GCC unroll 4
+    for (int u = 0; u < chains; ++u) {
+      if (k + u == rows) break;
+#pragma GCC unroll 4
+      for (int v = 0; v < Vectors; ++v) {
+        const float* from = b + (k + u) * stride + v * lanes;
+        const Vector x = v < Vectors - 1 || last == lanes ? load(from) : load_first(from, last);
+        store(panel + ((k + u) * Vectors + v) * lanes, x);
+        if (with_sums) sum[u][v] += x;
+      }
+    }
+  if (!with_sums) return;
+  for (int v = 0; v < Vectors; ++v) {
+    const int64_t count = v < Vectors - 1 ? lanes : last;
+    const Vector total = (sum[0][v] + sum[1][v]) + (sum[2][v] + sum[3][v]);
+    store_first(sums + v * lanes, load_first(sums + v * lanes, count) + total, count);
+  }
+}
+
+static void pack_plain(const float* b, int64_t stride, int64_t rows, int64_t cols, float* panel, int64_t vectors,
+                       float* sums) {
+  constexpr decltype(&pack_plain<1, false>) functions[max_vectors][2] = {
+      {pack_plain<1, false>, pack_plain<1, true>},
+      {pack_plain<2, false>, pack_plain<2, true>},
+      {pack_plain<3, false>, pack_plain<3, true>},
+  };
+  functions[vectors - 1][sums != nullptr](b, stride, rows, cols, panel, sums);
+}
+
+// From a transposed B: blocks of `lanes` columns and 4 rows go through registers.
+static void pack_transposed(const float* b, int64_t stride, int64_t rows, int64_t cols, float* panel, int64_t width) {
+  const int64_t whole_rows = rows / 4 * 4;
+  const int64_t whole_cols = cols / lanes * lanes;
+  for (int64_t j = 0; j < whole_cols; j += lanes)
+    for (int64_t k = 0; k < whole_rows; k += 4) {
+      Vector v[4];
+#pragma GCC unroll 4
+      for (int r = 0; r < 4; ++r) v[r] = load_quads(b + (j + r) * stride + k, 4 * stride);
+      transpose_quads(v);
+#pragma GCC unroll 4
+      for (int r = 0; r < 4; ++r) store(panel + (k + r) * width + j, v[r]);
+    }
+  for (int64_t j = 0; j < cols; ++j)
+    for (int64_t k = j < whole_cols ? whole_rows : 0; k < rows; ++k) panel[k * width + j] = b[j * stride + k];
+}
+
+// Memory that only grows, one for each thread. nullptr if there is none left.
+class Scratch {
+ public:
+  Scratch() = default;
+  Scratch(const Scratch&) = delete;
+  Scratch& operator=(const Scratch&) = delete;
+  ~Scratch() { std::free(data_); }
+
+  float* floats(int64_t count) {
+    if (count > count_) {
+      std::free(data_);
+      data_ = static_cast<float*>(std::aligned_alloc(64, static_cast<size_t>(ceil_div(count, 16) * 64)));
+      count_ = data_ ? count : 0;
+    }
+    return data_;
+  }
+
+ private:
+  float* data_ = nullptr;
+  int64_t count_ = 0;
+};
+
+static thread_local Scratch packed_block;
+
+// --- one thread's share --------------------------------------------------------------------------------------------
+
+// The cut of C, the same for all threads. Heights of tiles differ by one row at most.
+struct Grid {
+  int64_t vectors, panel_vectors, panels, tiles, low_rows, high_tiles;
+
+  explicit Grid(const Product& p) {
+    vectors = ceil_div(p.N, lanes);
+    panel_vectors = vectors == 3 ? 3 : 2;
+    panels = ceil_div(vectors, panel_vectors);
+    tiles = larger(1, ceil_div(p.M, vectors == 3 ? wide_tile_rows : tile_rows));  // M = 0: one, for the column sums
+    low_rows = p.M / tiles;
+    high_tiles = p.M % tiles;
+  }
+
+  int64_t row_of(int64_t tile) const { return tile * low_rows + smaller(tile, high_tiles); }
+};
+
+// A run of tiles in the order of panels, then rows, of which only the rows [low, high) are meant.
+struct Share {
+  int64_t first_panel, first_tile, last_panel, last_tile;
+  int64_t low, high;
+};
+
+// Part `t` of all tiles in their order, weighed by their width: even, however few the panels.
+static Share share_in_order(const Grid& grid, int64_t t, int64_t threads) {
+  Share share = {0, 0, 0, 0, 0, grid.tiles};
+  const auto place = [&](int64_t part, int64_t& panel, int64_t& tile) {
+    const int64_t cost = grid.tiles * grid.vectors * part / threads;
+    panel = cost / (grid.tiles * grid.panel_vectors);
+    const int64_t width = larger(1, smaller(grid.panel_vectors, grid.vectors - panel * grid.panel_vectors));
+    tile = cost % (grid.tiles * grid.panel_vectors) / width;
+  };
+  place(t, share.first_panel, share.first_tile);
+  place(t + 1, share.last_panel, share.last_tile);
+  return share;
+}
+
+// Part `t` of the rows, all panels of it.
+static Share share_of_rows(const Grid& grid, int64_t t, int64_t threads) {
+  return {0, 0, grid.panels - 1, grid.tiles, grid.tiles * t / threads, grid.tiles * (t + 1) / threads};
+}
+
+// k in [k0, k1), and A's tiles from `first_tile` on if they are packed.
+struct Block {
+  int64_t k0, k1, first_tile;
+  const float* packed;  // or nullptr
+};
+
+static void compute_tile(const Product& p, const Grid& grid, const Block& block, int64_t t, int64_t j0, int64_t cols,
+                         const float* b, int64_t b_stride, const float* bias) {
+  const int64_t K = block.k1 - block.k0;
+  const int64_t i0 = grid.row_of(t);
+  const int64_t rows = grid.row_of(t + 1) - i0;
+  if (rows == 0) return;
+
+  const bool plain = p.A_layout == Layout::plain;
+  const float* a = plain ? p.A + i0 * p.A_stride + block.k0 : p.A + block.k0 * p.A_stride + i0;
+  int64_t a_stride = p.A_stride;
+  if (block.packed) {
+    a = block.packed + (t - block.first_tile) * tile_rows * (K + lanes);
+    a_stride = plain ? K + lanes : tile_rows;
+  }
+
+  const int64_t vectors = ceil_div(cols, lanes);
+  const Tile run = plain ? pick_tile<Layout::plain>(rows, vectors) : pick_tile<Layout::transposed>(rows, vectors);
+  float* c = p.C + i0 * p.N + j0;
+  const bool first = block.k0 == 0;
+  for (int64_t i = i0 + rows; i < smaller(p.M, i0 + 2 * rows); ++i)  // the next tile's lines of C, to be there in time
+    for (int64_t v = 0; v < vectors; ++v) __builtin_prefetch(p.C + i * p.N + j0 + v * lanes, 1);
+  if (cols == vectors * lanes) {
+    run(K, a, a_stride, b, b_stride, c, p.N, first ? bias : c, first ? 0 : p.N);
+  } else {
+    alignas(64) float edge[tile_rows * max_width];
+    if (!first) copy_rows(c, p.N, edge, max_width, rows, cols);
+    run(K, a, a_stride, b, b_stride, edge, max_width, first ? bias : edge, first ? 0 : max_width);
+    copy_rows(edge, max_width, c, p.N, rows, cols);
+  }
+  if (p.finish && block.k1 == p.K) p.finish(c, p.other ? p.other + i0 * p.N + j0 : nullptr, p.N, rows, cols);
+}
+
+// Asks for part `t` of `parts` of the panel of B that comes next.
+static void prefetch_panel(const Product& p, const Block& block, int64_t j0, int64_t width, int64_t t, int64_t parts) {
+  const int64_t cols = smaller(width, p.N - j0);
+  if (cols <= 0) return;
+  const int64_t K = block.k1 - block.k0;
+  if (p.B_layout == Layout::plain) {
+    for (int64_t k = block.k0 + K * t / parts; k < block.k0 + K * (t + 1) / parts; ++k)
+      for (int64_t j = 0; j < cols; j += 16) __builtin_prefetch(p.B + k * p.B_stride + j0 + j, 0, 2);
+  } else {
+    for (int64_t j = j0 + cols * t / parts; j < j0 + cols * (t + 1) / parts; ++j)
+      for (int64_t k = 0; k < K; k += 16) __builtin_prefetch(p.B + j * p.B_stride + block.k0 + k, 0, 2);
+  }
+}
+
+// The tiles [first, last) of one panel.
+static void compute_panel(const Product& p, const Grid& grid, const Block& block, int64_t panel, int64_t first,
+                          int64_t last) {
+  alignas(64) float packed[block_k * max_width];
+  alignas(64) float bias[max_width] = {};
+
+  const int64_t j0 = panel * grid.panel_vectors * lanes;
+  const int64_t cols = smaller(grid.panel_vectors * lanes, p.N - j0);
+  const int64_t vectors = ceil_div(cols, lanes);
+  const int64_t K = block.k1 - block.k0;
+  float* sums = p.column_sums && first == 0 ? p.column_sums + j0 : nullptr;
+
+  const float* b = packed;
+  int64_t b_stride = vectors * lanes;
+  if (p.B_layout == Layout::transposed) {
+    pack_transposed(p.B + j0 * p.B_stride + block.k0, p.B_stride, K, cols, packed, b_stride);
+  } else {
+    const float* from = p.B + block.k0 * p.B_stride + j0;
+    if (grid.tiles <= direct_tiles && cols == b_stride && !sums) {
+      b = from;
+      b_stride = p.B_stride;
+    } else {
+      pack_plain(from, p.B_stride, K, cols, packed, vectors, sums);
+    }
+  }
+  if (p.bias && block.k0 == 0) copy_rows(p.bias + j0, 0, bias, 0, 1, cols);
+  for (int64_t t = first; t < last; ++t) {
+    prefetch_panel(p, block, j0 + cols, cols, t - first, last - first);
+    compute_tile(p, grid, block, t, j0, cols, b, b_stride, bias);
+  }
+}
+
+// Rows of a plain tile follow each other K + lanes apart; element (i, k) of a transposed one lies at [i + k * tile_rows].
+static const float* pack_A(const Product& p, const Grid& grid, int64_t first, int64_t last, int64_t k0, int64_t k1) {
+  const int64_t K = k1 - k0;
+  const int64_t tile_size = tile_rows * (K + lanes);
+  float* packed = packed_block.floats((last - first) * tile_size);
+  if (!packed) return nullptr;
+  if (p.A_layout == Layout::plain) {
+    for (int64_t t = first; t < last; ++t) {
+      const int64_t i0 = grid.row_of(t);
+      copy_rows(p.A + i0 * p.A_stride + k0, p.A_stride, packed + (t - first) * tile_size, K + lanes,
+                grid.row_of(t + 1) - i0, K);
+    }
+    return packed;
+  }
+  constexpr int64_t few = 8;  // rows of A at a time: all of them stay in L1 from one tile to the next
+  for (int64_t low = 0; low < K; low += few)
+    for (int64_t t = first; t < last; ++t) {
+      const int64_t i0 = grid.row_of(t);
+      const float* from = p.A + (k0 + low) * p.A_stride + i0;
+      float* to = packed + (t - first) * tile_size + low * tile_rows;
+      for (int64_t k = 0; k < smaller(few, K - low); ++k, from += p.A_stride, to += tile_rows)
+        if (i0 + tile_rows <= p.M)
+          __builtin_memcpy(to, from, tile_rows * sizeof(float));
+        else
+          for (int64_t i = i0; i < p.M; ++i) to[i - i0] = from[i - i0];
+    }
+  return packed;
+}
+
+// A column of a transposed A touches a page for each k, and rows a multiple of a page apart share a cache set.
+static bool worth_packing_A(const Product& p, const Grid& grid) {
+  if (grid.panels < 3) return false;
+  const bool pages_apart = p.A_stride % 512 == 0;
+  return pages_apart || (p.A_layout == Layout::transposed && (grid.panels >= 8 || p.K * p.A_stride >= 1 << 16));
+}
+
+static void compute_share(const Product& p, const Grid& grid, const Share& share) {
+  const int64_t blocks = larger(1, ceil_div(p.K, block_k));  // K = 0: one without terms, for the bias
+  const int64_t block_tiles = block_rows / tile_rows;
+  const bool pack = worth_packing_A(p, grid);
+  for (int64_t low = share.low; low < share.high; low += block_tiles)
+    for (int64_t b = 0; b < blocks; ++b) {
+      const int64_t high = smaller(low + block_tiles, share.high);
+      const int64_t k0 = p.K * b / blocks, k1 = p.K * (b + 1) / blocks;
+      const Block block = {k0, k1, low, pack ? pack_A(p, grid, low, high, k0, k1) : nullptr};
+      for (int64_t panel = share.first_panel; panel <= share.last_panel; ++panel) {
+        const int64_t first = larger(low, panel == share.first_panel ? share.first_tile : 0);
+        const int64_t last = smaller(high, panel == share.last_panel ? share.last_tile : grid.tiles);
+        if (first < last) compute_panel(p, grid, block, panel, first, last);
+      }
+    }
+}
+
+static void multiply(const Product& p) {
+  if (p.N == 0) return;
+  if (p.column_sums)
+    for (int64_t j = 0; j < p.N; ++j) p.column_sums[j] = 0;
+  const Grid grid(p);
+  constexpr double flops_per_ns = 12.0 * lanes;
+  const double flops = 2.0 * static_cast<double>(p.M) * static_cast<double>(p.N) * static_cast<double>(p.K);
+  const int threads = threads_for(flops / flops_per_ns);
+  if (threads == 1) return compute_share(p, grid, share_in_order(grid, 0, 1));
+  const bool by_rows = p.M >= p.N && grid.tiles >= 16 * threads;
+#pragma omp parallel for schedule(static) num_threads(threads)
+  for (int t = 0; t < threads; ++t)
+    compute_share(p, grid, by_rows ? share_of_rows(grid, t, threads) : share_in_order(grid, t, threads));
+}
+
+}  // namespace minigen::MINIGEN_ISA
