@@ -6,6 +6,7 @@ import csv
 import io
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -28,8 +29,10 @@ class History:
         self.names = names
         self.seconds: list[float] = []
         self.stop_reason = ""
-        self._chunks: list[np.ndarray] = []
         self.ends: list[int] = []
+        self._chunks: list[np.ndarray] = []
+        self._means: list[np.ndarray] = []
+        self._sum, self._steps = np.zeros(len(names)), 0  # over the epoch under way
 
     @property
     def values(self) -> np.ndarray:
@@ -51,29 +54,39 @@ class History:
 
     @property
     def steps(self) -> int:
-        return sum(map(len, self._chunks))
+        return self._steps + (self.ends[-1] if self.ends else 0)
 
     def epoch_means(self) -> np.ndarray:
         """``float64[epochs, len(names)]``: the mean of each loss over the steps of each epoch."""
-        starts = [0, *self.ends[:-1]]
-        means = [self.values[a:b].mean(axis=0, dtype=np.float64) for a, b in zip(starts, self.ends, strict=True)]
-        return np.array(means).reshape(len(self.ends), len(self.names))
+        return np.array(self._means).reshape(len(self.ends), len(self.names))
+
+    def last_epoch(self) -> dict[str, float]:
+        """The mean of each loss over the last epoch, by name."""
+        return dict(zip(self.names, map(float, self._means[-1]), strict=True))
 
     def add(self, losses: np.ndarray) -> None:
         """Append the losses of some steps, ``[steps, len(names)]``."""
         self._chunks.append(losses)
+        self._sum += losses.sum(axis=0, dtype=np.float64)
+        self._steps += len(losses)
 
     def end_epoch(self, seconds: float) -> None:
         """Mark the end of an epoch that took ``seconds``."""
-        self.ends.append(self.steps)
+        self.ends.append(self._steps + (self.ends[-1] if self.ends else 0))
         self.seconds.append(seconds)
+        self._means.append(self._sum / self._steps)
+        self._sum, self._steps = np.zeros(len(self.names)), 0
 
     def restore(self, values: np.ndarray, ends: np.ndarray, seconds: list[float], stop_reason: str) -> None:
-        """Take over what a saved history held."""
+        """Take over what a saved history held, into a new one."""
         if values.ndim != 2 or values.shape[1] != len(self.names) or len(ends) != len(seconds):
             raise ValueError("the saved history does not fit the model")
-        self._chunks, self.ends = [values], [int(end) for end in ends]
-        self.seconds, self.stop_reason = list(seconds), stop_reason
+        *whole, rest = np.split(values, ends)
+        for losses, time in zip(whole, seconds, strict=True):
+            self.add(losses)
+            self.end_epoch(time)
+        self.add(rest)
+        self.stop_reason = stop_reason
 
     def to_csv(self, path: str | os.PathLike[str]) -> None:
         """One line an epoch: epoch, steps done, seconds, and the mean of each loss."""
@@ -84,7 +97,7 @@ class History:
             table.writerow([i + 1, self.ends[i], f"{self.seconds[i]:.4f}", *(f"{x:.6g}" for x in means)])
         write_atomically(Path(path), text.getvalue().encode())
 
-    def plot(self, path: str | os.PathLike[str] | None = None):
+    def plot(self, path: str | os.PathLike[str] | None = None) -> Any:
         """Loss curves, the mean of each epoch; saved as a picture when ``path`` is given. Returns the figure."""
         from minigen.plotting import loss_curves, save_figure
 

@@ -62,8 +62,7 @@ def train(
                 history.stop_reason = "interrupted"
                 return
             history.end_epoch(seconds)
-            means = dict(zip(history.names, map(float, history.epoch_means()[-1]), strict=True))
-            end = EpochEnd(model, epoch + 1, first_epoch + epochs, run.done, means, seconds)
+            end = EpochEnd(model, epoch + 1, first_epoch + epochs, run.done, history.last_epoch(), seconds)
             # A list, not a generator: every callback hears of the epoch, whatever the others say.
             if any([callback(end) is True for callback in callbacks]):
                 history.stop_reason = "callback"
