@@ -49,7 +49,7 @@ def _run(arguments: list[str]) -> int:
     except UsageError as error:  # type: ignore[misc]
         return _report(error.format_message(), BAD_USE)
     except (ValueError, TypeError) as error:
-        return _report(str(error), BAD_USE)
+        return _report(_as_option(str(error)), BAD_USE)
     except OSError as error:
         reason = f"{error.filename}: {error.strerror}" if error.filename and error.strerror else str(error)
         return _report(reason, FAILED)
@@ -63,6 +63,15 @@ def _report(message: str, code: int) -> int:
         traceback.print_exc()
     print(f"minigen: error: {message}", file=sys.stderr)
     return code
+
+
+def _as_option(message: str) -> str:
+    """A message about an argument of the Python API, such as ``batch_size must be ...``, about the option instead."""
+    name, must, rest = message.partition(" must ")
+    argument, bracket, index = name.partition("[")
+    if must and (argument == "X" or any(argument in inspect.signature(f).parameters for f in (gan, vae, sample))):
+        return ("--data" if argument == "X" else "--" + argument.replace("_", "-")) + bracket + index + must + rest
+    return message
 
 
 # --- options ------------------------------------------------------------------------------------
@@ -236,11 +245,11 @@ def gan(
     seed: Seed = None,
     latent_dim: Annotated[int | None, _setting(MODEL, "INT", "Width of the noise.", "100")] = None,
     hidden: Annotated[
-        tuple[int, ...] | None,
+        Any,
         _setting(MODEL, "SIZES", "Hidden layers of the generator: 128 or 256,512 or none.", "128"),
     ] = None,
     hidden_discriminator: Annotated[
-        tuple[int, ...] | None, _option(MODEL, "SIZES", "And of the discriminator. Default: these in reverse.")
+        Any, _option(MODEL, "SIZES", "And of the discriminator. Default: these in reverse.")
     ] = None,
     activation: Annotated[str | None, _setting(MODEL, "NAME", ACTIVATION, "leaky_relu")] = None,
     output: Annotated[
@@ -298,7 +307,7 @@ def vae(
     seed: Seed = None,
     latent_dim: Annotated[int | None, _setting(MODEL, "INT", "Width of the latent z.", "20")] = None,
     hidden: Annotated[
-        tuple[int, ...] | None,
+        Any,
         _setting(MODEL, "SIZES", "Hidden layers of the encoder, and in reverse the decoder's: 400 or 512,256.", "400"),
     ] = None,
     activation: Annotated[str | None, _setting(MODEL, "NAME", ACTIVATION, "relu")] = None,
@@ -338,7 +347,7 @@ def vae(
 
 def _train(family: Any, options: SimpleNamespace) -> None:
     """Train a model of ``family`` as the options of its command say."""
-    from minigen import checks
+    from minigen import checks, output
     from minigen.datasets.load import resolve
 
     model, epochs, source = _resumed(family, options) if options.resume else _fresh(family, options)
@@ -354,7 +363,7 @@ def _train(family: Any, options: SimpleNamespace) -> None:
 
     say = _silent if options.quiet else _say
     say(f"{source}: {' x '.join(map(str, items.shape))}, {model.data_dtype_}")
-    say(f"{_architecture(model)}, on {model.device_}, {epochs} epochs")
+    say(f"{_architecture(model)}, on {model.device_}, {epochs} epoch{'s' * (epochs != 1)}")
     callbacks = [_watcher(folder, every, say)] if every else []
     model.partial_fit(items, epochs=epochs, callbacks=callbacks, progress=False if options.quiet else None)
     _write_run(model, folder, items, say)
@@ -362,7 +371,7 @@ def _train(family: Any, options: SimpleNamespace) -> None:
         done = f"{model.history_.epochs} of {model.epochs} epochs are done and saved"
         print(f"minigen: interrupted: {done}; minigen train {family.kind} --resume {folder} goes on", file=sys.stderr)
         raise typer.Exit(INTERRUPTED)
-    say(f"next: minigen sample {folder} -n {PICTURED} --out grid.png")
+    say(f"next: minigen sample {folder} -n {PICTURED} --out new{output.natural_suffix(model)}")
 
 
 def _settings(family: Any, options: SimpleNamespace) -> dict[str, Any]:

@@ -118,6 +118,8 @@ def run_folder(kind: str, out: Path | None, *, resume: Path | None, force: bool)
     if out is None:
         base = Path("runs") / kind
         return base if force else next(folder for folder in _numbered(base) if not run_files(folder))
+    if out.exists() and not out.is_dir():
+        raise ValueError(f"--out: {out} is no folder")
     if run_files(out) and not force:
         raise ValueError(f"--out: {out} holds a run already; choose another folder, or --force to replace that run")
     return out
