@@ -3,17 +3,35 @@
 
 namespace minigen::MINIGEN_ISA {
 
-void latent_forward(const float* heads, const float* eps, float* z, float* rows, float* loss, int64_t B, int64_t L) {
-  for_rows(B, B * L * 1.0, [&](int64_t r) {
-    const float *mu = heads + r * 2 * L, *logvar = mu + L, *noise = eps + r * L;
-    float* sample = z + r * L;
-    float sum = 0;
+namespace {
+
+// Writes z and returns the row's KL.
+float forward_row(const float* mu, const float* logvar, const float* eps, float* z, int64_t L) {
+  float sum = 0;
 #pragma omp simd reduction(+ : sum)
-    for (int64_t j = 0; j < L; ++j) {
-      sample[j] = mu[j] + math::exp(0.5f * logvar[j]) * noise[j];
-      sum += twice_kl(mu[j], logvar[j]);
-    }
-    rows[r] = 0.5f * sum;
+  for (int64_t j = 0; j < L; ++j) {
+    z[j] = mu[j] + math::exp(0.5f * logvar[j]) * eps[j];
+    sum += twice_kl(mu[j], logvar[j]);
+  }
+  return 0.5f * sum;
+}
+
+// `weight`: beta / B.
+void backward_row(const float* dz, const float* mu, const float* logvar, const float* eps, float* dmu, float* dlogvar,
+                  int64_t L, float weight) {
+#pragma omp simd
+  for (int64_t j = 0; j < L; ++j) {
+    dmu[j] = dz[j] + weight * mu[j];
+    dlogvar[j] = 0.5f * (dz[j] * eps[j] * math::exp(0.5f * logvar[j]) + weight * math::expm1(logvar[j]));
+  }
+}
+
+}  // namespace
+
+void latent_forward(const float* heads, const float* eps, float* z, float* rows, float* loss, int64_t B, int64_t L) {
+  for_rows(B, B * L * 1.0, [=](int64_t r) {
+    const float* mu = heads + r * 2 * L;
+    rows[r] = forward_row(mu, mu + L, eps + r * L, z + r * L, L);
   });
   loss[0] = mean(rows, B);
 }
@@ -21,14 +39,10 @@ void latent_forward(const float* heads, const float* eps, float* z, float* rows,
 void latent_backward(const float* dz, const float* heads, const float* eps, float* dheads, int64_t B, int64_t L,
                      double beta) {
   const float weight = static_cast<float>(beta / static_cast<double>(B));
-  for_rows(B, B * L * 1.0, [&](int64_t r) {
-    const float *mu = heads + r * 2 * L, *logvar = mu + L, *noise = eps + r * L, *gradient = dz + r * L;
-    float *dmu = dheads + r * 2 * L, *dlogvar = dmu + L;
-#pragma omp simd
-    for (int64_t j = 0; j < L; ++j) {
-      dmu[j] = gradient[j] + weight * mu[j];
-      dlogvar[j] = 0.5f * (gradient[j] * noise[j] * math::exp(0.5f * logvar[j]) + weight * math::expm1(logvar[j]));
-    }
+  for_rows(B, B * L * 1.0, [=](int64_t r) {
+    const float* mu = heads + r * 2 * L;
+    float* dmu = dheads + r * 2 * L;
+    backward_row(dz + r * L, mu, mu + L, eps + r * L, dmu, dmu + L, L, weight);
   });
 }
 

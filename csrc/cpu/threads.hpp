@@ -6,6 +6,8 @@
 
 #include <cstdint>
 
+#include "float_mode.hpp"
+
 namespace minigen {
 
 // Whether this build has OpenMP. Without it everything runs on one thread.
@@ -29,18 +31,30 @@ int num_threads();
 // nanoseconds on one core.
 int threads_for(double work);
 
+// Run body(t) for t in [0, threads), each on a thread of its own.
+template <class Body>
+static inline void parallel(int threads, const Body& body) {
+  if (threads == 1) {
+    const FlushDenormals flush;
+    return body(0);
+  }
+#pragma omp parallel for schedule(static) num_threads(threads)
+  for (int t = 0; t < threads; ++t) {
+    const FlushDenormals flush;
+    body(t);
+  }
+}
+
 // Run body(begin, end) over [0, n), cut at multiples of `grain`, one range for each thread.
 template <class Body>
 static inline void parallel_ranges(int64_t n, int64_t grain, double work, const Body& body) {
   const int threads = threads_for(work);
-  if (threads == 1) return body(int64_t{0}, n);
   const int64_t grains = (n + grain - 1) / grain;
-#pragma omp parallel for schedule(static) num_threads(threads)
-  for (int t = 0; t < threads; ++t) {
+  parallel(threads, [&](int t) {
     const int64_t begin = grains * t / threads * grain;
     const int64_t end = grains * (t + 1) / threads * grain;
     if (begin < end) body(begin, end < n ? end : n);
-  }
+  });
 }
 
 }  // namespace minigen

@@ -65,16 +65,16 @@ MINIGEN_FN float expm1(float x) {
   return expm1_of(split_exponent(low > 89.0f ? 89.0f : low));
 }
 
-// log(1 + e) for 0 <= e <= 1, as 2 atanh(s) with s = e / (2 + e); 2 ulp.
+// log(1 + e) for 0 <= e <= 1, as 2 atanh(u / 2) with u = 2 e / (2 + e); 2 ulp.
 MINIGEN_FN float log1p_unit(float e) {
-  const float s = e / (2.0f + e);
-  const float w = s * s;
-  float q = 2.430084646e-01f;
-  q = q * w + 2.142768353e-01f;
-  q = q * w + 2.861688137e-01f;
-  q = q * w + 3.999887705e-01f;
-  q = q * w + 6.666667461e-01f;
-  return s * (2.0f + w * q);
+  const float u = e / (1.0f + 0.5f * e);
+  const float w = u * u;
+  float q = 1.186564769e-04f;
+  q = q * w + 4.185094439e-04f;
+  q = q * w + 2.235693857e-03f;
+  q = q * w + 1.249964908e-02f;
+  q = q * w + 8.333334326e-02f;
+  return u + u * (w * q);
 }
 
 // log x for positive normal x; 2 ulp.
@@ -96,10 +96,22 @@ MINIGEN_FN float log(float x) {
 }
 
 // tanh x = -t / (2 + t) with t = expm1(-2 |x|), and the sign of x; 2 ulp.
+//
+// Not by expm1 above: t need not be accurate relative to e^(-2|x|), so the argument can be reduced in units of log2,
+// -2 |x| log2(e) = n + r, in one step. t = 2^n (2^r - 1) + (2^n - 1).
 MINIGEN_FN float tanh(float x) {
   const float magnitude = absolute(x);
   const float clamped = magnitude > 10.0f ? 10.0f : magnitude;  // tanh 10 rounds to 1
-  const float t = expm1_of(split_exponent(-2.0f * clamped));
+  const float shifted = clamped * (-2.0f * log2_e) + rounder;
+  const float r = clamped * (-2.0f * log2_e) - (shifted - rounder);
+  float q = 1.540351223e-04f;
+  q = q * r + 1.339074690e-03f;
+  q = q * r + 9.618237615e-03f;
+  q = q * r + 5.550357327e-02f;
+  q = q * r + 2.402264923e-01f;
+  q = q * r + 6.931471825e-01f;
+  const float power = power_of_two(to_bits(shifted) - rounder_bits);
+  const float t = power * (r * q) + (power - 1.0f);
   return with_sign(t / (2.0f + t), x);
 }
 
