@@ -38,8 +38,6 @@ def main() -> None:
 
 
 def _run(arguments: list[str]) -> int:
-    from minigen.errors import DeviceError, TrainingDiverged
-
     if arguments in ([], ["train"]):
         arguments = [*arguments, "--help"]
     try:
@@ -53,7 +51,7 @@ def _run(arguments: list[str]) -> int:
     except OSError as error:
         reason = f"{error.filename}: {error.strerror}" if error.filename and error.strerror else str(error)
         return _report(reason, FAILED)
-    except (DeviceError, TrainingDiverged, MemoryError, ImportError) as error:
+    except (RuntimeError, ArithmeticError, MemoryError, ImportError) as error:  # device, download, divergence
         return _report(str(error) or type(error).__name__, FAILED)
 
 
@@ -414,7 +412,7 @@ def _prepared_folder(kind: str, options: SimpleNamespace) -> Path:
 
     folder = output.run_folder(kind, options.out, resume=options.resume, force=options.force)
     checks.writable_folder("--out", folder)
-    if options.resume is None or folder != options.resume.parent:
+    if not output.continues(options.out, options.resume):
         for old in output.run_files(folder):
             old.unlink()
     return folder

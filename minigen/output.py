@@ -113,7 +113,7 @@ def run_folder(kind: str, out: Path | None, *, resume: Path | None, force: bool)
     run. A training that goes on from a folder's own model may write there again; any other run is replaced only with
     ``force``. Raises ``ValueError``.
     """
-    if resume is not None and resume.name == MODEL and (out is None or out.resolve() == resume.parent.resolve()):
+    if resume is not None and continues(out, resume):
         return resume.parent
     if out is None:
         base = Path("runs") / kind
@@ -123,6 +123,13 @@ def run_folder(kind: str, out: Path | None, *, resume: Path | None, force: bool)
     if run_files(out) and not force:
         raise ValueError(f"--out: {out} holds a run already; choose another folder, or --force to replace that run")
     return out
+
+
+def continues(out: Path | None, resume: Path | None) -> bool:
+    """Whether a training goes on in the folder whose own model it begins with."""
+    if resume is None or resume.name != MODEL:
+        return False
+    return out is None or out.resolve() == resume.parent.resolve()
 
 
 def _numbered(base: Path) -> Iterator[Path]:

@@ -242,7 +242,7 @@ def test_resuming_into_another_folder_leaves_the_first_alone(here):
     assert snapshot(here / "a") == before
     model = minigen.load("b/" + MODEL)
     assert (model.history_.epochs, model.learning_rate) == (2, 0.01)
-    Path("b", MODEL).rename("best.safetensors")  # no run folder's own model: a new folder
+    Path("b", MODEL).rename("best.safetensors")  # not a run folder's own model: a new folder
     out = succeeds("train", "gan", "--resume", "best.safetensors", "--epochs", "1", folder=here)
     assert "results in runs/gan:" in out
 
@@ -564,6 +564,16 @@ def test_an_unusable_device_is_a_failure_and_not_bad_use(here):
     if minigen.devices()["cuda"].usable:
         pytest.skip("the device cuda can be used here")
     assert fails(*TRAIN_GAN, "--device", "cuda", folder=here, code=1).startswith("device 'cuda' cannot be used here: ")
+
+
+def test_data_that_cannot_be_had_are_an_error_with_the_ways_out(here):
+    nowhere = {"HOME": str(here), "MINIGEN_CACHE": str(here / "cache"), "HTTPS_PROXY": "http://127.0.0.1:9"}
+    unset = {"MINIGEN_DATA": "", "KERAS_HOME": str(here), "NO_PROXY": ""}
+    done = minigen_command("train", "vae", "--data", "mnist", folder=here, **nowhere, **unset)
+    assert done.returncode == 1 and done.stdout == ""
+    assert done.stderr.startswith("minigen: error: mnist: ") and "Traceback" not in done.stderr
+    assert "--data mnist-sample" in done.stderr
+    assert not (here / "runs").exists()
 
 
 def test_an_unwritable_folder_is_found_before_training(here):
