@@ -35,8 +35,8 @@ from bench.spec import MODELS, PRECISIONS, WIDTHS, Spec, check_inputs, initial_w
 
 SCHEMA = 1
 CHECK_STEPS = 10
-FLOPS_PER_CALL = 2e10
-"""A contender with a loop of its own does about this much work per call from Python, but at most 100 steps."""
+PER_CALL = {"cpu": (1e10, 100), "cuda": (1e12, 200)}
+"""A contender with a loop of its own does about so many FLOPs, and at most so many steps, per call from Python."""
 SWEEPS = ("batch", "width", "depth", "data", "threads")
 
 
@@ -47,7 +47,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--peers", nargs="+", metavar="PEER", choices=list(PEERS), help=f"of {', '.join(PEERS)}")
     parser.add_argument("--batch", nargs="+", type=int, default=[128, 32, 512, 4096])
     parser.add_argument(
-        "--width", nargs="+", default=["article", "wide"], help="article, wide, 256 (hidden units), 512x3 (three layers)"
+        "--width", nargs="+", default=["article", "wide"], help="article, wide, 256 (units), 512x3 (three layers)"
     )
     parser.add_argument("--sweep", nargs="+", choices=[*SWEEPS, "all"], default=[], help="more cells around the first")
     parser.add_argument("--threads", type=int, default=cores(), help="cores for every contender (default: all)")
@@ -90,7 +90,8 @@ def make_spec(model: str, hidden: tuple[int, ...], batch: int, n: int, options: 
     spec = Spec(
         model, hidden, batch, n, device=options.device, threads=options.threads, precision=options.precision
     )
-    return replace(spec, steps_per_call=max(1, min(100, int(FLOPS_PER_CALL / floor.flops(spec)))))
+    work, most = (0, 1) if options.quick else PER_CALL[options.device]
+    return replace(spec, steps_per_call=max(1, min(most, int(work / floor.flops(spec)))))
 
 
 def cells(options: argparse.Namespace, n: int) -> list[Spec]:

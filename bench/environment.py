@@ -25,6 +25,8 @@ def machine(device: str = "cpu") -> dict[str, Any]:
         "cpu": _cpu_model(), "cores": cores(), "architecture": platform.machine(),
         "system": f"{platform.system()} {platform.release()}", "python": platform.python_version(),
     }
+    if "OPENBLAS_CORETYPE" in os.environ:
+        facts["openblas_coretype"] = os.environ["OPENBLAS_CORETYPE"]  # NumPy told which instruction set to use
     if device == "cuda":
         query = ["nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader"]
         facts["gpu"], facts["driver"] = subprocess.check_output(query, text=True).splitlines()[0].split(", ")

@@ -58,7 +58,7 @@ def bytes_moved(spec: Spec) -> int:
 
 def floor(spec: Spec, machine: dict[str, Any] | None) -> dict[str, float]:
     """The floor of one step, in seconds where ``machine`` is as `measure` describes it."""
-    counts = {"flops": flops(spec), "bytes": bytes_moved(spec)}
+    counts: dict[str, float] = {"flops": flops(spec), "bytes": bytes_moved(spec)}
     if machine is None:
         return counts
     arithmetic = flops(spec) / (machine["peak_gflops"] * 1e9)

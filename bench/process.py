@@ -93,7 +93,7 @@ def write_job(folder: Path, module: str, spec: Spec, data: np.ndarray, weights: 
     return folder
 
 
-def numbered(weights: list[np.ndarray]) -> dict[str, np.ndarray]:
+def numbered(weights: list[np.ndarray]) -> dict[str, Any]:
     return {f"w{k:03}": w for k, w in enumerate(weights)}
 
 

@@ -7,12 +7,15 @@ process with SIGSTOP while others are measured, so that nobody's waiting threads
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 import re
+import signal
 import sys
 import time
 import traceback
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +28,13 @@ def limit_threads(threads: int) -> None:
         os.environ[variable] = str(threads)
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:threads])
+
+
+def end_with_parent() -> None:
+    """On Linux: be killed when the parent dies. A stopped process would otherwise stay for ever."""
+    if sys.platform == "linux":
+        set_parent_death_signal = 1
+        ctypes.CDLL(None).prctl(set_parent_death_signal, signal.SIGKILL)
 
 
 def peak_bytes() -> int | None:
@@ -84,13 +94,14 @@ class Worker:
 
     def answer(self, command: dict[str, Any]) -> dict[str, Any]:
         name = command.pop("command")
-        methods = {
+        methods: dict[str, Callable[..., dict[str, Any]]] = {
             "first": self.first, "check": self.check, "run": self.run, "weights": self.save, "memory": self.memory,
         }
         return methods[name](**command)
 
 
 def main() -> None:
+    end_with_parent()
     # Frameworks may print: what they print goes to stderr, and the answers keep a channel of their own.
     answers = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)

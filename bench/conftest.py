@@ -1,0 +1,193 @@
+"""Shared by the kernel benchmarks: who is measured, how a call is repeated, and what the machine could do.
+
+    pytest bench --benchmark-only
+    pytest bench/bench_random.py --benchmark-only
+    pytest bench --benchmark-only --benchmark-json=bench/results/kernels-cpu.json
+
+Each file `bench_<operation>.py` runs the shapes of the models and a sweep, for every library that is installed. A
+kernel takes microseconds, so that one timed round repeats it; ``extra_info`` holds the median time of one call, its
+GFLOP/s and GB/s (of the bytes that must move; a small shape moves them to a cache and can pass the memory's bandwidth),
+and both as a share of what `bench.floor` measured on this machine.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from bench import environment, floor
+
+THREADS = environment.cores()
+ROUNDS = 25
+WORK_PER_ROUND = {"cpu": (2e7, 2e8), "cuda": (2e9, 2e10)}
+"""A round repeats a call until about so many bytes have moved or FLOPs are done, at most 1000 times."""
+
+
+def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> pytest.Collector | None:
+    """Collect ``bench_*.py``, which pytest does not look for by itself."""
+    if file_path.match("bench_*.py"):
+        return pytest.Module.from_parent(parent, path=file_path)
+    return None
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """``--benchmark-only`` wins over the ``--benchmark-disable`` of the project's settings."""
+    if config.getoption("benchmark_only", False):
+        config.option.benchmark_disable = False
+
+
+def pytest_benchmark_update_json(config: pytest.Config, benchmarks: Any, output_json: dict[str, Any]) -> None:
+    """The provenance of every result file, in place of one that names the host."""
+    output_json.pop("commit_info", None)
+    output_json |= {"schema": 1, "kind": "kernels", **environment.provenance()}
+    output_json["machine_info"] = environment.machine("cuda" if has_cuda() else "cpu")
+
+
+def has_cuda() -> bool:
+    from minigen.floors import devices
+
+    return devices()["cuda"].usable
+
+
+class Minigen:
+    """A floor of minigen: a call is captured once and repeated by the backend, as in training."""
+
+    kind = "minigen"
+
+    def __init__(self, device: str) -> None:
+        from minigen.floors import get_backend
+
+        self.device = device
+        self.ops = get_backend(device)
+        self.array = self.ops.upload
+        self.step = self.ops.upload(np.zeros(1, np.uint64))
+
+    def repeated(self, call: Callable[[], Any], times: int) -> Callable[[], None]:
+        program = self.ops.capture(call)
+
+        def run() -> None:
+            program.run(times)
+            self.ops.download(self.step)  # waits
+
+        return run
+
+
+class Arrays:
+    """NumPy or CuPy: formulas as a user writes them."""
+
+    kind = "arrays"
+
+    def __init__(self, package: str, device: str) -> None:
+        self.xp = importlib.import_module(package)
+        self.device = device
+        self.array = self.xp.asarray
+
+    def repeated(self, call: Callable[[], Any], times: int) -> Callable[[], None]:
+        def run() -> None:
+            for _ in range(times):
+                call()
+            if self.device == "cuda":
+                self.xp.cuda.Device().synchronize()
+
+        return run
+
+
+class Torch:
+    """PyTorch, eager or compiled."""
+
+    kind = "torch"
+
+    def __init__(self, device: str, compiled: bool) -> None:
+        import torch
+
+        self.torch, self.device, self.compiled = torch, device, compiled
+        torch.set_num_threads(THREADS)
+
+    def array(self, host: np.ndarray) -> Any:
+        return self.torch.from_numpy(host).to(self.device)
+
+    def repeated(self, call: Callable[[], Any], times: int) -> Callable[[], None]:
+        call = self.torch.compile(call) if self.compiled else call
+
+        def run() -> None:
+            for _ in range(times):
+                call()
+            if self.device == "cuda":
+                self.torch.cuda.synchronize()
+
+        return run
+
+
+LIBRARIES: dict[str, tuple[Callable[[], Any], str]] = {
+    "minigen": (lambda: Minigen("cpu"), "minigen"),
+    "numpy": (lambda: Arrays("numpy", "cpu"), "numpy"),
+    "torch": (lambda: Torch("cpu", compiled=False), "torch"),
+    "torch-compile": (lambda: Torch("cpu", compiled=True), "torch"),
+    "minigen-cuda": (lambda: Minigen("cuda"), "minigen"),
+    "cupy": (lambda: Arrays("cupy", "cuda"), "cupy"),
+    "torch-cuda": (lambda: Torch("cuda", compiled=False), "torch"),
+    "torch-compile-cuda": (lambda: Torch("cuda", compiled=True), "torch"),
+}
+
+
+@pytest.fixture(scope="session", params=list(LIBRARIES))
+def library(request: pytest.FixtureRequest) -> Any:
+    """Every library in turn; skipped where it is not installed or has no GPU to run on."""
+    make, package = LIBRARIES[request.param]
+    if importlib.util.find_spec(package) is None:
+        pytest.skip(f"{package} is not installed")
+    if request.param in ("minigen-cuda", "cupy", "torch-cuda", "torch-compile-cuda") and not has_cuda():
+        pytest.skip("no usable GPU")
+    made = make()
+    made.name = request.param
+    return made
+
+
+@pytest.fixture(scope="session")
+def limits() -> Callable[[str], dict[str, Any]]:
+    """``limits(device)``: the measured peak and bandwidth, each device measured once."""
+    known: dict[str, dict[str, Any]] = {}
+
+    def of(device: str) -> dict[str, Any]:
+        if device not in known:
+            known[device] = floor.measure(THREADS, device)
+        return known[device]
+
+    return of
+
+
+@pytest.fixture
+def measure(request: pytest.FixtureRequest, benchmark: Any, library: Any, limits: Any) -> Callable[..., None]:
+    """``measure(call, bytes=..., flops=...)``: time ``call`` of the present library and note what it amounts to."""
+    operation = request.path.stem.removeprefix("bench_")
+    parameters = [str(value) for name, value in request.node.callspec.params.items() if name != "library"]
+    case = " ".join([request.node.originalname.removeprefix("test_"), *parameters])
+
+    def run(call: Callable[[], Any], *, bytes: int, flops: int = 0) -> None:
+        most_bytes, most_flops = WORK_PER_ROUND[library.device]
+        times = int(max(1, min(1000, most_bytes / bytes, most_flops / max(flops, 1))))
+        work = library.repeated(call, times)
+        work()  # compilation and first touch are not the kernel's
+        benchmark.pedantic(work, rounds=ROUNDS, warmup_rounds=2)
+        if benchmark.disabled:
+            return
+        seconds = benchmark.stats.stats.median / times
+        machine = limits(library.device)
+        note = {"calls_per_round": times, "seconds": seconds, "gbytes_per_second": bytes / seconds / 1e9}
+        note["percent_of_bandwidth"] = 100 * note["gbytes_per_second"] / machine["bandwidth_gbytes"]
+        if flops:
+            note["gflops"] = flops / seconds / 1e9
+            note["percent_of_peak"] = 100 * note["gflops"] / machine["peak_gflops"]
+        benchmark.extra_info.update(note, operation=operation, case=case, library=library.name, limits=machine)
+
+    return run
+
+
+def normal(*shape: int) -> np.ndarray:
+    """Standard normals, the same in every run."""
+    return np.random.default_rng(0).standard_normal(shape, dtype=np.float32)
