@@ -52,6 +52,8 @@ class Worker:
         settings = json.loads((job / "job.json").read_text())
         if settings["spec"]["device"] == "cpu":
             limit_threads(settings["spec"]["threads"])
+            # Frameworks built for a GPU stay on the CPU.
+            os.environ |= {"CUDA_VISIBLE_DEVICES": "", "JAX_PLATFORMS": "cpu"}
 
         import numpy as np
 

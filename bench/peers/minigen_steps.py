@@ -42,16 +42,13 @@ class Contender:
         self.spec = spec
         if spec.device == "cpu" and self.floor is None:
             minigen.set_num_threads(spec.threads)
-        self.ops = get_backend(self.floor or spec.device)
+        self.ops: Any = get_backend(self.floor or spec.device)
         s = spec.adam
-        settings = OptimizerSettings(
-            optimizer="adam", learning_rate=s["lr"], beta1=s["beta1"], beta2=s["beta2"], eps=s["eps"],
-            momentum=0.0, weight_decay=0.0,
-        )
-        names, kind = ("generator", "discriminator"), GanTraining
-        if spec.model == "vae":
-            names, kind = ("encoder", "decoder"), VaeTraining
-        outputs = ("tanh" if spec.model == "gan" else "linear", "linear")
+        settings = OptimizerSettings("adam", learning_rate=s["lr"], beta1=s["beta1"], beta2=s["beta2"], eps=s["eps"])
+        gan = spec.model == "gan"
+        kind: Any = GanTraining if gan else VaeTraining
+        names = ("generator", "discriminator") if gan else ("encoder", "decoder")
+        outputs = ("tanh" if gan else "linear", "linear")
         self.networks = [
             Mlp(self.ops, name, sizes, "relu", output)
             for name, sizes, output in zip(names, spec.networks, outputs, strict=True)
@@ -101,4 +98,5 @@ class Contender:
         return cupy.get_default_memory_pool().total_bytes()
 
     def versions(self) -> dict[str, Any]:
-        return {"minigen": minigen.__version__, "floor": repr(self.ops)}
+        isa = {"minigen's instruction set": self.ops.isa} if self.ops.name == "cpu" else {}
+        return {"minigen": minigen.__version__} | isa

@@ -1,0 +1,109 @@
+"""Tables of the documents against the result files: regenerated in memory and compared."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bench import floor, report
+from bench.spec import Spec
+
+MACHINE = {"peak_gflops": 100.0, "peak_method": "a test", "bandwidth_gbytes": 10.0}
+
+
+def record(seconds: float) -> dict[str, Any]:
+    return {
+        "status": "timed", "versions": {"numpy": "2"}, "startup_seconds": [0.5], "peak_bytes": 2e8,
+        "device_peak_bytes": None, "check": {"loss_error": 1e-6, "weight_error": 2e-6},
+        "samples": [seconds * factor for factor in (0.9, 1.0, 1.0, 1.1)],
+    }
+
+
+@pytest.fixture
+def result() -> dict[str, Any]:
+    """A made-up comparison: three batches, minigen twice as fast as NumPy, PyTorch not installed."""
+    cells = []
+    for batch in (128, 32, 512):
+        spec = Spec("gan", (128,), batch, 60000)
+        contenders = {"numpy": record(batch * 2e-5), "minigen": record(batch * 1e-5)}
+        contenders["torch"] = {"status": "missing", "reason": "torch is not installed"}
+        cells.append({"spec": spec.to_json(), "floor": floor.floor(spec, MACHINE), "contenders": contenders})
+    return {
+        "schema": 1, "kind": "compare", "quick": False, "commit": "0" * 40, "dirty": False, "created": "2026-01-01",
+        "machine": {"cpu": "a test"}, "limits": {"1": MACHINE}, "data": "made up", "cells": cells,
+    }
+
+
+def test_documents_say_what_the_result_files_say() -> None:
+    for path, (present, wanted) in report.documents().items():
+        assert present == wanted, f"{path.name} is out of date: run python -m bench.report"
+
+
+def test_readme_of_bench_asks_for_everything() -> None:
+    assert "<!-- bench:everything -->" in (report.ROOT / "bench" / "README.md").read_text()
+
+
+def test_cell_table(result: dict[str, Any]) -> None:
+    text = report.compare_tables(result)["gan"]
+    rows = [[field.strip() for field in line.strip("|").split("|")] for line in text.splitlines()]
+    assert [row[0] for row in rows[2:5]] == ["minigen", "NumPy written plainly", "PyTorch, eager"]
+    assert rows[2][1:6] == ["1.28", "1.18 to 1.38", "1.00", "1.67", "0.500"]
+    assert rows[3][1:4:2] == ["2.56", "2.00"]
+    assert rows[4][1] == "torch is not installed"
+
+
+def test_sweep_table_is_sorted_and_marks_the_fastest(result: dict[str, Any]) -> None:
+    lines = report.compare_tables(result)["gan-batch"].splitlines()
+    assert lines[0].endswith("| 32 | 128 | 512 |")
+    assert "| minigen | **0.320** | **1.28** | **5.12** |" in lines
+    assert "| PyTorch, eager | – | – | – |" in lines
+
+
+def test_a_changed_figure_is_found(result: dict[str, Any]) -> None:
+    tables = report.all_tables({"compare-cpu": result})
+    text = report.render("# x\n<!-- bench:compare-cpu/gan -->\n<!-- /bench:compare-cpu/gan -->\n", tables)
+    assert "1.28" in text and report.render(text, tables) == text
+    altered = text.replace("1.28", "1.08")
+    assert report.render(altered, tables) == text != altered
+
+
+def test_an_unknown_table_is_an_error_that_lists_the_known(result: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=r"no table 'compare-cpu/nothing'.*compare-cpu/gan-batch"):
+        report.render(
+            "<!-- bench:compare-cpu/nothing -->\n<!-- /bench:compare-cpu/nothing -->",
+            report.all_tables({"compare-cpu": result}),
+        )
+
+
+def test_an_unknown_schema_is_an_error(result: dict[str, Any], tmp_path: Path) -> None:
+    (tmp_path / "old.json").write_text(json.dumps(result | {"schema": 0}))
+    with pytest.raises(ValueError, match="schema"):
+        report.load_results(tmp_path)
+
+
+def test_kernel_table() -> None:
+    def benchmark(library: str, seconds: float) -> dict[str, Any]:
+        info = {"operation": "random", "case": "normal (128, 100)", "library": library, "seconds": seconds}
+        return {"extra_info": info | {"gbytes_per_second": 10.0, "percent_of_bandwidth": 50.0}}
+
+    tables = report.kernel_tables({"benchmarks": [benchmark("minigen", 2e-6), benchmark("numpy", 4e-6)]})
+    assert "| normal (128, 100) | **2.00** | 4.00 | 10.0 GB/s, 50 % |" in tables["random"]
+
+
+def test_plot_is_a_picture(result: dict[str, Any], tmp_path: Path) -> None:
+    image = pytest.importorskip("matplotlib.image")
+    ((name, cells),) = report.sweep_plots(result).values()
+    report.plot(tmp_path / "plot.png", "a test", name, cells)
+    pixels = image.imread(tmp_path / "plot.png")
+    assert pixels.shape[0] > 300 and pixels.shape[1] > 500 and pixels.std() > 0.05
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(0.001234, "0.00123"), (0.5, "0.500"), (1.0, "1.00"), (12.34, "12.3"), (123.4, "123"), (0.0, "0.00")],
+)
+def test_number(value: float, text: str) -> None:
+    assert report.number(value) == text
