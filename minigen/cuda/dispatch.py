@@ -1,0 +1,130 @@
+"""Jobs, and the launch of several of them side by side.
+
+A *job* is a Triton function (:mod:`minigen.cuda.kernels`) with its arguments and a number of programs. Small jobs that
+do not depend on each other share a launch, because at small batches a step costs what its launches cost. For each
+combination a kernel is written that hands every job its share of the programs, such as ::
+
+    @triton.jit
+    def dense_wgrad__dense_wgrad(end_0, a0, a1, ...):
+        pid = tl.program_id(0)
+        if pid < end_0:
+            job_0(pid, a0, a1, ..., 784, 128)
+        else:
+            job_1(pid - end_0, ...)
+
+Sizes and settings that a job declares ``constexpr`` stand in the text as literals, as does None for an argument that is
+left out; what is passed at run time are buffers and numbers. So two launches with the same text run the same cubin.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import inspect
+import linecache
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from minigen.backend import Array
+from minigen.cuda.launch import Kernel, Launch
+
+
+@dataclass(frozen=True)
+class Job:
+    """One function's part of a launch.
+
+    ``arguments`` are by parameter name, all but ``pid``; one may be a tuple. ``reads`` and ``writes`` are the
+    buffers that the programs touch: no two jobs of a launch may touch the same memory if one of them writes there.
+    ``flops`` and ``bytes`` are as in :class:`minigen.cuda.launch.Launch`. ``warps`` is None where any number will do.
+    """
+
+    function: Any
+    programs: int
+    arguments: Mapping[str, Any]
+    reads: tuple[Array, ...]
+    writes: tuple[Array, ...]
+    fuses: tuple[str, ...]
+    flops: int = 0
+    bytes: int = 0
+    warps: int | None = None
+    stages: int = 1
+
+    @property
+    def name(self) -> str:
+        """Such as ``dense_forward``: the kernel's file and function."""
+        return f"{self.function.fn.__module__.rpartition('.')[2]}_{self.function.fn.__name__}"
+
+
+def launch_of(jobs: Sequence[Job]) -> Launch:
+    """One launch that runs ``jobs`` side by side, each with at least one program."""
+    values: list[Any] = []  # run-time arguments, in order
+
+    def spell(value: Any) -> str:
+        """The text that stands for a run-time argument in the call; None stays None."""
+        if value is None:
+            return "None"
+        if isinstance(value, tuple):
+            return f"({', '.join(map(spell, value))},)"
+        values.append(value)
+        return f"a{len(values) - 1}"
+
+    calls = []
+    for i, job in enumerate(jobs):
+        fixed = _constexprs(job.function)
+        spelled = [repr(v) if name in fixed else spell(v) for name, v in _ordered(job)]
+        calls.append(f"job_{i}({{pid}}, {', '.join(spelled)})")
+    ends = [sum(job.programs for job in jobs[: i + 1]) for i in range(len(jobs))]
+    name = "__".join(job.name for job in jobs)
+    parameters = [f"end_{i}" for i in range(len(jobs) - 1)] + [f"a{i}" for i in range(len(values))]
+    text = _write(name, parameters, calls)
+    return Launch(
+        kernel=Kernel(name, _compile(name, text, tuple(job.function for job in jobs))),
+        grid=(ends[-1], 1, 1),
+        args=(*ends[:-1], *values),
+        num_warps=next((job.warps for job in jobs if job.warps), 4),
+        num_stages=max(job.stages for job in jobs),
+        fuses=tuple(name for job in jobs for name in job.fuses),
+        flops=sum(job.flops for job in jobs),
+        bytes=sum(job.bytes for job in jobs),
+    )
+
+
+def _ordered(job: Job) -> list[tuple[str, Any]]:
+    """The arguments in the order of the parameters. Raises ValueError where a name is missing or too many."""
+    names = job.function.arg_names[1:]
+    if set(names) != set(job.arguments):
+        raise ValueError(f"{job.name} takes {', '.join(names)}; got {', '.join(job.arguments)}")
+    return [(name, job.arguments[name]) for name in names]
+
+
+@functools.cache
+def _constexprs(function: Any) -> frozenset[str]:
+    parameters = inspect.signature(function.fn).parameters.values()
+    return frozenset(p.name for p in parameters if "constexpr" in str(p.annotation))
+
+
+def _write(name: str, parameters: Sequence[str], calls: Sequence[str]) -> str:
+    lines = ["@triton.jit", f"def {name}({', '.join(parameters)}):", "    pid = tl.program_id(0)"]
+    for i, call in enumerate(calls):
+        pid = "pid" if i == 0 else f"pid - end_{i - 1}"
+        if i + 1 < len(calls):
+            lines.append(f"    {'el' * (i > 0)}if pid < end_{i}:")
+        elif i:
+            lines.append("    else:")
+        lines.append(f"    {'    ' * (len(calls) > 1)}{call.format(pid=pid)}")
+    return "\n".join(lines) + "\n"
+
+
+@functools.cache
+def _compile(name: str, text: str, functions: tuple[Callable[..., None], ...]) -> Any:
+    """The jit function of the text. Triton reads its source through ``inspect``, hence the entry in ``linecache``."""
+    import triton
+    import triton.language as tl
+
+    file = f"<minigen {name} {hashlib.sha256(text.encode()).hexdigest()[:16]}>"
+    linecache.cache[file] = (len(text), None, text.splitlines(keepends=True), file)
+    names: dict[str, Any] = {f"job_{i}": function for i, function in enumerate(functions)}
+    names.update(triton=triton, tl=tl, __name__="minigen.cuda.generated")
+    exec(compile(text, file, "exec"), names)
+    return names[name]

@@ -1,0 +1,387 @@
+"""The fusion pass: rewritings of a recorded step that do the same with fewer launches and less memory traffic.
+
+Each rule looks at one operation of a :class:`Flow` and returns the rewritten flow, or None where it does not apply.
+A rule may drop a buffer that is written and read within the step, once all who read it are fused: what a step consumes
+itself may stay inside of it. Buffers that the step only writes are results, and are always written.
+
+Nothing here orders launches; that follows from who reads and writes what (:mod:`minigen.cuda.schedule`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+
+from minigen.backend import Array
+from minigen.cuda import tiles
+from minigen.cuda.flow import Flow, Memory
+from minigen.cuda.jobs import Target, blocks, forward_tile
+from minigen.cuda.operations import Operation, operation
+
+RENAMED = 2**24  # bytes: a larger buffer is not doubled for the sake of an earlier launch
+WIDEST_LATENT = 64
+MOST_SCORES = 64
+FORWARDS = ("dense_forward", "dense_forward_of_noise", "dense_forward_of_batch")
+
+Rule = Callable[[Flow, int, Target], Flow | None]
+
+
+def fuse(ops: list[Operation], memory: Memory, target: Target) -> list[Operation]:
+    """The operations of one step, fused: each of :data:`RULES` in turn, until it applies nowhere any more."""
+    flow = Flow(rename(ops, memory), memory)
+    for rule in RULES:
+        flow = exhaust(flow, rule, target)
+    return hoist_advance(flow).ops
+
+
+def exhaust(flow: Flow, rule: Rule, target: Target) -> Flow:
+    """Apply one rule wherever it applies."""
+    i = 0
+    while i < len(flow.ops):
+        new = rule(flow, i, target)
+        flow, i = (flow, i + 1) if new is None else (new, 0)
+    return flow
+
+
+# --- versions of a buffer -----------------------------------------------------------------------------
+
+
+def rename(ops: list[Operation], memory: Memory) -> list[Operation]:
+    """Give a buffer that the step uses twice, for different values, a second place.
+
+    A GAN's step writes noise, hidden outputs and fakes once for D and again for G. The second generation needs nothing
+    of the first, so with places of its own it can run beside it.
+    """
+    flow = Flow(ops, memory)
+    versions: list[tuple[Array, Array]] = []  # (buffer as recorded, its present place)
+    renamed = []
+    for i, op in enumerate(flow.ops):
+        place = {}
+        for name, buffer in op.buffers.items():
+            inside = next((v for v in reversed(versions) if memory.contains(v[0], buffer)), None)
+            place[name] = buffer if inside is None else memory.view(buffer, *inside)
+        for name, buffer in op.buffers.items():
+            if _is_second_version(flow, i, buffer):
+                versions.append((buffer, memory.empty(buffer.shape, buffer.dtype)))
+                place[name] = versions[-1][1]
+        renamed.append(replace(op, buffers=place))
+    return renamed
+
+
+def _is_second_version(flow: Flow, i: int, buffer: Array) -> bool:
+    """Whether operation ``i`` overwrites a used ``buffer`` that only the step itself reads, all of it each time."""
+    memory, op = flow.memory, flow.ops[i]
+    if not memory.touch([buffer], op.writes()) or memory.touch([buffer], op.reads()) or buffer.nbytes > RENAMED:
+        return False
+    before = [k for k in range(i) if memory.touch([buffer], [*flow.ops[k].reads(), *flow.ops[k].writes()])]
+    if not before or memory.touch([buffer], flow.ops[before[0]].reads()):
+        return False  # not used before, or it brings something into the step
+    later = flow.ops[i + 1 :]
+    touched = [b for o in later for b in (*o.reads(), *o.writes()) if memory.overlap(b, buffer)]
+    rewritten = any(memory.touch(o.writes(), [buffer]) for o in later)
+    return bool(touched) and not rewritten and all(memory.contains(buffer, b) for b in touched)
+
+
+# --- inputs that are made on the spot -------------------------------------------------------------------
+
+
+def take_batch(flow: Flow, i: int, target: Target) -> Flow | None:
+    """Indices and gather in one kernel."""
+    gather = flow.ops[i]
+    if gather.name != "batch_gather":
+        return None
+    k = flow.writer(i, gather["indices"])
+    if k is None or flow.ops[k].name != "batch_indices" or flow.readers(k, gather["indices"]) != [i]:
+        return None
+    indices = flow.ops[k]
+    if indices["n"] != len(gather["data"]) or not flow.can_gather([k], i):
+        return None
+    buffers = {"data": gather["data"], "step": indices["step"], "x": gather["out"]}
+    settings = {**gather.settings, **indices.settings}
+    return flow.replaced({k: [], i: [operation("batch_take", indices.fuses + gather.fuses, buffers, **settings)]})
+
+
+def draw_input(flow: Flow, i: int, target: Target) -> Flow | None:
+    """Noise drawn, or the batch gathered, in the prologue of the layer that takes it, where that is small."""
+    layer = flow.ops[i]
+    if layer.name != "dense_forward" or not is_small(len(layer["y"]), layer["W"].shape[1], target):
+        return None
+    k = flow.writer(i, layer["x"])
+    if k is None or flow.ops[k].name not in ("random_normal", "batch_take") or not flow.can_gather([k], i):
+        return None
+    source, readers = flow.ops[k], flow.readers(k, layer["x"])
+    kind = "noise" if source.name == "random_normal" else "batch"
+    stored = layer["x"] if readers != [i] else None
+    buffers = {**layer.buffers, "x": stored, "step": source["step"], "data": source["data"]}
+    settings = {**source.settings, **layer.settings, "steps_ahead": source["steps_ahead"]}
+    fused = operation(f"dense_forward_of_{kind}", source.fuses + layer.fuses, buffers, **settings)
+    return flow.replaced({k: [], i: [fused]})
+
+
+def is_small(rows: int, columns: int, target: Target) -> bool:
+    """Whether a result leaves multiprocessors idle, so that computing its input in every column of tiles is free."""
+    return tiles.shape_class(rows, columns, target.architecture) == "few"
+
+
+# --- the discriminator's head -----------------------------------------------------------------------------
+
+
+def fuse_head(flow: Flow, i: int, target: Target) -> Flow | None:
+    """One-output layer, GAN loss, its gradients and the hidden delta: see :mod:`minigen.cuda.kernels.gan_loss`.
+
+    The layer before stores shares of the logit, those who read the hidden delta compute it, and one small job does the
+    rest. Where the step goes on to update the head's weights, the delta is computed from a copy taken before.
+    """
+    head, memory = flow.ops[i], flow.memory
+    if not _is_plain(head) or head["W"].shape[1] != 1:
+        return None
+    p = flow.writer(i, head["x"])
+    losses = flow.readers(i, head["y"])
+    if p is None or not _can_score(flow, p, i) or len(losses) != 1 or flow.ops[losses[0]].name != "gan_loss":
+        return None
+    loss_at = losses[0]
+    loss, users = flow.ops[loss_at], flow.readers(loss_at, flow.ops[loss_at]["dlogits"])
+    wgrads = [k for k in users if _is_wgrad_of(flow, k, head, loss)]
+    dgrads = [k for k in users if _is_dgrad_of(flow, k, head, loss)]
+    if not users or len(wgrads) + len(dgrads) != len(users) or max(len(wgrads), len(dgrads)) > 1:
+        return None
+    deltas = flow.readers(dgrads[0], flow.ops[dgrads[0]]["dx"]) if dgrads else []
+    if not all(_takes_delta(flow, k, dgrads[0], head, p) for k in deltas) or (dgrads and not deltas):
+        return None
+    if not flow.can_gather([i, *wgrads], loss_at):
+        return None
+
+    B, H = head["x"].shape
+    layer = flow.ops[p]
+    parts = blocks(H, forward_tile(B, layer["W"].shape[0], H, target).BN)
+    if parts > MOST_SCORES:
+        return None
+    scores = memory.empty((B, parts), np.dtype(np.float32))
+    updated = any(memory.touch([head["W"]], op.writes()) for op in flow.ops[p:])
+    weight = memory.empty(head["W"].shape, head["W"].dtype) if updated and deltas else head["W"]
+    copies = [operation("copy", (), {"z": head["W"], "y": weight})] if weight is not head["W"] else []
+    scored = replace(
+        layer, buffers={**layer.buffers, "head_w": head["W"], "head_b": head["b"], "scores": scores},
+        fuses=layer.fuses + head.fuses,
+    )  # fmt: skip
+    kind = {"loss_kind": loss["loss_kind"], "n_real": loss["n_real"]}
+    gradients = {name: flow.ops[k][name] for k in wgrads for name in ("dW", "db")}
+    fuses = loss.fuses + tuple(name for k in wgrads for name in flow.ops[k].fuses)
+    summed = {"h": head["x"], "scores": scores, "loss": loss["loss"], **gradients}
+    hidden = {"h": head["x"], "scores": scores, "head_w": weight}
+    new = {p: [*copies, scored], i: [], loss_at: [operation("gan_head", fuses, summed, **kind)], **{k: [] for k in (*wgrads, *dgrads)}}
+    for k in deltas:
+        new[k] = [_with_delta(flow.ops[k], flow.ops[dgrads[0]], hidden, kind)]
+    return flow.replaced(new)
+
+
+def _can_score(flow: Flow, p: int, i: int) -> bool:
+    """Whether the layer at ``p`` can compute the logits of the head at ``i``: no update of the head lies between."""
+    layer, head = flow.ops[p], flow.ops[i]
+    free = layer.name in FORWARDS and not _has(layer, "scores")
+    return free and flow.memory.same(layer["y"], head["x"]) and all(flow.unwritten(head[n], p - 1, i) for n in "Wb")
+
+
+def _is_wgrad_of(flow: Flow, k: int, head: Operation, loss: Operation) -> bool:
+    op, same = flow.ops[k], flow.memory.same
+    return op.name == "dense_wgrad" and same(op["dz"], loss["dlogits"]) and same(op["x"], head["x"])
+
+
+def _is_dgrad_of(flow: Flow, k: int, head: Operation, loss: Operation) -> bool:
+    op, same = flow.ops[k], flow.memory.same
+    if op.name != "dense_dgrad" or not same(op["dz"], loss["dlogits"]) or not same(op["W"], head["W"]):
+        return False
+    return op["activation"] == "linear" or same(op["x"], head["x"])
+
+
+def _takes_delta(flow: Flow, k: int, dgrad: int, head: Operation, p: int) -> bool:
+    op = flow.ops[k]
+    if op.name not in ("dense_wgrad", "dense_dgrad") or not flow.memory.same(op["dz"], flow.ops[dgrad]["dx"]):
+        return False
+    alone = not (_has(op, "x") and flow.memory.overlap(op["x"], flow.ops[dgrad]["dx"]))
+    return alone and flow.unwritten(head["x"], p, k)
+
+
+def _with_delta(op: Operation, dgrad: Operation, hidden: dict[str, Array], kind: dict[str, object]) -> Operation:
+    """A gradient that computes its ``dz`` from ``hidden``."""
+    buffers = {name: buffer for name, buffer in op.buffers.items() if name != "dz"} | hidden
+    settings = {**op.settings, **kind, "hidden_activation": dgrad["activation"]}
+    return replace(op, buffers=buffers, settings=settings, fuses=dgrad.fuses + op.fuses)
+
+
+def _has(op: Operation, name: str) -> bool:
+    return name in op.buffers
+
+
+# --- the autoencoder ------------------------------------------------------------------------------------
+
+
+def fuse_reconstruction(flow: Flow, i: int, target: Target) -> Flow | None:
+    """The decoder's last layer with the reconstruction loss in its epilogue."""
+    loss = flow.ops[i]
+    if loss.name != "vae_loss":
+        return None
+    k = flow.writer(i, loss["output"])
+    if k is None or not _is_plain(flow.ops[k]) or flow.readers(k, loss["output"]) != [i]:
+        return None
+    if not flow.can_gather([k], i):
+        return None
+    layer = flow.ops[k]
+    buffers = {"h": layer["x"], "W": layer["W"], "b": layer["b"]}
+    buffers |= {name: loss[name] for name in ("x", "doutput", "rows", "loss")}
+    fused = operation("dense_forward_reconstruction", layer.fuses + loss.fuses, buffers, **loss.settings)
+    return flow.replaced({k: [], i: [fused]})
+
+
+def draw_latent(flow: Flow, i: int, target: Target) -> Flow | None:
+    """The latent noise drawn where it is used."""
+    latent = flow.ops[i]
+    if latent.name != "latent_forward":
+        return None
+    k = flow.writer(i, latent["eps"])
+    if k is None or flow.ops[k].name != "random_normal" or not flow.can_gather([k], i):
+        return None
+    noise = flow.ops[k]
+    buffers = {**latent.buffers, "step": noise["step"]}
+    fused = operation("latent_forward_of_noise", noise.fuses + latent.fuses, buffers, **noise.settings)
+    return flow.replaced({k: [], i: [fused]})
+
+
+def sample_and_decode(flow: Flow, i: int, target: Target) -> Flow | None:
+    """Encoder's heads, latent sample and the decoder's first layer in one, where they are small."""
+    latent = flow.ops[i]
+    if latent.name != "latent_forward_of_noise" or latent["z"].shape[1] > WIDEST_LATENT:
+        return None
+    k, users = flow.writer(i, latent["heads"]), flow.readers(i, latent["z"])
+    if k is None or not users or not _is_plain(flow.ops[k]):
+        return None
+    first, second = flow.ops[k], flow.ops[users[0]]
+    if second.name != "dense_forward" or not flow.memory.same(second["x"], latent["z"]) or _has(second, "scores"):
+        return None
+    if not is_small(*second["y"].shape, target) or not flow.can_gather([k, users[0]], i):
+        return None
+    buffers = {**latent.buffers, **{name: first[name] for name in ("x", "W", "b")}}
+    buffers |= {"W_decoder": second["W"], "b_decoder": second["b"], "y": second["y"]}
+    settings = {**latent.settings, "activation": second["activation"]}
+    fuses = first.fuses + latent.fuses + second.fuses
+    return flow.replaced(
+        {k: [], i: [operation("latent_sample_and_decode", fuses, buffers, **settings)], users[0]: []}
+    )
+
+
+def backward_through_latent(flow: Flow, i: int, target: Target) -> Flow | None:
+    """Gradient of the decoder's input, of the heads, and of the encoder's last hidden layer in one."""
+    latent = flow.ops[i]
+    if latent.name != "latent_backward" or latent["dz"].shape[1] > WIDEST_LATENT:
+        return None
+    k = flow.writer(i, latent["dz"])
+    if k is None or flow.ops[k].name != "dense_dgrad" or flow.readers(k, latent["dz"]) != [i]:
+        return None
+    same = flow.memory.same
+    users = [j for j in flow.readers(i, latent["dheads"]) if flow.ops[j].name == "dense_dgrad"]
+    first = flow.ops[k]
+    if len(users) != 1 or first["activation"] != "linear" or not _has(first, "dz"):
+        return None
+    second = flow.ops[users[0]]
+    if not same(second["dz"], latent["dheads"]) or not is_small(*second["dx"].shape, target):
+        return None
+    if not flow.can_gather([k, users[0]], i):
+        return None
+    buffers = {name: latent[name] for name in ("heads", "eps", "dheads")}
+    buffers |= {"dy": first["dz"], "W_decoder": first["W"], "W": second["W"], "dx": second["dx"], "x": second["x"]}
+    settings = {"beta": latent["beta"], "activation": second["activation"]}
+    fuses = first.fuses + latent.fuses + second.fuses
+    fused = operation("latent_backward_through", fuses, buffers, **settings)
+    return flow.replaced({k: [], i: [fused], users[0]: []})
+
+
+def _is_plain(op: Operation) -> bool:
+    """A linear layer that takes its input from memory and does nothing else."""
+    return op.name == "dense_forward" and op["activation"] == "linear" and not _has(op, "scores")
+
+
+# --- updates --------------------------------------------------------------------------------------------
+
+
+def update_in_place(flow: Flow, i: int, target: Target) -> Flow | None:
+    """Weight gradients that go straight into the update: they never reach memory.
+
+    The update stays where it was in the order, so weights change only after every gradient that reads them. What no
+    weight gradient covers is updated by a job of its own.
+    """
+    update, memory = flow.ops[i], flow.memory
+    if update.name != "optimizer":
+        return None
+    covered = [k for k in range(i) if _only_feeds(flow, k, i)]
+    if not covered:
+        return None
+    fused, done = [], []
+    for k in covered:
+        gradient = flow.ops[k]
+        buffers = {name: buffer for name, buffer in gradient.buffers.items() if name not in ("dW", "db")}
+        for name in "Wb":
+            part = gradient[f"d{name}"]
+            done.append(((memory.address(part) - memory.address(update["g"])) // part.itemsize, part.size))
+            for suffix, slot in (("", "p"), ("_m", "m"), ("_v", "v")):
+                buffers[name + suffix] = memory.view(part, update["g"], update[slot]) if _has(update, slot) else None
+        buffers |= {name: update[name] for name in ("lr", "step")}
+        settings = {**gradient.settings, **update.settings}
+        fused.append(operation(gradient.name, gradient.fuses + update.fuses, buffers, **settings))
+    new: dict[int, list[Operation]] = {k: [] for k in covered}
+    new[i] = fused + [_slice(update, first, last) for first, last in _gaps(done, update["g"].size)]
+    return flow.replaced(new)
+
+
+def _only_feeds(flow: Flow, k: int, i: int) -> bool:
+    """Whether the update at ``i`` reads the whole weight gradient at ``k``, nobody else does, and it can move there."""
+    op, update = flow.ops[k], flow.ops[i]
+    if op.name not in ("dense_wgrad", "gan_head") or not _has(op, "dW"):
+        return False
+    parts = (op["dW"], op["db"])
+    inside = all(flow.memory.contains(update["g"], part) and flow.readers(k, part) == [i] for part in parts)
+    return inside and flow.can_gather([k], i)
+
+
+def _gaps(done: list[tuple[int, int]], size: int) -> list[tuple[int, int]]:
+    """What (first, length) pairs leave of 0 .. size, as (first, last + 1)."""
+    gaps, position = [], 0
+    for first, length in sorted(done):
+        if first > position:
+            gaps.append((position, first))
+        position = first + length
+    return gaps + ([(position, size)] if position < size else [])
+
+
+def _slice(update: Operation, first: int, last: int) -> Operation:
+    flat = {name: buffer[first:last] for name, buffer in update.buffers.items() if name in ("p", "g", "m", "v")}
+    return replace(update, buffers={**update.buffers, **flat})
+
+
+def hoist_advance(flow: Flow) -> Flow:
+    """Count the step as soon as its losses are known, beside other work instead of after it.
+
+    Operations that it passes read a counter that is one ahead: their ``steps_ahead`` says so.
+    """
+    places = [i for i, op in enumerate(flow.ops) if op.name == "advance"]
+    if len(places) != 1:
+        return flow
+    ops, i = list(flow.ops), places[0]
+    memory, step = flow.memory, ops[i]["step"]
+    mine = [ops[i]["losses"], ops[i]["history"]]
+    while i > 0:
+        other = ops[i - 1]
+        if memory.touch(other.writes(), [*mine, step]) or memory.touch(other.reads(), [ops[i]["history"]]):
+            break
+        if memory.touch(other.reads(), [step]):
+            other = other.with_(steps_ahead=other["steps_ahead"] + 1)
+        ops[i - 1], ops[i] = ops[i], other
+        i -= 1
+    return Flow(ops, memory)
+
+
+RULES: tuple[Rule, ...] = (
+    take_batch, draw_input, fuse_head, fuse_reconstruction, draw_latent, sample_and_decode, backward_through_latent,
+    update_in_place,
+)  # fmt: skip

@@ -1,0 +1,234 @@
+"""The CUDA floor without a GPU: launches run by Triton's interpreter on NumPy memory.
+
+It is for tests: the same kernels and schedules as on a GPU, thousands of times slower. ``TRITON_INTERPRET=1`` must be in
+the environment before Triton is imported. The interpreter multiplies in float32 whatever the precision asked for, and
+runs the programs of a launch one after the other, which hides races. Hence two aids: ``shuffle`` runs them in a random
+order, and ``check`` records every address that a program touches and raises for one that another program of the launch
+writes, or that lies outside of the launch's buffers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from typing import Any
+
+import numpy as np
+
+from minigen import checks
+from minigen.cuda.launch import Launch
+from minigen.errors import DeviceError
+
+ALIGNMENT = 64
+
+
+class InterpreterExecutor:
+    """An :class:`minigen.cuda.launch.Executor`. ``architecture`` is the one whose tiles are taken.
+
+    Raises DeviceError where Triton is missing, too old for this NumPy, or not in the mode of the interpreter.
+    """
+
+    name = "interpreter"
+    array_type = np.ndarray
+
+    def __init__(
+        self, architecture: int = 90, shuffle: np.random.Generator | None = None, check: bool = False
+    ) -> None:
+        problem = find_problem()
+        if problem:
+            raise DeviceError(problem)
+        from triton.runtime.interpreter import interpreter_builder
+
+        self.builder = interpreter_builder
+        self.architecture, self.shuffle, self.check = architecture, shuffle, check
+
+    def empty(self, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
+        """A new array, aligned to 64 bytes."""
+        size = int(np.prod(shape)) * np.dtype(dtype).itemsize
+        memory = np.empty(size + ALIGNMENT, np.uint8)
+        first = -memory.ctypes.data % ALIGNMENT
+        return memory[first : first + size].view(dtype).reshape(shape)
+
+    def upload(self, host: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
+        """A copy of ``host``, in ``out`` if given."""
+        out = self.empty(host.shape, host.dtype) if out is None else out
+        out[...] = host
+        return out
+
+    def resident(self, host: np.ndarray) -> np.ndarray:
+        """A copy, as on a GPU."""
+        return self.upload(host)
+
+    def download(self, buffer: np.ndarray) -> np.ndarray:
+        """A copy."""
+        return buffer.copy()
+
+    def address(self, buffer: np.ndarray) -> int:
+        """Where ``buffer`` begins in this process."""
+        return int(buffer.ctypes.data)
+
+    def capture(self, launches: Sequence[Launch]) -> Repeat:
+        """The launches, to be run again and again."""
+        return Repeat(self, launches)
+
+    def run(self, launch: Launch) -> None:
+        """Interpret one launch. Raises RuntimeError for what ``check`` finds."""
+        arguments = [Pointer(a) if isinstance(a, np.ndarray) else a for a in launch.args]
+        trace = Trace()
+        with self._order(launch.grid[0], trace), trace.recording(self.builder) if self.check else nullcontext():
+            with np.errstate(all="ignore"):  # NaN and infinity pass silently, as on a GPU
+                launch.kernel.source[launch.grid](*arguments, **launch.constexprs)
+        trace.raise_for_faults(launch)
+
+    @contextmanager
+    def _order(self, programs: int, trace: Trace) -> Iterator[None]:
+        """Tell ``trace`` which program runs, and renumber the programs at random with ``shuffle``."""
+        numbers = np.arange(programs) if self.shuffle is None else self.shuffle.permutation(programs)
+        original = self.builder.set_grid_idx
+
+        def renumbered(x: int, y: int, z: int) -> None:
+            trace.begin(int(numbers[x]))
+            original(int(numbers[x]), y, z)
+
+        with _replaced(self.builder, set_grid_idx=renumbered):
+            yield
+
+
+class Repeat:
+    """A program that runs its launches in order."""
+
+    def __init__(self, executor: InterpreterExecutor, launches: Sequence[Launch]) -> None:
+        self.executor, self.launches = executor, tuple(launches)
+
+    def run(self, steps: int) -> None:
+        """Run all launches ``steps`` times."""
+        for _ in range(checks.integer("steps", steps, 0)):
+            for launch in self.launches:
+                self.executor.run(launch)
+
+
+class Pointer:
+    """A NumPy array as what Triton's interpreter takes for a tensor in host memory."""
+
+    def __init__(self, array: np.ndarray) -> None:
+        self.array, self.dtype = array, array.dtype.name
+
+    def data_ptr(self) -> int:
+        return int(self.array.ctypes.data)
+
+    def untyped_storage(self) -> Pointer:
+        return self
+
+    def cpu(self) -> Pointer:
+        return self
+
+    def new_empty(self, *size: int, **options: Any) -> Pointer:
+        return Pointer(self.array)
+
+    def set_(self, storage: Pointer, *place: Any) -> None:
+        self.array = storage.array
+
+    def copy_(self, storage: Pointer) -> None:
+        pass  # the interpreter wrote into the array itself
+
+    def storage_offset(self) -> int:
+        return 0
+
+    def size(self) -> tuple[int, ...]:
+        return self.array.shape
+
+    def stride(self) -> tuple[int, ...]:
+        return self.array.strides
+
+
+class Trace:
+    """The addresses that the programs of one launch read and write."""
+
+    def __init__(self) -> None:
+        self.program = -1
+        self.reads: list[tuple[int, np.ndarray]] = []
+        self.writes: list[tuple[int, np.ndarray]] = []
+        self.stale: list[int] = []  # programs that read what they had written: no barrier guards that
+
+    def begin(self, program: int) -> None:
+        self.program = program
+
+    @contextmanager
+    def recording(self, builder: Any) -> Iterator[None]:
+        load, store = builder.create_masked_load, builder.create_masked_store
+
+        def create_masked_load(pointers: Any, mask: Any, *rest: Any) -> Any:
+            touched = _touched(pointers, mask)
+            mine = [addresses for program, addresses in self.writes if program == self.program]
+            if any(np.isin(touched, addresses).any() for addresses in mine):
+                self.stale.append(self.program)
+            self.reads.append((self.program, touched))
+            return load(pointers, mask, *rest)
+
+        def create_masked_store(pointers: Any, value: Any, mask: Any, *rest: Any) -> Any:
+            self.writes.append((self.program, _touched(pointers, mask)))
+            return store(pointers, value, mask, *rest)
+
+        with _replaced(builder, create_masked_load=create_masked_load, create_masked_store=create_masked_store):
+            yield
+
+    def raise_for_faults(self, launch: Launch) -> None:
+        """Raise RuntimeError for a race or an access outside of the launch's buffers."""
+        name = launch.kernel.name
+        if self.stale:
+            raise RuntimeError(f"{name}: program {self.stale[0]} reads what it has written, without a barrier")
+        read, readers = _flat(self.reads)
+        written, writers = _flat(self.writes)
+        touched = np.unique(np.concatenate([read, written]))
+        inside = np.zeros(len(touched), bool)
+        for buffer in (a for a in launch.args if isinstance(a, np.ndarray)):
+            inside |= (touched >= buffer.ctypes.data) & (touched < buffer.ctypes.data + buffer.nbytes)
+        if not inside.all():
+            raise RuntimeError(f"{name}: {np.sum(~inside)} addresses outside of its buffers")
+        # The first program to write an address; another one there, writing or reading, is a race.
+        owned, first = np.unique(written, return_index=True)
+        for addresses, programs, what in ((written, writers, "writes"), (read, readers, "reads")):
+            place = np.searchsorted(owned, addresses).clip(max=max(len(owned) - 1, 0))
+            shared = (owned[place] == addresses) & (writers[first][place] != programs) if len(owned) else np.zeros(0, bool)
+            if shared.any():
+                other = int(programs[np.flatnonzero(shared)[0]])
+                raise RuntimeError(f"{name}: program {other} {what} what another program of the launch writes")
+
+
+def find_problem() -> str | None:
+    """Why Triton's interpreter cannot run here, or None."""
+    try:
+        import triton
+    except ImportError as error:
+        return f"Triton is missing ({error}): pip install triton"
+    if not triton.knobs.runtime.interpret or hasattr(triton.language.zeros, "cache_key"):
+        return "Triton was imported without TRITON_INTERPRET=1 in the environment"
+    version = tuple(map(int, triton.__version__.split(".")[:2]))
+    if version < (3, 7) and np.lib.NumpyVersion(np.__version__) >= "2.4.0":
+        return f"the interpreter of Triton {triton.__version__} fails on NumPy {np.__version__}: it needs Triton 3.7"
+    return None
+
+
+def _touched(pointers: Any, mask: Any) -> np.ndarray:
+    addresses = np.asarray(pointers.data)
+    return addresses[np.broadcast_to(mask.data, addresses.shape).astype(bool)].ravel()
+
+
+def _flat(accesses: list[tuple[int, np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
+    """All addresses, and beside each its program."""
+    if not accesses:
+        return np.zeros(0, np.uint64), np.zeros(0, np.int64)
+    programs = np.concatenate([np.full(len(addresses), program) for program, addresses in accesses])
+    return np.concatenate([addresses for _, addresses in accesses]), programs
+
+
+@contextmanager
+def _replaced(target: Any, **methods: Any) -> Iterator[None]:
+    """``target`` with other methods, of the instance only, until the end of the block."""
+    for name, method in methods.items():
+        setattr(target, name, method)
+    try:
+        yield
+    finally:
+        for name in methods:
+            delattr(target, name)

@@ -1,0 +1,113 @@
+"""gan_loss: the two players' losses and gradients from logits s. :mod:`minigen.reference.gan_loss` derives them.
+
+D's last layer has one output, so its logit is a sum over the hidden units ``h[B,H]``. A launch of its own for each of
+logit, loss, dlogits, the head's gradients and the hidden delta would be five that move a few kilobytes. Instead
+
+1. the layer that makes ``h`` also stores ``scores[B,PARTS]``: for each tile of its columns, their share
+   ``sum_j h[r,j] w[j]`` of the logit (:func:`minigen.cuda.kernels.dense.forward`; the bias joins the first share);
+2. whoever needs ``dz[r,j] = ds[r] w[j] act'(h[r,j])`` sums the shares of its rows, always in the same order, and
+   computes it on the spot (:func:`delta`);
+3. :func:`head` makes the loss and the gradients of ``w`` and its bias, or updates them.
+"""
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+
+from minigen.cuda.kernels.activations import differentiate, softplus_sigmoid
+from minigen.cuda.kernels.optimizer import update
+
+
+@triton.jit
+def terms(s, rows, B, n_real, LOSS: tl.constexpr):
+    """Each row's share of the loss, and dloss/ds; 0 for rows beyond B. ``n_real`` is used by the discriminator only."""
+    if LOSS == "discriminator":
+        real = rows < n_real
+        count = tl.where(real, n_real, B - n_real).to(tl.float32)
+        sign = tl.where(real, -1.0, 1.0)
+        share = 1.0 / count
+    else:
+        share = 1.0 / B.to(tl.float32)
+        sign = -1.0 if LOSS == "non_saturating" else 1.0
+    positive, probability = softplus_sigmoid(sign * s)
+    loss = positive * share
+    slope = sign * probability * share
+    if LOSS == "minimax":
+        loss = -loss
+        slope = -slope
+    return tl.where(rows < B, loss, 0.0), tl.where(rows < B, slope, 0.0)
+
+
+@triton.jit
+def sum_scores(scores, rows, B, PARTS: tl.constexpr, WIDTH: tl.constexpr):
+    """The logits of ``rows``: ``scores[B,PARTS]`` summed, WIDTH the power of two that holds PARTS."""
+    parts = tl.arange(0, WIDTH)
+    mask = (rows < B)[:, None] & (parts < PARTS)[None, :]
+    return tl.sum(tl.load(scores + rows[:, None] * PARTS + parts[None, :], mask=mask, other=0.0), axis=1)
+
+
+@triton.jit
+def delta(
+    hidden, rows, columns, B,
+    H: tl.constexpr, ACTIVATION: tl.constexpr, LOSS: tl.constexpr, PARTS: tl.constexpr, WIDTH: tl.constexpr,
+):  # fmt: skip
+    """Tile of the hidden layer's ``dz[B,H]``; ``hidden`` is (h[B,H], scores[B,PARTS], w[H], n_real)."""
+    h, scores, w, n_real = hidden
+    _, slope = terms(sum_scores(scores, rows, B, PARTS, WIDTH), rows, B, n_real, LOSS)
+    weight = tl.load(w + columns, mask=columns < H, other=0.0)
+    mask = (rows < B)[:, None] & (columns < H)[None, :]
+    y = tl.load(h + rows[:, None] * H + columns[None, :], mask=mask, other=0.0)
+    return differentiate(slope[:, None] * weight[None, :], y, ACTIVATION)
+
+
+@triton.jit
+def head(
+    pid, hidden, loss, dw, db, weights, bias, rule, B,
+    H: tl.constexpr, LOSS: tl.constexpr, PARTS: tl.constexpr, WIDTH: tl.constexpr, OPTIMIZER: tl.constexpr,
+    STEPS_AHEAD: tl.constexpr, ROWS: tl.constexpr, COLS: tl.constexpr,
+):  # fmt: skip
+    """The loss, and the gradients ``dw[H] = h^T ds`` and ``db = sum ds`` of the one-output layer.
+
+    With an OPTIMIZER the gradients update ``weights`` and ``bias`` (each p, m, v) and are not stored; without one, or
+    where ``dw`` is None, they are stored or left out. A program owns its COLS entries of w, the first one b and the
+    loss too. ``hidden`` holds a copy of w where another job of the launch reads w, since this one writes it.
+    """
+    h, scores, _, n_real = hidden
+    columns = pid * COLS + tl.arange(0, COLS)
+    dw_sum = tl.zeros([COLS], tl.float32)
+    db_sum = tl.zeros([ROWS], tl.float32)
+    loss_sum = tl.zeros([ROWS], tl.float32)
+    for r in range(0, B, ROWS):
+        rows = (r + tl.arange(0, ROWS)).to(tl.int64)
+        term, slope = terms(sum_scores(scores, rows, B, PARTS, WIDTH), rows, B, n_real, LOSS)
+        loss_sum += term
+        db_sum += slope
+        if dw is not None or OPTIMIZER is not None:
+            mask = (rows < B)[:, None] & (columns < H)[None, :]
+            y = tl.load(h + rows[:, None] * H + columns[None, :], mask=mask, other=0.0)
+            dw_sum += tl.sum(slope[:, None] * y, axis=0)
+    if OPTIMIZER is not None:
+        update(weights, rule, columns, columns < H, dw_sum, OPTIMIZER, STEPS_AHEAD)
+    elif dw is not None:
+        tl.store(dw + columns, dw_sum, mask=columns < H)
+    if pid == 0:
+        tl.store(loss, tl.sum(loss_sum, axis=0))
+        one = tl.arange(0, 1)
+        if OPTIMIZER is not None:
+            update(bias, rule, one, one < 1, tl.sum(db_sum, axis=0) + one * 0.0, OPTIMIZER, STEPS_AHEAD)
+        elif dw is not None:
+            tl.store(db, tl.sum(db_sum, axis=0))
+
+
+@triton.jit
+def from_logits(pid, logits, dlogits, loss, n_real, B, LOSS: tl.constexpr, ROWS: tl.constexpr):
+    """``loss[0]`` and ``dlogits[B,1]`` from stored ``logits[B,1]``. One program, which sums the rows in order."""
+    loss_sum = tl.zeros([ROWS], tl.float32)
+    for r in range(0, B, ROWS):
+        rows = (pid + r + tl.arange(0, ROWS)).to(tl.int64)
+        s = tl.load(logits + rows, mask=rows < B, other=0.0)
+        term, slope = terms(s, rows, B, n_real, LOSS)
+        loss_sum += term
+        tl.store(dlogits + rows, slope, mask=rows < B)
+    tl.store(loss, tl.sum(loss_sum, axis=0))

@@ -1,0 +1,145 @@
+"""latent: the VAE's sample ``z`` and its KL divergence. :mod:`minigen.reference.latent` derives forward and backward.
+
+The latent layer is narrow (20 beside 400 and 784), so the three layers around it would leave most of a GPU idle and
+cost a launch each. :func:`sample_and_decode` and :func:`backward_through` do them in one: every program computes
+the narrow middle of its rows anew and goes on to its own tile of the wide layer behind it. Only the first column of
+tiles stores the middle, and nobody in the launch reads it from memory.
+"""
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+
+from minigen.cuda.kernels.activations import differentiate
+from minigen.cuda.kernels.dense import back_product, dot, finish, load, store, tile_of
+from minigen.cuda.kernels.elementary import exp, expm1
+from minigen.cuda.kernels.random import normal_tile
+
+
+@triton.jit
+def twice_kl(mu, logvar):
+    """KL of N(mu, e^logvar) to N(0, 1): half of this."""
+    return mu * mu + (expm1(logvar) - logvar)
+
+
+@triton.jit
+def heads_gradient(dz, mu, logvar, eps, beta_share):
+    """dmu and dlogvar; ``beta_share`` is beta / B."""
+    dmu = dz + beta_share * mu
+    dlogvar = dz * eps * exp(logvar * 0.5) * 0.5 + (0.5 * beta_share) * expm1(logvar)
+    return dmu, dlogvar
+
+
+@triton.jit
+def load_half(base, rows, columns, height, L: tl.constexpr):
+    """Tile of the first L columns of ``base[height, 2L]``, 0 outside; ``base + L`` has the other half."""
+    mask = (rows < height)[:, None] & (columns < L)[None, :]
+    return tl.load(base + rows[:, None] * (2 * L) + columns[None, :], mask=mask, other=0.0)
+
+
+@triton.jit
+def store_half(base, rows, columns, height, L: tl.constexpr, tile):
+    """Write what :func:`load_half` reads."""
+    mask = (rows < height)[:, None] & (columns < L)[None, :]
+    tl.store(base + rows[:, None] * (2 * L) + columns[None, :], tile, mask=mask)
+
+
+@triton.jit
+def forward(
+    pid, heads, eps, z, kl, step, seed, stream, B,
+    L: tl.constexpr, DRAW: tl.constexpr, STEPS_AHEAD: tl.constexpr, BM: tl.constexpr, BL: tl.constexpr,
+):  # fmt: skip
+    """``z[B,L]`` and ``kl[B]`` from stored ``heads[B,2L]``; with DRAW, ``eps[B,L]`` is drawn and stored."""
+    rows = (pid * BM + tl.arange(0, BM)).to(tl.int64)
+    columns = tl.arange(0, BL)
+    inside = (columns < L)[None, :]
+    mu = load_half(heads, rows, columns, B, L)
+    logvar = load_half(heads + L, rows, columns, B, L)
+    if DRAW:
+        noise = normal_tile(seed, stream, tl.load(step) - STEPS_AHEAD, pid * BM, 0, L, BM, BL)
+        store(eps, rows, columns, B, L, noise)
+    else:
+        noise = load(eps, rows, columns, B, L)
+    store(z, rows, columns, B, L, mu + exp(logvar * 0.5) * noise)
+    tl.store(kl + rows, tl.sum(tl.where(inside, twice_kl(mu, logvar), 0.0), axis=1) * 0.5, mask=rows < B)
+
+
+@triton.jit
+def backward(
+    pid, dz, heads, eps, dheads, beta, B, L: tl.constexpr, BM: tl.constexpr, BL: tl.constexpr,
+):  # fmt: skip
+    """``dheads[B,2L]`` from stored ``dz[B,L]``, ``heads[B,2L]`` and ``eps[B,L]``."""
+    rows = (pid * BM + tl.arange(0, BM)).to(tl.int64)
+    columns = tl.arange(0, BL)
+    mu = load_half(heads, rows, columns, B, L)
+    logvar = load_half(heads + L, rows, columns, B, L)
+    gradient = load(dz, rows, columns, B, L)
+    noise = load(eps, rows, columns, B, L)
+    dmu, dlogvar = heads_gradient(gradient, mu, logvar, noise, beta / B.to(tl.float32))
+    store_half(dheads, rows, columns, B, L, dmu)
+    store_half(dheads + L, rows, columns, B, L, dlogvar)
+
+
+@triton.jit
+def sample_and_decode(
+    pid, x, W, b, heads, eps, z, kl, step, seed, stream, W_decoder, b_decoder, y, B,
+    N_IN: tl.constexpr, L: tl.constexpr, N_OUT: tl.constexpr, ACTIVATION: tl.constexpr,
+    STEPS_AHEAD: tl.constexpr,
+    BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr, BL: tl.constexpr, GROUP: tl.constexpr,
+    PRECISION: tl.constexpr,
+):  # fmt: skip
+    """``heads[B,2L] = x[B,I] W + b``, ``z`` and ``kl`` from them, ``y[B,O] = act(z W_decoder + b_decoder)``."""
+    tile_m, tile_n = tile_of(pid, tl.cdiv(B, BM), (N_OUT + BN - 1) // BN, GROUP)
+    rows = (tile_m * BM + tl.arange(0, BM)).to(tl.int64)
+    columns = tile_n * BN + tl.arange(0, BN)
+    latents = tl.arange(0, BL)
+    inside = (latents < L)[None, :]
+    mu = tl.zeros([BM, BL], tl.float32)
+    logvar = tl.zeros([BM, BL], tl.float32)
+    for k in range(0, N_IN, BK):
+        inner = k + tl.arange(0, BK)
+        a = load(x, rows, inner, B, N_IN)
+        mu = dot(a, load_half(W, inner, latents, N_IN, L), mu, PRECISION)
+        logvar = dot(a, load_half(W + L, inner, latents, N_IN, L), logvar, PRECISION)
+    mu += tl.load(b + latents, mask=latents < L, other=0.0)[None, :]
+    logvar += tl.load(b + L + latents, mask=latents < L, other=0.0)[None, :]
+    noise = normal_tile(seed, stream, tl.load(step) - STEPS_AHEAD, tile_m * BM, 0, L, BM, BL)
+    sampled = tl.where(inside, mu + exp(logvar * 0.5) * noise, 0.0)
+    if tile_n == 0:
+        store_half(heads, rows, latents, B, L, mu)
+        store_half(heads + L, rows, latents, B, L, logvar)
+        store(z, rows, latents, B, L, sampled)
+        store(eps, rows, latents, B, L, noise)
+        tl.store(kl + rows, tl.sum(tl.where(inside, twice_kl(mu, logvar), 0.0), axis=1) * 0.5, mask=rows < B)
+    total = tl.zeros([BM, BN], tl.float32)
+    total = dot(sampled, load(W_decoder, latents, columns, L, N_OUT), total, PRECISION)
+    finish(total, b_decoder, None, rows, columns, tile_n, y, B, N_OUT, ACTIVATION, 0)
+
+
+@triton.jit
+def backward_through(
+    pid, dy, W_decoder, heads, eps, dheads, W, dx, x, beta, B,
+    N_IN: tl.constexpr, L: tl.constexpr, N_OUT: tl.constexpr, ACTIVATION: tl.constexpr,
+    BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr, BL: tl.constexpr, GROUP: tl.constexpr,
+    PRECISION: tl.constexpr,
+):  # fmt: skip
+    """``dz = dy[B,O] W_decoder[L,O]^T``, ``dheads[B,2L]`` from it, ``dx[B,I] = (dheads W[I,2L]^T) * act'(x)``."""
+    tile_m, tile_n = tile_of(pid, tl.cdiv(B, BM), (N_IN + BN - 1) // BN, GROUP)
+    rows = (tile_m * BM + tl.arange(0, BM)).to(tl.int64)
+    columns = tile_n * BN + tl.arange(0, BN)
+    latents = tl.arange(0, BL)
+    dz = back_product(dy, None, W_decoder, rows, latents, B, L, N_OUT, None, None, 0, 0, BM, BL, BK, PRECISION)
+    mu = load_half(heads, rows, latents, B, L)
+    logvar = load_half(heads + L, rows, latents, B, L)
+    noise = load(eps, rows, latents, B, L)
+    dmu, dlogvar = heads_gradient(dz, mu, logvar, noise, beta / B.to(tl.float32))
+    if tile_n == 0:
+        store_half(dheads, rows, latents, B, L, dmu)
+        store_half(dheads + L, rows, latents, B, L, dlogvar)
+    total = tl.zeros([BM, BN], tl.float32)
+    total = dot(dmu, tl.trans(load_half(W, columns, latents, N_IN, L)), total, PRECISION)
+    total = dot(dlogvar, tl.trans(load_half(W + L, columns, latents, N_IN, L)), total, PRECISION)
+    if ACTIVATION != "linear":
+        total = differentiate(total, load(x, rows, columns, B, N_IN), ACTIVATION)
+    store(dx, rows, columns, B, N_IN, total)

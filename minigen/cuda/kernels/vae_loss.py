@@ -1,0 +1,86 @@
+"""vae_loss: the reconstruction term in nats and its gradient. :mod:`minigen.reference.vae_loss` derives both.
+
+A row's loss is a sum over the columns, which lie in several tiles. Each tile stores its share, ``parts[B,PARTS]``, and
+:func:`finish_rows` adds the shares in order: no atomics, so that the loss repeats bit for bit.
+"""
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+
+from minigen.cuda.kernels.dense import load, product, store, tile_of
+from minigen.cuda.kernels.elementary import exp_negative, log1p_unit
+
+
+@triton.jit
+def terms(output, x, half_precision, LIKELIHOOD: tl.constexpr):
+    """Loss and derivative by ``output``: logits (``"bernoulli"``), or means (``"gaussian"``) with 1 / (2 variance)."""
+    if LIKELIHOOD == "bernoulli":
+        e = exp_negative(-tl.abs(output))
+        linear = tl.where(output < 0.0, 0.0, output) - x * output  # large terms cancel exactly
+        loss = linear + log1p_unit(e)
+        slope = tl.where(output < 0.0, e, 1.0) / (1.0 + e) - x
+    else:
+        tl.static_assert(LIKELIHOOD == "gaussian")
+        error = output - x
+        loss = error * error * half_precision
+        slope = 2.0 * error * half_precision
+    return loss, slope
+
+
+@triton.jit
+def share(
+    output, x, doutput, parts, rows, columns, tile_n, B, half_precision,
+    D: tl.constexpr, LIKELIHOOD: tl.constexpr, PARTS: tl.constexpr,
+):  # fmt: skip
+    """Store one tile's gradient and its share of the rows' loss."""
+    loss, slope = terms(output, load(x, rows, columns, B, D), half_precision, LIKELIHOOD)
+    store(doutput, rows, columns, B, D, slope / B.to(tl.float32))
+    loss = tl.where((columns < D)[None, :], loss, 0.0)
+    tl.store(parts + rows * PARTS + tile_n, tl.sum(loss, axis=1), mask=rows < B)
+
+
+@triton.jit
+def from_output(
+    pid, output, x, doutput, parts, B, half_precision,
+    D: tl.constexpr, LIKELIHOOD: tl.constexpr, PARTS: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr,
+):  # fmt: skip
+    """``parts[B,PARTS]`` and ``doutput[B,D]`` from a stored ``output[B,D]``, PARTS tiles of BN columns wide."""
+    rows = ((pid // PARTS) * BM + tl.arange(0, BM)).to(tl.int64)
+    columns = (pid % PARTS) * BN + tl.arange(0, BN)
+    values = load(output, rows, columns, B, D)
+    share(values, x, doutput, parts, rows, columns, pid % PARTS, B, half_precision, D, LIKELIHOOD, PARTS)
+
+
+@triton.jit
+def forward(
+    pid, h, W, b, x, doutput, parts, B, half_precision,
+    N_IN: tl.constexpr, D: tl.constexpr, LIKELIHOOD: tl.constexpr, PARTS: tl.constexpr,
+    BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr, GROUP: tl.constexpr, PRECISION: tl.constexpr,
+):  # fmt: skip
+    """The decoder's last layer ``h[B,I] W + b`` with the loss in its epilogue: the output itself is not stored."""
+    tile_m, tile_n = tile_of(pid, tl.cdiv(B, BM), (D + BN - 1) // BN, GROUP)
+    rows = (tile_m * BM + tl.arange(0, BM)).to(tl.int64)
+    columns = tile_n * BN + tl.arange(0, BN)
+    output = product(h, W, rows, columns, B, N_IN, D, BM, BN, BK, PRECISION)
+    output += tl.load(b + columns, mask=columns < D, other=0.0)[None, :]
+    share(output, x, doutput, parts, rows, columns, tile_n, B, half_precision, D, LIKELIHOOD, PARTS)
+
+
+@triton.jit
+def finish_rows(pid, parts, rows, loss, constant, B, PARTS: tl.constexpr, WIDTH: tl.constexpr, BLOCK: tl.constexpr):
+    """``rows[B] = constant + sum of parts[B,PARTS]`` (where ``rows`` is not None) and ``loss[0]`` their mean.
+
+    One program, which adds everything up in order. WIDTH is the power of two that holds PARTS.
+    """
+    columns = tl.arange(0, WIDTH)
+    total = tl.zeros([BLOCK], tl.float32)
+    for r in range(0, B, BLOCK):
+        i = (pid + r + tl.arange(0, BLOCK)).to(tl.int64)
+        mask = (i < B)[:, None] & (columns < PARTS)[None, :]
+        row = tl.sum(tl.load(parts + i[:, None] * PARTS + columns[None, :], mask=mask, other=0.0), axis=1) + constant
+        if rows is not None:
+            tl.store(rows + i, row, mask=i < B)
+        total += tl.where(i < B, row, 0.0)
+    tl.store(loss, tl.sum(total, axis=0) / B.to(tl.float32))

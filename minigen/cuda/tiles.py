@@ -1,0 +1,119 @@
+"""Tile choices: how a matrix product is cut into programs, by operation, shape class and architecture.
+
+A product has ``rows x columns`` results, each a sum of ``depth`` terms. At the article's batch of 128 the result is small,
+and what counts is that every multiprocessor has a tile; at large batches, that a tile is reused often. So the class
+of a shape is how many 64 x 64 tiles it makes per multiprocessor:
+
+========  ==============  =====================================================
+class     64 x 64 tiles   tiles are chosen to
+========  ==============  =====================================================
+``few``   under half      spread over the multiprocessors
+``some``  under four      fill them once or twice
+``many``  four or more    read as little as possible
+========  ==============  =====================================================
+
+No entry of :data:`TABLE` has been measured on a GPU (``measured=False``): they follow from the counts above and from the
+registers and shared memory that the compiler reports. :func:`prefer` puts measured ones before them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+MULTIPROCESSORS = {80: 108, 86: 84, 89: 128, 90: 132, 100: 148, 103: 148, 120: 170}
+"""Of the largest card of an architecture (A100, RTX 3090, RTX 4090, H100 SXM, B200, B300, RTX 5090)."""
+
+SHARED = {80: 163, 86: 99, 87: 163, 89: 99, 90: 227, 100: 227, 103: 227}
+"""KiB of shared memory that a block can have (CUDA programming guide, table of compute capabilities); others: 99."""
+
+
+@dataclass(frozen=True)
+class Tile:
+    """``BM x BN`` results a program, ``BK`` terms at a time; ``warps`` and pipeline ``stages`` of the launch.
+
+    Rows of GROUP tiles are worked on together, so that they find their inputs in the L2 cache.
+    """
+
+    BM: int
+    BN: int
+    BK: int
+    warps: int
+    stages: int
+    GROUP: int = 8
+    measured: bool = False
+
+
+SMALLEST = Tile(16, 16, 64, 4, 3)
+
+TABLE: dict[tuple[str, str], Tile] = {
+    ("forward", "few"): Tile(16, 32, 64, 4, 3),
+    ("forward", "some"): Tile(64, 64, 32, 4, 3),
+    ("forward", "many"): Tile(128, 128, 32, 8, 3),
+    ("dgrad", "few"): Tile(16, 32, 64, 4, 3),
+    ("dgrad", "some"): Tile(64, 64, 32, 4, 3),
+    ("dgrad", "many"): Tile(128, 128, 32, 8, 3),
+    ("wgrad", "few"): Tile(32, 32, 64, 4, 3),
+    ("wgrad", "some"): Tile(64, 64, 32, 4, 3),
+    ("wgrad", "many"): Tile(128, 64, 32, 4, 3),
+}
+"""By (operation, class), for every architecture."""
+
+_preferred: dict[tuple[int, str, str], Tile] = {}
+
+
+def multiprocessors(architecture: int) -> int:
+    """How many an architecture's largest card has; for an unknown one, as many as the H100."""
+    return MULTIPROCESSORS.get(architecture, 132)
+
+
+def shape_class(rows: int, columns: int, architecture: int) -> str:
+    """``few``, ``some`` or ``many``."""
+    tiles = -(-rows // 64) * -(-columns // 64) / multiprocessors(architecture)
+    return "few" if tiles < 0.5 else "some" if tiles < 4 else "many"
+
+
+def choose(operation: str, rows: int, columns: int, depth: int, architecture: int) -> Tile:
+    """The tile for one product. ``operation`` is forward, dgrad or wgrad."""
+    kind = shape_class(rows, columns, architecture)
+    tile = _preferred.get((architecture, operation, kind)) or TABLE[operation, kind]
+    if kind == "few" and programs(tile, rows, columns) * 2 <= multiprocessors(architecture):
+        tile = SMALLEST
+    return _fit(tile, rows, columns, depth, architecture)
+
+
+def prefer(architecture: int, operation: str, kind: str, tile: Tile) -> None:
+    """Use ``tile``, which was measured, in place of the table's."""
+    if (operation, kind) not in TABLE:
+        known = ", ".join(f"{o} {k}" for o, k in TABLE)
+        raise ValueError(f"operation and kind must be one of {known}; not {operation} {kind}")
+    _preferred[architecture, operation, kind] = replace(tile, measured=True)
+
+
+def programs(tile: Tile, rows: int, columns: int) -> int:
+    """Tiles of a result."""
+    return -(-rows // tile.BM) * -(-columns // tile.BN)
+
+
+def splits(tile: Tile, rows: int, columns: int, depth: int, architecture: int) -> int:
+    """Into how many parts a weight gradient's batch of ``depth`` rows is cut, each a partial sum for a second pass.
+
+    The second pass is a launch, so it must pay: only where most multiprocessors would wait for a long sum.
+    """
+    idle = multiprocessors(architecture) // max(1, programs(tile, rows, columns))
+    return max(1, min(idle, depth // 1024))
+
+
+def power_of_two(n: int) -> int:
+    """The smallest that is at least ``n``."""
+    return 1 << max(0, n - 1).bit_length()
+
+
+def _fit(tile: Tile, rows: int, columns: int, depth: int, architecture: int) -> Tile:
+    """No wider than the problem (though at least 16, which the tensor cores want), no more stages than memory holds."""
+    BM = min(tile.BM, max(16, power_of_two(rows)))
+    BN = min(tile.BN, max(16, power_of_two(columns)))
+    BK = min(tile.BK, max(16, power_of_two(depth)))
+    stages = tile.stages
+    while stages > 1 and stages * (BM + BN) * BK * 4 > SHARED.get(architecture, 99) * 1024:
+        stages -= 1
+    return replace(tile, BM=BM, BN=BN, BK=BK, stages=stages)
