@@ -35,6 +35,7 @@ bool cpu_runs(const std::string& isa) {
 
 const Kernels* choose() {
   const char* wish = std::getenv("MINIGEN_ISA");
+  if (wish && !*wish) wish = nullptr;  // set to nothing: not set
   const Kernels* best = nullptr;
   std::string allowed;
   for (const Kernels* table : compiled) {

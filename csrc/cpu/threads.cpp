@@ -102,9 +102,10 @@ int num_threads() {
 }
 
 int threads_for(double work) {
-  constexpr double worth_a_thread = 5e3;
-  const int useful = static_cast<int>(std::min(work / worth_a_thread, static_cast<double>(max_threads)));
-  return useful <= 1 ? 1 : std::min(useful, num_threads());
+  const int threads = thread_limit();
+  // Starting and joining a team: about a microsecond, and a little for each thread.
+  const double worth_it = 8e3 + 200.0 * threads;
+  return work < worth_it ? 1 : num_threads();
 }
 
 }  // namespace minigen

@@ -27,8 +27,8 @@ constexpr int max_threads = 1024;
 // do not survive a fork, and waiting for them would hang). Call it only when about to start them.
 int num_threads();
 
-// For kernels: num_threads(), but no more than leaves each thread about 5 microseconds of work. `work` in rough
-// nanoseconds on one core.
+// For kernels: num_threads(), or 1 for work too small to share, `work` in rough nanoseconds on one core. Nothing between:
+// GCC's OpenMP ends the threads that a smaller team leaves over, and starting them again takes longer than such work.
 int threads_for(double work);
 
 // Run body(t) for t in [0, threads), each on a thread of its own.

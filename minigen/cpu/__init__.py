@@ -48,7 +48,7 @@ def set_num_threads(n: int) -> None:
 
 
 def aligned_empty(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
-    """An uninitialised C-contiguous array whose first byte lies on a multiple of 64: a cache line, an AVX-512 vector."""
+    """An uninitialised C-contiguous array that begins at a multiple of 64 bytes: a cache line, an AVX-512 vector."""
     dtype = np.dtype(dtype)
     size = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
     raw = np.empty(size + ALIGNMENT, np.uint8)

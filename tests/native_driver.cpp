@@ -1,0 +1,211 @@
+// Runs every CPU kernel on awkward shapes, twice on one thread and twice on three, in buffers of exactly the right size.
+//
+// Built by CMake with -DMINIGEN_DRIVER=ON and run by tests/test_native.py: under AddressSanitizer and
+// UndefinedBehaviorSanitizer, which see any access outside of a buffer, and plainly, where it counts the allocations of
+// the second run of each kernel. MINIGEN_ISA picks the instruction set. Exits with 1 and says what is wrong.
+#include <cmath>
+#include <cstdio>
+#include <cstdlib>
+#include <functional>
+#include <memory>
+#include <random>
+#include <string>
+#include <vector>
+
+#include "cpu/dispatch.hpp"
+#include "cpu/threads.hpp"
+
+#if defined(__GLIBC__) && !defined(__SANITIZE_ADDRESS__)
+#define COUNTS_ALLOCATIONS 1
+#else
+#define COUNTS_ALLOCATIONS 0
+#endif
+
+static long allocations = 0;
+
+#if COUNTS_ALLOCATIONS
+extern "C" {
+void* __libc_malloc(size_t);
+void* __libc_calloc(size_t, size_t);
+void* __libc_realloc(void*, size_t);
+void* __libc_memalign(size_t, size_t);
+
+static void count() { __atomic_fetch_add(&allocations, 1, __ATOMIC_RELAXED); }
+
+void* malloc(size_t size) { return count(), __libc_malloc(size); }
+void* calloc(size_t n, size_t size) { return count(), __libc_calloc(n, size); }
+void* realloc(void* p, size_t size) { return count(), __libc_realloc(p, size); }
+void* aligned_alloc(size_t alignment, size_t size) { return count(), __libc_memalign(alignment, size); }
+int posix_memalign(void** p, size_t alignment, size_t size) {
+  count();
+  *p = __libc_memalign(alignment, size);
+  return *p ? 0 : 12;
+}
+}
+#endif
+
+namespace {
+
+using namespace minigen;
+
+std::mt19937 generator;
+
+// Memory of exactly n elements, so that a sanitizer sees the first byte past it.
+template <class T>
+std::shared_ptr<T[]> buffer(int64_t n) {
+  return std::shared_ptr<T[]>(new T[static_cast<size_t>(n)]());
+}
+
+std::shared_ptr<float[]> normals(int64_t n) {
+  auto result = buffer<float>(n);
+  std::normal_distribution<float> normal;
+  for (int64_t i = 0; i < n; ++i) result[i] = normal(generator);
+  return result;
+}
+
+struct Case {
+  std::string name;
+  std::function<void()> run;
+  std::shared_ptr<float[]> output;  // must be finite afterwards
+  int64_t size;
+};
+
+std::vector<Case> cases;
+
+void add_dense(int64_t B, int64_t I, int64_t O) {
+  const Kernels& k = kernels();
+  const std::string shape = " " + std::to_string(B) + "x" + std::to_string(I) + "x" + std::to_string(O);
+  const auto x = normals(B * I), W = normals(I * O), b = normals(O), dz = normals(B * O);
+  for (int a = 0; a < 6; ++a) {
+    const auto activation = static_cast<Activation>(a);
+    const auto y = buffer<float>(B * O), dx = buffer<float>(B * I);
+    cases.push_back({"dense_forward" + shape,
+                     [=, &k] { k.dense_forward(x.get(), W.get(), b.get(), y.get(), B, I, O, activation); }, y, B * O});
+    cases.push_back({"dense_dgrad" + shape,
+                     [=, &k] { k.dense_dgrad(dz.get(), W.get(), x.get(), dx.get(), B, I, O, activation); }, dx,
+                     B * I});
+  }
+  const auto dW = buffer<float>(I * O), db = buffer<float>(O);
+  cases.push_back(
+      {"dense_wgrad" + shape, [=, &k] { k.dense_wgrad(x.get(), dz.get(), dW.get(), db.get(), B, I, O); }, dW, I * O});
+}
+
+void add_elementwise(int64_t n) {
+  const Kernels& k = kernels();
+  const std::string size = " " + std::to_string(n);
+  const auto z = normals(n), g = normals(n);
+  for (int a = 0; a < 6; ++a) {
+    const auto activation = static_cast<Activation>(a);
+    const auto y = buffer<float>(n), dz = buffer<float>(n);
+    cases.push_back({"activation_forward" + size, [=, &k] { k.activation_forward(z.get(), y.get(), n, activation); },
+                     y, n});
+    cases.push_back({"activation_backward" + size,
+                     [=, &k] { k.activation_backward(g.get(), z.get(), dz.get(), n, activation); }, dz, n});
+  }
+  const auto p = normals(n), m = buffer<float>(n), v = buffer<float>(n), lr = buffer<float>(1);
+  lr[0] = 1e-3f;
+  const auto step = buffer<uint64_t>(1);
+  cases.push_back({"adam" + size,
+                   [=, &k] {
+                     k.adam(p.get(), g.get(), m.get(), v.get(), n, lr.get(), step.get(), {0.9, 0.999, 1e-8, 0.01});
+                   },
+                   p, n});
+  const auto q = normals(n), velocity = buffer<float>(n);
+  cases.push_back(
+      {"sgd" + size, [=, &k] { k.sgd(q.get(), g.get(), velocity.get(), n, lr.get(), 0.9, 0.01); }, q, n});
+  const auto uniform = buffer<float>(n), normal = buffer<float>(n);
+  cases.push_back({"random_uniform" + size,
+                   [=, &k] { k.random_uniform(uniform.get(), n, 0xffffffffu, 3, step.get()); }, uniform, n});
+  cases.push_back(
+      {"random_normal" + size, [=, &k] { k.random_normal(normal.get(), n, 1, 2, step.get()); }, normal, n});
+}
+
+void add_losses(int64_t B, int64_t D) {
+  const Kernels& k = kernels();
+  const std::string shape = " " + std::to_string(B) + "x" + std::to_string(D);
+  const auto logits = normals(B * D), x = normals(B * D), gradient = buffer<float>(B * D), rows = buffer<float>(B),
+             loss = buffer<float>(1);
+  cases.push_back({"vae_loss_bernoulli" + shape,
+                   [=, &k] {
+                     k.vae_loss_bernoulli(logits.get(), x.get(), gradient.get(), rows.get(), loss.get(), B, D);
+                   },
+                   gradient, B * D});
+  cases.push_back({"vae_loss_gaussian" + shape,
+                   [=, &k] {
+                     k.vae_loss_gaussian(logits.get(), x.get(), gradient.get(), rows.get(), loss.get(), B, D, 0.5);
+                   },
+                   gradient, B * D});
+  const auto heads = normals(B * 2 * D), z = buffer<float>(B * D), dheads = buffer<float>(B * 2 * D);
+  cases.push_back({"latent_forward" + shape,
+                   [=, &k] { k.latent_forward(heads.get(), x.get(), z.get(), rows.get(), loss.get(), B, D); }, z,
+                   B * D});
+  cases.push_back({"latent_backward" + shape,
+                   [=, &k] { k.latent_backward(logits.get(), heads.get(), x.get(), dheads.get(), B, D, 2.0); },
+                   dheads, B * 2 * D});
+  const auto column = normals(B), dcolumn = buffer<float>(B);
+  for (const GanLoss kind : {GanLoss::non_saturating, GanLoss::minimax})
+    cases.push_back({"gan_loss_generator" + shape,
+                     [=, &k] { k.gan_loss_generator(column.get(), B, kind, dcolumn.get(), loss.get()); }, dcolumn, B});
+  if (B > 1)
+    cases.push_back({"gan_loss_discriminator" + shape,
+                     [=, &k] { k.gan_loss_discriminator(column.get(), B, B / 2, dcolumn.get(), loss.get()); },
+                     dcolumn, B});
+}
+
+void add_batch(int64_t N, int64_t B, int64_t D) {
+  const Kernels& k = kernels();
+  const std::string shape = " " + std::to_string(B) + "x" + std::to_string(D) + " of " + std::to_string(N);
+  const auto indices = buffer<int32_t>(B);
+  const auto step = buffer<uint64_t>(1);
+  const auto bytes = buffer<uint8_t>(N * D);
+  const auto floats = normals(N * D), out = buffer<float>(B * D);
+  cases.push_back({"batch_gather" + shape,
+                   [=, &k] {
+                     k.batch_indices(indices.get(), B, N, 7, 1, step.get(), B, 1);
+                     k.batch_gather_floats(floats.get(), N, indices.get(), out.get(), B, D, 2.0f, -1.0f);
+                     k.batch_gather_bytes(bytes.get(), N, indices.get(), out.get(), B, D, 2.0f, -1.0f);
+                   },
+                   out, B * D});
+}
+
+bool all_finite(const Case& one) {
+  for (int64_t i = 0; i < one.size; ++i)
+    if (!std::isfinite(one.output[i])) return false;
+  return true;
+}
+
+bool run_all(int threads) {
+  set_thread_limit(threads);
+  bool good = true;
+  for (const Case& one : cases) one.run();
+  for (const Case& one : cases) {
+    const long before = allocations;
+    one.run();
+    if (allocations != before) {
+      std::printf("%s allocates on its second run with %d threads\n", one.name.c_str(), threads);
+      good = false;
+    }
+    if (!all_finite(one)) {
+      std::printf("%s gives a number that is not finite with %d threads\n", one.name.c_str(), threads);
+      good = false;
+    }
+  }
+  return good;
+}
+
+}  // namespace
+
+int main() {
+  for (const auto& shape : {std::vector<int64_t>{1, 1, 1}, {2, 3, 5}, {13, 17, 33}, {128, 100, 129}, {129, 785, 1},
+                            {1, 300, 65}, {37, 1, 31}, {25, 257, 97}})
+    add_dense(shape[0], shape[1], shape[2]);
+  for (const int64_t n : {0, 1, 3, 15, 16, 17, 63, 64, 65, 127, 1000, 40001}) add_elementwise(n);
+  for (const auto& shape : {std::vector<int64_t>{1, 1}, {2, 15}, {3, 16}, {5, 17}, {7, 33}, {129, 785}})
+    add_losses(shape[0], shape[1]);
+  for (const auto& shape : {std::vector<int64_t>{1, 1, 1}, {2, 2, 3}, {300, 299, 5}, {70, 65, 785}, {1000, 131, 16}})
+    add_batch(shape[0], shape[1], shape[2]);
+  const bool good = run_all(1) && (!has_openmp() || run_all(3));
+  std::printf("%s: %zu kernels run%s\n", kernels().isa, cases.size(),
+              COUNTS_ALLOCATIONS ? ", allocations counted" : "");
+  return good ? 0 : 1;
+}

@@ -1,0 +1,563 @@
+"""The compiled floor: instruction sets, threads, programs, forks, bad buffers, accuracy, sanitizers."""
+
+from __future__ import annotations
+
+import functools
+import os
+import shutil
+import subprocess
+import sys
+import threading
+import tracemalloc
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from minigen.reference import latent, optimizer, random
+
+cpu = pytest.importorskip("minigen.cpu", reason="minigen._native is not built")
+native = cpu._native
+
+ROOT = Path(__file__).resolve().parent.parent
+ISAS = native.supported_isas()
+OPERATIONS = ("activations", "batch", "dense", "gan_loss", "latent", "optimizer", "random", "vae_loss")
+
+
+@pytest.fixture
+def ops() -> Any:
+    return cpu.CpuBackend()
+
+
+@pytest.fixture(autouse=True)
+def keep_threads() -> Any:
+    before = cpu.get_num_threads()
+    yield
+    cpu.set_num_threads(before)
+
+
+def python(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run another interpreter with these environment variables added."""
+    return subprocess.run(
+        [sys.executable, *arguments], env={**os.environ, **environment}, cwd=ROOT, capture_output=True, text=True
+    )
+
+
+# --- instruction sets ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("isa", ISAS)
+def test_every_instruction_set_passes_the_operation_tests(isa: str) -> None:
+    files = [f"tests/test_{name}.py" for name in OPERATIONS]
+    result = python("-m", "pytest", "-q", "-p", "no:cacheprovider", "-k", "cpu", *files, MINIGEN_ISA=isa)
+    assert result.returncode == 0, result.stdout[-4000:]
+    one = python("-c", "import minigen.cpu as c; print(c.isa(), c.CpuBackend().isa)", MINIGEN_ISA=isa)
+    assert one.stdout.split() == [isa, isa]
+
+
+@pytest.mark.parametrize("isa", [isa for isa in ISAS if isa != cpu.isa()])
+def test_every_instruction_set_is_accurate_and_independent_of_threads(isa: str) -> None:
+    chosen = "accuracy or bits or special or propagate"
+    result = python("-m", "pytest", "-q", "-p", "no:cacheprovider", "-k", chosen, __file__, MINIGEN_ISA=isa)
+    assert result.returncode == 0, result.stdout[-4000:]
+
+
+def test_wrong_instruction_set_is_an_error_that_lists_the_allowed() -> None:
+    code = "import minigen.cpu\ntry: minigen.cpu.CpuBackend()\nexcept ValueError as error: print(error)"
+    message = python("-c", code, MINIGEN_ISA="sse9").stdout
+    assert "MINIGEN_ISA" in message and "'sse9'" in message and ", ".join(ISAS) in message
+
+
+def test_empty_choice_of_instruction_set_means_none() -> None:
+    result = python("-c", "import minigen.cpu as c; print(c.isa())", MINIGEN_ISA="")
+    assert result.stdout.strip() == ISAS[-1]
+
+
+# --- every operation once, at sizes that several threads share -------------------------------------
+
+
+class Everything:
+    """Every operation with its buffers; ``outputs`` lists what they write."""
+
+    def __init__(self, ops: Any, seed: int, B: int = 157, D: int = 401) -> None:
+        rng = np.random.default_rng(seed)
+        self.ops = ops
+        self.outputs: list[np.ndarray] = []
+        self.calls: list[Callable[[], None]] = []
+
+        def normal(*shape: int) -> np.ndarray:
+            return ops.upload(rng.normal(size=shape).astype(np.float32))
+
+        def out(*shape: int, dtype: Any = None) -> np.ndarray:
+            buffer = ops.upload(np.full(shape, -77, ops.dtype if dtype is None else dtype))
+            self.outputs.append(buffer)
+            return buffer
+
+        def state(*shape: int) -> np.ndarray:
+            self.outputs.append(ops.upload(np.abs(normal(*shape))))
+            return self.outputs[-1]
+
+        def add(method: str, *arguments: Any) -> None:
+            self.calls.append(lambda: getattr(ops, method)(*arguments))
+
+        step, lr = ops.upload(np.array([3], np.uint64)), ops.upload(np.array([1e-3], np.float32))
+        self.outputs.append(step)
+        x, z, W, b, rows, loss = normal(B, D), normal(B, D), normal(D, 97), normal(97), out(B), out(1)
+        logits, n = normal(B, 1), B * D
+        for activation in ("linear", "relu", "leaky_relu", "tanh", "sigmoid", "softplus"):
+            add("dense_forward", x, W, b, out(B, 97), activation)
+            add("dense_dgrad", normal(B, 97), W, out(B, D), x, activation)
+            add("activation_forward", z, out(B, D), activation)
+            add("activation_backward", x, z, out(B, D), activation)
+        add("dense_wgrad", x, z, out(D, D), out(D))
+        add("gan_loss_discriminator", logits, B // 3, out(B, 1), out(1))
+        add("gan_loss_generator", logits, out(B, 1), out(1), "non_saturating")
+        add("gan_loss_generator", logits, out(B, 1), out(1), "minimax")
+        add("vae_loss_bernoulli", z, x, out(B, D), rows, loss)
+        add("vae_loss_gaussian", z, x, out(B, D), out(B), out(1), 0.3)
+        add("latent_forward", normal(B, 2 * D), x, out(B, D), out(B), out(1))
+        add("latent_backward", z, normal(B, 2 * D), x, out(B, 2 * D), 4.0)
+        add("sgd", state(n), normal(n), state(n), lr, 0.9, 0.01)
+        add("adam", state(n), normal(n), state(n), state(n), lr, step)
+        add("adamw", state(n), normal(n), state(n), state(n), lr, step)
+        add("random_uniform", out(B, D), seed, 1, step)
+        add("random_normal", out(B, D), seed, 2, step)
+        indices = out(B, dtype=np.int32)
+        add("batch_indices", indices, 1000, seed, 3, step, B, 6)
+        add("batch_gather", ops.upload(rng.integers(0, 256, (1000, D)).astype(np.uint8)), indices, out(B, D), 0.5, -1.0)
+        add("batch_gather", normal(1000, D), indices, out(B, D), 2.0, 1.0)
+        add("advance", step, normal(3), out(5, 3))
+
+    def step(self) -> None:
+        for call in self.calls:
+            call()
+
+    def bits(self) -> list[bytes]:
+        return [output.tobytes() for output in self.outputs]
+
+
+@pytest.mark.parametrize("threads", [2, 3, 5])
+def test_bits_do_not_depend_on_threads(ops: Any, seed: int, threads: int) -> None:
+    cpu.set_num_threads(1)
+    alone = Everything(ops, seed)
+    alone.step()
+    cpu.set_num_threads(threads)
+    together = Everything(ops, seed)
+    together.step()
+    assert together.bits() == alone.bits()
+
+
+def test_bits_of_a_replay_are_those_of_direct_calls(ops: Any, seed: int) -> None:
+    direct, replayed = Everything(ops, seed), Everything(ops, seed)
+    before = replayed.bits()
+    program = ops.capture(replayed.step)
+    assert replayed.bits() == before, "capturing must not run the step"
+    for _ in range(5):
+        direct.step()
+    program.run(2)
+    program.run(0)
+    program.run(3)
+    assert replayed.bits() == direct.bits()
+
+
+def test_bits_of_an_element_do_not_depend_on_its_place(ops: Any, rng: np.random.Generator) -> None:
+    """Vector lanes and the rest of a loop compute the same: any slice of the input gives that slice of the output."""
+    z = ops.upload(rng.normal(scale=3, size=1000).astype(np.float32))
+    for activation in ("relu", "leaky_relu", "tanh", "sigmoid", "softplus"):
+        whole = ops.empty(z.shape)
+        ops.activation_forward(z, whole, activation)
+        for start, stop in ((1, 2), (3, 20), (17, 999), (5, 38)):
+            part = ops.empty((stop - start,))
+            ops.activation_forward(z[start:stop], part, activation)
+            assert part.tobytes() == whole[start:stop].tobytes()
+
+
+def test_a_replay_allocates_nothing_in_python(ops: Any, seed: int) -> None:
+    everything = Everything(ops, seed, B=40, D=60)
+    program = ops.capture(everything.step)
+    program.run(2)
+    tracemalloc.start()
+    try:
+        before = tracemalloc.get_traced_memory()[0]
+        tracemalloc.reset_peak()
+        program.run(3)
+        assert tracemalloc.get_traced_memory()[1] - before < 512  # the argument and the call itself
+    finally:
+        tracemalloc.stop()
+
+
+def test_a_program_keeps_its_buffers_alive(ops: Any) -> None:
+    n = 300_000
+    out, temporary = ops.empty((n,)), ops.upload(np.full(n, 2, np.float32))
+    step = functools.partial(ops.activation_forward, temporary, out, "linear")
+    program = ops.capture(step)
+    del step, temporary
+    trash = [ops.upload(np.full(n, 9, np.float32)) for _ in range(4)]
+    program.run(1)
+    assert (out == 2).all() and trash
+
+
+def test_a_program_describes_its_calls(ops: Any) -> None:
+    x, W, b, y = ops.empty((2, 3)), ops.empty((3, 4)), ops.empty((4,)), ops.empty((2, 4))
+    (call,) = ops.capture(lambda: ops.dense_forward(x, W, b, y, "relu")).describe()
+    assert call["operation"] == "dense_forward"
+    assert call["shapes"] == {"x": (2, 3), "W": (3, 4), "b": (4,), "y": (2, 4)}
+    assert call["flops"] == 2 * 2 * 3 * 4
+    assert call["bytes"] == 4 * (6 + 12 + 4 + 8)
+
+
+def test_what_a_program_refuses(ops: Any) -> None:
+    y = ops.empty((2,))
+    program = native.Program()
+    with pytest.raises(RuntimeError, match="still recording"):
+        program.run(1)
+    native.activation_forward(y, y, "relu", program)
+    program.close()
+    with pytest.raises(RuntimeError, match="already closed"):
+        native.activation_forward(y, y, "relu", program)
+    with pytest.raises(ValueError, match="steps must be at least 0, not -1"):
+        program.run(-1)
+    with pytest.raises(RuntimeError, match="upload cannot be part of a captured step"):
+        ops.capture(lambda: ops.upload(np.zeros(2, np.float32)))
+    with pytest.raises(RuntimeError, match="download cannot be part of a captured step"):
+        ops.capture(lambda: ops.download(y))
+    with pytest.raises(RuntimeError, match="capture cannot be part of a captured step"):
+        ops.capture(lambda: ops.capture(lambda: None))
+    ops.upload(np.zeros(2, np.float32))  # a failed capture leaves nothing behind
+
+
+def test_errors_in_a_running_program_reach_python(ops: Any) -> None:
+    data, indices, out = ops.empty((3, 2)), ops.upload(np.array([0, 3], np.int32)), ops.upload(np.zeros((2, 2), "f4"))
+    program = ops.capture(lambda: ops.batch_gather(data, indices, out))
+    with pytest.raises(ValueError, match="indices must lie in"):
+        program.run(1)
+    assert (out == 0).all()
+
+
+# --- threads, the interpreter lock, forks --------------------------------------------------------
+
+
+def test_number_of_threads(ops: Any) -> None:
+    cpu.set_num_threads(3)
+    assert cpu.get_num_threads() == 3
+    for bad in (0, -1, 1025):
+        with pytest.raises(ValueError, match=f"threads must be from 1 to 1024, not {bad}"):
+            cpu.set_num_threads(bad)
+    for bad in (1.5, "2", None):
+        with pytest.raises(TypeError):
+            cpu.set_num_threads(bad)
+    assert cpu.get_num_threads() == 3
+
+
+def test_initial_number_of_threads() -> None:
+    code = "import minigen.cpu as c; print(c.get_num_threads())"
+    assert python("-c", code, OMP_NUM_THREADS="3").stdout.strip() == "3"
+    one_core = f"import os; os.sched_setaffinity(0, {{{min(os.sched_getaffinity(0))}}}); {code}"
+    environment = {k: v for k, v in os.environ.items() if k != "OMP_NUM_THREADS"}
+    result = subprocess.run([sys.executable, "-c", one_core], env=environment, capture_output=True, text=True)
+    assert result.stdout.strip() == "1"
+
+
+def test_the_interpreter_lock_is_released(ops: Any) -> None:
+    z = ops.upload(np.ones((1000, 1000), np.float32))
+    program = ops.capture(lambda: ops.activation_forward(z, z, "tanh"))
+    worker = threading.Thread(target=program.run, args=(300,))
+    worker.start()
+    turns = 0
+    while worker.is_alive():
+        turns += 1
+    assert turns > 100, "this thread stood still while the program ran"
+
+
+def test_two_python_threads_run_operations_at_once(ops: Any, seed: int) -> None:
+    expected = Everything(ops, seed)
+    expected.step()
+    both = [Everything(cpu.CpuBackend(), seed) for _ in range(2)]
+    workers = [threading.Thread(target=everything.step) for everything in both]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    assert both[0].bits() == both[1].bits() == expected.bits()
+
+
+FORK = """
+import os, signal, sys, numpy as np
+import minigen.cpu as cpu
+ops = cpu.CpuBackend()
+cpu.set_num_threads(2)
+z, y = ops.upload(np.linspace(-3, 3, 300_000, dtype=np.float32)), ops.empty((300_000,))
+if sys.argv[1] == "started":
+    ops.activation_forward(z, y, "tanh")
+child = os.fork()
+if child == 0:
+    signal.alarm(60)  # a hang ends as a failure
+    again = ops.empty(z.shape)
+    ops.activation_forward(z, again, "tanh")
+    expected = 1 if sys.argv[1] == "started" else 2
+    refused = False
+    try:
+        cpu.set_num_threads(2)
+    except RuntimeError as error:
+        refused = "spawn" in str(error)
+    good = cpu.get_num_threads() == expected and refused == (expected == 1)
+    os._exit(0 if good and np.allclose(again, np.tanh(z), atol=1e-6) else 1)
+ops.activation_forward(z, y, "tanh")
+assert cpu.get_num_threads() == 2
+sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
+@pytest.mark.skipif(not native.has_openmp(), reason="built without OpenMP")
+@pytest.mark.parametrize("parent", ["started", "fresh"])
+def test_a_forked_child_does_not_hang(parent: str) -> None:
+    result = python("-c", FORK, parent)
+    assert result.returncode == 0, result.stderr
+
+
+# --- bad buffers ---------------------------------------------------------------------------------
+
+
+def f32(*shape: int) -> np.ndarray:
+    return np.zeros(shape, np.float32)
+
+
+def unaligned(n: int) -> np.ndarray:
+    return np.zeros(4 * n + 1, np.uint8)[1:].view(np.float32)
+
+
+def read_only(*shape: int) -> np.ndarray:
+    array = f32(*shape)
+    array.flags.writeable = False
+    return array
+
+
+@pytest.mark.parametrize(
+    ("error", "message", "call"),
+    [
+        (TypeError, "z must be a numpy.ndarray, not list", lambda o: o.activation_forward([1.0], f32(1), "relu")),
+        (TypeError, "z must be a numpy.ndarray, not NoneType", lambda o: o.activation_forward(None, f32(1), "relu")),
+        (TypeError, "z must have dtype float32, not float64",
+         lambda o: o.activation_forward(np.ones(1), f32(1), "relu")),
+        (TypeError, "y must have dtype float32, not >f4",
+         lambda o: o.activation_forward(f32(1), np.ones(1, ">f4"), "relu")),
+        (TypeError, "step must have dtype uint64, not int64",
+         lambda o: o.random_normal(f32(1), 0, 0, np.zeros(1, int))),
+        (ValueError, r"z must be C-contiguous, got shape \(2, 3\)",
+         lambda o: o.activation_forward(f32(3, 2).T, f32(2, 3), "relu")),
+        (ValueError, r"z must be C-contiguous, got shape \(3,\) with strides \(8,\)",
+         lambda o: o.activation_forward(f32(6)[::2], f32(3), "relu")),
+        (ValueError, "z must be aligned", lambda o: o.activation_forward(unaligned(4), f32(4), "relu")),
+        (ValueError, "y must be writeable", lambda o: o.activation_forward(f32(3), read_only(3), "relu")),
+        (ValueError, "p must be writeable", lambda o: o.sgd(read_only(3), f32(3), f32(3), f32(1))),
+        (ValueError, r"y must have shape \(3,\), not \(4,\)", lambda o: o.activation_forward(f32(3), f32(4), "relu")),
+        (ValueError, r"W must have shape \(3, \*\), not \(4, 5\)",
+         lambda o: o.dense_forward(f32(2, 3), f32(4, 5), f32(5), f32(2, 5))),
+        (ValueError, r"x must have shape \(\*, \*\), not \(3,\)",
+         lambda o: o.dense_forward(f32(3), f32(3, 5), f32(5), f32(1, 5))),
+        (ValueError, r"loss must have shape \(1,\), not \(\)",
+         lambda o: o.gan_loss_generator(f32(2, 1), f32(2, 1), f32())),
+        (ValueError, "activation: unknown 'gelu', known are linear, relu",
+         lambda o: o.activation_forward(f32(3), f32(3), "gelu")),
+        (ValueError, "kind: unknown 'wgan', known are non_saturating, minimax",
+         lambda o: o.gan_loss_generator(f32(2, 1), f32(2, 1), f32(1), "wgan")),
+        (ValueError, "x: the output of the layer before is needed for activation 'relu'",
+         lambda o: o.dense_dgrad(f32(2, 3), f32(4, 3), f32(2, 4), None, "relu")),
+        (ValueError, "n_real must leave a real and a generated row, 1 to 1 of 2, not 2",
+         lambda o: o.gan_loss_discriminator(f32(2, 1), 2, f32(2, 1), f32(1))),
+        (ValueError, "logits has no rows", lambda o: o.gan_loss_generator(f32(0, 1), f32(0, 1), f32(1))),
+        (ValueError, "variance must be positive",
+         lambda o: o.vae_loss_gaussian(f32(2, 3), f32(2, 3), f32(2, 3), f32(2), f32(1), 0.0)),
+        (ValueError, r"seed must be in \[0, 2\*\*32\), not -1",
+         lambda o: o.random_uniform(f32(3), -1, 0, np.zeros(1, np.uint64))),
+        (ValueError, r"stream must be in \[0, 2\*\*32\), not 4294967296",
+         lambda o: o.random_uniform(f32(3), 0, 2**32, np.zeros(1, np.uint64))),
+        (ValueError, r"n must be in \[1, 2\*\*31\), not 0",
+         lambda o: o.batch_indices(np.zeros(3, np.int32), 0, 0, 0, np.zeros(1, np.uint64), 3, 1)),
+        (ValueError, "past the end of the epoch",
+         lambda o: o.batch_indices(np.zeros(3, np.int32), 8, 0, 0, np.full(1, 2, np.uint64), 3, 3)),
+        (ValueError, "batch_size must be at least the 3 entries of indices",
+         lambda o: o.batch_indices(np.zeros(3, np.int32), 8, 0, 0, np.zeros(1, np.uint64), 2, 3)),
+        (ValueError, "indices must lie in",
+         lambda o: o.batch_gather(f32(3, 2), np.array([-1], np.int32), f32(1, 2))),
+        (TypeError, "data must have dtype float32, not int32",
+         lambda o: o.batch_gather(np.zeros((3, 2), np.int32), np.zeros(1, np.int32), f32(1, 2))),
+        (ValueError, "history must have at least one row",
+         lambda o: o.advance(np.zeros(1, np.uint64), f32(2), f32(0, 2))),
+    ],
+)  # fmt: skip
+def test_bad_arguments_are_named(ops: Any, error: type[Exception], message: str, call: Callable[[Any], None]) -> None:
+    with pytest.raises(error, match=message):
+        call(ops)
+
+
+def test_outputs_may_not_overlap_other_buffers(ops: Any) -> None:
+    memory = f32(40)
+    with pytest.raises(ValueError, match="y and z must not share memory"):
+        ops.activation_forward(memory[:20], memory[10:30], "relu")
+    ops.activation_forward(memory[:20], memory[:20], "relu")  # in place
+    square = memory[:16].reshape(4, 4)
+    with pytest.raises(ValueError, match="y and x must not share memory"):
+        ops.dense_forward(square, f32(4, 4), f32(4), square)
+    with pytest.raises(ValueError, match="p and g must not share memory"):
+        ops.sgd(memory[:20], memory[:20], memory[20:40], f32(1))
+
+
+def test_buffers_are_aligned(ops: Any) -> None:
+    for shape in ((), (1,), (3, 5), (1001,)):
+        buffer = ops.empty(shape)
+        assert buffer.shape == shape and buffer.dtype == np.float32
+        assert buffer.ctypes.data % 64 == 0 and buffer.flags.c_contiguous
+    assert ops.empty((0, 7)).shape == (0, 7)
+    assert ops.empty((3,), np.uint64).dtype == np.uint64
+
+
+# --- numbers -------------------------------------------------------------------------------------
+
+SMALLEST = 2.0**-124
+"""Below, results may be flushed to zero on the way."""
+
+
+def sweep() -> np.ndarray:
+    """Four million float32 numbers of every size and both signs, infinities among them, no NaN."""
+    x = np.arange(0, 2**32, 1021, dtype=np.uint32).view(np.float32)
+    return np.concatenate([x[~np.isnan(x)], np.array([np.inf, -np.inf, 0, -0.0, 1e4, -1e4], np.float32)])
+
+
+def ulps(y: np.ndarray, reference: np.ndarray) -> float:
+    """Largest error in units of the last place of the float32 reference, where that is an ordinary number."""
+    with np.errstate(over="ignore"):
+        rounded = np.abs(reference).astype(np.float32)
+    assert np.array_equal(np.isinf(y), np.isinf(rounded))
+    ordinary = (rounded > SMALLEST) & np.isfinite(rounded)
+    assert np.all(np.abs(y[rounded <= SMALLEST]) <= 2 * SMALLEST)
+    return float(np.max(np.abs(y[ordinary] - reference[ordinary]) / np.spacing(rounded[ordinary])))
+
+
+@pytest.mark.parametrize(("activation", "allowed"), [("tanh", 3.5), ("sigmoid", 2.5), ("softplus", 2.75)])
+def test_accuracy_of_activations(ops: Any, activation: str, allowed: float) -> None:
+    x = sweep()
+    y = ops.empty(x.shape)
+    ops.activation_forward(x, y, activation)
+    z = x.astype(np.float64)
+    e = np.exp(-np.abs(z))
+    formulas = {
+        "tanh": lambda: np.tanh(z),
+        "sigmoid": lambda: np.where(z >= 0, 1, e) / (1 + e),
+        "softplus": lambda: np.maximum(z, 0) + np.log1p(e),
+    }
+    assert ulps(y, formulas[activation]()) <= allowed
+    if activation in ("tanh", "sigmoid"):
+        assert np.abs(y).max() <= 1
+
+
+def test_accuracy_of_exp_and_expm1(ops: Any) -> None:
+    x = sweep()
+    n = len(x)
+    y = ops.empty((n,))
+    ops.activation_backward(np.ones(n, np.float32), -x, y, "softplus")  # -expm1(x)
+    with np.errstate(over="ignore"):
+        assert ulps(y, -np.expm1(x.astype(np.float64))) <= 2.5
+    x = x[np.abs(x) < 1000]
+    n = len(x)
+    heads, z = np.stack([np.zeros(n, np.float32), x], axis=1), ops.empty((n, 1))
+    ops.latent_forward(heads, np.ones((n, 1), np.float32), z, ops.empty((n,)), ops.empty((1,)))
+    with np.errstate(over="ignore"):
+        assert ulps(z[:, 0], np.exp(x.astype(np.float64) / 2)) <= 1.5
+
+
+def test_accuracy_of_normals(ops: Any, seed: int) -> None:
+    out = ops.empty((1_000_001,))
+    ops.random_normal(out, seed, 4, np.array([2**40 + 5], np.uint64))
+    expected = random.normal(out.shape, seed, 4, 2**40 + 5, np.float64)
+    assert np.max(np.abs(out - expected)) < 1e-6
+    apart = np.abs(expected) > 1e-9  # where the sine or cosine is 0, float64 has a rest of pi's rounding
+    assert np.max(np.abs(out - expected)[apart] / np.abs(expected[apart])) < 5e-7
+
+
+def test_accuracy_of_adam_over_all_sizes(ops: Any, rng: np.random.Generator) -> None:
+    n = 200_003
+    size = 10.0 ** rng.uniform(-15, 6, (2, n))
+    g, m = (np.sign(rng.normal(size=n)) * size).astype(np.float32)  # alike in sign: no cancellation in the mean
+    v = (10.0 ** rng.uniform(-35, 12, n)).astype(np.float32)
+    p = np.zeros(n, np.float32)
+    expected = optimizer.adam(*(a.astype(np.float64) for a in (p, g, m, v)), lr=1.0, t=6)
+    ops.adam(p, g, m, v, np.ones(1, np.float32), np.array([5], np.uint64))
+    for computed, exact in zip((p, m, v), expected, strict=True):
+        assert np.max(np.abs(computed - exact) / np.abs(exact)) < 1e-6
+
+
+def test_special_values_in_adam(ops: Any) -> None:
+    """Zero, denormal, infinite and NaN gradients and means, each alone among ordinary ones."""
+    inf, nan = np.inf, np.nan
+    g = np.array([0, 0, 1, inf, nan, 1, 1e-42, 3e19, 0, 1], np.float32)
+    m = np.array([0, 1e-40, 1, 1, 1, inf, 0, 1, 0, nan], np.float32)
+    v = np.array([0, 1e-40, 1, 1, 1, 1, 0, 1, inf, 1], np.float32)
+    p = np.ones(len(g), np.float32)
+    with np.errstate(all="ignore"):
+        expected, *_ = optimizer.adam(p, g, m, v, lr=0.1, t=1)
+    ops.adam(p, g, m, v, np.array([0.1], np.float32), np.zeros(1, np.uint64))
+    assert np.allclose(p, expected, rtol=1e-6, atol=0, equal_nan=True)
+
+
+def test_special_case_of_adam_without_eps(ops: Any) -> None:
+    """0 / 0 is NaN and 1 / 0 infinite, as in the reference, not whatever an estimate makes of them."""
+    p, m = np.zeros(3, np.float32), np.array([0, 1, -1], np.float32)
+    ops.adam(p, f32(3), m, f32(3), np.ones(1, np.float32), np.zeros(1, np.uint64), 0.9, 0.999, 0.0)
+    assert np.isnan(p[0]) and p[1] == -np.inf and p[2] == np.inf
+
+
+def test_denormal_means_do_not_linger(ops: Any) -> None:
+    """They would stay denormal for ever, and make every further update many times slower."""
+    p, m, v = np.ones(50, np.float32), np.full(50, 1e-40, np.float32), np.full(50, 1e-40, np.float32)
+    ops.adam(p, f32(50), m, v, np.ones(1, np.float32), np.zeros(1, np.uint64))
+    assert (m == 0).all() and (v == 0).all() and (p == 1).all()
+    assert np.float32(1e-40) * np.float32(0.5) != 0, "the mode must not leak out of the operation"
+
+
+def test_nan_propagates(ops: Any) -> None:
+    z = np.array([1, np.nan, 2] * 20, np.float32)
+    for activation in ("linear", "relu", "leaky_relu", "tanh", "sigmoid", "softplus"):
+        y = ops.empty(z.shape)
+        ops.activation_forward(z, y, activation)
+        assert np.array_equal(np.isnan(y), np.isnan(z))
+    logits, loss, rows = z.reshape(-1, 1), ops.empty((1,)), ops.empty((len(z),))
+    gradient = ops.empty(logits.shape)
+    ops.gan_loss_generator(logits, gradient, loss)
+    assert np.isnan(loss[0]) and np.array_equal(np.isnan(gradient), np.isnan(logits))
+    ops.vae_loss_bernoulli(logits, f32(*logits.shape), gradient, rows, loss)
+    assert np.isnan(loss[0]) and np.array_equal(np.isnan(rows), np.isnan(z))
+    heads = np.repeat(logits, 2, axis=1)
+    ops.latent_forward(heads, np.ones_like(logits), gradient, rows, loss)
+    assert np.array_equal(np.isnan(gradient), np.isnan(latent.forward(heads, np.ones_like(logits))[0]))
+
+
+# --- the C++ side, under sanitizers ----------------------------------------------------------------
+
+
+def build_driver(folder: Path, *options: str) -> Path:
+    """Configure and build tests/native_driver.cpp; incremental if ``folder`` has been used before."""
+    for tool in ("cmake", "c++"):
+        if shutil.which(tool) is None:
+            pytest.skip(f"no {tool} here")
+    if not (ROOT / "CMakeLists.txt").exists():
+        pytest.skip("the C++ sources are not here")
+    configure = ["cmake", "-S", str(ROOT), "-B", str(folder), "-DMINIGEN_DRIVER=ON", *options]
+    for command in (configure, ["cmake", "--build", str(folder), "--parallel", "2"]):
+        result = subprocess.run(command, capture_output=True, text=True)
+        assert result.returncode == 0, result.stdout[-3000:] + result.stderr[-3000:]
+    return folder / "native_driver"
+
+
+@pytest.mark.parametrize("kind", ["plain", "sanitized"])
+def test_kernels_in_buffers_of_exact_size(kind: str, pytestconfig: pytest.Config) -> None:
+    options = ["-DMINIGEN_SANITIZE=address,undefined"] if kind == "sanitized" else []
+    driver = build_driver(pytestconfig.cache.mkdir(f"native_driver_{kind}"), *options)
+    for isa in ISAS:
+        environment = {**os.environ, "MINIGEN_ISA": isa, "UBSAN_OPTIONS": "print_stacktrace=1"}
+        result = subprocess.run([driver], env=environment, capture_output=True, text=True)
+        assert result.returncode == 0, result.stdout[-3000:] + result.stderr[-3000:]
+        assert result.stdout.startswith(f"{isa}: "), result.stdout
