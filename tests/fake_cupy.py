@@ -212,7 +212,8 @@ class FakeCupy(types.ModuleType):
         return types.SimpleNamespace(
             Memory=Memory, UnownedMemory=UnownedMemory, MemoryPointer=MemoryPointer, Device=Device, Stream=Stream,
             Event=Event, Module=Module, runtime=runtime, driver=functions,
-            get_current_stream=lambda: default, alloc_pinned_memory=lambda n: np.empty(n, np.uint8),
+            get_current_stream=lambda: default, get_elapsed_time=lambda begin, end: 2.0,
+            alloc_pinned_memory=lambda n: np.empty(n, np.uint8),
         )  # fmt: skip
 
     def perform(self, name: str, grid: Any, block: Any, args: Any, shared: int) -> None:

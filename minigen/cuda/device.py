@@ -16,7 +16,7 @@ import numpy as np
 
 from minigen import checks
 from minigen.backend import Array
-from minigen.cuda import compiler, sources
+from minigen.cuda import compiler, sources, tuned
 from minigen.cuda.arena import Arena, Block
 from minigen.cuda.cache import Binary
 from minigen.cuda.compiler import TritonBuild
@@ -75,6 +75,7 @@ class DeviceExecutor:
         self.arena = Arena(self._allocate)
         self._staging: Staging | None = None
         self._capturing = False
+        tuned.load(self.architecture)
 
     # --- memory -------------------------------------------------------------------------------
 
@@ -177,15 +178,19 @@ class DeviceExecutor:
 
     def prepare(self, launches: Sequence[Launch]) -> list[Ready]:
         """Compile, load and pack: all that can be done before. New kernels are compiled side by side."""
-        triton = [launch for launch in launches if launch.kernel.language == "triton"]
-        builds = [self._build(launch) for launch in triton]
-        compiled = zip(builds, compiler.compile_triton(builds), strict=True)
+        builds, binaries = self.compile(launches)
+        compiled = iter(zip(builds, binaries, strict=True))
         with self.device:
             return [
                 self._ready_triton(launch, *next(compiled)) if launch.kernel.language == "triton"
                 else self._ready_cuda(launch)
                 for launch in launches
             ]  # fmt: skip
+
+    def compile(self, launches: Sequence[Launch]) -> tuple[list[TritonBuild], list[Binary]]:
+        """The Triton kernels among ``launches`` and their binaries, which are in the cache from now on."""
+        builds = [self._build(launch) for launch in launches if launch.kernel.language == "triton"]
+        return builds, compiler.compile_triton(builds)
 
     def capture(self, launches: Sequence[Launch]) -> GraphProgram:
         """A program that repeats ``launches`` from CUDA graphs."""

@@ -1,0 +1,10 @@
+#!/bin/sh
+# Everything that needs a GPU, in one offline call of under ten minutes: install, tests, compute-sanitizer, timings beside
+# PyTorch and JAX. Writes one JSON file, after every stage anew, to $OUT if set, else to bench/results.
+#
+#   sh bench/gpu.sh                 # all stages
+#   sh bench/gpu.sh tests steps     # some of: install facts tests sanitizer steps compare kernels training
+set -eu
+cd "$(dirname "$0")/.."
+export PYTHONUNBUFFERED=1
+exec "${PYTHON:-python3}" bench/gpu.py "$@"

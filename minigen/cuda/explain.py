@@ -1,0 +1,93 @@
+"""``minigen explain``: what one training step is on a GPU, launch by launch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from minigen import checks
+from minigen.cuda import card, driver, timing
+from minigen.cuda.backend import CudaBackend
+from minigen.cuda.card import Card
+from minigen.cuda.launch import Launch
+from minigen.cuda.schedule import Schedule
+from minigen.reference import NumpyBackend
+
+MODELS = ("gan", "vae")
+
+
+class Drawing:
+    """An executor with host memory that runs nothing: enough to plan a step where there is no GPU."""
+
+    name = "drawing"
+    array_type: type = np.ndarray
+
+    def __init__(self, architecture: int) -> None:
+        self.architecture = architecture
+        self.empty = NumpyBackend().empty
+        self.upload = NumpyBackend().upload
+        self.download = NumpyBackend().download
+        self.resident = NumpyBackend().resident
+
+    def address(self, buffer: np.ndarray) -> int:
+        """Where ``buffer`` begins in host memory."""
+        return int(buffer.ctypes.data)
+
+    def run(self, launch: Launch) -> None:
+        """Nothing."""
+
+    def capture(self, launches: Sequence[Launch]) -> Any:
+        """Raises RuntimeError: there is nothing to run."""
+        raise RuntimeError("a drawing cannot be trained")
+
+
+def explain(
+    model: str = "gan", *, device: str = "cuda", precision: str = "tf32x3", columns: int = 784, fuse: bool = True,
+    **settings: Any,
+) -> str:  # fmt: skip
+    """A table of the launches of one training step: what each fuses, its FLOPs and bytes, and its floor on the card.
+
+    ``model`` is ``"gan"`` or ``"vae"``, ``settings`` are those of its constructor, ``columns`` the width of its uint8
+    data. Where ``device`` (``"cuda"``, ``"cuda:1"``) is usable its own figures are taken and each launch is timed, else
+    those of an H100 are shown. Raises ValueError for a bad setting.
+    """
+    checks.choice("model", model, MODELS)
+    index = int(device.partition(":")[2] or 0)
+    problem = driver.find_problem(index)
+    if problem:
+        backend = CudaBackend(executor=Drawing(card.H100.architecture), precision=precision, fuse=fuse)
+        schedule = schedule_of(model, backend, columns, settings)
+        return f"{card.explain(schedule.launches, card.H100, precision)}\n\nnothing was timed: {problem}"
+    backend = CudaBackend(index, precision=precision, fuse=fuse)
+    schedule = schedule_of(model, backend, columns, settings)
+    return measured(schedule, backend, card.present(index), precision)
+
+
+def schedule_of(model: str, backend: CudaBackend, columns: int, settings: dict[str, Any]) -> Schedule:
+    """The schedule of a full batch of a model on data that do not matter."""
+    from minigen.estimators.gan import GAN
+    from minigen.estimators.vae import VAE
+
+    estimator: Any = (GAN if model == "gan" else VAE)(**settings)
+    estimator._check_params()
+    rows = np.zeros((estimator.batch_size, checks.integer("columns", columns, 1)), np.uint8)
+    estimator._build(backend, (columns,), rows.dtype, *estimator._choose_range(rows))
+    estimator._initialize()
+    run = estimator._training(rows)
+    return backend.schedule(lambda: run.spell_step(estimator.batch_size))
+
+
+def measured(schedule: Schedule, backend: CudaBackend, present: Card, precision: str) -> str:
+    """The table with each launch's time, and the step's as a whole."""
+    executor: Any = backend.executor
+    alone = [float(np.median(times)) for times in timing.per_launch(executor, schedule.launches)]
+    steps = 100
+    program = executor.capture(schedule.launches)
+    run: Callable[[], None] = lambda: program.run(steps)  # noqa: E731
+    whole = float(np.median(timing.samples(executor, run, 10))) / steps
+    return (
+        f"{card.explain(schedule.launches, present, precision, alone)}\n\n"
+        f"a step from the graph takes {1e6 * whole:.2f} us (each launch above was timed in a graph of copies of itself)"
+    )

@@ -1,0 +1,147 @@
+"""What surrounds the CUDA floor: whole steps as launched, the explanation of a step, timing and tuning. No GPU."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from fake_cupy import FakeCupy
+
+from minigen.cuda import card, driver, launch, tiles, timing, tuned
+
+pytest.importorskip("triton", reason="no Triton")
+
+
+@pytest.fixture
+def fake(monkeypatch, tmp_path):
+    fake = FakeCupy()
+    monkeypatch.setitem(sys.modules, "cupy", fake)
+    monkeypatch.setattr(driver, "_has_driver", lambda: True)
+    monkeypatch.setenv("MINIGEN_CACHE", str(tmp_path))
+    monkeypatch.setattr(tiles, "_preferred", {})
+    return fake
+
+
+def test_whole_steps_pass_what_their_cubins_take(tmp_path):
+    environment = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
+    environment["MINIGEN_CACHE"] = str(tmp_path / "cache")
+    tests = Path(__file__).parent
+    environment["PYTHONPATH"] = os.pathsep.join([str(tests), str(tests.parent), environment.get("PYTHONPATH", "")])
+    command = [sys.executable, str(tests / "cuda_whole_step.py"), str(tmp_path)]
+    answer = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert answer.returncode == 0, answer.stderr
+    print(answer.stdout)
+
+
+# --- explain ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("model", ["gan", "vae"])
+def test_explain_without_a_gpu(monkeypatch, model):
+    from minigen.cuda.explain import explain
+
+    monkeypatch.setattr(driver, "find_problem", lambda index: "no GPU today")
+    text = explain(model, batch_size=32, precision="ieee", columns=50)
+    assert "H100" in text and "in ieee" in text and "nothing was timed: no GPU today" in text
+    assert "dense_wgrad, adam" in text and text.count("\n") > 6
+
+
+def test_explain_refuses_bad_settings(monkeypatch):
+    from minigen.cuda.explain import explain
+
+    monkeypatch.setattr(driver, "find_problem", lambda index: "no GPU today")
+    with pytest.raises(ValueError, match="model must be one of"):
+        explain("diffusion")
+    with pytest.raises(ValueError, match="precision must be one of"):
+        explain("gan", precision="fp8")
+    with pytest.raises((TypeError, ValueError), match="batch_size"):
+        explain("gan", batch_size=0)
+
+
+def test_floor_is_the_longer_of_arithmetic_and_traffic():
+    h100 = card.H100
+    assert h100.flops("tf32") == pytest.approx(494e12, rel=0.01)  # its datasheet
+    assert h100.flops("bf16") == pytest.approx(989e12, rel=0.01)
+    assert h100.flops("tf32x3") == h100.flops("tf32") / 3
+    kernel = launch.Kernel("k", None)
+    busy = launch.Launch(kernel, (1, 1, 1), (), flops=10**12, bytes=1)
+    large = launch.Launch(kernel, (1, 1, 1), (), flops=1, bytes=10**12)
+    assert h100.floor(busy, "tf32") == pytest.approx(1 / 494, rel=0.01)
+    assert h100.floor(large, "tf32") == pytest.approx(1 / 3.35)
+    newer = card.Card("newer than the table", 130, 100, 2e9, 1e12)
+    assert newer.flops("ieee") > 0
+
+
+def test_the_present_card_is_read_from_the_driver(fake):
+    attributes = {"MultiProcessorCount": 132, "ClockRate": 1_980_000, "MemoryClockRate": 3_201_000,
+                  "GlobalMemoryBusWidth": 6144}  # fmt: skip
+    for i, name in enumerate(attributes):
+        setattr(fake.cuda.runtime, f"cudaDevAttr{name}", 1000 + i)
+    fake.cuda.runtime.deviceGetAttribute = lambda attribute, index: list(attributes.values())[attribute - 1000]
+    present = card.present()
+    assert present.architecture == 90 and present.multiprocessors == 132
+    assert present.bandwidth == pytest.approx(4.917e12, rel=1e-3) and present.clock == 1.98e9
+
+
+# --- timing and tuning -----------------------------------------------------------------------------
+
+
+def test_samples_are_seconds_of_the_executors_stream(fake):
+    from minigen.cuda.device import DeviceExecutor
+
+    calls = []
+    times = timing.samples(DeviceExecutor(), lambda: calls.append(1), 5, warmup=2)
+    assert len(calls) == 7 and times == [0.002] * 5  # the stand-in's events are 2 ms apart
+
+
+def tuning(monkeypatch, fake, seconds):
+    """Run the tuner with ``seconds(tile)`` in place of a measurement, and without compiling."""
+    from minigen.cuda import device, tune
+
+
+    monkeypatch.setattr(device.DeviceExecutor, "compile", lambda self, launches: ([], []))
+    monkeypatch.setattr(tune, "launches_with", lambda tile, *rest: (tile,))
+    monkeypatch.setattr(tune, "result", lambda executor, launches, output: [1.0])
+    monkeypatch.setattr(tune, "measure", lambda executor, launches: seconds(launches[0]))
+    monkeypatch.setattr(tune, "SHAPES", {key: (16, 16, 16) for key in tune.SHAPES})
+    lines = []
+    return tune.tune(report=lines.append), lines
+
+
+def test_the_fastest_tile_is_kept_and_preferred(monkeypatch, fake):
+    path, lines = tuning(monkeypatch, fake, lambda tile: 1.0 if (tile.BM, tile.BN, tile.stages) == (64, 32, 2) else 2.0)
+    assert len(lines) == 9 and len(json.loads(path.read_text())["entries"]) == 9
+    found = tiles._preferred[90, "forward", "few"]
+    assert (found.BM, found.BN, found.stages, found.measured) == (64, 32, 2, True)
+    tiles._preferred.clear()
+    assert tuned.load(90) == 9 and tiles._preferred[90, "forward", "few"] == found
+    assert tuned.load(80) == 0
+
+
+def test_noise_does_not_replace_the_table(monkeypatch, fake):
+    path, _ = tuning(monkeypatch, fake, lambda tile: 0.99 if tile.BM == 64 else 1.0)
+    for entry in json.loads(path.read_text())["entries"]:
+        assert tiles.Tile(**entry["tile"]) == tiles.TABLE[entry["operation"], entry["kind"]]
+
+
+@pytest.mark.parametrize("text", ["", "{}", '{"entries": [{"operation": "forward"}]}', '{"entries": 3}'])
+def test_a_damaged_file_of_tiles_is_left_aside(fake, text):
+    tuned.place(90).write_text(text)
+    with pytest.warns(UserWarning, match="run minigen tune again"):
+        assert tuned.load(90) == 0
+    assert tiles._preferred == {}
+
+
+@pytest.mark.parametrize("architecture", [80, 86, 90, 120])
+def test_candidates_fit_the_card(architecture):
+    from minigen.cuda import tune
+
+    for operation, kind in tune.SHAPES:
+        found = tune.candidates(operation, kind, architecture)
+        assert found[0] == tiles.TABLE[operation, kind] and len(found) == len(set(found)) > 5
+        room = 1024 * tiles.SHARED.get(architecture, 99)
+        assert all(4 * t.stages * (t.BM + t.BN) * t.BK <= room for t in found[1:])
