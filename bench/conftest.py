@@ -29,8 +29,8 @@ WORK_PER_ROUND = {"cpu": (2e7, 2e8), "cuda": (2e9, 2e10)}
 
 
 def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> pytest.Collector | None:
-    """Collect ``bench_*.py``, which pytest does not look for by itself."""
-    if file_path.match("bench_*.py"):
+    """Collect ``bench_*.py``, which pytest does not look for by itself unless one is named."""
+    if file_path.match("bench_*.py") and not parent.session.isinitpath(file_path):
         return pytest.Module.from_parent(parent, path=file_path)
     return None
 
