@@ -1,60 +1,98 @@
 // The dense layer y = act(x W + b): forward, gradient of its input, gradient of its weights and bias.
 #include "gemm.hpp"
 #include "kernels.hpp"
+#include "narrow.hpp"
 
 namespace minigen::MINIGEN_ISA {
 
-template <Activation activation>
-static void activate_row(float* y, int64_t cols) {
+static void multiply(const Product& p) { is_narrow(p) ? multiply_narrow(p) : multiply_panels(p); }
+
+// One row; `cols` is a constant where a row is as wide as a panel, and the loop then straight code.
+template <class Function>
+static inline __attribute__((always_inline)) void map_row(const float* from, float* to, int64_t cols,
+                                                          Function function) {
 #pragma omp simd
-  for (int64_t j = 0; j < cols; ++j) y[j] = minigen::activation_forward(y[j], activation);
+  for (int64_t j = 0; j < cols; ++j) to[j] = function(from[j]);
 }
 
-template <Activation activation>
-static void activate(float* y, const float*, int64_t stride, int64_t rows, int64_t cols) {
-  if (cols == 2 * lanes)  // a loop of known length is worth having twice
-    for (int64_t i = 0; i < rows; ++i) activate_row<activation>(y + i * stride, 2 * lanes);
+template <class Function>
+static inline __attribute__((always_inline)) void map_rows(const float* from, int64_t from_stride, float* to,
+                                                           int64_t to_stride, int64_t rows, int64_t cols,
+                                                           Function function) {
+  constexpr int64_t panel = 2 * lanes;
+  if (cols == panel)
+    for (int64_t i = 0; i < rows; ++i) map_row(from + i * from_stride, to + i * to_stride, panel, function);
   else
-    for (int64_t i = 0; i < rows; ++i) activate_row<activation>(y + i * stride, cols);
+    for (int64_t i = 0; i < rows; ++i) map_row(from + i * from_stride, to + i * to_stride, cols, function);
 }
 
 template <Activation activation>
-static void times_derivative_row(float* dx, const float* x, int64_t cols) {
-#pragma omp simd
-  for (int64_t j = 0; j < cols; ++j) dx[j] *= minigen::activation_derivative(x[j], activation);
+static void activate(const float* z, int64_t z_stride, float* y, int64_t y_stride, int64_t rows, int64_t cols) {
+  map_rows(z, z_stride, y, y_stride, rows, cols, [](float x) { return minigen::activation_forward(x, activation); });
 }
 
 template <Activation activation>
-static void times_derivative(float* dx, const float* x, int64_t stride, int64_t rows, int64_t cols) {
-  if (cols == 2 * lanes)
-    for (int64_t i = 0; i < rows; ++i) times_derivative_row<activation>(dx + i * stride, x + i * stride, 2 * lanes);
-  else
-    for (int64_t i = 0; i < rows; ++i) times_derivative_row<activation>(dx + i * stride, x + i * stride, cols);
+static void differentiate(const float* y, int64_t y_stride, float* d, int64_t d_stride, int64_t rows, int64_t cols) {
+  map_rows(y, y_stride, d, d_stride, rows, cols, [](float x) { return activation_derivative(x, activation); });
 }
 
 void dense_forward(const float* x, const float* W, const float* b, float* y, int64_t B, int64_t I, int64_t O,
                    Activation activation) {
-  Finish finish = nullptr;
+  Product p = {.M = B, .N = O, .K = I, .A = x, .A_stride = I, .A_layout = Layout::plain, .B = W, .B_stride = O,
+               .B_layout = Layout::plain, .C = y, .bias = b};
+  if (O == 1) {  // a single column is contiguous
+    p.B_stride = I;
+    p.B_layout = Layout::transposed;
+  }
   with_activation(activation, [&](auto known) {
-    if (known.value != Activation::linear) finish = activate<known.value>;
+    if (known.value != Activation::linear) p.activate = activate<known.value>;
   });
-  multiply({.M = B, .N = O, .K = I, .A = x, .A_stride = I, .A_layout = Layout::plain, .B = W, .B_stride = O,
-            .B_layout = Layout::plain, .C = y, .bias = b, .finish = finish});
+  multiply(p);
+}
+
+// O = 1: dx = (dz W^T) * act'(x) is an outer product, one row for each element of dz.
+template <Activation activation>
+static void outer_product(const float* dz, const float* W, const float* x, float* dx, int64_t B, int64_t I) {
+  parallel_ranges(B, 1, 0.1 * static_cast<double>(B) * static_cast<double>(I), [=](int64_t begin, int64_t end) {
+    for (int64_t r = begin; r < end; ++r) {
+      const float* y = activation == Activation::linear ? W : x + r * I;  // not read if linear
+      float* to = dx + r * I;
+#pragma omp simd
+      for (int64_t i = 0; i < I; ++i) to[i] = dz[r] * W[i] * activation_derivative(y[i], activation);
+    }
+  });
 }
 
 void dense_dgrad(const float* dz, const float* W, const float* x_or_null, float* dx, int64_t B, int64_t I, int64_t O,
                  Activation activation) {
-  Finish finish = nullptr;
   with_activation(activation, [&](auto known) {
-    if (known.value != Activation::linear) finish = times_derivative<known.value>;
+    if (O == 1) return outer_product<known.value>(dz, W, x_or_null, dx, B, I);
+    Product p = {.M = B, .N = I, .K = O, .A = dz, .A_stride = O, .A_layout = Layout::plain, .B = W, .B_stride = O,
+                 .B_layout = Layout::transposed, .C = dx};
+    if (known.value != Activation::linear) {
+      p.X = x_or_null;
+      p.differentiate = differentiate<known.value>;
+    }
+    multiply(p);
   });
-  multiply({.M = B, .N = I, .K = O, .A = dz, .A_stride = O, .A_layout = Layout::plain, .B = W, .B_stride = O,
-            .B_layout = Layout::transposed, .C = dx, .finish = finish, .other = x_or_null});
+}
+
+// Lane by lane: the order of the terms depends on n alone.
+static float sum(const float* x, int64_t n) {
+  Vector total = {};
+  for (int64_t i = 0; i < n; i += lanes) total += load_first(x + i, smaller(lanes, n - i));
+  const Quad quad = add_quads(total);
+  return (quad[0] + quad[1]) + (quad[2] + quad[3]);
 }
 
 void dense_wgrad(const float* x, const float* dz, float* dW, float* db, int64_t B, int64_t I, int64_t O) {
-  multiply({.M = I, .N = O, .K = B, .A = x, .A_stride = I, .A_layout = Layout::transposed, .B = dz, .B_stride = O,
-            .B_layout = Layout::plain, .C = dW, .column_sums = db});
+  if (O != 1)
+    return multiply({.M = I, .N = O, .K = B, .A = x, .A_stride = I, .A_layout = Layout::transposed, .B = dz,
+                     .B_stride = O, .B_layout = Layout::plain, .C = dW, .column_sums = db});
+  // dW^T[1,I] = dz^T x, where both transposes are the vectors themselves.
+  multiply({.M = 1, .N = I, .K = B, .A = dz, .A_stride = B, .A_layout = Layout::plain, .B = x, .B_stride = I,
+            .B_layout = Layout::plain, .C = dW});
+  *db = sum(dz, B);
 }
 
 }  // namespace minigen::MINIGEN_ISA

@@ -1,4 +1,4 @@
-// The matrix product C = finish(A B + bias) that the dense operation stands on, for one instruction set.
+// The matrix product that the dense operation stands on, C = act(A B + bias) or C = (A B) * act'(X), for one instruction set.
 //
 // C is cut into panels of a few vectors' width and these into tiles of a dozen rows. A tile of C stays in registers while
 // k runs: each step loads one row of B's panel, broadcasts one element of A for each row of the tile and does one fused
@@ -12,6 +12,7 @@
 
 #include <cstdlib>
 
+#include "product.hpp"
 #include "threads.hpp"
 #include "vector.hpp"
 
@@ -25,39 +26,27 @@ constexpr int max_width = max_vectors * lanes;
 
 constexpr int64_t block_k = 256;      // rows of a packed panel: 32 KiB with AVX-512
 constexpr int64_t block_rows = 384;   // rows of A that one panel after the other reuses from L2
+constexpr int steps = 8;              // of a tile for each row of memory that it asks for ahead
 constexpr int64_t direct_tiles = 2;   // with no more tiles than these, packing B costs more than it saves
-
-static inline int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
-static inline int64_t larger(int64_t a, int64_t b) { return a > b ? a : b; }
-static inline int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
-
-// How a matrix is read: element (r, c) at [r * stride + c], or transposed at [r + c * stride].
-enum class Layout { plain, transposed };
-
-// What is done to rows x cols of C once they are complete; `other` is a matrix of C's shape that it may read.
-using Finish = void (*)(float* c, const float* other, int64_t stride, int64_t rows, int64_t cols);
-
-struct Product {
-  int64_t M, N, K;  // C[M,N] = finish(A[M,K] B[K,N] + bias[N])
-  const float* A;
-  int64_t A_stride;
-  Layout A_layout;
-  const float* B;
-  int64_t B_stride;
-  Layout B_layout;
-  float* C;
-  const float* bias = nullptr;
-  float* column_sums = nullptr;  // [N], those of B, which then has to be plain
-  Finish finish = nullptr;
-  const float* other = nullptr;
-};
 
 // --- the tile ------------------------------------------------------------------------------------------------------
 
-// Rows x (Vectors * lanes) of C = C0 + A B. C0 may be C; with c0_stride = 0 it is one row, the bias, for all rows.
+// Rows of memory that will be needed next. A tile asks for them one by one while it computes: asking for all at once
+// would stop it, because a core can only wait for a dozen cache lines at a time. They may run past the end of a matrix
+// (the CPU ignores what is not there), so they are numbers, not pointers.
+struct Ahead {
+  uintptr_t row, stride;
+
+  Ahead(const float* matrix, int64_t offset, int64_t row_stride)
+      : row(reinterpret_cast<uintptr_t>(matrix) + static_cast<uintptr_t>(offset) * sizeof(float)),
+        stride(static_cast<uintptr_t>(row_stride) * sizeof(float)) {}
+};
+
+// Rows x (Vectors * lanes) of C = (C0 + A B) * scale. C0 may be C; with c0_stride = 0 it is one row, the bias, for all
+// rows. `scale` has rows of max_width; it may be null.
 template <int Rows, int Vectors, Layout layout>
 static void tile(int64_t K, const float* a, int64_t a_stride, const float* b, int64_t b_stride, float* c,
-                 int64_t c_stride, const float* c0, int64_t c0_stride) {
+                 int64_t c_stride, const float* c0, int64_t c0_stride, const float* scale, Ahead first, Ahead second) {
   Vector sum[Rows][Vectors];
 #pragma GCC unroll 16
   for (int i = 0; i < Rows; ++i)
@@ -70,8 +59,7 @@ static void tile(int64_t K, const float* a, int64_t a_stride, const float* b, in
 #pragma GCC unroll 16
   for (int g = 0; g < groups; ++g) row[g] = a + 3 * g * a_stride;
 
-#pragma GCC unroll 2
-  for (int64_t k = 0; k < K; ++k) {
+  const auto step = [&]() __attribute__((always_inline)) {
     Vector bk[Vectors];
 #pragma GCC unroll 4
     for (int v = 0; v < Vectors; ++v) bk[v] = load(b + v * lanes);
@@ -85,7 +73,26 @@ static void tile(int64_t K, const float* a, int64_t a_stride, const float* b, in
     a += a_stride;
 #pragma GCC unroll 16
     for (int g = 0; g < groups; ++g) ++row[g];
+  };
+  int64_t k = 0;
+  for (; k + steps <= K; k += steps) {
+#pragma GCC unroll 8
+    for (int u = 0; u < steps; ++u) step();
+    __builtin_prefetch(reinterpret_cast<const void*>(first.row), 1);
+    __builtin_prefetch(reinterpret_cast<const void*>(first.row + 64), 1);
+    __builtin_prefetch(reinterpret_cast<const void*>(second.row), 0, 2);
+    __builtin_prefetch(reinterpret_cast<const void*>(second.row + 64), 0, 2);
+    first.row += first.stride;
+    second.row += second.stride;
   }
+#pragma GCC unroll 1
+  for (; k < K; ++k) step();
+
+  if (scale)
+#pragma GCC unroll 16
+    for (int i = 0; i < Rows; ++i)
+#pragma GCC unroll 4
+      for (int v = 0; v < Vectors; ++v) sum[i][v] *= load(scale + i * max_width + v * lanes);
 
 #pragma GCC unroll 16
   for (int i = 0; i < Rows; ++i)
@@ -93,7 +100,7 @@ static void tile(int64_t K, const float* a, int64_t a_stride, const float* b, in
     for (int v = 0; v < Vectors; ++v) store(c + i * c_stride + v * lanes, sum[i][v]);
 }
 
-using Tile = void (*)(int64_t, const float*, int64_t, const float*, int64_t, float*, int64_t, const float*, int64_t);
+using Tile = decltype(&tile<1, 1, Layout::plain>);
 
 template <int Vectors, Layout layout, int... I>
 static Tile pick_rows(int64_t rows, std::integer_sequence<int, I...>) {
@@ -239,7 +246,7 @@ struct Block {
 };
 
 static void compute_tile(const Product& p, const Grid& grid, const Block& block, int64_t t, int64_t j0, int64_t cols,
-                         const float* b, int64_t b_stride, const float* bias) {
+                         const float* b, int64_t b_stride, const float* bias, Ahead first_ahead, Ahead second_ahead) {
   const int64_t K = block.k1 - block.k0;
   const int64_t i0 = grid.row_of(t);
   const int64_t rows = grid.row_of(t + 1) - i0;
@@ -255,33 +262,25 @@ static void compute_tile(const Product& p, const Grid& grid, const Block& block,
 
   const int64_t vectors = ceil_div(cols, lanes);
   const Tile run = plain ? pick_tile<Layout::plain>(rows, vectors) : pick_tile<Layout::transposed>(rows, vectors);
+  const bool first = block.k0 == 0, last = block.k1 == p.K;
+  alignas(64) float edge[tile_rows * max_width];
+  alignas(64) float derivative[tile_rows * max_width];
   float* c = p.C + i0 * p.N + j0;
-  const bool first = block.k0 == 0;
-  for (int64_t i = i0 + rows; i < smaller(p.M, i0 + 2 * rows); ++i)  // the next tile's lines of C, to be there in time
-    for (int64_t v = 0; v < vectors; ++v) __builtin_prefetch(p.C + i * p.N + j0 + v * lanes, 1);
-  if (cols == vectors * lanes) {
-    run(K, a, a_stride, b, b_stride, c, p.N, first ? bias : c, first ? 0 : p.N);
-  } else {
-    alignas(64) float edge[tile_rows * max_width];
-    if (!first) copy_rows(c, p.N, edge, max_width, rows, cols);
-    run(K, a, a_stride, b, b_stride, edge, max_width, first ? bias : edge, first ? 0 : max_width);
-    copy_rows(edge, max_width, c, p.N, rows, cols);
-  }
-  if (p.finish && block.k1 == p.K) p.finish(c, p.other ? p.other + i0 * p.N + j0 : nullptr, p.N, rows, cols);
-}
 
-// Asks for part `t` of `parts` of the panel of B that comes next.
-static void prefetch_panel(const Product& p, const Block& block, int64_t j0, int64_t width, int64_t t, int64_t parts) {
-  const int64_t cols = smaller(width, p.N - j0);
-  if (cols <= 0) return;
-  const int64_t K = block.k1 - block.k0;
-  if (p.B_layout == Layout::plain) {
-    for (int64_t k = block.k0 + K * t / parts; k < block.k0 + K * (t + 1) / parts; ++k)
-      for (int64_t j = 0; j < cols; j += 16) __builtin_prefetch(p.B + k * p.B_stride + j0 + j, 0, 2);
-  } else {
-    for (int64_t j = j0 + cols * t / parts; j < j0 + cols * (t + 1) / parts; ++j)
-      for (int64_t k = 0; k < K; k += 16) __builtin_prefetch(p.B + j * p.B_stride + block.k0 + k, 0, 2);
+  // Before the tile, so that it overlaps with the sums instead of waiting for them.
+  const float* scale = nullptr;
+  if (p.differentiate && last) {
+    p.differentiate(p.X + i0 * p.N + j0, p.N, derivative, max_width, rows, cols);
+    scale = derivative;
   }
+  const Activate activate = last ? p.activate : nullptr;
+  if (cols == vectors * lanes && !activate) {
+    run(K, a, a_stride, b, b_stride, c, p.N, first ? bias : c, first ? 0 : p.N, scale, first_ahead, second_ahead);
+    return;
+  }
+  if (!first) copy_rows(c, p.N, edge, max_width, rows, cols);
+  run(K, a, a_stride, b, b_stride, edge, max_width, first ? bias : edge, first ? 0 : max_width, scale, first_ahead, second_ahead);
+  (activate ? activate : copy_rows)(edge, max_width, c, p.N, rows, cols);
 }
 
 // The tiles [first, last) of one panel.
@@ -311,8 +310,16 @@ static void compute_panel(const Product& p, const Grid& grid, const Block& block
   }
   if (p.bias && block.k0 == 0) copy_rows(p.bias + j0, 0, bias, 0, 1, cols);
   for (int64_t t = first; t < last; ++t) {
-    prefetch_panel(p, block, j0 + cols, cols, t - first, last - first);
-    compute_tile(p, grid, block, t, j0, cols, b, b_stride, bias);
+    // Next come another tile of C, with its part of X, and, once for all tiles, the next panel of B.
+    const bool stay = t + 1 < last;
+    const int64_t next = grid.row_of(stay ? t + 1 : first) * p.N + (stay ? j0 : j0 + cols);
+    const int64_t done = (t - first) * (K / steps);
+    const Ahead next_c(p.C, next, p.N);
+    const Ahead other = p.differentiate ? Ahead(p.X, next, p.N)
+                        : p.B_layout == Layout::plain
+                            ? Ahead(p.B, (block.k0 + done) * p.B_stride + j0 + cols, p.B_stride)
+                            : Ahead(p.B, (j0 + cols) * p.B_stride + block.k0 + done * 32, 32);
+    compute_tile(p, grid, block, t, j0, cols, b, b_stride, bias, next_c, other);
   }
 }
 
@@ -334,13 +341,8 @@ static const float* pack_A(const Product& p, const Grid& grid, int64_t first, in
   for (int64_t low = 0; low < K; low += few)
     for (int64_t t = first; t < last; ++t) {
       const int64_t i0 = grid.row_of(t);
-      const float* from = p.A + (k0 + low) * p.A_stride + i0;
-      float* to = packed + (t - first) * tile_size + low * tile_rows;
-      for (int64_t k = 0; k < smaller(few, K - low); ++k, from += p.A_stride, to += tile_rows)
-        if (i0 + tile_rows <= p.M)
-          __builtin_memcpy(to, from, tile_rows * sizeof(float));
-        else
-          for (int64_t i = i0; i < p.M; ++i) to[i - i0] = from[i - i0];
+      copy_rows(p.A + (k0 + low) * p.A_stride + i0, p.A_stride, packed + (t - first) * tile_size + low * tile_rows,
+                tile_rows, smaller(few, K - low), smaller(tile_rows, p.M - i0));
     }
   return packed;
 }
@@ -369,19 +371,16 @@ static void compute_share(const Product& p, const Grid& grid, const Share& share
     }
 }
 
-static void multiply(const Product& p) {
+static void multiply_panels(const Product& p) {
   if (p.N == 0) return;
   if (p.column_sums)
     for (int64_t j = 0; j < p.N; ++j) p.column_sums[j] = 0;
   const Grid grid(p);
-  constexpr double flops_per_ns = 12.0 * lanes;
-  const double flops = 2.0 * static_cast<double>(p.M) * static_cast<double>(p.N) * static_cast<double>(p.K);
-  const int threads = threads_for(flops / flops_per_ns);
-  if (threads == 1) return compute_share(p, grid, share_in_order(grid, 0, 1));
+  const int threads = threads_for(flops(p) / flops_per_ns);
   const bool by_rows = p.M >= p.N && grid.tiles >= 16 * threads;
-#pragma omp parallel for schedule(static) num_threads(threads)
-  for (int t = 0; t < threads; ++t)
+  parallel(threads, [&](int t) {
     compute_share(p, grid, by_rows ? share_of_rows(grid, t, threads) : share_in_order(grid, t, threads));
+  });
 }
 
 }  // namespace minigen::MINIGEN_ISA

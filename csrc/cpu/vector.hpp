@@ -40,6 +40,13 @@ static inline Vector load_first(const float* p, int64_t count) {
 static inline void store_first(float* p, Vector v, int64_t count) {
   _mm512_mask_storeu_ps(p, static_cast<__mmask16>((1u << count) - 1), v);
 }
+#elif defined(__AVX__)
+static inline __m256i first_lanes(int64_t count) {
+  alignas(64) static constexpr int32_t ones_then_zeros[2 * lanes] = {-1, -1, -1, -1, -1, -1, -1, -1};
+  return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(ones_then_zeros + lanes - count));
+}
+static inline Vector load_first(const float* p, int64_t count) { return _mm256_maskload_ps(p, first_lanes(count)); }
+static inline void store_first(float* p, Vector v, int64_t count) { _mm256_maskstore_ps(p, first_lanes(count), v); }
 #else
 static inline Vector load_first(const float* p, int64_t count) {
   Vector v = {};
@@ -80,7 +87,7 @@ static inline Vector load_quads(const float* p, int64_t stride) {
 // The sum of the quads.
 static inline Quad add_quads(Vector v) {
 #if defined(__AVX512F__)
-  const __m256 half = _mm512_castps512_ps256(v) + _mm512_extractf32x8_ps(v, 1);
+  const __m256 half = _mm512_maskz_extractf32x8_ps(0xff, v, 0) + _mm512_maskz_extractf32x8_ps(0xff, v, 1);
   return _mm256_castps256_ps128(half) + _mm256_extractf128_ps(half, 1);
 #elif defined(__AVX__)
   return _mm256_castps256_ps128(v) + _mm256_extractf128_ps(v, 1);

@@ -1,0 +1,46 @@
+// What a matrix product is asked for.
+#pragma once
+
+#include <cstdint>
+
+#include "vector.hpp"
+
+namespace minigen::MINIGEN_ISA {
+
+static inline int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
+static inline int64_t larger(int64_t a, int64_t b) { return a > b ? a : b; }
+static inline int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
+// How a matrix is read: element (r, c) at [r * stride + c], or transposed at [r + c * stride].
+enum class Layout { plain, transposed };
+
+// y = act(z) for a block of a matrix.
+using Activate = void (*)(const float* z, int64_t z_stride, float* y, int64_t y_stride, int64_t rows, int64_t cols);
+
+// d = act'(z) for a block of a matrix, from y = act(z).
+using Differentiate = void (*)(const float* y, int64_t y_stride, float* d, int64_t d_stride, int64_t rows,
+                               int64_t cols);
+
+struct Product {
+  int64_t M, N, K;  // C[M,N] = act(A[M,K] B[K,N] + bias[N]) * act'(X[M,N])
+  const float* A;
+  int64_t A_stride;
+  Layout A_layout;
+  const float* B;
+  int64_t B_stride;
+  Layout B_layout;
+  float* C;
+  const float* bias = nullptr;
+  float* column_sums = nullptr;  // [N], those of B, which then has to be plain
+  Activate activate = nullptr;
+  const float* X = nullptr;
+  Differentiate differentiate = nullptr;
+};
+
+static inline double flops(const Product& p) {
+  return 2.0 * static_cast<double>(p.M) * static_cast<double>(p.N) * static_cast<double>(p.K);
+}
+
+constexpr double flops_per_ns = 12.0 * lanes;  // of one core, roughly: decides about threads
+
+}  // namespace minigen::MINIGEN_ISA
