@@ -1,9 +1,10 @@
-// The matrix product that the dense operation stands on, C = act(A B + bias) or C = (A B) * act'(X), for one instruction set.
+// The matrix product that the dense operation stands on, C = act(A B + bias) or C = (A B) * act'(X), for one
+// instruction set.
 //
-// C is cut into panels of a few vectors' width and these into tiles of a dozen rows. A tile of C stays in registers while
-// k runs: each step loads one row of B's panel, broadcasts one element of A for each row of the tile and does one fused
-// multiply-add for each vector of the tile. B is packed panel by panel, so that its loads are contiguous and free of
-// cache-set conflicts. A is read where it lies, along its rows or its columns, or packed too if that pays.
+// C is cut into panels of a few vectors' width and these into tiles of a dozen rows. A tile of C stays in registers
+// while k runs: each step loads one row of B's panel, broadcasts one element of A for each row of the tile and does one
+// fused multiply-add for each vector of the tile. B is packed panel by panel, so that its loads are contiguous and free
+// of cache-set conflicts. A is read where it lies, along its rows or its columns, or packed too if that pays.
 //
 // Every element of C is summed by one accumulator over increasing k, in whichever tile and thread it falls: the result
 // does not depend on the number of threads. The layers (a panel of B in L1, a block of A in L2) are those of Goto and
@@ -116,8 +117,8 @@ static Tile pick_tile(int64_t rows, int64_t vectors) {
 }
 
 // --- packing -------------------------------------------------------------------------------------------------------
-// A packed panel holds B(k, j) at panel[k * width + j], where width is `cols` rounded up to whole vectors. What fills it
-// up is computed with and never stored, so it may be anything.
+// A packed panel holds B(k, j) at panel[k * width + j], where width is `cols` rounded up to whole vectors. What fills
+// it up is computed with and never stored, so it may be anything.
 
 // From a plain B. With `with_sums`, adds the sums of the columns to `sums`.
 template <int Vectors, bool with_sums>
@@ -246,7 +247,7 @@ struct Block {
 };
 
 static void compute_tile(const Product& p, const Grid& grid, const Block& block, int64_t t, int64_t j0, int64_t cols,
-                         const float* b, int64_t b_stride, const float* bias, Ahead first_ahead, Ahead second_ahead) {
+                         const float* b, int64_t b_stride, const float* bias, Ahead next_c, Ahead other) {
   const int64_t K = block.k1 - block.k0;
   const int64_t i0 = grid.row_of(t);
   const int64_t rows = grid.row_of(t + 1) - i0;
@@ -275,11 +276,11 @@ static void compute_tile(const Product& p, const Grid& grid, const Block& block,
   }
   const Activate activate = last ? p.activate : nullptr;
   if (cols == vectors * lanes && !activate) {
-    run(K, a, a_stride, b, b_stride, c, p.N, first ? bias : c, first ? 0 : p.N, scale, first_ahead, second_ahead);
+    run(K, a, a_stride, b, b_stride, c, p.N, first ? bias : c, first ? 0 : p.N, scale, next_c, other);
     return;
   }
   if (!first) copy_rows(c, p.N, edge, max_width, rows, cols);
-  run(K, a, a_stride, b, b_stride, edge, max_width, first ? bias : edge, first ? 0 : max_width, scale, first_ahead, second_ahead);
+  run(K, a, a_stride, b, b_stride, edge, max_width, first ? bias : edge, first ? 0 : max_width, scale, next_c, other);
   (activate ? activate : copy_rows)(edge, max_width, c, p.N, rows, cols);
 }
 
@@ -323,7 +324,7 @@ static void compute_panel(const Product& p, const Grid& grid, const Block& block
   }
 }
 
-// Rows of a plain tile follow each other K + lanes apart; element (i, k) of a transposed one lies at [i + k * tile_rows].
+// Rows of a plain tile follow each other K + lanes apart; of a transposed one, element (i, k) is at [i + k * tile_rows].
 static const float* pack_A(const Product& p, const Grid& grid, int64_t first, int64_t last, int64_t k0, int64_t k1) {
   const int64_t K = k1 - k0;
   const int64_t tile_size = tile_rows * (K + lanes);
