@@ -63,6 +63,9 @@ class FakeCupy(types.ModuleType):
     def ascontiguousarray(self, array: Any) -> Any:
         return np.ascontiguousarray(array).view(Array)
 
+    def isfinite(self, array: Any) -> Any:
+        return np.isfinite(array)
+
     def from_dlpack(self, array: Any) -> Any:
         return np.asarray(array.memory).view(Array)
 

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from fake_cupy import FakeCupy
 
@@ -85,6 +86,36 @@ def test_the_present_card_is_read_from_the_driver(fake):
     present = card.present()
     assert present.architecture == 90 and present.multiprocessors == 132
     assert present.bandwidth == pytest.approx(4.917e12, rel=1e-3) and present.clock == 1.98e9
+
+
+# --- arrays of other libraries ---------------------------------------------------------------------
+
+
+def test_rows_on_the_gpu_share_memory(fake):
+    from minigen.cuda import interop
+    from minigen.cuda.backend import CudaBackend
+
+    ops = CudaBackend()
+    for dtype in (np.uint8, np.float32):
+        data = ops.upload(np.arange(24, dtype=dtype).reshape(2, 3, 4))
+        rows, item_shape = interop.rows(ops, data)
+        assert rows.shape == (2, 12) and item_shape == (3, 4) and rows.data.ptr == data.data.ptr
+    rows, _ = interop.rows(ops, ops.upload(np.ones((4, 6)))[::2])
+    assert rows.dtype == np.float32 and rows.flags.c_contiguous and rows.shape == (2, 6)
+
+
+@pytest.mark.parametrize(
+    ("array", "error"),
+    [(np.ones((4, 2), np.int32), TypeError), (np.ones(4, np.uint8), ValueError), (np.ones((1, 4)), ValueError),
+     (np.ones((4, 0), np.uint8), ValueError), (np.array([[1.0, np.inf], [1, 2]]), ValueError)],
+)  # fmt: skip
+def test_bad_rows_on_the_gpu_are_refused(fake, array, error):
+    from minigen.cuda import interop
+    from minigen.cuda.backend import CudaBackend
+
+    ops = CudaBackend()
+    with pytest.raises(error, match="data must"):
+        interop.rows(ops, ops.upload(array))
 
 
 # --- timing and tuning -----------------------------------------------------------------------------
