@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from helpers import Arena
 
+from helpers import Arena
+from minigen.floors import get_backend
 from minigen.reference import NumpyBackend
 
 
@@ -20,6 +21,10 @@ def make_floor(name: str) -> Any:
         return NumpyBackend()
     if name == "numpy64":
         return NumpyBackend(np.float64)
+    if name == "cuda":
+        return get_backend("cuda")
+    if name == "interpreter":
+        return interpreter()
     try:
         from minigen.cpu import CpuBackend
     except ImportError as error:
@@ -27,10 +32,23 @@ def make_floor(name: str) -> Any:
     return CpuBackend()
 
 
-@pytest.fixture(params=["numpy", "numpy64", "cpu"])
+FLOORS = os.environ.get("MINIGEN_TEST_FLOORS", "numpy numpy64 cpu").split()
+"""Others: ``cuda``, and ``interpreter``, the CUDA floor without a GPU, which wants TRITON_INTERPRET=1."""
+
+
+@pytest.fixture(params=FLOORS)
 def floor(request: pytest.FixtureRequest) -> Any:
     """Each floor in turn, as a Backend."""
     return make_floor(request.param)
+
+
+def interpreter(**settings: Any) -> Any:
+    """The CUDA floor on Triton's interpreter, programs in random order, every access checked."""
+    from minigen.cuda.backend import CudaBackend
+    from minigen.cuda.interpreter import InterpreterExecutor
+
+    executor = InterpreterExecutor(shuffle=np.random.default_rng(), check=True)
+    return CudaBackend(executor=executor, **settings)
 
 
 @pytest.fixture

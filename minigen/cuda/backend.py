@@ -332,8 +332,8 @@ class CudaBackend:
         """See :func:`minigen.reference.batch.indices`; -1 where the step would run past the end of the epoch."""
         rows = len(self._out("indices", indices, None, dtype=np.int32))
         self._in("step", step, 1, dtype=np.uint64)
-        checks.integer("batch_size", batch_size, 1, 2**31 - 1)
-        checks.integer("rows", rows, 0, batch_size)
+        if rows > checks.integer("batch_size", batch_size, 1, 2**31 - 1):
+            raise ValueError(f"batch_size must be at least the {rows} rows of indices, not {batch_size}")
         settings = {
             "n": checks.integer("n", n, 1, 2**31 - 1), "seed": checks.seed("seed", seed),
             "stream": checks.seed("stream", stream), "batch_size": int(batch_size),

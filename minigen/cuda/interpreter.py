@@ -43,9 +43,9 @@ class InterpreterExecutor:
         self.architecture, self.shuffle, self.check = architecture, shuffle, check
 
     def empty(self, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
-        """A new array, aligned to 64 bytes."""
+        """A new array, aligned to 64 bytes, full of NaN or -1: what reads it before it is written shows."""
         size = int(np.prod(shape)) * np.dtype(dtype).itemsize
-        memory = np.empty(size + ALIGNMENT, np.uint8)
+        memory = np.full(size + ALIGNMENT, 255, np.uint8)
         first = -memory.ctypes.data % ALIGNMENT
         return memory[first : first + size].view(dtype).reshape(shape)
 

@@ -269,7 +269,7 @@ def vae_loss(op: Operation, target: Target) -> list[Job]:
 
 def dense_forward_reconstruction(op: Operation, target: Target) -> list[Job]:
     (n_in, D), B = op["W"].shape, len(op["h"])
-    tile = forward_tile(B, n_in, D, target)
+    tile = tiles.lighter(forward_tile(B, n_in, D, target))
     parts = target.empty((B, blocks(D, tile.BN)), np.float32)
     arguments = {
         "h": op["h"], "W": op["W"], "b": op["b"], "x": op["x"], "doutput": op["doutput"], "parts": parts, "B": B,

@@ -52,9 +52,9 @@ TABLE: dict[tuple[str, str], Tile] = {
     ("dgrad", "few"): Tile(16, 32, 64, 4, 3),
     ("dgrad", "some"): Tile(64, 64, 32, 4, 3),
     ("dgrad", "many"): Tile(128, 128, 32, 8, 3),
-    ("wgrad", "few"): Tile(32, 32, 64, 4, 3),
-    ("wgrad", "some"): Tile(64, 64, 32, 4, 3),
-    ("wgrad", "many"): Tile(128, 64, 32, 4, 3),
+    ("wgrad", "few"): Tile(32, 32, 32, 4, 3),
+    ("wgrad", "some"): Tile(64, 32, 32, 4, 3),
+    ("wgrad", "many"): Tile(128, 64, 32, 8, 3),
 }
 """By (operation, class), for every architecture."""
 
@@ -101,6 +101,13 @@ def splits(tile: Tile, rows: int, columns: int, depth: int, architecture: int) -
     """
     idle = multiprocessors(architecture) // max(1, programs(tile, rows, columns))
     return max(1, min(idle, depth // 1024))
+
+
+def lighter(tile: Tile) -> Tile:
+    """``tile`` narrowed to 32 results a thread, for an epilogue that holds several tiles in registers."""
+    while tile.BM * tile.BN > 32 * 32 * tile.warps and tile.BN > 16:
+        tile = replace(tile, BN=tile.BN // 2)
+    return tile
 
 
 def power_of_two(n: int) -> int:
