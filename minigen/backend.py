@@ -24,7 +24,7 @@ Array = Any
 ACTIVATIONS = ("linear", "relu", "leaky_relu", "tanh", "sigmoid", "softplus")
 GAN_LOSSES = ("non_saturating", "minimax")
 LEAKY_SLOPE = 0.2
-"""Slope of ``leaky_relu`` below zero (Radford et al. 2016, section 3)."""
+"""Slope of ``leaky_relu`` below zero (Radford et al. 2016, section 4)."""
 
 
 class Program(Protocol):
@@ -106,7 +106,10 @@ class Backend(Protocol):
     def vae_loss_gaussian(
         self, mean: Array, x: Array, dmean: Array, rows: Array, loss: Array, variance: float = 1.0
     ) -> None:
-        """``rows[B] = sum_d (x - mean)^2 / (2 variance) + log(2 pi variance) / 2``; ``dmean = (mean - x) / (variance B)``."""
+        """``rows[B] = sum_d (x - mean)^2 / (2 variance) + log(2 pi variance) / 2``, ``loss[0] = mean rows``.
+
+        ``dmean[B,D] = (mean - x) / (variance B)``.
+        """
 
     # --- latent: heads = [mu | logvar] ----------------------------------------------------------
 
@@ -136,7 +139,7 @@ class Backend(Protocol):
         self, p: Array, g: Array, m: Array, v: Array, lr: Array, step: Array,
         beta1: float = 0.9, beta2: float = 0.999, eps: float = 1e-8, weight_decay: float = 0.01,
     ) -> None:
-        """Adam with decoupled weight decay (Loshchilov and Hutter 2019, algorithm 2): first ``p -= lr weight_decay p``."""
+        """Adam after ``p -= lr weight_decay p``, decoupled weight decay (Loshchilov and Hutter 2019, algorithm 2)."""
 
     # --- random: Philox4x32-10, key (seed, stream), counter (step, element // 4) ----------------
 
@@ -151,7 +154,9 @@ class Backend(Protocol):
     def batch_indices(
         self, indices: Array, n: int, seed: int, stream: int, step: Array, batch_size: int, steps_per_epoch: int
     ) -> None:
-        """``indices[r]`` (int32) ``= permutation(epoch)[k * batch_size + r]``, epoch, k = divmod(step[0], steps_per_epoch).
+        """``indices[r]`` (int32) ``= permutation(epoch)[k * batch_size + r]``.
+
+        ``epoch, k = divmod(step[0], steps_per_epoch)``.
 
         The permutation of ``0..n-1`` is keyed by (seed, stream, epoch) and computed, not stored.
         """

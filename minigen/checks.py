@@ -18,9 +18,10 @@ def integer(name: str, value: Any, low: int, high: int | None = None) -> int:
     allowed = f"an integer of at least {low}" if high is None else f"an integer from {low} to {high}"
     if isinstance(value, bool) or not isinstance(value, Integral):
         raise TypeError(f"{name} must be {allowed}, not {value!r}")
-    if value < low or (high is not None and value > high):
-        raise ValueError(f"{name} must be {allowed}, not {value}")
-    return int(value)
+    n = int(value)
+    if n < low or (high is not None and n > high):
+        raise ValueError(f"{name} must be {allowed}, not {n}")
+    return n
 
 
 def number(name: str, value: Any, low: float, high: float = math.inf, *, exclude_low: bool = False) -> float:
@@ -58,7 +59,7 @@ def seed(name: str, value: Any) -> int:
 
 
 def writable_folder(name: str, folder: str | os.PathLike[str]) -> Path:
-    """Create ``folder`` if need be and prove that a file can be written there, before hours of training depend on it."""
+    """Create ``folder`` if need be and prove that a file can be written in it, before hours of work depend on that."""
     path = Path(folder)
     try:
         path.mkdir(parents=True, exist_ok=True)

@@ -167,10 +167,7 @@ ItemFile = Annotated[
     ),
 ]  # fmt: skip
 Columns = Annotated[int | None, _option(DATA, "INT", "Pictures in a line of the grid. Default: about square.")]
-Init = Annotated[
-    str | None,
-    _setting(MODEL, "NAME", "auto, glorot_uniform, glorot_normal, he_uniform or he_normal: initial weights.", "auto"),
-]
+INIT = "Initial weights: glorot_uniform, glorot_normal, he_uniform, he_normal, or auto: He for rectifiers, else Glorot."
 Optimizer = Annotated[str | None, _setting(OPTIMIZER, "NAME", "adam, adamw or sgd.", "adam")]
 Beta2 = Annotated[float | None, _setting(OPTIMIZER, "FLOAT", "Decay of Adam's second moment.", "0.999")]
 Eps = Annotated[float | None, _setting(OPTIMIZER, "FLOAT", "Adam's epsilon.", "1e-8")]
@@ -260,7 +257,7 @@ def gan(
     loss: Annotated[
         str | None, _setting(MODEL, "NAME", "The generator's: non_saturating or minimax.", "non_saturating")
     ] = None,
-    init: Init = None,
+    init: Annotated[str | None, _setting(MODEL, "NAME", INIT, "auto")] = None,
     optimizer: Optimizer = None,
     learning_rate: Annotated[float | None, _setting(OPTIMIZER, "FLOAT", "Step size.", "0.0002")] = None,
     beta1: Annotated[float | None, _setting(OPTIMIZER, "FLOAT", "Decay of Adam's first moment.", "0.5")] = None,
@@ -314,7 +311,7 @@ def vae(
     ] = None,
     variance: Annotated[float | None, _setting(MODEL, "FLOAT", "Of the gaussian likelihood.", "1")] = None,
     beta: Annotated[float | None, _setting(MODEL, "FLOAT", "Weight of the KL divergence.", "1")] = None,
-    init: Init = None,
+    init: Annotated[str | None, _setting(MODEL, "NAME", INIT, "glorot_uniform")] = None,
     optimizer: Optimizer = None,
     learning_rate: Annotated[float | None, _setting(OPTIMIZER, "FLOAT", "Step size.", "0.001")] = None,
     beta1: Annotated[float | None, _setting(OPTIMIZER, "FLOAT", "Decay of Adam's first moment.", "0.9")] = None,

@@ -28,7 +28,7 @@ def devices() -> dict[str, Device]:
 
 
 def get_backend(device: str = "auto") -> Backend:
-    """The operations of ``device``: ``"numpy"``, ``"cpu"``, ``"cuda"``, ``"cuda:1"``, or ``"auto"`` for the best usable.
+    """The backend of ``device``: ``"numpy"``, ``"cpu"``, ``"cuda"``, ``"cuda:1"``, or ``"auto"``, the best usable.
 
     Raises ``ValueError`` for an unknown name and :class:`DeviceError` for a device that cannot be used here.
     """

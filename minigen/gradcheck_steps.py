@@ -20,7 +20,7 @@ COLUMNS, HIDDEN, LATENT, ROWS = 7, (5, 3), 4, 6
 
 @dataclass(frozen=True)
 class Gradient:
-    """One loss of one model: ``compute`` runs it forward and backward, ``value`` reads it, ``nets`` hold the gradient."""
+    """One loss of a model: ``compute`` runs it forward and backward, ``value`` reads it, ``nets`` hold the gradient."""
 
     model: str
     name: str
@@ -67,7 +67,7 @@ def _loss_of(gradient: Gradient, net: Mlp) -> Callable[[np.ndarray], float]:
 
 
 def _gradients(ops: Backend, hidden: str, seed: int) -> Iterator[Gradient]:
-    """Every gradient of both models on ``ops``; the same ``seed`` gives the same data, weights and noise on any floor."""
+    """Every gradient of both models on ``ops``; one ``seed`` gives the same data, weights and noise on any floor."""
     data = np.random.default_rng(seed).integers(0, 256, (2 * ROWS, COLUMNS), np.uint8)
     settings = OptimizerSettings()
     for kind in GAN_LOSSES:

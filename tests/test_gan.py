@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import minigen
 import numpy as np
 import pytest
+
+import minigen
 from helpers import relative_error
 from minigen.models.gan import GanTraining
 from minigen.reference import NumpyBackend, random
@@ -32,7 +33,8 @@ def torch_step(training: GanTraining, kind: str) -> tuple[dict[str, np.ndarray],
     identity = lambda x: x  # noqa: E731
     real = torch.tensor(np.asarray(training.ops.download(training.real), np.float64))
     fake = mlp("generator", noise(random.NOISE_D), torch.tanh).detach()
-    loss_d = softplus(-mlp("discriminator", real, identity)).mean() + softplus(mlp("discriminator", fake, identity)).mean()
+    loss_d = softplus(-mlp("discriminator", real, identity)).mean()
+    loss_d = loss_d + softplus(mlp("discriminator", fake, identity)).mean()
     logits = mlp("discriminator", mlp("generator", noise(random.NOISE_G), torch.tanh), identity)
     loss_g = softplus(-logits).mean() if kind == "non_saturating" else -softplus(logits).mean()
     gradients = {}

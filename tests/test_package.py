@@ -7,9 +7,10 @@ import os
 import subprocess
 import sys
 
-import minigen
 import numpy as np
 import pytest
+
+import minigen
 from models import blobs
 
 HEAVY = ("cupy", "triton", "matplotlib", "torch", "jax", "tensorflow", "safetensors", "typer", "pooch", "scipy", "PIL")
@@ -28,7 +29,10 @@ def test_the_import_brings_nothing_heavy():
 
 
 def test_training_on_the_cpu_touches_no_gpu_library_and_no_framework():
-    code = "import minigen, numpy as np\nminigen.train_gan(np.zeros((64, 4), np.uint8) + 7, epochs=1, batch_size=32, device='numpy')"
+    code = (
+        "import minigen, numpy as np\n"
+        "minigen.train_gan(np.full((64, 4), 7, np.uint8), epochs=1, batch_size=32, device='numpy')"
+    )
     assert not modules_after(code) & {"cupy", "triton", "torch", "jax", "tensorflow", "matplotlib"}
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import minigen
 import numpy as np
 import pytest
+
+import minigen
 from helpers import relative_error
 from minigen.reference import NumpyBackend, random
 from models import blobs, run, vae_training
@@ -140,7 +141,7 @@ def test_importance_weighting_tightens_the_bound(trained):
 
 
 def test_score_of_a_linear_gaussian_model_is_exact():
-    """Decoder linear in z: log p(x) is known in closed form, so the importance-weighted estimate has a value to meet."""
+    """Decoder linear in z: log p(x) is known in closed form, a value that the estimate has to meet."""
     data = np.random.default_rng(0).normal(size=(500, 3)) @ [[1.0, 0.5, 0], [0, 0.3, 0.2], [0, 0, 0.1]]
     model = minigen.VAE(hidden=(), latent_dim=2, likelihood="gaussian", variance=0.5, epochs=60, batch_size=100,
                         learning_rate=0.02).fit(data)  # fmt: skip

@@ -114,8 +114,8 @@ def _check_finite(name: str, rows: np.ndarray) -> None:
             first = start + int(np.argmin(finite.all(axis=1)))
         bad += finite.size - int(np.count_nonzero(finite))
     if bad:
-        raise ValueError(f"{name} must be finite in float32: {bad} of {rows.size} values are NaN or infinite, the first "
-                         f"in row {first}")
+        raise ValueError(f"{name} must be finite in float32: {bad} of {rows.size} values are NaN or infinite, "
+                         f"the first in row {first}")
 
 
 def load_file(path: StrPath, *, key: str | None = None) -> np.ndarray:

@@ -36,6 +36,28 @@ class Estimator:
     kind: ClassVar[str]
     presets: ClassVar[dict[str, dict[str, Any]]]
 
+    # The hyper-parameters that both models have, in the order of their documentation.
+    latent_dim: int
+    activation: str
+    optimizer: str
+    learning_rate: float
+    beta1: float
+    beta2: float
+    eps: float
+    momentum: float
+    weight_decay: float
+    batch_size: int
+    epochs: int
+    init: str
+    seed: int
+    device: str
+
+    history_: History
+    networks_: tuple[Mlp, Mlp]
+    _ops: Backend
+    _run: TrainingRun | None  # the training under way
+    _state: State | None  # counters and moments of the last training, to go on from
+
     # --- hyper-parameters -----------------------------------------------------------------------
 
     @classmethod
@@ -134,7 +156,7 @@ class Estimator:
         return self._train(rows, more, callbacks, progress)
 
     def _train(self, rows: np.ndarray, epochs: int, callbacks: Sequence[Callback], progress: bool | None) -> Self:
-        self._run = run = self._training(rows)
+        run = self._run = self._training(rows)
         if self._state is not None:
             run.load_state(self._state)
         try:
@@ -186,8 +208,8 @@ class Estimator:
     ) -> None:
         """Make the networks, uninitialised, for data of this shape, type and range."""
         self._ops = ops
-        self._run: TrainingRun | None = None
-        self._state: State | None = None
+        self._run = None
+        self._state = None
         self.device_ = ops.name
         self.source_: str | None = None
         self.item_shape_ = item_shape
@@ -208,7 +230,7 @@ class Estimator:
 
     def _require_fit(self) -> None:
         if not self._fitted():
-            raise NotFittedError(f"this {type(self).__name__} is not trained yet: call fit first, or minigen.load a file")
+            raise NotFittedError(f"this {type(self).__name__} is not trained yet: call fit, or minigen.load a file")
 
     def _apply(self, net: Mlp, x: np.ndarray) -> np.ndarray:
         """Output of ``net`` for host rows ``x``, a piece at a time."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -12,6 +13,7 @@ from minigen.estimators.base import Estimator
 from minigen.models.gan import GanTraining
 from minigen.models.mlp import Mlp
 from minigen.reference import activations, random
+from minigen.training.loop import Callback
 
 RANGES = {"tanh": (-1.0, 1.0), "sigmoid": (0.0, 1.0), "linear": (-np.inf, np.inf)}
 """Output activations of a generator and the values that each can reach."""
@@ -27,10 +29,11 @@ class GAN(Estimator):
     hidden_discriminator : sizes of the discriminator's; ``None`` is ``hidden`` in reverse
     activation : of the hidden layers, one of ``minigen.ACTIVATIONS``
     output : activation of the generator's last layer: ``"tanh"`` for data in [-1, 1], ``"sigmoid"`` for [0, 1],
-        ``"linear"`` for any. uint8 data are scaled to its range; floating data must lie in it. ``"auto"`` takes ``tanh``
-        for uint8, else the first of sigmoid, tanh and linear whose range holds the data.
+        ``"linear"`` for any. uint8 data are scaled to its range; floating data must lie in it. ``"auto"`` takes
+        ``tanh`` for uint8, else the first of sigmoid, tanh and linear whose range holds the data.
     loss : ``"non_saturating"`` (Goodfellow et al. 2014, section 3) or ``"minimax"`` (equation 1), the generator's
-    optimizer, learning_rate, beta1, beta2, eps, momentum, weight_decay : ``"adam"``, ``"adamw"`` or ``"sgd"``, for both networks
+    optimizer, learning_rate, beta1, beta2, eps, momentum, weight_decay : ``"adam"``, ``"adamw"`` or ``"sgd"``, for
+        both networks
     batch_size : real rows a step; as many generated ones join them. The rows that an epoch leaves over are dropped.
     epochs : passes over the data
     init : initial weights; ``"auto"`` is He for rectifiers and Glorot elsewhere
@@ -109,7 +112,7 @@ class GAN(Estimator):
         return self._to_data(self._apply(self.generator_, z))
 
     def discriminate(self, X: Any) -> np.ndarray:
-        """``D(x)`` for each row of ``X``: the probability, ``float32[N]``, that the discriminator gives of its being real."""
+        """``D(x)``, the discriminator's probability of being real, for each row of ``X``: ``float32[N]``."""
         self._require_fit()
         logits = self._apply(self.discriminator_, self._to_model(self._check_rows(X)))
         return activations.forward(logits[:, 0], "sigmoid")
@@ -166,8 +169,8 @@ class GAN(Estimator):
         low, high = RANGES[self.output_]
         if rows.min() < low or rows.max() > high:
             raise ValueError(
-                f"X must lie in [{low:g}, {high:g}] for output={self.output_!r}, not in [{rows.min():g}, {rows.max():g}]; "
-                "rescale it or choose another output"
+                f"X must lie in [{low:g}, {high:g}] for output={self.output_!r}, not in "
+                f"[{rows.min():g}, {rows.max():g}]; rescale it or choose another output"
             )
 
     def _networks(self, ops: Backend, columns: int) -> tuple[Mlp, Mlp]:
@@ -188,7 +191,14 @@ class GAN(Estimator):
         return GanTraining.loss_names
 
 
-def train_gan(data: Any, *, preset: str = "article", callbacks=(), progress: bool | None = None, **settings: Any) -> GAN:
+def train_gan(
+    data: Any,
+    *,
+    preset: str = "article",
+    callbacks: Sequence[Callback] = (),
+    progress: bool | None = None,
+    **settings: Any,
+) -> GAN:
     """Train a :class:`GAN` on ``data`` and return it; ``settings`` are its parameters, over those of ``preset``.
 
     >>> model = minigen.train_gan(minigen.datasets.mnist_sample(), epochs=50)

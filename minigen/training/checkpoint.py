@@ -1,4 +1,4 @@
-"""A model in one safetensors file: weights and training state as tensors, settings as metadata. Nothing is unpickled."""
+"""A model in one safetensors file: weights and state as tensors, settings as metadata. Nothing is unpickled."""
 
 from __future__ import annotations
 

@@ -50,8 +50,8 @@ def train(
     """Run ``epochs`` more epochs of ``run`` and record them in ``history``.
 
     Ctrl-C ends the training after the steps under way; what was learnt is kept and ``history.stop_reason`` says
-    ``"interrupted"``. Raises :class:`TrainingDiverged` when a loss or weight turns NaN or infinite; the networks are then
-    as they were before the step that did it.
+    ``"interrupted"``. Raises :class:`TrainingDiverged` when a loss or weight turns NaN or infinite; the networks are
+    then as they were before the step that did it.
     """
     first_epoch = run.done // run.steps_per_epoch
     history.stop_reason = "finished"

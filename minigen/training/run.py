@@ -126,7 +126,7 @@ class TrainingRun:
         work = self.workspaces(self._last_rows)
         forward = [("output", layer.name, y) for net, w in work for layer, y in zip(net.layers, w.y, strict=True)]
         backward = [("gradient", layer.name, dz) for net, w in work for layer, dz in zip(net.layers, w.dz, strict=True)]
-        weights = [("weight", layer.name, part) for net, _ in work for layer in net.layers for part in (layer.W, layer.b)]
+        weights = [("weight", layer.name, w) for net, _ in work for layer in net.layers for w in (layer.W, layer.b)]
         for what, layer, buffer in (*forward, *reversed(backward), *weights):
             if not np.isfinite(self.ops.download(buffer)).all():
                 return what, layer
