@@ -27,7 +27,7 @@ TAIL = 6000  # characters of a stage's output that the result keeps
 
 @dataclass(frozen=True)
 class Stage:
-    """``command`` runs in the work folder and may last ``limit`` seconds."""
+    """``command`` runs in the work folder and may last ``limit`` seconds. A word STAGE_RESULT is the result's file."""
 
     name: str
     limit: int
@@ -37,33 +37,38 @@ class Stage:
 def stages(site: Path) -> list[Stage]:
     python = sys.executable
     install = [python, "-m", "pip", "install", "-q", "--no-build-isolation", "--no-deps", "--no-index", "--target"]
-    compared = ["minigen", "torch", "torch-compile", "torch-graph", "jax", "jax-scan"]
-    compare = [
-        python, "-m", "bench.compare", "--device", "cuda", "--batch", "128", "--width", "article", "--rounds", "7",
-        "--chunk", "0.2", "--starts", "1", "--patience", "100", "--peers", *compared, "--out",
-        os.environ.get("COMPARE_RESULT", "compare.json"),
-    ]  # fmt: skip
     return [
         Stage("install", 120, [*install, str(site), str(ROOT)]),
         Stage("facts", 30, [python, "-m", "bench.gpu_facts"]),
         Stage("tests", 150, [python, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/test_cuda_device.py"]),
-        Stage("sanitizer", 90, [python, "-m", "bench.gpu_sanitizer"]),
-        Stage("steps", 90, [python, "-m", "bench.gpu_steps"]),
-        Stage("training", 60, [python, "-m", "bench.gpu_training"]),
-        Stage("compare", 180, compare),
-        Stage("kernels", 90, [python, "-m", "bench.gpu_kernels"]),
+        Stage("steps", 75, [python, "-m", "bench.gpu_steps"]),
+        Stage("compare", 120, compare("ieee")),
+        Stage("sanitizer", 75, [python, "-m", "bench.gpu_sanitizer"]),
+        Stage("training", 75, [python, "-m", "bench.gpu_training"]),
+        Stage("compare-tf32", 120, compare("tf32")),
+        Stage("kernels", 120, [python, "-m", "bench.gpu_kernels"]),
     ]
+
+
+def compare(precision: str) -> list[str]:
+    """minigen's step beside PyTorch's and JAX's best modes."""
+    peers = ["minigen", "torch", "torch-compile", "torch-graph", "jax", "jax-scan"]
+    settings = {"--device": "cuda", "--precision": precision, "--batch": "128", "--width": "article", "--rounds": "5",
+                "--chunk": "0.2", "--starts": "1", "--patience": "60"}  # fmt: skip
+    options = [word for pair in settings.items() for word in pair]
+    return [sys.executable, "-m", "bench.compare", *options, "--peers", *peers, "--out", "STAGE_RESULT"]
 
 
 def run(stage: Stage, work: Path, environment: dict[str, str], limit: float) -> dict[str, Any]:
     """Run one stage: its status (ok, failed, timeout), exit code, seconds, output's end, and what it measured."""
     result = work / f"{stage.name}.json"
     log = work / f"{stage.name}.log"
-    environment = environment | {"STAGE_RESULT": str(result), "COMPARE_RESULT": str(work / "compare.json")}
+    environment = environment | {"STAGE_RESULT": str(result)}
+    command = [str(result) if word == "STAGE_RESULT" else word for word in stage.command]
     begin = time.monotonic()
     with log.open("wb") as output:
         process = subprocess.Popen(
-            stage.command, cwd=work, env=environment, stdout=output, stderr=subprocess.STDOUT, start_new_session=True
+            command, cwd=work, env=environment, stdout=output, stderr=subprocess.STDOUT, start_new_session=True
         )
         try:
             code: int | None = process.wait(limit)

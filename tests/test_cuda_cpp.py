@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from helpers import relative_error
 
+from helpers import relative_error
 from minigen.cuda import compiler, cpp, sources
 from minigen.errors import DeviceError
 from minigen.reference import batch, optimizer, random
@@ -127,6 +127,16 @@ def test_adam(host, place, rng, weight_decay):
     for (p, _, m, v, _), wanted in zip(vectors, expected, strict=True):
         for got, value in zip((p, m, v), wanted, strict=True):
             assert relative_error(got, value) < 2e-6
+
+
+def test_optimizers_on_a_single_number(host, place):
+    p, g, m, v = (place(np.ones(1, np.float32)) for _ in range(4))
+    rate = np.array([0.1], np.float32)
+    host.run(cpp.adam(host, [(p, g, m, v, rate)], counter(0)))
+    assert p[0] != 1
+    p[0] = 1
+    host.run(cpp.sgd(host, [(p, g, m, rate)]))
+    assert p[0] == np.float32(0.9)
 
 
 def test_adam_passes_nan_on(host, place):

@@ -62,7 +62,7 @@ def batch_gather(data: Array, indices: Array, out: Array, scale: float = 1.0, sh
     """See ``Backend.batch_gather``; an index outside of ``data`` gives a row of NaN."""
     (N, D), B = data.shape, len(indices)
     return Launch(
-        _kernel("batch.cu", f"batch_gather_{_kind(data)}"), (_column_blocks(D), B, 1),
+        _kernel("batch.cu", f"batch_gather_{_kind(data)}"), (_quad_blocks(D), B, 1),
         (data, N, D, indices, out, float(scale), float(shift)),
         num_warps=THREADS // 32, fuses=("batch_gather",), flops=2 * B * D, bytes=B * (D * (data.itemsize + 4) + 4),
     )  # fmt: skip
@@ -75,7 +75,7 @@ def batch_take(
     """``batch_indices`` and ``batch_gather`` in one launch."""
     (N, D), B = data.shape, len(indices)
     return Launch(
-        _kernel("batch.cu", f"batch_take_{_kind(data)}"), (_column_blocks(D), B, 1),
+        _kernel("batch.cu", f"batch_take_{_kind(data)}"), (_quad_blocks(D), B, 1),
         (data, out, indices, D, N, seed, stream, step, batch_size, steps_per_epoch, float(scale), float(shift)),
         num_warps=THREADS // 32, fuses=("batch_indices", "batch_gather"),
         flops=2 * B * D, bytes=B * (D * (data.itemsize + 4) + 4),
@@ -89,7 +89,7 @@ def _optimizer(
     table = executor.upload(np.array(rows, np.uint64))
     sizes = [row[-1] for row in rows]
     return Launch(
-        _kernel("optimizer.cu", name), (_blocks(max(sizes) // 4), len(rows), 1), (table, *settings),
+        _kernel("optimizer.cu", name), (_quad_blocks(max(sizes)), len(rows), 1), (table, *settings),
         num_warps=THREADS // 32, fuses=(name,) * len(rows),
         flops=flops * sum(sizes), bytes=4 * accesses * sum(sizes),
     )  # fmt: skip
@@ -97,7 +97,7 @@ def _optimizer(
 
 def _random(name: str, out: Array, seed: int, stream: int, step: Array, flops: int) -> Launch:
     return Launch(
-        _kernel("random.cu", name), (_blocks(-(-out.size // 4)), 1, 1), (out, out.size, seed, stream, step),
+        _kernel("random.cu", name), (_quad_blocks(out.size), 1, 1), (out, out.size, seed, stream, step),
         num_warps=THREADS // 32, fuses=(name,), flops=flops * out.size, bytes=4 * out.size,
     )  # fmt: skip
 
@@ -115,5 +115,6 @@ def _blocks(threads: int) -> int:
     return min(-(-threads // THREADS), MOST_BLOCKS)
 
 
-def _column_blocks(columns: int) -> int:
-    return _blocks(-(-columns // 4))
+def _quad_blocks(elements: int) -> int:
+    """Blocks for threads that take four elements each."""
+    return _blocks(-(-elements // 4))

@@ -14,6 +14,7 @@ from minigen.cuda.card import Card
 from minigen.cuda.launch import Launch
 from minigen.cuda.schedule import Schedule
 from minigen.reference import NumpyBackend
+from minigen.training.run import TrainingRun
 
 MODELS = ("gan", "vae")
 
@@ -67,16 +68,21 @@ def explain(
 
 def schedule_of(model: str, backend: CudaBackend, columns: int, settings: dict[str, Any]) -> Schedule:
     """The schedule of a full batch of a model on data that do not matter."""
+    run = training_of(model, backend, np.zeros((1, checks.integer("columns", columns, 1)), np.uint8), settings)
+    return backend.schedule(lambda: run.spell_step(run.batch_size))
+
+
+def training_of(model: str, backend: CudaBackend, rows: np.ndarray, settings: dict[str, Any]) -> TrainingRun:
+    """A training on ``rows[N, D]`` of uint8, repeated where they are fewer than a batch."""
     from minigen.estimators.gan import GAN
     from minigen.estimators.vae import VAE
 
     estimator: Any = (GAN if model == "gan" else VAE)(**settings)
     estimator._check_params()
-    rows = np.zeros((estimator.batch_size, checks.integer("columns", columns, 1)), np.uint8)
-    estimator._build(backend, (columns,), rows.dtype, *estimator._choose_range(rows))
+    rows = np.resize(rows, (max(len(rows), estimator.batch_size), rows.shape[1]))
+    estimator._build(backend, rows.shape[1:], rows.dtype, *estimator._choose_range(rows))
     estimator._initialize()
-    run = estimator._training(rows)
-    return backend.schedule(lambda: run.spell_step(estimator.batch_size))
+    return estimator._training(rows)
 
 
 def measured(schedule: Schedule, backend: CudaBackend, present: Card, precision: str) -> str:
