@@ -37,6 +37,8 @@ SCHEMA = 1
 CHECK_STEPS = 10
 PER_CALL = {"cpu": (1e10, 100), "cuda": (1e12, 200)}
 """A contender with a loop of its own does about so many FLOPs, and at most so many steps, per call from Python."""
+BUSY = 0.5
+"""Load average over the last minute above which a run begins with a warning."""
 SWEEPS = ("batch", "width", "depth", "data", "threads")
 
 
@@ -304,10 +306,12 @@ def compare(options: argparse.Namespace) -> dict[str, Any]:
     result: dict[str, Any] = {
         "schema": SCHEMA, "kind": "compare", **provenance(), "machine": machine(options.device), "quick": options.quick,
         "arguments": {k: str(v) if isinstance(v, Path) else v for k, v in vars(options).items() if k not in HIDDEN},
-        "data": data_name, "check_steps": CHECK_STEPS,
+        "load_before": os.getloadavg()[0], "data": data_name, "check_steps": CHECK_STEPS,
         "tolerance": oracle.TOLERANCES[options.precision],
         "limits": {}, "cells": [],
     }
+    if result["load_before"] > BUSY:
+        print(f"this machine is busy (load {result['load_before']:.1f}): figures taken now mean little")
     seen: set[str] = set()
     for number, spec in enumerate(todo):
         print(f"[{number + 1}/{len(todo)}] {describe(spec)}", flush=True)

@@ -154,6 +154,7 @@ def machine_table(result: dict[str, Any]) -> str:
         for record in cell["contenders"].values():
             versions |= record.get("versions", {})
     rows += [[key, str(value)] for key, value in sorted(versions.items())]
+    rows.append(["load before the run", number(result["load_before"])])
     rows += [["data", result["data"]], ["measured", result["created"]], ["commit", commit(result)]]
     return table(["machine", ""], rows)
 

@@ -33,7 +33,7 @@ def result() -> dict[str, Any]:
         cells.append({"spec": spec.to_json(), "floor": floor.floor(spec, MACHINE), "contenders": contenders})
     return {
         "schema": 1, "kind": "compare", "quick": False, "commit": "0" * 40, "dirty": False, "created": "2026-01-01",
-        "machine": {"cpu": "a test"}, "limits": {"1": MACHINE}, "data": "made up", "cells": cells,
+        "machine": {"cpu": "a test"}, "limits": {"1": MACHINE}, "data": "made up", "load_before": 0.0, "cells": cells,
     }
 
 
