@@ -177,7 +177,7 @@ def cell_table(cell: dict[str, Any]) -> str:
         if middle is None:
             rows.append([label(name), record["reason"].replace("|", "/"), *[""] * 6])
             continue
-        low, _, high = statistics.quantiles(record["samples"], n=4)
+        low, _, high = statistics.quantiles(record["samples"], n=4, method="inclusive")
         rows.append([
             label(name), number(1e3 * middle), f"{number(1e3 * low)} to {number(1e3 * high)}",
             number(middle / own) if own else "", number(spec.batch / middle / spec.whole_rows),
