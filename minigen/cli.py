@@ -235,7 +235,7 @@ def gan(
     threads: Threads = None,
     quiet: Quiet = False,
     preset: Preset = None,
-    epochs: Annotated[int | None, _setting(RUN, "INT", "Passes over the data.", "100")] = None,
+    epochs: Annotated[int | None, _setting(RUN, "INT", "Passes over the data.", "300")] = None,
     batch_size: BatchSize = None,
     seed: Seed = None,
     latent_dim: Annotated[int | None, _setting(MODEL, "INT", "Width of the noise.", "100")] = None,

@@ -44,7 +44,7 @@ class GAN(Estimator):
     kind = "gan"
     presets: ClassVar[dict[str, dict[str, Any]]] = {
         "article": {},
-        "quality": {},
+        "quality": {"hidden": (256, 512, 1024), "batch_size": 64, "epochs": 100},
     }
 
     def __init__(
@@ -64,7 +64,7 @@ class GAN(Estimator):
         momentum: float = 0.0,
         weight_decay: float = 0.0,
         batch_size: int = 128,
-        epochs: int = 100,
+        epochs: int = 300,
         init: str = "auto",
         seed: int = 0,
         device: str = "auto",

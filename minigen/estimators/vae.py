@@ -37,7 +37,10 @@ class VAE(Estimator):
     """
 
     kind = "vae"
-    presets: ClassVar[dict[str, dict[str, Any]]] = {"article": {}, "quality": {}}
+    presets: ClassVar[dict[str, dict[str, Any]]] = {
+        "article": {},
+        "quality": {"hidden": (512, 512), "epochs": 50},
+    }
 
     def __init__(
         self,
