@@ -181,12 +181,16 @@ class Cell:
         record.update(process.ask("memory"))
 
     def check(self, process: Process, record: dict[str, Any]) -> None:
-        """Ten given steps, compared with the oracle."""
+        """Ten given steps, compared with the oracle; and ten of the timed step where the contender tells its draws."""
         out = self.folder / "checked.npz"
         process.ask("check", inputs=str(self.inputs), out=str(out))
         losses, weights = self.oracle(record["algorithm"])
         got = np.load(out)["losses"]
         loss_error, weight_error = oracle.errors(got, read_weights(out), losses, weights)
+        if process.ask("check_timed", steps=CHECK_STEPS, out=str(out))["drawn"]:
+            drawn = np.load(out)
+            _, weights = oracle.train(self.spec, self.data, self.weights, drawn["indices"], drawn["noise"])
+            weight_error = float(np.maximum(weight_error, oracle.weight_error(read_weights(out), weights)))
         record["check"] = {"loss_error": loss_error, "weight_error": weight_error}
         if not oracle.agrees(record["check"], self.spec.precision):
             record["status"] = "differs"

@@ -167,9 +167,13 @@ def errors(
     if losses.shape != expected_losses.shape or [w.shape for w in weights] != [w.shape for w in expected_weights]:
         return float("nan"), float("nan")
     loss = np.max(np.abs(losses - expected_losses) / np.abs(expected_losses))
-    pairs = zip(weights, expected_weights, strict=True)
-    weight = max(np.linalg.norm(w.astype(np.float64) - e) / np.linalg.norm(e) for w, e in pairs)
-    return float(loss), float(weight)
+    return float(loss), weight_error(weights, expected_weights)
+
+
+def weight_error(weights: list[np.ndarray], expected: list[np.ndarray]) -> float:
+    """Largest relative error of a weight array, NaN if any is."""
+    pairs = zip(weights, expected, strict=True)
+    return float(np.max([np.linalg.norm(w.astype(np.float64) - e) / np.linalg.norm(e) for w, e in pairs]))
 
 
 def agrees(errors: dict[str, float], precision: str) -> bool:

@@ -1,8 +1,9 @@
 """A contender in a process of its own: one JSON command a line comes in, one JSON answer a line goes out.
 
 ``python -m bench.worker JOB`` where the folder ``JOB`` holds ``job.json``, ``data.npy`` and ``weights.npz``. Commands:
-``first`` (the first step), ``check``, ``run`` (timed), ``weights``, ``memory``, ``quit``. The parent stops the whole
-process with SIGSTOP while others are measured, so that nobody's waiting threads take a core from anybody.
+``first`` (the first step), ``check``, ``check_timed``, ``run`` (timed), ``weights``, ``memory``, ``quit``. The parent
+stops the whole process with SIGSTOP while others are measured, so that nobody's waiting threads take a core from
+anybody.
 """
 
 from __future__ import annotations
@@ -79,6 +80,17 @@ class Worker:
         self.contender.reset(self.weights)
         return {}
 
+    def check_timed(self, steps: int, out: str) -> dict[str, Any]:
+        """The same of the timed step itself, where the contender can tell what it draws; start afresh."""
+        if not hasattr(self.contender, "draws"):
+            return {"drawn": False}
+        self.contender.reset(self.weights)
+        indices, noise = self.contender.draws(steps)
+        self.contender.run(steps)
+        self.save(out, indices=indices, noise=noise)
+        self.contender.reset(self.weights)
+        return {"drawn": True}
+
     def run(self, warmup: int, steps: int) -> dict[str, Any]:
         if warmup:
             self.contender.run(warmup)
@@ -97,7 +109,8 @@ class Worker:
     def answer(self, command: dict[str, Any]) -> dict[str, Any]:
         name = command.pop("command")
         methods: dict[str, Callable[..., dict[str, Any]]] = {
-            "first": self.first, "check": self.check, "run": self.run, "weights": self.save, "memory": self.memory,
+            "first": self.first, "check": self.check, "check_timed": self.check_timed, "run": self.run,
+            "weights": self.save, "memory": self.memory,
         }
         return methods[name](**command)
 

@@ -171,12 +171,15 @@ def test_missing_wrong_and_crashing_contenders_are_named_and_not_timed(
     monkeypatch.setitem(PEERS, "absent", Peer("bench.peers.absent", "no_such_package_anywhere", "absent"))
     monkeypatch.setitem(PEERS, "wrong", Peer("tests.peers.same_noise", "numpy"))
     monkeypatch.setitem(PEERS, "crashing", Peer("tests.peers.crashing", "numpy"))
-    code, found = records(tmp_path / "result.json", "gan", "absent", "wrong", "crashing", "numpy")
+    monkeypatch.setitem(PEERS, "cheating", Peer("tests.peers.wrong_when_timed", "numpy"))
+    peers = ("absent", "wrong", "crashing", "cheating", "numpy")
+    code, found = records(tmp_path / "result.json", "gan", *peers)
     assert code == 1
     assert found["absent"]["status"] == "missing" and "no_such_package_anywhere" in found["absent"]["reason"]
     assert found["wrong"]["status"] == "differs" and "computes something else" in found["wrong"]["reason"]
     assert found["crashing"]["status"] == "failed" and "no room for a batch" in found["crashing"]["reason"]
-    assert all("samples" not in found[name] for name in ("absent", "wrong", "crashing"))
+    assert found["cheating"]["status"] == "differs"
+    assert all("samples" not in found[name] for name in peers[:-1])
     assert found["numpy"]["status"] == "timed"
 
 

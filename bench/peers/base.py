@@ -30,6 +30,9 @@ class Contender(Protocol):
     def run(self, steps: int) -> None:
         """Train ``steps`` steps, a multiple of ``spec.steps_per_call``, and return when they are done."""
 
+    # Optional, for a contender whose timed step is compiled by other means than the one that `check` runs:
+    # draws(steps) -> (indices, noise), what `run` will draw in its first steps, so that the oracle can repeat it.
+
     def weights(self) -> list[np.ndarray]:
         """The present weights, in the order of the initial ones."""
 

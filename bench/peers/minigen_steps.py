@@ -14,6 +14,7 @@ from minigen.models.gan import GanTraining
 from minigen.models.mlp import Mlp
 from minigen.models.optimizer import OptimizerSettings
 from minigen.models.vae import VaeTraining
+from minigen.reference import NumpyBackend, random
 from minigen.training.run import RING, TrainingRun
 
 
@@ -37,12 +38,14 @@ class Contender:
     algorithm = "common"
     floor: str | None = None
     """The floor that computes, where it is not the one of the cell's device."""
+    precision: str | None = None
+    """Of matrix products on a GPU, where it is not the cell's."""
 
     def __init__(self, spec: Spec, data: np.ndarray, weights: list[np.ndarray]) -> None:
         self.spec = spec
         if spec.device == "cpu" and self.floor is None:
             minigen.set_num_threads(spec.threads)
-        self.ops: Any = get_backend(self.floor or spec.device)
+        self.ops: Any = self.backend()
         s = spec.adam
         settings = OptimizerSettings("adam", learning_rate=s["lr"], beta1=s["beta1"], beta2=s["beta2"], eps=s["eps"])
         gan = spec.model == "gan"
@@ -61,6 +64,13 @@ class Contender:
         self.fresh = self.training.state()
         self.reset(weights)
 
+    def backend(self) -> Any:
+        if self.spec.device == "cpu":
+            return get_backend(self.floor or "cpu")
+        from minigen.cuda import CudaBackend
+
+        return CudaBackend(precision=self.precision or self.spec.precision)
+
     def reset(self, weights: list[np.ndarray]) -> None:
         self.training.load_state(self.fresh)
         given = iter(weights)
@@ -68,7 +78,7 @@ class Contender:
             network.load_state({f"{layer.name}.{part}": next(given) for layer in network.layers for part in "Wb"})
 
     def check(self, indices: np.ndarray, noise: np.ndarray) -> np.ndarray:
-        """The step spelled out, operation by operation; `run` repeats the same calls."""
+        """The step spelled out, operation by operation, on given draws."""
         training = self.training
         for rows, normals in zip(indices, noise, strict=True):
             training.ops = Given(self.ops, rows, list(normals) if self.spec.model == "gan" else [normals])
@@ -77,6 +87,22 @@ class Contender:
         training.ops = self.ops
         losses = training.recent_losses(len(indices))
         return losses if self.spec.model == "gan" else losses[:, :1]
+
+    def draws(self, steps: int) -> tuple[np.ndarray, np.ndarray]:
+        """What the captured step draws first, as the reference draws it."""
+        spec, reference = self.spec, NumpyBackend()
+        indices = np.empty((steps, spec.batch), np.int32)
+        noise = np.empty((steps, *spec.noise_shape), np.float32)
+        for k in range(steps):
+            step = np.array([k], np.uint64)
+            order = (spec.seed, random.ORDER, step, spec.batch, self.training.steps_per_epoch)
+            reference.batch_indices(indices[k], spec.whole_rows, *order)
+            if spec.model == "gan":
+                reference.random_normal(noise[k, 0], spec.seed, random.NOISE_D, step)
+                reference.random_normal(noise[k, 1], spec.seed, random.NOISE_G, step)
+            else:
+                reference.random_normal(noise[k], spec.seed, random.LATENT, step)
+        return indices, noise
 
     def run(self, steps: int) -> None:
         training = self.training
