@@ -24,10 +24,9 @@ namespace {
 std::atomic<bool> threads_started{false};
 std::atomic<bool> lost_threads{false};  // we are a forked child, and the parent's OpenMP threads are not here
 
-void after_fork_in_child() {
-  if (threads_started) lost_threads = true;
-}
-
+#if !defined(_OPENMP)
+int initial_limit() { return 1; }
+#else
 #if defined(__linux__)
 // CPUs of the affinity mask, hardware threads of one core counted once.
 int allowed_cores() {
@@ -56,14 +55,16 @@ int allowed_cores() { return static_cast<int>(std::thread::hardware_concurrency(
 int quota_cores() { return max_threads; }
 #endif
 
+void after_fork_in_child() {
+  if (threads_started) lost_threads = true;
+}
+
 int initial_limit() {
   pthread_atfork(nullptr, nullptr, after_fork_in_child);
-  int limit = 1;
-#if defined(_OPENMP)
-  limit = std::getenv("OMP_NUM_THREADS") ? omp_get_max_threads() : std::min(allowed_cores(), quota_cores());
-#endif
-  return std::clamp(limit, 1, max_threads);
+  const bool asked = std::getenv("OMP_NUM_THREADS") != nullptr;
+  return std::clamp(asked ? omp_get_max_threads() : std::min(allowed_cores(), quota_cores()), 1, max_threads);
 }
+#endif
 
 std::atomic<int>& limit() {
   static std::atomic<int> value{initial_limit()};
