@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+
 from minigen.models.gan import GanTraining
 from minigen.models.mlp import Mlp
 from minigen.models.optimizer import OptimizerSettings

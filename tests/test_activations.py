@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+
 from helpers import (
     InOut,
     Out,
@@ -16,7 +17,6 @@ from helpers import (
     shapes,
     tolerance,
 )
-
 from minigen.backend import ACTIVATIONS
 from minigen.gradcheck import differences
 from minigen.reference import activations

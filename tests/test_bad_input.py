@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 
-import minigen
 import numpy as np
 import pytest
+
+import minigen
 from models import blobs
 
 MODELS = [minigen.GAN, minigen.VAE]

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from helpers import InOut, Out, normals, refuses_bad_buffers, shapes
 
+from helpers import InOut, Out, normals, refuses_bad_buffers, shapes
 from minigen.reference import batch, random
 
 SIZES = (1, 2, 3, 4, 5, 7, 8, 9, 16, 17, 100, 255, 256, 257, 5000)

@@ -7,11 +7,12 @@ import os
 import subprocess
 import sys
 
-import minigen
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+
+import minigen
 from minigen.training.checkpoint import read_settings
 from models import blobs
 

@@ -14,11 +14,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from png import decode
 
 import minigen
 from minigen import cli
 from minigen.output import MODEL
+from png import decode
 
 TRAIN_GAN = ["train", "gan", "--data", "digits.npy", "--batch-size", "16", "--hidden", "12", "--latent-dim", "4"]
 TRAIN_VAE = ["train", "vae", *TRAIN_GAN[2:]]

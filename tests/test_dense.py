@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from helpers import Out, assert_close, f32, normals, off_zero, refuses_bad_buffers, relative_error, shapes
 
+from helpers import Out, assert_close, f32, normals, off_zero, refuses_bad_buffers, relative_error, shapes
 from minigen.backend import ACTIVATIONS
 from minigen.gradcheck import differences
 from minigen.reference import activations, dense

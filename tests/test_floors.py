@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from helpers import normals
 
+from helpers import normals
 from minigen.reference import NumpyBackend, random
 
 

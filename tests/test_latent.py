@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from helpers import Out, assert_close, f32, normals, refuses_bad_buffers, relative_error, shapes, tolerance
 
+from helpers import Out, assert_close, f32, normals, refuses_bad_buffers, relative_error, shapes, tolerance
 from minigen.gradcheck import differences
 from minigen.reference import latent
 

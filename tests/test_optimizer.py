@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from helpers import InOut, Out, assert_close, f32, normals, refuses_bad_buffers, relative_error, tolerance
 
+from helpers import InOut, Out, assert_close, f32, normals, refuses_bad_buffers, relative_error, tolerance
 from minigen.reference import optimizer
 
 LENGTHS = (0, 1, 2, 15, 17, 63, 1000, 5003)

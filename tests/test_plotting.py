@@ -7,13 +7,13 @@ import sys
 
 import numpy as np
 import pytest
-from models import blobs
-from png import decode
 
 import minigen
 from minigen import plotting
 from minigen.plotting import GAP, GROUND
 from minigen.training.history import History
+from models import blobs
+from png import decode
 
 
 def history(epochs: int, names: tuple[str, ...] = ("discriminator", "generator")) -> History:

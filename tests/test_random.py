@@ -6,8 +6,8 @@ import math
 
 import numpy as np
 import pytest
-from helpers import Out, refuses_bad_buffers
 
+from helpers import Out, refuses_bad_buffers
 from minigen.reference import random
 
 KNOWN = [
