@@ -34,18 +34,18 @@ class CapturedStep:
 class CudaBackend:
     """The operations on GPU number ``index``, or on another ``executor``; see :class:`minigen.cuda.launch.Executor`.
 
-    ``precision`` is how matrix products are taken, one of ``"ieee"``, ``"tf32x3"``, ``"tf32"``, ``"bf16"``; sums and storage
-    are float32 in all. The default is ``"tf32x3"``: it has float32's accuracy (so that a training takes the path that
-    it takes on the other floors) and runs on the tensor cores, where ``"ieee"`` cannot.
+    ``precision`` is how matrix products are taken, one of ``"ieee"``, ``"tf32x3"``, ``"tf32"``, ``"bf16"``; sums and
+    storage are float32 in all. The default is ``"tf32x3"``: it has float32's accuracy (so that a training takes the
+    path that it takes on the other floors) and runs on the tensor cores, where ``"ieee"`` cannot.
 
     Calls run at once. A captured step is fused instead (``fuse=False`` leaves each call a launch of its own): what the
     step writes without reading it again, and all that it brings to the next step, is as if spelled out, up to
     rounding; buffers that it writes and reads itself may be left unwritten, holding zeros. A captured
     program repeats bit for bit.
 
-    Each call raises TypeError for a buffer that is not of the executor's type or has the wrong dtype, and ValueError for
-    one with the wrong shape, or not C-contiguous, or read-only though an output; the message names the argument. What only the device
-    knows cannot raise: a row that is not in the data is NaN.
+    Each call raises TypeError for a buffer that is not of the executor's type or has the wrong dtype, and ValueError
+    for one with the wrong shape, or not C-contiguous, or read-only though an output; the message names the argument.
+    What only the device knows cannot raise: a row that is not in the data is NaN.
     """
 
     name = "cuda"
@@ -69,9 +69,10 @@ class CudaBackend:
     def _in(self, name: str, array: Any, *shape: Size, dtype: Any = None) -> Array:
         """``array`` if it has the shape and dtype (None: float32) and is C-contiguous."""
         dtype = self.dtype if dtype is None else np.dtype(dtype)
-        wanted = self.executor.array_type
+        wanted: Any = self.executor.array_type
         if not isinstance(array, wanted):
-            raise TypeError(f"{name} must be a {wanted.__module__.partition('.')[0]}.ndarray, not {type(array).__name__}")
+            library = wanted.__module__.partition(".")[0]
+            raise TypeError(f"{name} must be a {library}.ndarray, not {type(array).__name__}")
         if array.dtype != dtype:
             raise TypeError(f"{name} must be {dtype}, not {array.dtype}")
         if array.ndim != len(shape) or any(want not in (None, n) for n, want in zip(array.shape, shape, strict=True)):
@@ -232,8 +233,8 @@ class CudaBackend:
         self._reconstruction("gaussian", ("mean", mean), x, ("dmean", dmean), rows, loss, variance)
 
     def _reconstruction(
-        self, likelihood: str, output: tuple[str, Array], x: Array, gradient: tuple[str, Array], rows: Array, loss: Array,
-        variance: float,
+        self, likelihood: str, output: tuple[str, Array], x: Array, gradient: tuple[str, Array], rows: Array,
+        loss: Array, variance: float,
     ) -> None:  # fmt: skip
         B, D = self._in(*output, None, None).shape
         self._in("x", x, B, D)

@@ -29,6 +29,8 @@ from typing import Any
 from minigen.backend import Array
 from minigen.cuda.launch import Kernel, Launch
 
+DEFAULT_WARPS = 4
+
 
 @dataclass(frozen=True)
 class Job:
@@ -82,7 +84,7 @@ def launch_of(jobs: Sequence[Job]) -> Launch:
         kernel=Kernel(name, _compile(name, text, tuple(job.function for job in jobs))),
         grid=(ends[-1], 1, 1),
         args=(*ends[:-1], *values),
-        num_warps=next((job.warps for job in jobs if job.warps), 4),
+        num_warps=next((job.warps for job in jobs if job.warps), DEFAULT_WARPS),
         num_stages=max(job.stages for job in jobs),
         fuses=tuple(name for job in jobs for name in job.fuses),
         flops=sum(job.flops for job in jobs),

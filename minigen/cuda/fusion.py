@@ -106,7 +106,7 @@ def take_batch(flow: Flow, i: int, target: Target) -> Flow | None:
 def draw_input(flow: Flow, i: int, target: Target) -> Flow | None:
     """Noise drawn, or the batch gathered, in the prologue of the layer that takes it, where that is small."""
     layer = flow.ops[i]
-    if layer.name != "dense_forward" or not is_small(len(layer["y"]), layer["W"].shape[1], target):
+    if layer.name != "dense_forward" or not is_small(layer["y"], target):
         return None
     k = flow.writer(i, layer["x"])
     if k is None or flow.ops[k].name not in ("random_normal", "batch_take") or not flow.can_gather([k], i):
@@ -120,8 +120,9 @@ def draw_input(flow: Flow, i: int, target: Target) -> Flow | None:
     return flow.replaced({k: [], i: [fused]})
 
 
-def is_small(rows: int, columns: int, target: Target) -> bool:
+def is_small(result: Array, target: Target) -> bool:
     """Whether a result leaves multiprocessors idle, so that computing its input in every column of tiles is free."""
+    rows, columns = result.shape
     return tiles.shape_class(rows, columns, target.architecture) == "few"
 
 
@@ -171,7 +172,8 @@ def fuse_head(flow: Flow, i: int, target: Target) -> Flow | None:
     fuses = loss.fuses + tuple(name for k in wgrads for name in flow.ops[k].fuses)
     summed = {"h": head["x"], "scores": scores, "loss": loss["loss"], **gradients}
     hidden = {"h": head["x"], "scores": scores, "head_w": weight}
-    new = {p: [*copies, scored], i: [], loss_at: [operation("gan_head", fuses, summed, **kind)], **{k: [] for k in (*wgrads, *dgrads)}}
+    new = {p: [*copies, scored], i: [], loss_at: [operation("gan_head", fuses, summed, **kind)]}
+    new |= {k: [] for k in (*wgrads, *dgrads)}
     for k in deltas:
         new[k] = [_with_delta(flow.ops[k], flow.ops[dgrads[0]], hidden, kind)]
     return flow.replaced(new)
@@ -260,7 +262,7 @@ def sample_and_decode(flow: Flow, i: int, target: Target) -> Flow | None:
     first, second = flow.ops[k], flow.ops[users[0]]
     if second.name != "dense_forward" or not flow.memory.same(second["x"], latent["z"]) or _has(second, "scores"):
         return None
-    if not is_small(*second["y"].shape, target) or not flow.can_gather([k, users[0]], i):
+    if not is_small(second["y"], target) or not flow.can_gather([k, users[0]], i):
         return None
     buffers = {**latent.buffers, **{name: first[name] for name in ("x", "W", "b")}}
     buffers |= {"W_decoder": second["W"], "b_decoder": second["b"], "y": second["y"]}
@@ -285,7 +287,7 @@ def backward_through_latent(flow: Flow, i: int, target: Target) -> Flow | None:
     if len(users) != 1 or first["activation"] != "linear" or not _has(first, "dz"):
         return None
     second = flow.ops[users[0]]
-    if not same(second["dz"], latent["dheads"]) or not is_small(*second["dx"].shape, target):
+    if not same(second["dz"], latent["dheads"]) or not is_small(second["dx"], target):
         return None
     if not flow.can_gather([k, users[0]], i):
         return None

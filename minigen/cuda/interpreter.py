@@ -1,16 +1,17 @@
 """The CUDA floor without a GPU: launches run by Triton's interpreter on NumPy memory.
 
-It is for tests: the same kernels and schedules as on a GPU, thousands of times slower. ``TRITON_INTERPRET=1`` must be in
-the environment before Triton is imported. The interpreter multiplies in float32 whatever the precision asked for, and
-runs the programs of a launch one after the other, which hides races. Hence two aids: ``shuffle`` runs them in a random
-order, and ``check`` records every address that a program touches and raises for one that another program of the launch
-writes, or that lies outside of the launch's buffers.
+It is for tests: the same kernels and schedules as on a GPU, thousands of times slower. ``TRITON_INTERPRET=1`` must be
+in the environment before Triton is imported. The interpreter would take every product in float32; :func:`dot` rounds
+the factors as the tensor cores do. It runs the programs of a launch one after the other, which hides races. Hence two
+aids: ``shuffle`` runs them in a random order, and ``check`` records every address that a program touches, and raises for
+one that another program of the launch writes or that lies outside of the launch's buffers.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -40,6 +41,8 @@ class InterpreterExecutor:
         from triton.runtime.interpreter import interpreter_builder
 
         self.builder = interpreter_builder
+        # Integers wrap around, as on a GPU; without this every sum of integers is computed twice to look for that.
+        interpreter_builder.options = replace(interpreter_builder.options, sanitize_overflow=False)
         self.architecture, self.shuffle, self.check = architecture, shuffle, check
 
     def empty(self, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
@@ -90,7 +93,7 @@ class InterpreterExecutor:
             trace.begin(int(numbers[x]))
             original(int(numbers[x]), y, z)
 
-        with _replaced(self.builder, set_grid_idx=renumbered):
+        with _replaced(self.builder, set_grid_idx=renumbered, create_dot=dot):
             yield
 
 
@@ -141,6 +144,28 @@ class Pointer:
         return self.array.strides
 
 
+def dot(a: Any, b: Any, total: Any, precision: Any, *rest: Any) -> Any:
+    """``total + a b`` in the manner of the tensor cores: rounded factors, exact products, sums in float32."""
+    if a.data.dtype == np.uint16:  # bf16 is the upper half of a float32
+        products = [tuple((x.data.astype(np.uint32) << np.uint32(16)).view(np.float32) for x in (a, b))]
+    elif str(precision).endswith("IEEE"):
+        products = [(a.data, b.data)]
+    else:
+        high = [rounded_to_tf32(x.data) for x in (a, b)]
+        low = [rounded_to_tf32(x.data - y) for x, y in zip((a, b), high, strict=True)]
+        products = [(low[0], high[1]), (high[0], low[1])] if str(precision).endswith("TF32x3") else []
+        products.append((high[0], high[1]))
+    summed = sum(np.matmul(x, y, dtype=np.float32) for x, y in products)
+    return type(total)(summed + total.data, total.dtype.scalar)
+
+
+def rounded_to_tf32(x: np.ndarray) -> np.ndarray:
+    """The nearest number with 11 significant bits (infinity and NaN stay what they are)."""
+    bits = x.view(np.uint32)
+    rounded = ((bits + np.uint32(0x1000)) & np.uint32(0xFFFFE000)).view(np.float32)
+    return np.where(np.isfinite(x), rounded, x)
+
+
 class Trace:
     """The addresses that the programs of one launch read and write."""
 
@@ -188,8 +213,10 @@ class Trace:
         # The first program to write an address; another one there, writing or reading, is a race.
         owned, first = np.unique(written, return_index=True)
         for addresses, programs, what in ((written, writers, "writes"), (read, readers, "reads")):
-            place = np.searchsorted(owned, addresses).clip(max=max(len(owned) - 1, 0))
-            shared = (owned[place] == addresses) & (writers[first][place] != programs) if len(owned) else np.zeros(0, bool)
+            if len(owned) == 0:
+                break
+            place = np.searchsorted(owned, addresses).clip(max=len(owned) - 1)
+            shared = (owned[place] == addresses) & (writers[first][place] != programs)
             if shared.any():
                 other = int(programs[np.flatnonzero(shared)[0]])
                 raise RuntimeError(f"{name}: program {other} {what} what another program of the launch writes")
@@ -203,9 +230,14 @@ def find_problem() -> str | None:
         return f"Triton is missing ({error}): pip install triton"
     if not triton.knobs.runtime.interpret or hasattr(triton.language.zeros, "cache_key"):
         return "Triton was imported without TRITON_INTERPRET=1 in the environment"
-    version = tuple(map(int, triton.__version__.split(".")[:2]))
-    if version < (3, 7) and np.lib.NumpyVersion(np.__version__) >= "2.4.0":
-        return f"the interpreter of Triton {triton.__version__} fails on NumPy {np.__version__}: it needs Triton 3.7"
+    return find_mismatch(triton.__version__, np.__version__)
+
+
+def find_mismatch(triton_version: str, numpy_version: str) -> str | None:
+    """Why the interpreter of this Triton cannot work on this NumPy, or None."""
+    triton, numpy = (tuple(map(int, version.split(".")[:2])) for version in (triton_version, numpy_version))
+    if triton < (3, 7) and numpy >= (2, 4):
+        return f"the interpreter of Triton {triton_version} fails on NumPy {numpy_version}: it needs Triton 3.7 or newer"
     return None
 
 

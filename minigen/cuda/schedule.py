@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from minigen.cuda.dispatch import Job, launch_of
+from minigen.cuda.dispatch import DEFAULT_WARPS, Job, launch_of
 from minigen.cuda.flow import Memory, Span
 from minigen.cuda.fusion import fuse
 from minigen.cuda.jobs import Target, jobs_of
@@ -70,18 +70,17 @@ def alike(jobs: Sequence[Job]) -> list[list[Job]]:
     The job with the most work comes first, so that its programs start first.
     """
     ordered = sorted(jobs, key=lambda job: -job.flops)
-    warps = list(dict.fromkeys(job.warps for job in ordered if job.warps)) or [None]
-    return [[job for job in ordered if (job.warps or warps[0]) == w or w is None] for w in warps]
+    warps = list(dict.fromkeys(job.warps for job in ordered if job.warps)) or [DEFAULT_WARPS]
+    return [[job for job in ordered if (job.warps or warps[0]) == w] for w in warps]
 
 
 def table(launches: Sequence[Launch]) -> str:
     """One line a launch: programs, warps, MFLOP and KB (the least that must be computed and moved), what it does."""
     lines = [f"{'':>3} {'programs':>8} {'warps':>5} {'MFLOP':>8} {'KB':>8}  kernel: operations"]
     for i, launch in enumerate(launches):
+        size = f"{i + 1:>3} {launch.grid[0]:>8} {launch.num_warps:>5}"
         work = f"{launch.flops / 1e6:8.3f} {launch.bytes / 1e3:8.1f}"
-        lines.append(
-            f"{i + 1:>3} {launch.grid[0]:>8} {launch.num_warps:>5} {work}  {launch.kernel.name}: {', '.join(launch.fuses)}"
-        )
+        lines.append(f"{size} {work}  {launch.kernel.name}: {', '.join(launch.fuses)}")
     total = f"{sum(x.flops for x in launches) / 1e6:8.3f} {sum(x.bytes for x in launches) / 1e3:8.1f}"
     return "\n".join([*lines, f"{'sum':>3} {'':>8} {'':>5} {total}  {len(launches)} launches"])
 

@@ -1,8 +1,8 @@
 """Tile choices: how a matrix product is cut into programs, by operation, shape class and architecture.
 
-A product has ``rows x columns`` results, each a sum of ``depth`` terms. At the article's batch of 128 the result is small,
-and what counts is that every multiprocessor has a tile; at large batches, that a tile is reused often. So the class
-of a shape is how many 64 x 64 tiles it makes per multiprocessor:
+A product has ``rows x columns`` results, each a sum of ``depth`` terms. At the article's batch of 128 the result is
+small, and what counts is that every multiprocessor has a tile; at large batches, that a tile is reused often. So the
+class of a shape is how many 64 x 64 tiles it makes per multiprocessor:
 
 ========  ==============  =====================================================
 class     64 x 64 tiles   tiles are chosen to
@@ -12,8 +12,8 @@ class     64 x 64 tiles   tiles are chosen to
 ``many``  four or more    read as little as possible
 ========  ==============  =====================================================
 
-No entry of :data:`TABLE` has been measured on a GPU (``measured=False``): they follow from the counts above and from the
-registers and shared memory that the compiler reports. :func:`prefer` puts measured ones before them.
+No entry of :data:`TABLE` has been measured on a GPU (``measured=False``): they follow from the counts above and from
+the registers and shared memory that the compiler reports. :func:`prefer` puts measured ones before them.
 """
 
 from __future__ import annotations
@@ -25,6 +25,9 @@ MULTIPROCESSORS = {80: 108, 86: 84, 89: 128, 90: 132, 100: 148, 103: 148, 120: 1
 
 SHARED = {80: 163, 86: 99, 87: 163, 89: 99, 90: 227, 100: 227, 103: 227}
 """KiB of shared memory that a block can have (CUDA programming guide, table of compute capabilities); others: 99."""
+
+ASYNCHRONOUS = (90, 100, 103)
+"""Whose tensor cores read their factors from shared memory: elsewhere these lie in registers beside the sums."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +78,9 @@ def shape_class(rows: int, columns: int, architecture: int) -> str:
 def choose(operation: str, rows: int, columns: int, depth: int, architecture: int) -> Tile:
     """The tile for one product. ``operation`` is forward, dgrad or wgrad."""
     kind = shape_class(rows, columns, architecture)
-    tile = _preferred.get((architecture, operation, kind)) or TABLE[operation, kind]
+    tile = _preferred.get((architecture, operation, kind))
+    if tile is None:
+        tile = TABLE[operation, kind] if architecture in ASYNCHRONOUS else lighter(TABLE[operation, kind])
     if kind == "few" and programs(tile, rows, columns) * 2 <= multiprocessors(architecture):
         tile = SMALLEST
     return _fit(tile, rows, columns, depth, architecture)

@@ -24,7 +24,7 @@ def fmix32(h):
 
 @triton.jit
 def feistel(x, keys_a, keys_b, high_bits, low_bits):
-    """One pass through the network: a bijection of 0 .. 2^(high_bits + low_bits) - 1, uint32. Two tuples of four keys."""
+    """One pass through the network, a bijection of 0 .. 2^(high_bits + low_bits) - 1; keys in two tuples of four."""
     shift = low_bits.to(tl.uint32)
     high_mask = ((high_bits * 0 + 1) << high_bits).to(tl.uint32) - 1
     low_mask = ((low_bits * 0 + 1) << low_bits).to(tl.uint32) - 1

@@ -1,9 +1,9 @@
 """dense: ``y = act(x W + b)`` and its gradients. :mod:`minigen.reference.dense` derives them.
 
-Each program computes one tile ``[BM, BN]``: of ``y`` in forward, of ``dx`` in dgrad, of ``dW`` in wgrad. N_IN and N_OUT are the
-layer's widths ``I`` and ``O``. Sums run in one order, so that results repeat bit for bit. Tiles begin at multiples of their
-size; rows and columns beyond a buffer are loaded as 0. Storage and sums are float32; PRECISION is how the products are
-taken:
+Each program computes one tile ``[BM, BN]``: of ``y`` in forward, of ``dx`` in dgrad, of ``dW`` in wgrad. N_IN and N_OUT
+are the layer's widths ``I`` and ``O``. Sums run in one order, so that results repeat bit for bit. Tiles begin at
+multiples of their size; rows and columns beyond a buffer are loaded as 0. Storage and sums are float32; PRECISION is
+how the products are taken:
 
 ======  ==============================================================================================
 ieee    float32 products, on the ordinary cores
@@ -61,7 +61,8 @@ def dot(a, b, total, PRECISION: tl.constexpr):
 @triton.jit
 def product(
     x, W, rows, columns, B,
-    N_IN: tl.constexpr, N_OUT: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr, PRECISION: tl.constexpr,
+    N_IN: tl.constexpr, N_OUT: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr,
+    PRECISION: tl.constexpr,
 ):  # fmt: skip
     """Tile of ``x[B,I] W[I,O]``."""
     total = tl.zeros([BM, BN], tl.float32)
@@ -72,8 +73,10 @@ def product(
 
 
 @triton.jit
-def finish(total, b, head, rows, columns, tile_n, y, B, N_OUT: tl.constexpr, ACTIVATION: tl.constexpr, PARTS: tl.constexpr):
-    """Bias, activation, and the store; with a ``head`` (w[N_OUT], its bias, scores) also this tile's share of the logit."""
+def finish(
+    total, b, head, rows, columns, tile_n, y, B, N_OUT: tl.constexpr, ACTIVATION: tl.constexpr, PARTS: tl.constexpr
+):
+    """Bias, activation, and the store; with a ``head`` (w, its bias, scores) also this tile's share of the logit."""
     out = activate(total + tl.load(b + columns, mask=columns < N_OUT, other=0.0)[None, :], ACTIVATION)
     store(y, rows, columns, B, N_OUT, out)
     if PARTS > 0:
@@ -186,7 +189,9 @@ def dgrad(
     tile_m, tile_n = tile_of(pid, tl.cdiv(B, BM), (N_IN + BN - 1) // BN, GROUP)
     rows = (tile_m * BM + tl.arange(0, BM)).to(tl.int64)
     columns = tile_n * BN + tl.arange(0, BN)
-    total = back_product(dz, hidden, W, rows, columns, B, N_IN, N_OUT, HIDDEN, LOSS, PARTS, WIDTH, BM, BN, BK, PRECISION)
+    total = back_product(
+        dz, hidden, W, rows, columns, B, N_IN, N_OUT, HIDDEN, LOSS, PARTS, WIDTH, BM, BN, BK, PRECISION
+    )
     if ACTIVATION != "linear":
         total = differentiate(total, load(x, rows, columns, B, N_IN), ACTIVATION)
     store(dx, rows, columns, B, N_IN, total)

@@ -2,8 +2,8 @@
 
 The formulas and coefficients of ``csrc/math/elementary.hpp``, which states their errors (2 ulp). Triton's own ``exp``
 and ``log`` are the GPU's fast approximations: ``log`` loses all relative accuracy near 1, where Box and Muller's method
-and softplus need it, and there is no ``expm1`` or ``log1p``. These are plain arithmetic, so that the interpreter computes
-what the GPU does. NaN gives NaN.
+and softplus need it, and there is no ``expm1`` or ``log1p``. These are plain arithmetic, so that the interpreter
+computes what the GPU does. NaN gives NaN.
 """
 
 from __future__ import annotations

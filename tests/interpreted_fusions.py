@@ -1,0 +1,302 @@
+"""Fused launches against the operations that they replace, on Triton's interpreter: run by test_cuda_interpreter.py.
+
+Each test spells a few operations out twice: as a captured step of the CUDA floor, whose memory holds NaN before, and
+in float64 on the NumPy floor. The results must agree, and the step must have been fused as expected.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from conftest import interpreter
+
+from helpers import normals, relative_error
+from minigen.backend import ACTIVATIONS
+from minigen.cuda import jobs, tiles
+from minigen.reference import NumpyBackend
+
+TOLERANCE = 3e-6
+STEP = 2**33 + 5
+ADAM = {"beta1": 0.9, "beta2": 0.99, "eps": 1e-6}
+
+
+class Spelled:
+    """The buffers of one test on a floor, by attribute; ``ops`` is the floor."""
+
+    def __init__(self, ops: Any, **buffers: Any) -> None:
+        self.ops = ops
+        for name, value in {"step": np.array([STEP], np.uint64), **buffers}.items():
+            setattr(self, name, self.place(value))
+
+    def place(self, value: Any) -> Any:
+        """A shape becomes an uninitialised buffer, an array a buffer that holds it."""
+        if isinstance(value, tuple):
+            return self.ops.empty(value)
+        return self.ops.upload(value.astype(self.ops.dtype) if value.dtype.kind == "f" else value)
+
+
+def check(step: Any, results: str, fused: str, launches: int | None = None, **buffers: Any) -> Any:
+    """Capture ``step``, run it once, and compare the buffers named in ``results``; returns the schedule."""
+    ours, book = Spelled(interpreter(), **buffers), Spelled(NumpyBackend(np.float64), **buffers)
+    program = ours.ops.capture(lambda: step(ours))
+    program.run(1)
+    step(book)
+    for name in results.split():
+        found, expected = ours.ops.download(getattr(ours, name)), getattr(book, name)
+        assert np.isfinite(found).all(), name
+        assert relative_error(found, expected) < TOLERANCE, (name, found, expected)
+    assert set(fused.split()) <= {op.name for op in program.schedule.fused}, str(program.schedule)
+    if launches is not None:
+        assert len(program.schedule.launches) == launches, str(program.schedule)
+    return program.schedule
+
+
+def odd(rng: np.random.Generator, count: int, most: int = 70) -> list[int]:
+    """Random sizes, seldom multiples of anything."""
+    return [int(n) for n in rng.integers(1, most, count)]
+
+
+@pytest.mark.parametrize("multiple", [1, 4])
+def test_noise_drawn_by_the_layer_that_takes_it(rng, multiple):
+    """Four elements share a block of Philox: rows that begin with one and rows that do not."""
+    B, n_in, n_out = odd(rng, 3)
+    n_in *= multiple
+
+    def step(s):
+        s.ops.random_normal(s.noise, 2**32 - 3, 2, s.step)
+        s.ops.dense_forward(s.noise, s.W, s.b, s.y, "tanh")
+        s.ops.dense_wgrad(s.noise, s.y, s.dW, s.db)
+
+    weights = {"W": normals(rng, n_in, n_out) / 8, "b": normals(rng, n_out), "dW": (n_in, n_out), "db": (n_out,)}
+    check(step, "noise y dW db", "dense_forward_of_noise", 2, noise=(B, n_in), y=(B, n_out), **weights)
+
+
+def test_noise_that_nobody_else_reads_is_not_stored(rng):
+    B, n_in, n_out = odd(rng, 3)
+
+    def step(s):
+        s.ops.random_normal(s.noise, 7, 2, s.step)
+        s.ops.dense_forward(s.noise, s.W, s.b, s.y, "relu")
+
+    buffers = {"noise": (B, n_in), "W": normals(rng, n_in, n_out), "b": normals(rng, n_out), "y": (B, n_out)}
+    schedule = check(step, "y", "dense_forward_of_noise", 1, **buffers)
+    assert [buffer.shape for buffer in schedule.unwritten] == [(B, n_in)]
+    assert not np.any(schedule.unwritten[0])  # cleared, not what was in the memory before
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.float32])
+def test_batch_gathered_by_the_layer_that_takes_it(rng, dtype):
+    N, D, n_out = odd(rng, 3)
+    N, B = N + 70, 33
+    data = rng.integers(0, 256, (N, D)).astype(dtype)
+
+    def step(s):
+        s.ops.batch_indices(s.indices, N, 5, 1, s.step, B, N // B)
+        s.ops.batch_gather(s.data, s.indices, s.x, 2 / 255, -1.0)
+        s.ops.dense_forward(s.x, s.W, s.b, s.y, "sigmoid")
+        s.ops.dense_wgrad(s.x, s.y, s.dW, s.db)
+
+    weights = {"W": normals(rng, D, n_out) / 8, "b": normals(rng, n_out), "dW": (D, n_out), "db": (n_out,)}
+    buffers = {"indices": np.zeros(B, np.int32), "data": data, "x": (B, D), "y": (B, n_out), **weights}
+    check(step, "x y dW db", "dense_forward_of_batch", 2, **buffers)
+
+
+@pytest.mark.parametrize("loss", ["discriminator", "non_saturating", "minimax"])
+@pytest.mark.parametrize("optimizer", [None, "sgd", "adam"])
+def test_head_of_the_discriminator(rng, loss, optimizer):
+    """Two hidden layers: the delta of the second goes into a weight gradient and on to the first."""
+    B, D, H1, H2 = odd(rng, 4)
+    B, H2 = B + 1, H2 + 40  # several tiles wide: the logit is a sum of shares
+    activation = str(rng.choice(ACTIVATIONS))
+    shapes = [(D, H1), (H1,), (H1, H2), (H2,), (H2, 1), (1,)]
+    flat, views = packed(shapes)
+
+    def step(s):
+        W1, b1, W2, b2, W3, b3 = (s.p[v].reshape(shape) for v, shape in zip(views, shapes, strict=True))
+        dW1, db1, dW2, db2, dW3, db3 = (s.g[v].reshape(shape) for v, shape in zip(views, shapes, strict=True))
+        s.ops.dense_forward(s.x, W1, b1, s.h1, activation)
+        s.ops.dense_forward(s.h1, W2, b2, s.h2, activation)
+        s.ops.dense_forward(s.h2, W3, b3, s.s, "linear")
+        if loss == "discriminator":
+            s.ops.gan_loss_discriminator(s.s, B // 2, s.ds, s.loss)
+        else:
+            s.ops.gan_loss_generator(s.s, s.ds, s.loss, loss)
+        s.ops.dense_wgrad(s.h2, s.ds, dW3, db3)
+        s.ops.dense_dgrad(s.ds, W3, s.dh2, s.h2, activation)
+        s.ops.dense_wgrad(s.h1, s.dh2, dW2, db2)
+        s.ops.dense_dgrad(s.dh2, W2, s.dh1, s.h1, activation)
+        s.ops.dense_wgrad(s.x, s.dh1, dW1, db1)
+        update(s, optimizer)
+
+    buffers = {
+        "p": normals(rng, flat) / 4, "g": np.zeros(flat), "m": normals(rng, flat) / 9, "v": normals(rng, flat) ** 2,
+        "lr": np.array([0.01]), "x": normals(rng, B, D), "h1": (B, H1), "h2": (B, H2), "s": (B, 1), "ds": (B, 1),
+        "dh2": (B, H2), "dh1": (B, H1), "loss": (1,),
+    }  # fmt: skip
+    results = "loss g dh1" if optimizer is None else "loss p m dh1" + " v" * (optimizer == "adam")
+    schedule = check(step, results, "gan_head", None, **buffers)
+    names = [op.name for op in schedule.fused]
+    assert ("copy" in names) == (optimizer is not None)  # the head's weights are updated beside those who read them
+    assert "gan_loss" not in names and names.count("dense_forward") == 2
+
+
+@pytest.mark.parametrize("likelihood", ["bernoulli", "gaussian"])
+def test_reconstruction_loss_in_the_last_layer(rng, likelihood):
+    B, H, D = odd(rng, 3)
+    D += 40
+
+    def step(s):
+        s.ops.dense_forward(s.h, s.W, s.b, s.output)
+        if likelihood == "bernoulli":
+            s.ops.vae_loss_bernoulli(s.output, s.x, s.doutput, s.rows, s.loss)
+        else:
+            s.ops.vae_loss_gaussian(s.output, s.x, s.doutput, s.rows, s.loss, 0.3)
+
+    buffers = {
+        "h": normals(rng, B, H), "W": normals(rng, H, D), "b": normals(rng, D), "output": (B, D), "doutput": (B, D),
+        "x": rng.random((B, D)), "rows": (B,), "loss": (1,),
+    }  # fmt: skip
+    check(step, "doutput rows loss", "dense_forward_reconstruction", 2, **buffers)
+
+
+@pytest.mark.parametrize("latent", [1, 3, 20, 33])
+def test_through_the_latent_layer_and_back(rng, latent):
+    """Forward: heads, sample, KL and decoder in one launch. Backward: the same three layers in another."""
+    B, n_in, n_out = odd(rng, 3)
+
+    def step(s):
+        s.ops.dense_forward(s.x, s.W, s.b, s.heads)
+        s.ops.random_normal(s.eps, 9, 4, s.step)
+        s.ops.latent_forward(s.heads, s.eps, s.z, s.rows, s.loss)
+        s.ops.dense_forward(s.z, s.W_decoder, s.b_decoder, s.y, "relu")
+        s.ops.dense_dgrad(s.y, s.W_decoder, s.dz)
+        s.ops.latent_backward(s.dz, s.heads, s.eps, s.dheads, 0.7)
+        s.ops.dense_wgrad(s.x, s.dheads, s.dW, s.db)
+        s.ops.dense_dgrad(s.dheads, s.W, s.dx, s.x, "tanh")
+
+    buffers = {
+        "x": np.tanh(normals(rng, B, n_in)), "W": normals(rng, n_in, 2 * latent) / 8, "b": normals(rng, 2 * latent),
+        "heads": (B, 2 * latent), "eps": (B, latent), "z": (B, latent), "rows": (B,), "loss": (1,), "dz": (B, latent),
+        "W_decoder": normals(rng, latent, n_out), "b_decoder": normals(rng, n_out), "y": (B, n_out),
+        "dheads": (B, 2 * latent), "dx": (B, n_in), "dW": (n_in, 2 * latent), "db": (2 * latent,),
+    }  # fmt: skip
+    fused = "latent_sample_and_decode latent_backward_through"
+    check(step, "heads eps z rows loss y dheads dx dW", fused, 3, **buffers)
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adam", "adamw"])
+@pytest.mark.parametrize("slices", [1, 3])
+def test_update_in_the_gradient(rng, monkeypatch, optimizer, slices):
+    """The gradient never reaches memory; with slices it is summed in a second pass. Gaps are updated as well."""
+    monkeypatch.setattr(tiles, "splits", lambda *shape: slices)
+    B, n_in, n_out = odd(rng, 3)
+    B += 100
+    shapes = [(n_in, n_out), (n_out,)]
+    flat, (W, b) = packed(shapes)
+
+    def step(s):
+        s.ops.dense_wgrad(s.x, s.dz, s.g[W].reshape(n_in, n_out), s.g[b])
+        update(s, optimizer)
+        s.ops.advance(s.step, s.losses, s.history)
+
+    buffers = {
+        "p": normals(rng, flat), "g": normals(rng, flat), "m": normals(rng, flat), "v": normals(rng, flat) ** 2,
+        "lr": np.array([0.01]), "x": normals(rng, B, n_in), "dz": normals(rng, B, n_out), "losses": normals(rng, 2),
+        "history": np.ones((5, 2)),
+    }  # fmt: skip
+    results = "p m step history" + " v" * (optimizer != "sgd")
+    schedule = check(step, results, "dense_wgrad", None, **buffers)
+    assert all(op["optimizer"] for op in schedule.fused if op.name != "advance")
+    assert all(op["steps_ahead"] == 1 for op in schedule.fused if op["optimizer"] == "adam")
+
+
+def test_a_gradient_that_somebody_else_reads_is_stored(rng):
+    """Then the update stays a launch of its own."""
+
+    def step(s):
+        s.ops.dense_wgrad(s.x, s.dz, s.g[:15].reshape(5, 3), s.g[15:])
+        s.ops.sgd(s.p, s.g, s.m, s.lr)
+        s.ops.activation_forward(s.g, s.y, "tanh")
+
+    buffers = {"p": normals(rng, 18), "g": (18,), "m": normals(rng, 18), "lr": np.array([0.1]), "y": (18,)}
+    schedule = check(step, "p g m y", "optimizer", 2, x=normals(rng, 7, 5), dz=normals(rng, 7, 3), **buffers)
+    assert [op["optimizer"] for op in schedule.fused if op.name == "dense_wgrad"] == [None]
+
+
+def test_a_buffer_used_twice_is_given_a_second_place(rng):
+    """The second noise does not wait for the readers of the first."""
+
+    def step(s):
+        for stream, y in ((2, s.y), (3, s.z)):
+            s.ops.random_normal(s.noise, 7, stream, s.step)
+            s.ops.dense_forward(s.noise, s.W, s.b, y)
+
+    weights = {"W": normals(rng, 9, 5), "b": normals(rng, 5)}
+    schedule = check(step, "y z", "dense_forward_of_noise", 1, noise=(6, 9), y=(6, 5), z=(6, 5), **weights)
+    assert len(schedule.launches[0].fuses) == 4
+
+
+def test_state_keeps_its_place(rng):
+    """What a step reads before it writes belongs to the next step too."""
+
+    def step(s):
+        s.ops.activation_forward(s.x, s.y, "tanh")
+        s.ops.activation_forward(s.y, s.x, "sigmoid")
+        s.ops.activation_forward(s.x, s.y, "softplus")
+
+    check(step, "x y", "activation_forward", 3, x=normals(rng, 50), y=(50,))
+
+
+@pytest.mark.parametrize("precision", jobs.PRECISIONS)
+def test_precisions(rng, precision):
+    """tf32x3 is as good as float32, tf32 and bf16 are within what rounding the factors explains."""
+    ops = interpreter(precision=precision)
+    x, W, b = (a.astype(np.float32) for a in (normals(rng, 37, 90), normals(rng, 90, 21), normals(rng, 21)))
+    y, dx, dW, db = ops.empty((37, 21)), ops.empty((37, 90)), ops.empty((90, 21)), ops.empty((21,))
+    ops.dense_forward(x, W, b, y)
+    ops.dense_dgrad(y, W, dx)
+    ops.dense_wgrad(x, y, dW, db)
+    errors = [relative_error(y, x.astype(float) @ W + b), relative_error(dx, y.astype(float) @ W.T)]
+    errors.append(relative_error(dW, x.T.astype(float) @ y))
+    low, high = {"ieee": (0, 1e-6), "tf32x3": (0, 1e-6), "tf32": (1e-5, 1e-3), "bf16": (1e-3, 1e-2)}[precision]
+    assert all(low < error < high for error in errors), errors
+
+
+def test_large_product(rng):
+    """Every class of tiles but the largest, edges in all three directions."""
+    ops = interpreter()
+    B, n_in, n_out = 130, 131, 67
+    x, W, b = (a.astype(np.float32) for a in (normals(rng, B, n_in), normals(rng, n_in, n_out), normals(rng, n_out)))
+    for kind in ("few", "some", "many"):
+        chosen = {name: tiles.TABLE[name, kind] for name in ("forward", "dgrad", "wgrad")}
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(tiles, "choose", lambda operation, *shape, chosen=chosen: chosen[operation])
+            y, dx, dW, db = ops.empty((B, n_out)), ops.empty((B, n_in)), ops.empty((n_in, n_out)), ops.empty((n_out,))
+            ops.dense_forward(x, W, b, y)
+            ops.dense_dgrad(y, W, dx)
+            ops.dense_wgrad(x, y, dW, db)
+        assert relative_error(y, x.astype(float) @ W + b) < TOLERANCE
+        assert relative_error(dx, y.astype(float) @ W.T) < TOLERANCE
+        assert relative_error(dW, x.T.astype(float) @ y) < TOLERANCE
+
+
+def packed(shapes: list[tuple[int, ...]]) -> tuple[int, list[slice]]:
+    """Places of arrays in a flat buffer, each at a multiple of 16: its size, and where each lies."""
+    places, end = [], 0
+    for shape in shapes:
+        size = int(np.prod(shape))
+        places.append(slice(end, end + size))
+        end += -(-size // 16) * 16
+    return end, places
+
+
+def update(s: Spelled, optimizer: str | None) -> None:
+    """One update of p from g."""
+    if optimizer == "sgd":
+        s.ops.sgd(s.p, s.g, s.m, s.lr, 0.9, 0.1)
+    elif optimizer == "adam":
+        s.ops.adam(s.p, s.g, s.m, s.v, s.lr, s.step, **ADAM)
+    elif optimizer == "adamw":
+        s.ops.adamw(s.p, s.g, s.m, s.v, s.lr, s.step, **ADAM, weight_decay=0.05)

@@ -1,0 +1,79 @@
+"""Whole training steps on Triton's interpreter against the NumPy floor: run by test_cuda_interpreter.py."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from conftest import interpreter
+
+import models
+from minigen.backend import ACTIVATIONS
+from minigen.reference import NumpyBackend
+
+STEPS = 5
+
+
+def compare(make: Any, launches: int | None = None, **settings: Any) -> None:
+    """Five steps, in random order of the programs, against float64: losses, weights, moments and the counter."""
+    ours, book = make(interpreter(), **settings), make(NumpyBackend(np.float64), **settings)
+    models.run(ours, STEPS)
+    models.run(book, STEPS)
+    expected = book.state()
+    for name, found in ours.state().items():
+        np.testing.assert_allclose(found, expected[name], rtol=1e-4, atol=2e-5, err_msg=f"{name}, {settings}")
+    np.testing.assert_allclose(ours.recent_losses(STEPS), book.recent_losses(STEPS), rtol=2e-5, atol=1e-6)
+    assert ours.first_non_finite() is None  # what the schedule leaves out holds no garbage either
+    if launches is not None:
+        assert len(ours._programs[ours.batch_size].schedule.launches) == launches
+
+
+def test_gan():
+    """The article's shape, one hidden layer each: 25 operations in 8 launches."""
+    compare(models.gan_training, 8, data=models.blobs(80, 21), hidden=(37,), latent=10, batch_size=19)
+
+
+def test_vae():
+    """One hidden layer each, and a smaller last batch: 20 operations in 6 launches."""
+    compare(models.vae_training, 6, data=models.blobs(70, 21), hidden=(37,), latent=3, batch_size=19)
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+def test_any_gan(rng, optimizer):
+    hidden = tuple(int(n) for n in rng.integers(1, 40, rng.integers(0, 3)))
+    compare(
+        models.gan_training, data=models.blobs(60, int(rng.integers(1, 50))), hidden=hidden,
+        activation=str(rng.choice(ACTIVATIONS)), latent=int(rng.integers(1, 20)), batch_size=int(rng.integers(2, 30)),
+        seed=int(rng.integers(2**32)), optimizer=optimizer, weight_decay=0.01, learning_rate=0.01,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("likelihood", ["bernoulli", "gaussian"])
+def test_any_vae(rng, likelihood):
+    hidden = tuple(int(n) for n in rng.integers(1, 40, rng.integers(0, 3)))
+    compare(
+        models.vae_training, data=models.blobs(60, int(rng.integers(1, 50))), hidden=hidden,
+        latent=int(rng.integers(1, 9)), batch_size=int(rng.integers(2, 30)), seed=int(rng.integers(2**32)),
+        likelihood=likelihood,
+    )  # fmt: skip
+
+
+def test_spelled_out_and_fused_agree():
+    """The same five steps, a launch for each call."""
+    data = models.blobs(80, 21)
+    fused, spelled = (models.gan_training(interpreter(fuse=fuse), data, batch_size=19) for fuse in (True, False))
+    for training in (fused, spelled):
+        models.run(training, STEPS)
+    for name, found in fused.state().items():
+        np.testing.assert_allclose(found, spelled.state()[name], rtol=1e-4, atol=1e-6, err_msg=name)
+
+
+def test_a_run_in_pieces_gives_the_same_bits():
+    data = models.blobs(80, 21)
+    whole, pieces = (models.vae_training(interpreter(), data, batch_size=19) for _ in range(2))
+    models.run(whole, STEPS)
+    for steps in (2, 1, 2):
+        models.run(pieces, steps)
+    for name, found in whole.state().items():
+        np.testing.assert_array_equal(found, pieces.state()[name])

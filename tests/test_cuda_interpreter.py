@@ -1,0 +1,51 @@
+"""The CUDA floor's Triton kernels and fused launches on a machine with no GPU, through Triton's interpreter.
+
+Triton decides when it is imported whether it compiles or interprets, so these tests run in processes of their own with
+TRITON_INTERPRET=1: the tests of every operation with the floor ``interpreter``, and the files ``interpreted_*.py``.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from minigen.cuda.interpreter import find_mismatch
+
+HERE = Path(__file__).parent
+TOO_SLOW = ("large_layer", "follow_the_same_path", "distributions", "an_epoch_visits")
+CANNOT_RAISE = ("test_bad_arguments_are_refused", "running_past_the_end")
+"""What only the device knows cannot raise: there the row is NaN (see ``test_bad_indices``)."""
+
+PARTS = {
+    "dense": ["test_dense.py"],
+    "operations": [
+        f"test_{name}.py"
+        for name in ("activations", "gan_loss", "vae_loss", "latent", "optimizer", "random", "batch", "floors")
+    ],
+    "fusions": ["interpreted_fusions.py", "interpreted_checks.py"],
+    "steps": ["interpreted_steps.py"],
+}
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_interpreted(part):
+    try:
+        mismatch = find_mismatch(importlib.metadata.version("triton"), np.__version__)
+    except importlib.metadata.PackageNotFoundError:
+        pytest.skip("Triton is not installed")
+    if mismatch:
+        pytest.skip(mismatch)
+    left_out = " or ".join((*TOO_SLOW, *CANNOT_RAISE))
+    selected = f"not ({left_out})" if part in ("fusions", "steps") else f"interpreter and not ({left_out})"
+    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "-k", selected, *PARTS[part]]
+    environment = {**os.environ, "TRITON_INTERPRET": "1", "MINIGEN_TEST_FLOORS": "interpreter", "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, cwd=HERE, env=environment, capture_output=True, text=True)
+    print(done.stdout[-20000:], done.stderr[-2000:])
+    assert done.returncode == 0
+    assert " passed" in done.stdout and "skipped" not in done.stdout
