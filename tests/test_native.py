@@ -552,6 +552,20 @@ def build_driver(folder: Path, *options: str) -> Path:
     return folder / "native_driver"
 
 
+def test_no_instruction_set_lends_code_to_another(pytestconfig: pytest.Config) -> None:
+    """The linker keeps one copy of a weak symbol (an inline function, say), perhaps one that this CPU cannot run."""
+    if shutil.which("nm") is None:
+        pytest.skip("no nm here")
+    folder = pytestconfig.cache.mkdir("native_driver_plain")
+    build_driver(folder)
+    for isa in ISAS:
+        objects = list(folder.glob(f"CMakeFiles/kernels_{isa}.dir/**/*.o"))
+        assert objects
+        symbols = subprocess.run(["nm", "-C", *objects], capture_output=True, text=True, check=True).stdout
+        weak = [line.split(" W ", 1)[1] for line in symbols.splitlines() if " W " in line]
+        assert not [symbol for symbol in weak if f"minigen::{isa}::" not in symbol]
+
+
 @pytest.mark.parametrize("kind", ["plain", "sanitized"])
 def test_kernels_in_buffers_of_exact_size(kind: str, pytestconfig: pytest.Config) -> None:
     options = ["-DMINIGEN_SANITIZE=address,undefined"] if kind == "sanitized" else []

@@ -17,15 +17,27 @@ void check_indices(const int32_t* indices, int64_t B, int64_t N) {
 }
 
 template <class T>
+void gather_row(const T* from, float* to, int64_t D, float scale, float shift) {
+#pragma omp simd
+  for (int64_t d = 0; d < D; ++d) to[d] = static_cast<float>(from[d]) * scale + shift;
+}
+
+// Rows lie anywhere in a data set larger than the caches: ask for each some rows ahead of its turn.
+template <class T>
+void prefetch_row(const T* row, int64_t D) {
+  for (int64_t d = 0; d < D; d += static_cast<int64_t>(64 / sizeof(T))) __builtin_prefetch(row + d);
+}
+
+template <class T>
 void gather(const T* data, int64_t N, const int32_t* indices, float* out, int64_t B, int64_t D, float scale,
             float shift) {
+  constexpr int64_t ahead = 4;
   check_indices(indices, B, N);
-  parallel_ranges(B, 1, B * D * 0.15, [&](int64_t begin, int64_t end) {
+  parallel_ranges(B, 1, B * D * 0.2, [=](int64_t begin, int64_t end) {
+    for (int64_t r = begin; r < end && r < begin + ahead; ++r) prefetch_row(data + indices[r] * D, D);
     for (int64_t r = begin; r < end; ++r) {
-      const T* from = data + indices[r] * D;
-      float* to = out + r * D;
-#pragma omp simd
-      for (int64_t d = 0; d < D; ++d) to[d] = static_cast<float>(from[d]) * scale + shift;
+      if (r + ahead < end) prefetch_row(data + indices[r + ahead] * D, D);
+      gather_row(data + indices[r] * D, out + r * D, D, scale, shift);
     }
   });
 }
