@@ -45,7 +45,7 @@ def test_any_gan(rng, optimizer):
     compare(
         models.gan_training, data=models.blobs(60, int(rng.integers(1, 50))), hidden=hidden,
         activation=str(rng.choice(ACTIVATIONS)), latent=int(rng.integers(1, 20)), batch_size=int(rng.integers(2, 30)),
-        seed=int(rng.integers(2**32)), optimizer=optimizer, weight_decay=0.01, learning_rate=0.01,
+        seed=int(rng.integers(2**32)), optimizer=optimizer, weight_decay=0.01, learning_rate=0.01, eps=1e-6,
     )  # fmt: skip
 
 
@@ -55,7 +55,7 @@ def test_any_vae(rng, likelihood):
     compare(
         models.vae_training, data=models.blobs(60, int(rng.integers(1, 50))), hidden=hidden,
         latent=int(rng.integers(1, 9)), batch_size=int(rng.integers(2, 30)), seed=int(rng.integers(2**32)),
-        likelihood=likelihood,
+        likelihood=likelihood, eps=1e-6,
     )  # fmt: skip
 
 

@@ -18,7 +18,7 @@ import pytest
 from minigen.cuda.interpreter import find_mismatch
 
 HERE = Path(__file__).parent
-TOO_SLOW = ("large_layer", "follow_the_same_path", "distributions", "an_epoch_visits")
+TOO_SLOW = ("large_layer", "follow_the_same_path", "repeats_the_step", "distributions", "an_epoch_visits")
 CANNOT_RAISE = ("test_bad_arguments_are_refused", "running_past_the_end")
 """What only the device knows cannot raise: there the row is NaN (see ``test_bad_indices``)."""
 

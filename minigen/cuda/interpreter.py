@@ -3,8 +3,8 @@
 It is for tests: the same kernels and schedules as on a GPU, thousands of times slower. ``TRITON_INTERPRET=1`` must be
 in the environment before Triton is imported. The interpreter would take every product in float32; :func:`dot` rounds
 the factors as the tensor cores do. It runs the programs of a launch one after the other, which hides races. Hence two
-aids: ``shuffle`` runs them in a random order, and ``check`` records every address that a program touches, and raises for
-one that another program of the launch writes or that lies outside of the launch's buffers.
+aids: ``shuffle`` runs them in a random order, and ``check`` records every address that a program touches, and raises
+for one that another program of the launch writes or that lies outside of the launch's buffers.
 """
 
 from __future__ import annotations
@@ -237,7 +237,7 @@ def find_mismatch(triton_version: str, numpy_version: str) -> str | None:
     """Why the interpreter of this Triton cannot work on this NumPy, or None."""
     triton, numpy = (tuple(map(int, version.split(".")[:2])) for version in (triton_version, numpy_version))
     if triton < (3, 7) and numpy >= (2, 4):
-        return f"the interpreter of Triton {triton_version} fails on NumPy {numpy_version}: it needs Triton 3.7 or newer"
+        return f"the interpreter of Triton {triton_version} fails on NumPy {numpy_version}: Triton 3.7 is needed"
     return None
 
 
