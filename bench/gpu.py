@@ -36,11 +36,12 @@ class Stage:
 
 def stages(site: Path) -> list[Stage]:
     python = sys.executable
+    tests = [f"tests/test_{name}.py" for name in ("cuda_device", "training", "checkpoint", "gan", "vae")]
     install = [python, "-m", "pip", "install", "-q", "--no-build-isolation", "--no-deps", "--no-index", "--target"]
     return [
         Stage("install", 120, [*install, str(site), str(ROOT)]),
         Stage("facts", 30, [python, "-m", "bench.gpu_facts"]),
-        Stage("tests", 150, [python, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/test_cuda_device.py"]),
+        Stage("tests", 210, [python, "-m", "pytest", "-q", "-p", "no:cacheprovider", *tests, "-k", "cuda"]),
         Stage("steps", 75, [python, "-m", "bench.gpu_steps"]),
         Stage("compare", 120, compare("ieee")),
         Stage("sanitizer", 75, [python, "-m", "bench.gpu_sanitizer"]),
@@ -102,7 +103,8 @@ def prepare(work: Path) -> dict[str, str]:
         shutil.copytree(ROOT / folder, work / folder, ignore=shutil.ignore_patterns("__pycache__", "results"))
     shutil.copy(ROOT / "pyproject.toml", work)
     path = os.pathsep.join(filter(None, [str(work / "site"), os.environ.get("PYTHONPATH")]))
-    return dict(os.environ) | {"PYTHONPATH": path, "MINIGEN_CACHE": str(work / "cache"), "PYTHONUNBUFFERED": "1"}
+    settings = {"MINIGEN_CACHE": str(work / "cache"), "MINIGEN_NEEDS_GPU": "1", "PYTHONUNBUFFERED": "1"}
+    return dict(os.environ) | settings | {"PYTHONPATH": path}
 
 
 def commit() -> dict[str, Any]:
