@@ -195,7 +195,6 @@ class FakeCupy(types.ModuleType):
 
         runtime = types.SimpleNamespace(
             CUDARuntimeError=FakeRuntimeError,
-            errorMemoryAllocation=2,
             memcpyHostToDevice=1,
             memcpyDeviceToHost=2,
             cudaDevAttrMaxSharedMemoryPerBlockOptin=97,

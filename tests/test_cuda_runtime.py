@@ -136,6 +136,20 @@ def test_probe_names_the_gpu(install):
     assert usable and "Pretend GPU (sm_90, 1 GiB)" in detail and "Triton" in detail
 
 
+def test_the_stand_in_has_nothing_that_cupy_has_not():
+    """Else a name that does not exist would be found on a GPU only. Attributes of the classes included."""
+    cupy = pytest.importorskip("cupy", reason="no CuPy")
+    fake = FakeCupy()
+    pairs = [(fake.cuda, cupy.cuda), (fake.cuda.runtime, cupy.cuda.runtime), (fake.cuda.driver, cupy.cuda.driver)]
+    for pretended, real in pairs:
+        assert [name for name in vars(pretended) if not hasattr(real, name)] == []
+    for name in ("Memory", "UnownedMemory", "MemoryPointer", "Device", "Stream", "Event", "Module"):
+        own = [method for method in vars(getattr(fake.cuda, name)) if not method.startswith("__")]
+        assert [method for method in own if not hasattr(getattr(cupy.cuda, name), method)] in ([], ["ptr"])
+    for name in ("ndarray", "ascontiguousarray", "from_dlpack", "isfinite"):
+        assert hasattr(cupy, name)
+
+
 # --- memory ----------------------------------------------------------------------------------------
 
 

@@ -28,6 +28,7 @@ STEPS_PER_GRAPH = 32
 """Repetitions of a program in one graph. To be replaced by what ``bench/gpu.sh`` measures for 1 to 256."""
 STAGING = 8 * 2**20  # bytes of pinned memory that a copy goes through at a time
 UNASKED_SHARED = 48 * 1024  # bytes of shared memory that a block gets without asking
+OUT_OF_MEMORY = 2  # cudaErrorMemoryAllocation, which CuPy has no name for
 DLPACK_CUDA = (2, 13)  # kDLCUDA, kDLCUDAManaged
 
 _functions: dict[tuple[int, Any], Any] = {}  # loaded kernels by (device, key): they outlive the models that use them
@@ -280,7 +281,7 @@ class DeviceExecutor:
             try:
                 return self.cupy.cuda.Memory(nbytes)
             except runtime.CUDARuntimeError as error:
-                if error.status != runtime.errorMemoryAllocation:
+                if error.status != OUT_OF_MEMORY:
                     raise
         raise MemoryError
 
