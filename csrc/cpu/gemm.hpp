@@ -25,8 +25,8 @@ constexpr int wide_tile_rows = has_32_registers ? 8 : 4;   // for panels of thre
 constexpr int max_vectors = 3;
 constexpr int max_width = max_vectors * lanes;
 
-constexpr int64_t block_k = 256;      // rows of a packed panel: 32 KiB with AVX-512
-constexpr int64_t block_rows = 384;   // rows of A that one panel after the other reuses from L2
+constexpr int64_t block_k = lanes == 16 ? 384 : 256;  // rows of a packed panel: 48 KiB with AVX-512, else at most 16
+constexpr int64_t block_rows = 384;   // rows of A, or half as many more, that one panel after the other reuses from L2
 constexpr int steps = 8;              // of a tile for each row of memory that it asks for ahead
 constexpr int64_t direct_tiles = 2;   // with no more tiles than these, packing B costs more than it saves
 
@@ -146,16 +146,6 @@ static void pack_plain(const float* b, int64_t stride, int64_t rows, int64_t col
   }
 }
 
-static void pack_plain(const float* b, int64_t stride, int64_t rows, int64_t cols, float* panel, int64_t vectors,
-                       float* sums) {
-  constexpr decltype(&pack_plain<1, false>) functions[max_vectors][2] = {
-      {pack_plain<1, false>, pack_plain<1, true>},
-      {pack_plain<2, false>, pack_plain<2, true>},
-      {pack_plain<3, false>, pack_plain<3, true>},
-  };
-  functions[vectors - 1][sums != nullptr](b, stride, rows, cols, panel, sums);
-}
-
 // From a transposed B: blocks of `lanes` columns and 4 rows go through registers.
 static void pack_transposed(const float* b, int64_t stride, int64_t rows, int64_t cols, float* panel, int64_t width) {
   const int64_t whole_rows = rows / 4 * 4;
@@ -171,6 +161,20 @@ static void pack_transposed(const float* b, int64_t stride, int64_t rows, int64_
     }
   for (int64_t j = 0; j < cols; ++j)
     for (int64_t k = j < whole_cols ? whole_rows : 0; k < rows; ++k) panel[k * width + j] = b[j * stride + k];
+}
+
+// `b` is where the panel's part of p.B begins. A plain one's columns are added to `sums` unless that is null.
+static void pack_panel(const Product& p, const float* b, int64_t rows, int64_t cols, float* panel, float* sums) {
+  constexpr decltype(&pack_plain<1, false>) plain[max_vectors][2] = {
+      {pack_plain<1, false>, pack_plain<1, true>},
+      {pack_plain<2, false>, pack_plain<2, true>},
+      {pack_plain<3, false>, pack_plain<3, true>},
+  };
+  const int64_t vectors = ceil_div(cols, lanes);
+  if (p.B_layout == Layout::plain)
+    plain[vectors - 1][sums != nullptr](b, p.B_stride, rows, cols, panel, sums);
+  else
+    pack_transposed(b, p.B_stride, rows, cols, panel, vectors * lanes);
 }
 
 // Memory that only grows, one for each thread. nullptr if there is none left.
@@ -195,7 +199,7 @@ class Scratch {
   int64_t count_ = 0;
 };
 
-static thread_local Scratch packed_block;
+static thread_local Scratch packed_A, packed_B;
 
 // --- one thread's share --------------------------------------------------------------------------------------------
 
@@ -232,6 +236,10 @@ static Share share_in_order(const Grid& grid, int64_t t, int64_t threads) {
   };
   place(t, share.first_panel, share.first_tile);
   place(t + 1, share.last_panel, share.last_tile);
+  if (share.last_tile == 0) {  // nothing of that panel, all of the one before
+    --share.last_panel;
+    share.last_tile = grid.tiles;
+  }
   return share;
 }
 
@@ -240,10 +248,10 @@ static Share share_of_rows(const Grid& grid, int64_t t, int64_t threads) {
   return {0, 0, grid.panels - 1, grid.tiles, grid.tiles * t / threads, grid.tiles * (t + 1) / threads};
 }
 
-// k in [k0, k1), and A's tiles from `first_tile` on if they are packed.
+// k in [k0, k1), and what of it is packed, or null: A's tiles from `first_tile` on, B's panels from `first_panel` on.
 struct Block {
-  int64_t k0, k1, first_tile;
-  const float* packed;  // or nullptr
+  int64_t k0, k1, first_tile, first_panel;
+  const float *A, *B;
 };
 
 static void compute_tile(const Product& p, const Grid& grid, const Block& block, int64_t t, int64_t j0, int64_t cols,
@@ -256,8 +264,8 @@ static void compute_tile(const Product& p, const Grid& grid, const Block& block,
   const bool plain = p.A_layout == Layout::plain;
   const float* a = plain ? p.A + i0 * p.A_stride + block.k0 : p.A + block.k0 * p.A_stride + i0;
   int64_t a_stride = p.A_stride;
-  if (block.packed) {
-    a = block.packed + (t - block.first_tile) * tile_rows * (K + lanes);
+  if (block.A) {
+    a = block.A + (t - block.first_tile) * tile_rows * (K + lanes);
     a_stride = plain ? K + lanes : tile_rows;
   }
 
@@ -294,20 +302,19 @@ static void compute_panel(const Product& p, const Grid& grid, const Block& block
   const int64_t cols = smaller(grid.panel_vectors * lanes, p.N - j0);
   const int64_t vectors = ceil_div(cols, lanes);
   const int64_t K = block.k1 - block.k0;
+  const bool plain = p.B_layout == Layout::plain;
+  const float* from = plain ? p.B + block.k0 * p.B_stride + j0 : p.B + j0 * p.B_stride + block.k0;
   float* sums = p.column_sums && first == 0 ? p.column_sums + j0 : nullptr;
 
   const float* b = packed;
   int64_t b_stride = vectors * lanes;
-  if (p.B_layout == Layout::transposed) {
-    pack_transposed(p.B + j0 * p.B_stride + block.k0, p.B_stride, K, cols, packed, b_stride);
+  if (block.B) {
+    b = block.B + (panel - block.first_panel) * K * grid.panel_vectors * lanes;
+  } else if (plain && grid.tiles <= direct_tiles && cols == b_stride && !sums) {
+    b = from;
+    b_stride = p.B_stride;
   } else {
-    const float* from = p.B + block.k0 * p.B_stride + j0;
-    if (grid.tiles <= direct_tiles && cols == b_stride && !sums) {
-      b = from;
-      b_stride = p.B_stride;
-    } else {
-      pack_plain(from, p.B_stride, K, cols, packed, vectors, sums);
-    }
+    pack_panel(p, from, K, cols, packed, sums);
   }
   if (p.bias && block.k0 == 0) copy_rows(p.bias + j0, 0, bias, 0, 1, cols);
   for (int64_t t = first; t < last; ++t) {
@@ -317,18 +324,18 @@ static void compute_panel(const Product& p, const Grid& grid, const Block& block
     const int64_t done = (t - first) * (K / steps);
     const Ahead next_c(p.C, next, p.N);
     const Ahead other = p.differentiate ? Ahead(p.X, next, p.N)
-                        : p.B_layout == Layout::plain
-                            ? Ahead(p.B, (block.k0 + done) * p.B_stride + j0 + cols, p.B_stride)
-                            : Ahead(p.B, (j0 + cols) * p.B_stride + block.k0 + done * 32, 32);
+                        : block.B ? Ahead(b, (K + done) * b_stride, b_stride)
+                        : plain   ? Ahead(from, done * p.B_stride + cols, p.B_stride)
+                                  : Ahead(from, cols * p.B_stride + done * 32, 32);
     compute_tile(p, grid, block, t, j0, cols, b, b_stride, bias, next_c, other);
   }
 }
 
-// Rows of a plain tile follow each other K + lanes apart; of a transposed one, element (i, k) is at [i + k * tile_rows].
+// Rows of a plain tile follow each other K + lanes apart; of a transposed one, (i, k) is at [i + k * tile_rows].
 static const float* pack_A(const Product& p, const Grid& grid, int64_t first, int64_t last, int64_t k0, int64_t k1) {
   const int64_t K = k1 - k0;
   const int64_t tile_size = tile_rows * (K + lanes);
-  float* packed = packed_block.floats((last - first) * tile_size);
+  float* packed = packed_A.floats((last - first) * tile_size);
   if (!packed) return nullptr;
   if (p.A_layout == Layout::plain) {
     for (int64_t t = first; t < last; ++t) {
@@ -355,21 +362,47 @@ static bool worth_packing_A(const Product& p, const Grid& grid) {
   return pages_apart || (p.A_layout == Layout::transposed && (grid.panels >= 8 || p.K * p.A_stride >= 1 << 16));
 }
 
-static void compute_share(const Product& p, const Grid& grid, const Share& share) {
-  const int64_t blocks = larger(1, ceil_div(p.K, block_k));  // K = 0: one without terms, for the bias
-  const int64_t block_tiles = block_rows / tile_rows;
-  const bool pack = worth_packing_A(p, grid);
-  for (int64_t low = share.low; low < share.high; low += block_tiles)
-    for (int64_t b = 0; b < blocks; ++b) {
-      const int64_t high = smaller(low + block_tiles, share.high);
-      const int64_t k0 = p.K * b / blocks, k1 = p.K * (b + 1) / blocks;
-      const Block block = {k0, k1, low, pack ? pack_A(p, grid, low, high, k0, k1) : nullptr};
-      for (int64_t panel = share.first_panel; panel <= share.last_panel; ++panel) {
-        const int64_t first = larger(low, panel == share.first_panel ? share.first_tile : 0);
-        const int64_t last = smaller(high, panel == share.last_panel ? share.last_tile : grid.tiles);
-        if (first < last) compute_panel(p, grid, block, panel, first, last);
-      }
+// All panels of the share, k in [k0, k1), one after the other. The rows of a plain B are read from end to end.
+static const float* pack_B(const Product& p, const Grid& grid, const Share& share, int64_t k0, int64_t k1) {
+  const int64_t K = k1 - k0;
+  const int64_t width = grid.panel_vectors * lanes;
+  float* packed = packed_B.floats((share.last_panel + 1 - share.first_panel) * K * width);
+  if (!packed) return nullptr;
+  const int64_t few = p.B_layout == Layout::plain ? 8 : K;  // rows at a time
+  for (int64_t k = 0; k < K; k += few)
+    for (int64_t panel = share.first_panel; panel <= share.last_panel; ++panel) {
+      const int64_t j0 = panel * width, cols = smaller(width, p.N - j0), vectors = ceil_div(cols, lanes);
+      const int64_t offset = p.B_layout == Layout::plain ? (k0 + k) * p.B_stride + j0 : j0 * p.B_stride + k0;
+      const bool starts_here = share.low == 0 && (panel > share.first_panel || share.first_tile == 0);
+      pack_panel(p, p.B + offset, smaller(few, K - k), cols,
+                 packed + (panel - share.first_panel) * K * width + k * vectors * lanes,
+                 p.column_sums && starts_here ? p.column_sums + j0 : nullptr);
     }
+  return packed;
+}
+
+// More of B than L2 holds would come from far away again for every block of rows.
+static bool worth_packing_B(const Product& p) { return p.M >= 256 && smaller(p.K, block_k) * p.N >= 1 << 18; }
+
+static void compute_share(const Product& p, const Grid& grid, const Share& share) {
+  const int64_t k_blocks = larger(1, ceil_div(p.K, block_k));  // K = 0: one without terms, for the bias
+  const int64_t tiles = share.high - share.low;
+  const int64_t row_blocks = larger(1, (tiles * tile_rows + block_rows / 2) / block_rows);
+  const bool with_A = worth_packing_A(p, grid), with_B = worth_packing_B(p);
+  const float* packed = nullptr;
+  for (int64_t step = 0; step < row_blocks * k_blocks; ++step) {
+    // A packed B is used for all rows; else a block of C had better be finished while it is near.
+    const int64_t r = with_B ? step % row_blocks : step / k_blocks, b = with_B ? step / row_blocks : step % k_blocks;
+    const int64_t low = share.low + tiles * r / row_blocks, high = share.low + tiles * (r + 1) / row_blocks;
+    const int64_t k0 = p.K * b / k_blocks, k1 = p.K * (b + 1) / k_blocks;
+    if (with_B && r == 0) packed = pack_B(p, grid, share, k0, k1);
+    const Block block = {k0, k1, low, share.first_panel, with_A ? pack_A(p, grid, low, high, k0, k1) : nullptr, packed};
+    for (int64_t panel = share.first_panel; panel <= share.last_panel; ++panel) {
+      const int64_t first = larger(low, panel == share.first_panel ? share.first_tile : 0);
+      const int64_t last = smaller(high, panel == share.last_panel ? share.last_tile : grid.tiles);
+      if (first < last) compute_panel(p, grid, block, panel, first, last);
+    }
+  }
 }
 
 static void multiply_panels(const Product& p) {
