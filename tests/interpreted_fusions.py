@@ -103,6 +103,25 @@ def test_batch_gathered_by_the_layer_that_takes_it(rng, dtype):
     check(step, "x y dW db", "dense_forward_of_batch", 2, **buffers)
 
 
+@pytest.mark.parametrize("fuse", [True, False])
+def test_bad_indices(rng, fuse):
+    """A step past the end of the epoch, and a row that is not in the data: index -1, and NaN in place of the row."""
+    ops = interpreter(fuse=fuse)
+    data, step = ops.upload(rng.integers(0, 256, (10, 7), np.uint8)), ops.upload(np.array([2], np.uint64))
+    indices, out = ops.empty((4,), np.int32), ops.empty((4, 7))
+    ops.batch_indices(indices, 10, 1, 1, step, 4, 3)
+    assert (indices[:2] >= 0).all() and (indices[2:] == -1).all()
+
+    def take():
+        ops.batch_indices(indices, 10, 1, 1, step, 4, 3)
+        ops.batch_gather(data, indices, out)
+
+    ops.capture(take).run(1)
+    assert np.isfinite(out[:2]).all() and np.isnan(out[2:]).all()
+    ops.batch_gather(data, ops.upload(np.array([0, 10, -1, 9], np.int32)), out)
+    assert np.isfinite(out[[0, 3]]).all() and np.isnan(out[1:3]).all()
+
+
 @pytest.mark.parametrize("loss", ["discriminator", "non_saturating", "minimax"])
 @pytest.mark.parametrize("optimizer", [None, "sgd", "adam"])
 def test_head_of_the_discriminator(rng, loss, optimizer):
