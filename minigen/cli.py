@@ -628,6 +628,35 @@ def gradcheck(
         raise typer.Exit(FAILED)
 
 
+Precision = Annotated[
+    str, typer.Option(metavar="NAME", help="Of matrix products: ieee, tf32x3, tf32 or bf16.", rich_help_panel=RUN)
+]
+CudaDevice = Annotated[str, typer.Option(metavar="NAME", help="cuda or cuda:1.", rich_help_panel=RUN)]
+
+
+@_command(app)
+def explain(
+    model: Annotated[str, typer.Argument(metavar="gan|vae", help="Whose default training step.")],
+    device: CudaDevice = "cuda",
+    precision: Precision = "tf32x3",
+) -> None:
+    """List the launches of one training step on a GPU: what each fuses, its FLOPs, bytes and floor.
+
+    Where there is no GPU, the plan for an H100 is shown, without times.
+    """
+    from minigen.cuda.explain import explain
+
+    print(explain(model, device=device, precision=precision))
+
+
+@_command(app)
+def tune(device: CudaDevice = "cuda", precision: Precision = "tf32x3") -> None:
+    """Measure the tiles of the GPU's matrix kernels on this card, and keep the best for later runs."""
+    from minigen.cuda.tune import tune
+
+    print(f"tiles kept in {tune(device, precision)}")
+
+
 # --- tools ------------------------------------------------------------------------------------
 
 

@@ -8,6 +8,7 @@ from minigen.backend import Backend
 from minigen.errors import DeviceError
 
 NAMES = ("numpy", "cpu", "cuda")
+AUTO = ("cpu", "numpy")  # best first; cuda joins when a GPU has run its tests
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,7 @@ def get_backend(device: str = "auto") -> Backend:
     Raises ``ValueError`` for an unknown name and :class:`DeviceError` for a device that cannot be used here.
     """
     if device == "auto":
-        device = next(name for name in reversed(NAMES) if _probe(name).usable)
+        device = next(name for name in AUTO if _probe(name).usable)
     base, _, index = device.partition(":") if isinstance(device, str) else ("", "", "")
     if base not in NAMES or (index and (base != "cuda" or not index.isdecimal())):
         known = ", ".join(map(repr, ("auto", *NAMES, "cuda:1")))

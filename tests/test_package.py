@@ -90,5 +90,5 @@ def test_data_of_other_libraries():
 
 
 def test_auto_takes_the_best_device():
-    usable = [name for name, device in minigen.devices().items() if device.usable]
-    assert minigen.GAN(epochs=0, batch_size=32, hidden=4).fit(blobs(64)).device_ == usable[-1]
+    best = "cpu" if minigen.devices()["cpu"].usable else "numpy"
+    assert minigen.GAN(epochs=0, batch_size=32, hidden=4).fit(blobs(64)).device_ == best
