@@ -1,0 +1,82 @@
+"""The three products of a dense layer, 2 B I O operations each, with bias, activation or its derivative.
+
+The shapes of the article's GAN and of the VAE, and a sweep of squares. NumPy and CuPy run the matrix product
+alone, into a buffer that is there: the bound for a formula written on top of it. PyTorch runs what autograd does.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from bench.conftest import normal
+
+GAN = {
+    "forward": [(128, 100, 128), (128, 128, 784), (256, 784, 128), (256, 128, 1)],
+    "dgrad": [(128, 784, 128), (128, 128, 784), (256, 128, 1)],
+    "wgrad": [(256, 784, 128), (128, 784, 128), (128, 128, 784), (128, 100, 128), (256, 128, 1)],
+}
+VAE = {
+    "forward": [(128, 784, 400), (128, 400, 40), (128, 20, 400), (128, 400, 784)],
+    "dgrad": [(128, 400, 784), (128, 20, 400), (128, 400, 40)],
+    "wgrad": [(128, 784, 400), (128, 400, 40), (128, 20, 400), (128, 400, 784)],
+}
+SQUARES = [(n, n, n) for n in (64, 128, 256, 512, 1024, 2048)]
+
+
+def cases(product: str) -> list[tuple[int, int, int]]:
+    """B, I, O of every case."""
+    return [*GAN[product], *VAE[product], *SQUARES]
+
+
+def activation_of(outputs: int) -> str:
+    """What follows a layer this wide in the models: tanh on pixels, nothing on a head, ReLU elsewhere."""
+    return {784: "tanh", 1: "linear", 40: "linear"}.get(outputs, "relu")
+
+
+def volume(B: int, n_in: int, n_out: int) -> dict[str, int]:
+    """Operations, and the bytes of x or its gradient, W or its gradient, and y or its gradient, each once."""
+    return {"flops": 2 * B * n_in * n_out, "bytes": 4 * (B * n_in + n_in * n_out + B * n_out)}
+
+
+@pytest.mark.parametrize("shape", cases("forward"), ids=str)
+def test_forward(library: Any, measure: Any, shape: tuple[int, int, int]) -> None:
+    B, n_in, n_out = shape
+    x, W, b, y = (library.array(normal(*size)) for size in ((B, n_in), (n_in, n_out), (n_out,), (B, n_out)))
+    activation = activation_of(n_out)
+    if library.kind == "minigen":
+        measure(lambda: library.ops.dense_forward(x, W, b, y, activation), **volume(*shape))
+    elif library.kind == "arrays":
+        measure(lambda: library.xp.matmul(x, W, out=y), **volume(*shape))
+    else:
+        functions = {"tanh": library.torch.tanh, "relu": library.torch.relu, "linear": lambda z: z}
+        measure(lambda: functions[activation](library.torch.addmm(b, x, W)), **volume(*shape))
+
+
+@pytest.mark.parametrize("shape", cases("dgrad"), ids=str)
+def test_dgrad(library: Any, measure: Any, shape: tuple[int, int, int]) -> None:
+    B, n_in, n_out = shape
+    dz, W, dx = (library.array(normal(*size)) for size in ((B, n_out), (n_in, n_out), (B, n_in)))
+    activation = activation_of(n_in)
+    x = library.array(np.tanh(normal(B, n_in)))
+    if library.kind == "minigen":
+        measure(lambda: library.ops.dense_dgrad(dz, W, dx, x, activation), **volume(*shape))
+    elif library.kind == "arrays":
+        measure(lambda: library.xp.matmul(dz, W.T, out=dx), **volume(*shape))
+    else:
+        derivatives = {"tanh": lambda dy: dy * (1 - x * x), "relu": lambda dy: dy * (x > 0), "linear": lambda dy: dy}
+        measure(lambda: derivatives[activation](dz @ W.T), **volume(*shape))
+
+
+@pytest.mark.parametrize("shape", cases("wgrad"), ids=str)
+def test_wgrad(library: Any, measure: Any, shape: tuple[int, int, int]) -> None:
+    B, n_in, n_out = shape
+    x, dz, dW, db = (library.array(normal(*size)) for size in ((B, n_in), (B, n_out), (n_in, n_out), (n_out,)))
+    if library.kind == "minigen":
+        measure(lambda: library.ops.dense_wgrad(x, dz, dW, db), **volume(*shape))
+    elif library.kind == "arrays":
+        measure(lambda: library.xp.matmul(x.T, dz, out=dW), **volume(*shape))
+    else:
+        measure(lambda: (x.T @ dz, dz.sum(0)), **volume(*shape))
