@@ -49,8 +49,10 @@ class Program {
     if (steps < 0) throw std::invalid_argument("steps must be at least 0, not " + std::to_string(steps));
     if (!closed_) throw std::runtime_error("program: still recording, close it before it runs");
     py::gil_scoped_release release;
-    for (int64_t step = 0; step < steps; ++step)
-      for (const Recorded& call : calls_) call.run();
+    with_team([&] {
+      for (int64_t step = 0; step < steps; ++step)
+        for (const Recorded& call : calls_) call.run();
+    });
   }
 
   py::list describe() const {

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <atomic>
 #include <cstdlib>
+#include <exception>
 #include <fstream>
 #include <set>
 #include <stdexcept>
@@ -104,9 +105,97 @@ int num_threads() {
 
 int threads_for(double work) {
   const int threads = thread_limit();
-  // Starting and joining a team: about a microsecond, and a little for each thread.
-  const double worth_it = 8e3 + 200.0 * threads;
+  // Starting and joining costs microseconds, and a little for each thread; much less where they wait for it.
+  const double worth_it = (in_team() ? 2e3 : 8e3) + 200.0 * threads;
   return work < worth_it ? 1 : num_threads();
+}
+
+// --- a team ----------------------------------------------------------------------------------------
+
+namespace {
+
+// One thread hands out shares, the others spin on `job`. Each variable that is waited for has a cache line of its own.
+struct Team {
+  alignas(64) std::atomic<uint32_t> job{0};  // number of the last share handed out
+  alignas(64) std::atomic<int> busy{0};      // threads that have not finished it
+  alignas(64) int size = 1;
+  int threads = 0;
+  void (*share)(const void*, int) = nullptr;  // nullptr: go home
+  const void* context = nullptr;
+};
+
+thread_local Team* team_of_this_thread = nullptr;
+
+// Spin while `waiting`, and after a while let other programs have the core: they may hold up the thread waited for.
+template <class Condition>
+void spin(const Condition& waiting) {
+  constexpr int patience = 1 << 14;
+  for (int i = 0; waiting(); ++i) {
+    if (i >= patience) {
+      std::this_thread::yield();
+    } else {
+#if defined(__x86_64__)
+      __builtin_ia32_pause();
+#endif
+    }
+  }
+}
+
+void hand_out(Team& team, int threads, void (*share)(const void*, int), const void* context) {
+  team.threads = threads;
+  team.share = share;
+  team.context = context;
+  team.busy.store(team.size - 1, std::memory_order_relaxed);
+  team.job.fetch_add(1, std::memory_order_release);
+}
+
+#if defined(_OPENMP)
+void serve(Team& team, int id) {
+  for (uint32_t done = 0;; ++done) {
+    spin([&] { return team.job.load(std::memory_order_acquire) == done; });
+    if (!team.share) return;
+    for (int t = id; t < team.threads; t += team.size) team.share(team.context, t);
+    team.busy.fetch_sub(1, std::memory_order_release);
+  }
+}
+#endif
+
+}  // namespace
+
+bool in_team() { return team_of_this_thread != nullptr; }
+
+void share_with_team(int threads, void (*share)(const void*, int), const void* context) {
+  Team& team = *team_of_this_thread;
+  hand_out(team, threads, share, context);
+  for (int t = 0; t < threads; t += team.size) share(context, t);
+  spin([&] { return team.busy.load(std::memory_order_acquire) != 0; });
+}
+
+void with_team(const std::function<void()>& work) {
+  const int threads = in_team() ? 1 : num_threads();
+  if (threads == 1) return work();
+#if defined(_OPENMP)
+  Team team;
+  std::exception_ptr error;  // must not leave the parallel region as an exception
+#pragma omp parallel num_threads(threads)
+  {
+    const int id = omp_get_thread_num();
+    if (id == 0) {
+      team.size = omp_get_num_threads();
+      team_of_this_thread = &team;
+      try {
+        work();
+      } catch (...) {
+        error = std::current_exception();
+      }
+      team_of_this_thread = nullptr;
+      hand_out(team, 0, nullptr, nullptr);
+    } else {
+      serve(team, id);
+    }
+  }
+  if (error) std::rethrow_exception(error);
+#endif
 }
 
 }  // namespace minigen

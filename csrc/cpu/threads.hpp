@@ -5,6 +5,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 
 #include "float_mode.hpp"
 
@@ -31,18 +32,25 @@ int num_threads();
 // GCC's OpenMP ends the threads that a smaller team leaves over, and starting them again takes longer than such work.
 int threads_for(double work);
 
+// Run `work` on this thread with the others at hand: until it returns they wait for shares of the operations in it, so
+// that a share starts within a fraction of the microseconds that a team of OpenMP's takes. Rethrows what `work` throws.
+void with_team(const std::function<void()>& work);
+
+// For `parallel`: whether this thread is inside with_team, and share(context, t) for t in [0, threads) on its threads.
+bool in_team();
+void share_with_team(int threads, void (*share)(const void* context, int t), const void* context);
+
 // Run body(t) for t in [0, threads), each on a thread of its own.
 template <class Body>
 static inline void parallel(int threads, const Body& body) {
-  if (threads == 1) {
+  const auto share = [](const void* context, int t) {
     const FlushDenormals flush;
-    return body(0);
-  }
+    (*static_cast<const Body*>(context))(t);
+  };
+  if (threads == 1) return share(&body, 0);
+  if (in_team()) return share_with_team(threads, share, &body);
 #pragma omp parallel for schedule(static) num_threads(threads)
-  for (int t = 0; t < threads; ++t) {
-    const FlushDenormals flush;
-    body(t);
-  }
+  for (int t = 0; t < threads; ++t) share(&body, t);
 }
 
 // Run body(begin, end) over [0, n), cut at multiples of `grain`, one range for each thread.

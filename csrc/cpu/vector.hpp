@@ -25,9 +25,10 @@ constexpr bool has_32_registers = false;
 #endif
 
 using Vector = float __attribute__((vector_size(lanes * sizeof(float))));
-using UnalignedVector = float __attribute__((vector_size(lanes * sizeof(float)), aligned(4), may_alias));
+// A typedef: Clang 14 ignores the alignment in an alias declaration.
+typedef float UnalignedVector __attribute__((vector_size(lanes * sizeof(float)), aligned(4), may_alias));
 using Quad = float __attribute__((vector_size(16)));
-using UnalignedQuad = float __attribute__((vector_size(16), aligned(4), may_alias));
+typedef float UnalignedQuad __attribute__((vector_size(16), aligned(4), may_alias));
 
 static inline Vector load(const float* p) { return *reinterpret_cast<const UnalignedVector*>(p); }
 static inline void store(float* p, Vector v) { *reinterpret_cast<UnalignedVector*>(p) = v; }
