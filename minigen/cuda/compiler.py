@@ -7,11 +7,9 @@ two pointers, to scratch memory for the grid and for a profiler.
 from __future__ import annotations
 
 import functools
-import os
 import tempfile
 import threading
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -67,7 +65,7 @@ class TritonBuild:
 
 
 def compile_triton(builds: Sequence[TritonBuild]) -> list[Binary]:
-    """The binaries of ``builds``, each from memory, else from disk, else compiled, several at a time.
+    """The binaries of ``builds``, each from memory, else from disk, else compiled.
 
     Raises DeviceError for an architecture older than sm_80 or a Triton that cannot compile here.
     """
@@ -103,10 +101,11 @@ def _compile_missing(missing: Mapping[str, TritonBuild], scratch: str) -> None:
     # Triton's own cache does not notice a damaged entry, so it gets an empty folder and this module keeps the results.
     with knobs.cache.scope():
         knobs.cache.dir = scratch
-        with ThreadPoolExecutor(min(len(missing), os.cpu_count() or 1, 8)) as pool:
-            for key, binary in zip(missing, pool.map(_compile_one, missing.values()), strict=True):
-                cache.store(key, binary)
-                _binaries[key] = binary
+        # One after the other: Triton parses kernels with ``ast``, and CPython 3.11's counts the recursion of all
+        # threads together ("AST constructor recursion depth mismatch").
+        for key, build in missing.items():
+            _binaries[key] = _compile_one(build)
+            cache.store(key, _binaries[key])
 
 
 def _compile_one(build: TritonBuild) -> Binary:
