@@ -30,8 +30,8 @@ class VAE(Estimator):
     optimizer, learning_rate, beta1, beta2, eps, momentum, weight_decay : ``"adam"``, ``"adamw"`` or ``"sgd"``
     batch_size : rows a step; the rows that an epoch leaves over form a last, smaller step
     epochs : passes over the data
-    init : initial weights; ``"auto"`` is He for rectifiers and Glorot elsewhere. The default reaches a bound about
-        1 nat better on MNIST in ten epochs than ``"auto"`` does.
+    init : initial weights; ``"auto"`` is He for rectifiers and Glorot elsewhere. The default came to a better
+        bound on MNIST in ten epochs than ``"auto"``.
     seed : of weights, order and noise. The same seed gives the same bits on the same device.
     device : ``"auto"``, ``"numpy"``, ``"cpu"`` or ``"cuda"``
     """
