@@ -1,8 +1,8 @@
 """Shared by the kernel benchmarks: who is measured, how a call is repeated, and what the machine could do.
 
-    pytest bench --benchmark-only
-    pytest bench/bench_random.py --benchmark-only
-    pytest bench --benchmark-only --benchmark-json=bench/results/kernels-cpu.json
+    python -m bench.kernels                          # all, written to bench/results/kernels-cpu.json
+    pytest bench --benchmark-only                    # the same on the terminal
+    pytest bench/bench_random.py --benchmark-only --library minigen --library numpy
 
 Each file `bench_<operation>.py` runs the shapes of the models and a sweep, for every library that is installed. A
 kernel takes microseconds, so that one timed round repeats it; ``extra_info`` holds the median time of one call, its
@@ -13,6 +13,7 @@ and both as a share of what `bench.floor` measured on this machine.
 from __future__ import annotations
 
 import importlib.util
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -35,17 +36,25 @@ def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> pytest.Col
     return None
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--library", action="append", choices=list(LIBRARIES), help="measure these alone (default: all installed)"
+    )
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Without the libraries that ``--library`` leaves out."""
+    chosen = config.getoption("--library")
+    if chosen:
+        left_out = [item for item in items if item.callspec.params["library"] not in chosen]  # type: ignore[attr-defined]
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if item not in left_out]
+
+
 def pytest_configure(config: pytest.Config) -> None:
     """``--benchmark-only`` wins over the ``--benchmark-disable`` of the project's settings."""
     if config.getoption("benchmark_only", False):
         config.option.benchmark_disable = False
-
-
-def pytest_benchmark_update_json(config: pytest.Config, benchmarks: Any, output_json: dict[str, Any]) -> None:
-    """The provenance of every result file, in place of one that names the host."""
-    output_json.pop("commit_info", None)
-    output_json |= {"schema": 1, "kind": "kernels", **environment.provenance()}
-    output_json["machine_info"] = environment.machine("cuda" if has_cuda() else "cpu")
 
 
 def has_cuda() -> bool:
@@ -112,7 +121,10 @@ class Torch:
         return self.torch.from_numpy(host).to(self.device)
 
     def repeated(self, call: Callable[[], Any], times: int) -> Callable[[], None]:
-        call = self.torch.compile(call) if self.compiled else call
+        if self.compiled:
+            # The shapes of one benchmark share one piece of code, and PyTorch gives up compiling it after a few.
+            self.torch._dynamo.reset()
+            call = self.torch.compile(call, dynamic=False)
 
         def run() -> None:
             for _ in range(times):
@@ -144,7 +156,8 @@ def library(request: pytest.FixtureRequest) -> Any:
     if request.param in ("minigen-cuda", "cupy", "torch-cuda", "torch-compile-cuda") and not has_cuda():
         pytest.skip("no usable GPU")
     made = make()
-    made.name = request.param
+    coretype = os.environ.get("OPENBLAS_CORETYPE") if request.param == "numpy" else None
+    made.name = f"numpy, OpenBLAS told {coretype}" if coretype else request.param
     return made
 
 
@@ -163,12 +176,15 @@ def limits() -> Callable[[str], dict[str, Any]]:
 
 @pytest.fixture
 def measure(request: pytest.FixtureRequest, benchmark: Any, library: Any, limits: Any) -> Callable[..., None]:
-    """``measure(call, bytes=..., flops=...)``: time ``call`` of the present library and note what it amounts to."""
+    """``measure(call, bytes=..., flops=...)``: time ``call`` of the present library and note what it amounts to.
+
+    ``precision`` is that of storage and products.
+    """
     operation = request.path.stem.removeprefix("bench_")
     parameters = [str(value) for name, value in request.node.callspec.params.items() if name != "library"]
     case = " ".join([request.node.originalname.removeprefix("test_"), *parameters])
 
-    def run(call: Callable[[], Any], *, bytes: int, flops: int = 0) -> None:
+    def run(call: Callable[[], Any], *, bytes: int, flops: int = 0, precision: str = "float32") -> None:
         most_bytes, most_flops = WORK_PER_ROUND[library.device]
         times = int(max(1, min(1000, most_bytes / bytes, most_flops / max(flops, 1))))
         work = library.repeated(call, times)
@@ -183,7 +199,8 @@ def measure(request: pytest.FixtureRequest, benchmark: Any, library: Any, limits
         if flops:
             note["gflops"] = flops / seconds / 1e9
             note["percent_of_peak"] = 100 * note["gflops"] / machine["peak_gflops"]
-        benchmark.extra_info.update(note, operation=operation, case=case, library=library.name, limits=machine)
+        benchmark.extra_info.update(note, operation=operation, case=case, library=library.name)
+        benchmark.extra_info.update(precision=precision, device=library.device, limits=machine)
 
     return run
 

@@ -8,8 +8,11 @@ import os
 import platform
 import re
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "bench" / "results"
@@ -25,8 +28,6 @@ def machine(device: str = "cpu") -> dict[str, Any]:
         "cpu": _cpu_model(), "cores": cores(), "architecture": platform.machine(),
         "system": f"{platform.system()} {platform.release()}", "python": platform.python_version(),
     }
-    if "OPENBLAS_CORETYPE" in os.environ:
-        facts["openblas_coretype"] = os.environ["OPENBLAS_CORETYPE"]  # NumPy told which instruction set to use
     if device == "cuda":
         query = ["nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader"]
         facts["gpu"], facts["driver"] = subprocess.check_output(query, text=True).splitlines()[0].split(", ")
@@ -39,6 +40,22 @@ def _cpu_model() -> str:
     except FileNotFoundError:
         found = None
     return found[1] if found else platform.processor() or "unknown"
+
+
+def openblas_core(told: str | None = None) -> str | None:
+    """The processor that NumPy's OpenBLAS computes for, by itself or ``told``; None where NumPy has another library."""
+    folder = Path(np.__file__).parent
+    question = (
+        "import ctypes, sys; import numpy; f = ctypes.CDLL(sys.argv[1]).scipy_openblas_get_corename64_; "
+        "f.restype = ctypes.c_char_p; print(f().decode())"
+    )
+    for library in [*folder.parent.glob("numpy.libs/*openblas*"), *folder.glob(".dylibs/*openblas*")]:
+        command = [sys.executable, "-c", question, str(library)]
+        environment = os.environ | ({"OPENBLAS_CORETYPE": told} if told else {})
+        asked = subprocess.run(command, env=environment, capture_output=True, text=True)
+        if asked.returncode == 0:
+            return asked.stdout.strip()
+    return None
 
 
 def provenance() -> dict[str, Any]:
@@ -55,8 +72,9 @@ def provenance() -> dict[str, Any]:
 
 
 def write_json(path: Path, result: dict[str, Any]) -> None:
-    """The whole file or none of it."""
+    """The whole file or none of it; a list of numbers on one line."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(json.dumps(result, indent=1) + "\n")
+    text = re.sub(r"\[[-+.\deE,\s]+\]", lambda found: " ".join(found[0].split()), json.dumps(result, indent=1))
+    temporary.write_text(text + "\n")
     temporary.replace(path)

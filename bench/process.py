@@ -26,7 +26,8 @@ class ContenderError(Exception):
 class Process:
     """One contender. It runs only inside `ask`; at all other times it is stopped (SIGSTOP) and costs no core."""
 
-    def __init__(self, python: str, job: Path, patience: float) -> None:
+    def __init__(self, python: str, job: Path, patience: float, compiled: Path | None = None) -> None:
+        """``compiled`` is a folder for what PyTorch compiles; by default one of this process alone, so empty."""
         self.patience = patience
         self.log = job / "stderr.txt"
         self.started = time.perf_counter()
@@ -34,7 +35,7 @@ class Process:
             self.process = subprocess.Popen(
                 [python, "-W", "ignore", "-m", "bench.worker", str(job)],
                 cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=stderr, text=True,
-                env=os.environ | {"TORCHINDUCTOR_CACHE_DIR": str(job / "inductor")},
+                env=os.environ | {"TORCHINDUCTOR_CACHE_DIR": str(compiled or job / "inductor")},
                 start_new_session=True,
             )
         self.lines: queue.Queue[str] = queue.Queue()

@@ -39,6 +39,13 @@ SWEEPS: dict[str, tuple[str, Callable[[Spec], float]]] = {
 }
 
 
+AXES = {
+    "batch": "batch, rows", "width": "width, units of the hidden layer", "depth": "depth, hidden layers",
+    "data": "data set, rows", "threads": "threads",
+}
+"""The swept sizes as a plot's axis says them."""
+
+
 def load_results(folder: Path = RESULTS) -> dict[str, dict[str, Any]]:
     """Every result file by its stem. Raises ValueError for a schema that this report does not know."""
     results = {}
@@ -104,16 +111,32 @@ def by_speed(contenders: dict[str, Any]) -> list[str]:
 
 
 def compare_tables(result: dict[str, Any]) -> dict[str, str]:
-    """``machine``, and for each model its first cell, its grid of batches and its sweeps."""
+    """``machine``, and for each model its first cell, the wide model's, the race to an ELBO and the sweeps.
+
+    A file of ``--sweep`` has the sweeps alone: its first cell is in the comparison's own file too.
+    """
     tables = {"machine": machine_table(result)}
-    for model in dict.fromkeys(cell["spec"]["model"] for cell in result["cells"]):
-        cells = [cell for cell in result["cells"] if cell["spec"]["model"] == model]
-        tables[model] = cell_table(cells[0])
-        for name, group in groups(cells).items():
-            tables[f"{model}-{name}"] = sweep_table(name, group)
+    for model, cells in by_model(result).items():
+        if not is_sweep(result):
+            tables[model] = cell_table(cells[0])
+            wide = [cell for cell in cells if spec_of(cell).hidden == WIDTHS[model]["wide"]]
+            tables |= {f"{model}-wide": cell_table(wide[0])} if wide else {}
         if "elbo" in cells[0]:
             tables[f"{model}-elbo"] = elbo_table(cells[0]["elbo"])
+        for name, group in groups(cells).items():
+            tables[f"{model}-{name}"] = sweep_table(name, group) + "\n" + who_wins(name, group)
     return tables
+
+
+def by_model(result: dict[str, Any]) -> dict[str, list[dict[str, Any]]]:
+    models: dict[str, list[dict[str, Any]]] = {}
+    for cell in result["cells"]:
+        models.setdefault(cell["spec"]["model"], []).append(cell)
+    return models
+
+
+def is_sweep(result: dict[str, Any]) -> bool:
+    return bool(result.get("arguments", {}).get("sweep"))
 
 
 def groups(cells: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
@@ -216,51 +239,88 @@ def sweep_table(name: str, cells: list[dict[str, Any]]) -> str:
     return table([f"ms a step; {title}:", *(f"{position(name, cell):g}" for cell in cells)], rows)
 
 
+def who_wins(name: str, cells: list[dict[str, Any]]) -> str:
+    """One sentence: where somebody is ahead of minigen, and by how much."""
+    ahead, compared = [], 0
+    for cell in cells:
+        times = {contender: median(record) for contender, record in cell["contenders"].items()}
+        timed = {contender: seconds for contender, seconds in times.items() if seconds is not None}
+        if "minigen" not in timed or len(timed) < 2:
+            continue
+        compared += 1
+        fastest = min(timed, key=lambda contender: timed[contender])
+        if fastest != "minigen":
+            part = number(timed[fastest] / timed["minigen"])
+            ahead.append(f"{label(fastest)} at {position(name, cell):g} ({part} of minigen's time)")
+    if not compared:
+        return ""
+    return f"Ahead of minigen: {'; '.join(ahead)}.\n" if ahead else f"minigen is the fastest in all {compared}.\n"
+
+
 def elbo_table(race: dict[str, Any]) -> str:
     rows = []
     order = sorted(race["contenders"].items(), key=lambda item: item[1]["seconds"] or float("inf"))
     for name, outcome in order:
         took = "not reached" if outcome["seconds"] is None else number(outcome["seconds"])
-        rows.append([label(name), took, str(outcome["epochs"]), f"{outcome['curve'][-1][1]:.1f}"])
-    return table([f"to a test negative ELBO of {race['target']:g} nats", "seconds", "epochs", "reached, nats"], rows)
+        last = f"{outcome['curve'][-1][1]:.1f}"
+        rows.append([label(name), took, str(outcome["steps"]), number(outcome["epochs"]), last])
+    header = [f"to a test negative ELBO of {race['target']:g} nats", "seconds", "steps", "epochs", "reached, nats"]
+    return table(header, rows)
 
 
-# --- pytest bench -----------------------------------------------------------------------------------------------------
+# --- bench.kernels ----------------------------------------------------------------------------------------------------
 
 
 def kernel_tables(result: dict[str, Any]) -> dict[str, str]:
-    """One table for each operation, microseconds a call: cases down, libraries across, minigen's share of the limit."""
-    operations: dict[str, dict[str, dict[str, Any]]] = {}
-    for benchmark in result["benchmarks"]:
-        info = benchmark["extra_info"]
-        operations.setdefault(info["operation"], {}).setdefault(info["case"], {})[info["library"]] = info
-    return {operation: kernel_table(cases) for operation, cases in operations.items()}
+    """``machine``, and one table for each operation."""
+    operations: dict[str, dict[tuple[str, str], dict[str, dict[str, Any]]]] = {}
+    for info in result["benchmarks"]:
+        cases = operations.setdefault(info["operation"], {})
+        cases.setdefault((info["case"], info["precision"]), {})[info["library"]] = info
+    tables = {operation: kernel_table(cases) for operation, cases in operations.items()}
+    return {"machine": kernel_machine_table(result)} | tables
 
 
-def kernel_table(cases: dict[str, dict[str, Any]]) -> str:
+def kernel_machine_table(result: dict[str, Any]) -> str:
+    limits = result["limits"]
+    rows = [[key, str(value)] for key, value in (result["machine"] | result["versions"]).items()]
+    rows += [[f"NumPy's OpenBLAS, {key}", str(value)] for key, value in result["openblas"].items()]
+    rows += [
+        ["peak", f"{number(limits['peak_gflops'])} GFLOP/s ({limits['peak_method']})"],
+        ["bandwidth of a copy", f"{number(limits['bandwidth_gbytes'])} GB/s"],
+        ["not installed", ", ".join(result["not_installed"]) or "–"],
+        ["measured", result["created"]], ["commit", commit(result)],
+    ]  # fmt: skip
+    return table(["machine", ""], rows)
+
+
+def kernel_table(cases: dict[tuple[str, str], dict[str, dict[str, Any]]]) -> str:
+    """Microseconds a call and the share of the limit; cases down, libraries across, each case's fastest in bold."""
     libraries = list(dict.fromkeys(library for case in cases.values() for library in case))
     ours = [library for library in libraries if library.startswith("minigen")]
     rows = []
-    for case, infos in cases.items():
+    for (case, precision), infos in cases.items():
         fastest = min(info["seconds"] for info in infos.values())
-        row = [case]
+        row = [case, precision]
         for library in libraries:
-            if library not in infos:
-                row.append("–")
-                continue
-            seconds = infos[library]["seconds"]
-            text = number(1e6 * seconds)
-            row.append(f"**{text}**" if seconds == fastest else text)
-        rows.append([*row, *(limit_share(infos.get(library)) for library in ours)])
-    return table(["µs a call", *libraries, *(f"{library}: of the limit" for library in ours)], rows)
+            info = infos.get(library)
+            row.append("–" if info is None else timing(info, info["seconds"] == fastest))
+        rows.append([*row, *(rates(infos.get(library)) for library in ours)])
+    header = ["µs a call (% of the limit)", "precision", *libraries, *(f"{library}: rate" for library in ours)]
+    return table(header, rows)
 
 
-def limit_share(info: dict[str, Any] | None) -> str:
+def timing(info: dict[str, Any], fastest: bool) -> str:
+    text = number(1e6 * info["seconds"])
+    share = info["percent_of_peak"] if "gflops" in info else info["percent_of_bandwidth"]
+    return f"{f'**{text}**' if fastest else text} ({share:.0f} %)"
+
+
+def rates(info: dict[str, Any] | None) -> str:
     if info is None:
         return "–"
-    if "gflops" in info:
-        return f"{info['gflops']:.0f} GFLOP/s, {info['percent_of_peak']:.0f} %"
-    return f"{info['gbytes_per_second']:.1f} GB/s, {info['percent_of_bandwidth']:.0f} %"
+    arithmetic = f"{info['gflops']:.0f} GFLOP/s, " if "gflops" in info else ""
+    return f"{arithmetic}{info['gbytes_per_second']:.1f} GB/s"
 
 
 def vae_tables(result: dict[str, Any]) -> dict[str, str]:
@@ -322,16 +382,44 @@ def documents() -> dict[Path, tuple[str, str]]:
 
 
 def sweep_plots(result: dict[str, Any]) -> dict[str, tuple[str, list[dict[str, Any]]]]:
-    """The sweeps of a comparison with at least three points: table name to (axis, cells)."""
+    """The sweeps of a comparison: table name to (axis, cells)."""
     if result["kind"] != "compare":
         return {}
-    plots = {}
-    for model in dict.fromkeys(cell["spec"]["model"] for cell in result["cells"]):
-        cells = [cell for cell in result["cells"] if cell["spec"]["model"] == model]
-        for name, group in groups(cells).items():
-            if len(group) > 2:
-                plots[f"{model}-{name}"] = (name, group)
-    return plots
+    return {
+        f"{model}-{name}": (name, group)
+        for model, cells in by_model(result).items()
+        for name, group in groups(cells).items()
+    }
+
+
+def plot_title(cells: list[dict[str, Any]], name: str, machine: dict[str, Any]) -> str:
+    """What is held while the axis varies."""
+    spec = spec_of(cells[0])
+    held = {
+        "batch": f"batch {spec.batch}", "threads": f"{spec.threads} threads", "data": f"{spec.n} rows",
+        "shape": f"hidden {'-'.join(map(str, spec.hidden))}",
+    }
+    varied = name.removeprefix("wide-")
+    held.pop({"width": "shape", "depth": "shape"}.get(varied, varied))
+    if varied == "depth":
+        held["units"] = f"layers of {spec.hidden[0]} units"
+    where = machine.get("gpu") or machine["cpu"]
+    return f"{spec.model.upper()}: a training step by {SWEEPS[varied][0]}\n{', '.join(held.values())}, float32; {where}"
+
+
+COLOURS = ("#d62728", "#7f7f7f", "#8c564b", "#ff7f0e", "#e6b800", "#bcbd22", "#1f77b4", "#17becf", "#2ca02c", "#98df8a",
+           "#9467bd", "#e377c2")  # fmt: skip
+MARKERS = "osv^D*pX<>hP"
+
+
+def style_of(contender: str) -> dict[str, Any]:
+    """A contender's colour and marker, the same in every plot; minigen's line is thick."""
+    place = list(PEERS).index(contender) if contender in PEERS else 1
+    own = contender == "minigen"
+    return {
+        "color": COLOURS[place % len(COLOURS)], "marker": MARKERS[place % len(MARKERS)],
+        "linewidth": 2.8 if own else 1.2, "markersize": 6 if own else 5, "zorder": 3 if own else 2,
+    }  # fmt: skip
 
 
 def plot(path: Path, title: str, name: str, cells: list[dict[str, Any]]) -> None:
@@ -340,20 +428,29 @@ def plot(path: Path, title: str, name: str, cells: list[dict[str, Any]]) -> None
 
     matplotlib.use("Agg")
     from matplotlib import pyplot
+    from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
-    figure, axes = pyplot.subplots(figsize=(7, 4.5), layout="constrained")
+    figure, axes = pyplot.subplots(figsize=(9, 5), layout="constrained")
     x = [position(name, cell) for cell in cells]
+    curves = {}
     for contender in dict.fromkeys(c for cell in cells for c in cell["contenders"]):
         values = [median(cell["contenders"].get(contender, {"status": "missing"})) for cell in cells]
         points = [(a, 1e3 * b) for a, b in zip(x, values, strict=True) if b is not None]
         if points:
-            width = 2.5 if contender == "minigen" else 1
-            axes.plot(*zip(*points, strict=True), "o-", label=label(contender), linewidth=width, markersize=4)
+            curves[contender] = points
+    # The legend in the order of the lines at their right end.
+    for contender in sorted(curves, key=lambda c: -curves[c][-1][1]):
+        axes.plot(*zip(*curves[contender], strict=True), label=label(contender), **style_of(contender))
     for text, style in zip(floors(cells[0]), ("k--", "k:"), strict=False):
-        axes.plot(x, [1e3 * floors(cell)[text] for cell in cells], style, label=text)
-    axes.set(xscale="log", yscale="log", xlabel=SWEEPS[name.removeprefix("wide-")][0], ylabel="ms a step", title=title)
+        axes.plot(x, [1e3 * floors(cell)[text] for cell in cells], style, label=text.replace(" (", "\n("))
+    axes.set(xscale="log", yscale="log", xlabel=AXES[name.removeprefix("wide-")], ylabel="time of one step, ms")
+    axes.set_title(title, fontsize=10)
     axes.set_xticks(x, [f"{value:g}" for value in x])
-    axes.minorticks_off()
+    axes.xaxis.set_minor_formatter(NullFormatter())
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    axes.yaxis.set_minor_formatter(NullFormatter())
+    axes.tick_params(which="minor", length=0)
     axes.grid(alpha=0.3)
     axes.legend(fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -361,10 +458,22 @@ def plot(path: Path, title: str, name: str, cells: list[dict[str, Any]]) -> None
     pyplot.close(figure)
 
 
+def draw(result: dict[str, Any], stem: Path) -> None:
+    """All plots of a file, ``stem-<table>.png``."""
+    for table_name, (name, cells) in sweep_plots(result).items():
+        title = plot_title(cells, name, result["machine"])
+        plot(stem.with_name(f"{stem.name}-{table_name}.png"), title, name, cells)
+
+
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m bench.report", description=__doc__.splitlines()[0])
     parser.add_argument("--check", action="store_true", help="change nothing; exit 1 if a document is out of date")
-    check = parser.parse_args(arguments).check
+    parser.add_argument("--plots-of", type=Path, metavar="FILE", help="draw this file's plots beside it, nothing else")
+    options = parser.parse_args(arguments)
+    if options.plots_of:
+        draw(json.loads(options.plots_of.read_text()), options.plots_of.with_suffix(""))
+        return 0
+    check = options.check
     stale = 0
     for path, (present, wanted) in documents().items():
         if present != wanted:
@@ -375,8 +484,7 @@ def main(arguments: list[str] | None = None) -> int:
     if check:
         return 1 if stale else 0
     for stem, result in load_results().items():
-        for table_name, (name, cells) in sweep_plots(result).items():
-            plot(PLOTS / f"{stem}-{table_name}.png", f"{stem}: {table_name}", name, cells)
+        draw(result, PLOTS / stem)
     return 0
 
 

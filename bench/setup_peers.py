@@ -12,12 +12,28 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import urllib.error
+import urllib.request
 import venv
 from pathlib import Path
 
 from bench.peers import PEERS, environments_folder
 
 REQUIREMENTS = Path(__file__).resolve().parent / "peers"
+CPU_BUILDS = "https://download.pytorch.org/whl/cpu"
+"""PyTorch without CUDA: a small part of the build that the usual index has for Linux."""
+
+
+def extra_index(name: str) -> list[str]:
+    """pip's options for the index of the CPU builds; none where it cannot be reached, so that pip waits for nothing."""
+    if name != "torch":
+        return []
+    try:
+        urllib.request.urlopen(f"{CPU_BUILDS}/torch/", timeout=10).close()
+    except (urllib.error.URLError, TimeoutError):
+        print(f"{CPU_BUILDS} cannot be reached: PyTorch comes from pip's own indices", flush=True)
+        return []
+    return ["--extra-index-url", CPU_BUILDS]
 
 
 def setup(names: list[str]) -> None:
@@ -31,7 +47,8 @@ def setup(names: list[str]) -> None:
         if not (folder / "bin" / "python").exists():
             venv.create(folder, with_pip=True)
         requirements = REQUIREMENTS / f"requirements-{name}.txt"
-        subprocess.run([folder / "bin" / "python", "-m", "pip", "install", "-q", "-r", requirements], check=True)
+        install = [folder / "bin" / "python", "-m", "pip", "install", "-q", *extra_index(name), "-r", requirements]
+        subprocess.run(install, check=True)
 
 
 if __name__ == "__main__":

@@ -94,9 +94,9 @@ def initial_weights(spec: Spec) -> list[np.ndarray]:
     return weights
 
 
-def check_inputs(spec: Spec, steps: int) -> tuple[np.ndarray, np.ndarray]:
+def check_inputs(spec: Spec, steps: int, attempt: int = 0) -> tuple[np.ndarray, np.ndarray]:
     """The batches and the noise of the equivalence check: row numbers ``int64[steps,B]``, normals ``[steps,...]``."""
-    rng = np.random.default_rng(spec.seed + 1)
+    rng = np.random.default_rng(spec.seed + 1 + attempt)
     indices = rng.integers(0, spec.whole_rows, (steps, spec.batch))
     return indices, rng.standard_normal((steps, *spec.noise_shape), dtype=np.float32)
 

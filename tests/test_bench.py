@@ -130,11 +130,64 @@ def test_sweeps_have_each_cell_once_and_keep_the_rest_of_the_base() -> None:
     assert len(set(found)) == len(found)
     assert found[0].hidden == WIDTHS["gan"]["article"] and found[0].batch == 128
     assert {s.n for s in found} == {937, 3750, 15000, 60000}
+    assert {s.batch for s in found} == set(compare.SWEPT_BATCHES) and 32 in compare.SWEPT_BATCHES
+    assert {s.hidden[0] for s in found if len(s.hidden) == 1} == {128, *compare.SWEPT_WIDTHS}
     assert {len(s.hidden) for s in found} == {1, 2, 4, 8}
     base = (128, 60000, (128,), options.threads)
     for s in found[1:]:
         fields = zip((s.batch, s.n, s.hidden, s.threads), base, strict=True)
         assert sum(field != original for field, original in fields) == 1
+
+
+def test_sweeps_have_a_file_of_their_own_and_leave_out_the_grid() -> None:
+    grid, sweep = compare.parse([]), compare.parse(["--sweep", "batch"])
+    assert grid.out.name == "compare-cpu.json" and sweep.out.name == "sweeps-cpu.json"
+    assert len(compare.cells(grid, 60000)) == 16 and {s.hidden for s in compare.cells(sweep, 60000)} == {(128,), (400,)}
+
+
+def test_estimate_grows_with_what_is_asked_and_is_bounded_by_cell_seconds() -> None:
+    def seconds(*arguments: str) -> float:
+        options = compare.parse(["--threads", "2", "--peers", "minigen", "numpy", *arguments])
+        return compare.estimate(compare.cells(options, 60000), options)
+
+    assert seconds("--model", "gan") < seconds() < seconds("--rounds", "30")
+    assert seconds("--cell-seconds", "1") < seconds()
+
+
+def test_turns_are_shortened_to_cell_seconds_and_never_below_a_step(tmp_path: Path) -> None:
+    options = compare.parse(["--cell-seconds", "0.36", "--rounds", "9", "--chunk", "0.4"])
+    cell = compare.Cell(SMALL["gan"], np.zeros((8, 6), np.uint8), tmp_path, options)
+    fast, slow = ({"status": "timed", "steps_per_sample": steps} for steps in (1000, 1))
+    cell.bound_turns({"fast": fast, "slow": slow})
+    assert fast["steps_per_sample"] == 50 and slow["steps_per_sample"] == 1
+
+
+class Flipping:
+    """A contender's process whose answers on the first sets of batches are off."""
+
+    def __init__(self, cell: compare.Cell, wrong: int) -> None:
+        self.cell, self.wrong, self.asked = cell, wrong, 0
+
+    def ask(self, command: str, **arguments: Any) -> dict[str, Any]:
+        if command == "check_timed":
+            return {"drawn": False}
+        losses, weights = self.cell.oracle("common", self.asked)
+        off = 1.01 if self.asked < self.wrong else 1.0
+        numbered = {f"w{k:03}": off * w for k, w in enumerate(weights)}
+        np.savez(arguments["out"], losses=losses, **numbered)
+        self.asked += 1
+        return {}
+
+
+@pytest.mark.parametrize("wrong", [0, 2, compare.CHECK_ATTEMPTS])
+def test_a_contender_agrees_on_one_of_a_few_sets_of_batches_or_differs(tmp_path: Path, wrong: int) -> None:
+    data = np.random.default_rng(0).integers(0, 256, (8, 6), np.uint8)
+    cell = compare.Cell(SMALL["vae"], data, tmp_path, compare.parse([]))
+    process: Any = Flipping(cell, wrong)
+    record: dict[str, Any] = {"status": "timed", "algorithm": "common"}
+    cell.check(process, record)
+    assert record["check"]["attempts"] == min(wrong + 1, compare.CHECK_ATTEMPTS)
+    assert record["status"] == ("differs" if wrong == compare.CHECK_ATTEMPTS else "timed")
 
 
 # --- the whole harness, with contenders in processes of their own -----------------------------------------------------
@@ -188,7 +241,8 @@ def test_time_to_a_test_elbo(offline: None, tmp_path: Path) -> None:
     compare.main(["--quick", "--model", "vae", "--elbo", "1000", "--out", str(out), "--peers", "numpy"])
     race = json.loads(out.read_text())["cells"][0]["elbo"]
     outcome = race["contenders"]["numpy"]
-    assert outcome["epochs"] == 1 and outcome["seconds"] > 0 and 100 < outcome["curve"][0][1] < 600
+    assert outcome["epochs"] == 0.25 and outcome["steps"] == 4 and outcome["seconds"] > 0
+    assert 100 < outcome["curve"][0][1] < 600
 
 
 def state(pid: int) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from bench import floor, report
+from bench import environment, floor, report
 from bench.spec import Spec
 
 MACHINE = {"peak_gflops": 100.0, "peak_method": "a test", "bandwidth_gbytes": 10.0}
@@ -87,10 +87,46 @@ def test_an_unknown_schema_is_an_error(result: dict[str, Any], tmp_path: Path) -
 def test_kernel_table() -> None:
     def benchmark(library: str, seconds: float) -> dict[str, Any]:
         info = {"operation": "random", "case": "normal (128, 100)", "library": library, "seconds": seconds}
-        return {"extra_info": info | {"gbytes_per_second": 10.0, "percent_of_bandwidth": 50.0}}
+        rates = {"gbytes_per_second": 2e-5 / seconds, "percent_of_bandwidth": 1e-4 / seconds}
+        return info | {"precision": "float32"} | rates
 
-    tables = report.kernel_tables({"benchmarks": [benchmark("minigen", 2e-6), benchmark("numpy", 4e-6)]})
-    assert "| normal (128, 100) | **2.00** | 4.00 | 10.0 GB/s, 50 % |" in tables["random"]
+    rows = [benchmark("minigen", 2e-6), benchmark("numpy", 4e-6)]
+    result = {
+        "machine": {"cpu": "a test"}, "versions": {"numpy": "2"}, "openblas": {"by itself": "Haswell"},
+        "limits": MACHINE, "not_installed": ["torch"], "created": "2026-01-01", "commit": None, "benchmarks": rows,
+    }  # fmt: skip
+    tables = report.kernel_tables(result)
+    assert "| normal (128, 100) | float32 | **2.00** (50 %) | 4.00 (25 %) | 10.0 GB/s |" in tables["random"]
+    assert "| not installed | torch |" in tables["machine"] and "Haswell" in tables["machine"]
+
+
+def test_who_is_ahead_of_minigen_is_said(result: dict[str, Any]) -> None:
+    assert "minigen is the fastest in all 3." in report.compare_tables(result)["gan-batch"]
+    result["cells"][2]["contenders"]["numpy"] = record(512e-5)
+    result["cells"][2]["contenders"]["minigen"] = record(640e-5)
+    text = report.compare_tables(result)["gan-batch"]
+    assert "Ahead of minigen: NumPy written plainly at 512 (0.800 of minigen's time)." in text
+
+
+def test_a_file_of_sweeps_has_no_table_of_one_cell(result: dict[str, Any]) -> None:
+    assert "gan" in report.compare_tables(result)
+    assert set(report.compare_tables(result | {"arguments": {"sweep": ["batch"]}})) == {"machine", "gan-batch"}
+
+
+def test_elbo_table(result: dict[str, Any]) -> None:
+    outcome = {"seconds": 1.5, "steps": 936, "epochs": 2.0, "curve": [[0.7, 120.0], [1.5, 109.94]]}
+    never = {"seconds": None, "steps": 936, "epochs": 2.0, "curve": [[9.0, 111.0]]}
+    text = report.elbo_table({"target": 110.0, "contenders": {"numpy": never, "minigen": outcome}})
+    assert text.splitlines()[2:] == [
+        "| minigen | 1.50 | 936 | 2.00 | 109.9 |", "| NumPy written plainly | not reached | 936 | 2.00 | 111.0 |",
+    ]  # fmt: skip
+
+
+def test_numbers_of_a_list_share_a_line(tmp_path: Path) -> None:
+    value = {"samples": [1.5, -2e-7], "names": ["a, [1, 2]"], "rows": [{"x": 1}], "none": [], "curve": [[1, 2.5]]}
+    environment.write_json(tmp_path / "x.json", value)
+    assert json.loads((tmp_path / "x.json").read_text()) == value
+    assert '"samples": [ 1.5, -2e-07 ]' in (tmp_path / "x.json").read_text()
 
 
 def test_plot_is_a_picture(result: dict[str, Any], tmp_path: Path) -> None:

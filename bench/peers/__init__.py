@@ -26,6 +26,8 @@ class Peer:
     models: tuple[str, ...] = ("gan", "vae")
     label: str = ""
     """What the tables call it."""
+    start: float = 1.0
+    """Roughly how many seconds it starts and compiles, for the estimate before a run."""
 
 
 PEERS = {
@@ -33,15 +35,18 @@ PEERS = {
     "minigen-tf32x3": Peer("bench.peers.minigen_tf32x3", "minigen", devices=("cuda",), label="minigen, tf32x3"),
     "minigen-numpy": Peer("bench.peers.minigen_numpy", "minigen", devices=("cpu",), label="minigen, NumPy floor"),
     "numpy": Peer("bench.peers.numpy_plain", "numpy", devices=("cpu",), label="NumPy written plainly"),
-    "torch": Peer("bench.peers.torch_eager", "torch", "torch", label="PyTorch, eager"),
-    "torch-compile": Peer("bench.peers.torch_compile", "torch", "torch", label="PyTorch, torch.compile"),
-    "torch-graph": Peer("bench.peers.torch_graph", "torch", "torch", devices=("cuda",), label="PyTorch, CUDA graph"),
-    "jax": Peer("bench.peers.jax_jit", "jax", "jax", label="JAX, jit"),
-    "jax-scan": Peer("bench.peers.jax_scan", "jax", "jax", label="JAX, jit + scan"),
-    "tensorflow": Peer("bench.peers.tf_function", "tensorflow", "tensorflow", label="TensorFlow, tf.function"),
-    "tensorflow-xla": Peer("bench.peers.tf_xla", "tensorflow", "tensorflow", label="TensorFlow, XLA loop"),
+    "torch": Peer("bench.peers.torch_eager", "torch", "torch", label="PyTorch, eager", start=3),
+    "torch-compile": Peer("bench.peers.torch_compile", "torch", "torch", label="PyTorch, torch.compile", start=20),
+    "torch-graph": Peer(
+        "bench.peers.torch_graph", "torch", "torch", devices=("cuda",), label="PyTorch, CUDA graph", start=4
+    ),
+    "jax": Peer("bench.peers.jax_jit", "jax", "jax", label="JAX, jit", start=4),
+    "jax-scan": Peer("bench.peers.jax_scan", "jax", "jax", label="JAX, jit + scan", start=4),
+    "tensorflow": Peer("bench.peers.tf_function", "tensorflow", "tensorflow", label="TensorFlow, tf.function", start=6),
+    "tensorflow-xla": Peer("bench.peers.tf_xla", "tensorflow", "tensorflow", label="TensorFlow, XLA loop", start=6),
     "keras-article": Peer(
-        "bench.peers.keras_article", "tensorflow", "tensorflow", models=("gan",), label="the article's Keras script"
+        "bench.peers.keras_article", "tensorflow", "tensorflow", models=("gan",), label="the article's Keras script",
+        start=6,
     ),
 }
 

@@ -1,4 +1,4 @@
-"""JAX, many steps a call: the step of `jax_jit` inside one jitted lax.scan."""
+"""JAX, many steps a call: the step of `jax_jit` inside one jitted lax.scan, and all their draws before it at once."""
 
 from __future__ import annotations
 
@@ -11,10 +11,12 @@ from bench.peers import jax_jit
 
 class Contender(jax_jit.Contender):
     def drawn_step(self, state: Any, data: jax.Array) -> Any:
-        def body(state: Any, _: None) -> Any:
-            return super(Contender, self).drawn_step(state, data)
+        def body(state: Any, draws: Any) -> Any:
+            rows, noise = draws
+            return self.step(state, data[rows], noise)
 
-        return jax.lax.scan(body, state, None, length=self.spec.steps_per_call)
+        key, rows, noise = self.draw(state["key"], self.spec.steps_per_call)
+        return jax.lax.scan(body, state | {"key": key}, (rows, noise))
 
     def run(self, steps: int) -> None:
         super().run(steps // self.spec.steps_per_call)
