@@ -23,6 +23,8 @@ Array = Any
 
 ACTIVATIONS = ("linear", "relu", "leaky_relu", "tanh", "sigmoid", "softplus")
 GAN_LOSSES = ("non_saturating", "minimax")
+PRECISIONS = ("ieee", "tf32x3", "tf32", "bf16")
+"""How matrix products may be taken, from factors of 24, 24 (three products of 11), 11 and 8 bits. Sums are float32."""
 LEAKY_SLOPE = 0.2
 """Slope of ``leaky_relu`` below zero (Radford et al. 2016, section 4)."""
 
@@ -39,6 +41,8 @@ class Backend(Protocol):
 
     name: str
     dtype: np.dtype[Any]
+    precision: str
+    """How its matrix products are taken, one of its own :data:`PRECISIONS`."""
 
     # --- memory -------------------------------------------------------------------------------
 

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import os
 import secrets
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from fake_cupy import FakeCupy
 
 from helpers import Arena
 from minigen.floors import get_backend
@@ -71,3 +74,35 @@ def arena(floor: Any, rng: np.random.Generator) -> Iterator[Arena]:
     arena = Arena(floor, rng)
     yield arena
     arena.verify()
+
+
+@pytest.fixture
+def kernels_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty kernel cache, on disk and in memory."""
+    from minigen.cuda import compiler
+
+    monkeypatch.setenv("MINIGEN_CACHE", str(tmp_path))
+    monkeypatch.setattr(compiler, "_binaries", {})
+    return tmp_path / "kernels"
+
+
+@pytest.fixture
+def install(monkeypatch: pytest.MonkeyPatch, kernels_folder: Path) -> Callable[..., FakeCupy]:
+    """A function that puts a pretended CuPy, and a driver, on this machine."""
+    pytest.importorskip("triton", reason="no Triton")
+    from minigen.cuda import device, driver
+
+    def install(**properties: Any) -> FakeCupy:
+        fake = FakeCupy(**properties)
+        monkeypatch.setitem(sys.modules, "cupy", fake)
+        monkeypatch.setattr(driver, "_has_driver", lambda: True)
+        monkeypatch.setattr(device, "_functions", {})
+        return fake
+
+    return install
+
+
+@pytest.fixture
+def pretend_gpu(install: Callable[..., FakeCupy]) -> FakeCupy:
+    """A GPU that records launches and computes nothing."""
+    return install()

@@ -22,28 +22,6 @@ triton = pytest.importorskip("triton", reason="no Triton")
 
 
 @pytest.fixture
-def kernels_folder(tmp_path, monkeypatch):
-    """An empty kernel cache, on disk and in memory."""
-    monkeypatch.setenv("MINIGEN_CACHE", str(tmp_path))
-    monkeypatch.setattr(compiler, "_binaries", {})
-    return tmp_path / "kernels"
-
-
-@pytest.fixture
-def install(monkeypatch, kernels_folder):
-    """A function that puts a pretended CuPy, and a driver, on this machine."""
-
-    def install(**properties):
-        fake = FakeCupy(**properties)
-        monkeypatch.setitem(sys.modules, "cupy", fake)
-        monkeypatch.setattr(driver, "_has_driver", lambda: True)
-        monkeypatch.setattr(device, "_functions", {})
-        return fake
-
-    return install
-
-
-@pytest.fixture
 def kernel():
     """A Triton kernel that can be compiled, whatever TRITON_INTERPRET says."""
     from cuda_kernel import scale_rows

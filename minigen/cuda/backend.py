@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 
 from minigen import checks
-from minigen.backend import ACTIVATIONS, GAN_LOSSES, Array, Program
+from minigen.backend import ACTIVATIONS, GAN_LOSSES, PRECISIONS, Array, Program
 from minigen.cuda.flow import Memory
-from minigen.cuda.jobs import PRECISIONS, Target
+from minigen.cuda.jobs import Target
 from minigen.cuda.launch import Executor
 from minigen.cuda.operations import Operation, operation
 from minigen.cuda.schedule import Schedule, clear, plan
@@ -49,11 +49,12 @@ class CudaBackend:
     """
 
     name = "cuda"
+    PRECISIONS = PRECISIONS
 
     def __init__(
         self, index: int = 0, *, executor: Executor | None = None, precision: str = "tf32x3", fuse: bool = True
     ) -> None:
-        checks.choice("precision", precision, PRECISIONS)
+        self.precision = checks.choice("precision", precision, self.PRECISIONS)
         if executor is None:
             from minigen.cuda.device import DeviceExecutor
 

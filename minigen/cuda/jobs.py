@@ -20,7 +20,6 @@ from minigen.cuda.dispatch import Job
 from minigen.cuda.operations import Operation
 
 BLOCK = 1024  # elements a program of the elementwise kernels
-PRECISIONS = ("ieee", "tf32x3", "tf32", "bf16")
 
 
 @dataclass(frozen=True)

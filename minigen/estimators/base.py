@@ -29,8 +29,8 @@ class Estimator:
     """Base of :class:`GAN` and :class:`VAE`.
 
     Attributes after ``fit`` or :func:`minigen.load`: ``history_``, ``item_shape_`` (shape of one sample),
-    ``data_dtype_`` (``uint8`` or ``float32``, what samples come back as), ``device_`` (the floor in use), ``source_``
-    (the name of the data, where the command line gave one).
+    ``data_dtype_`` (``uint8`` or ``float32``, what samples come back as), ``device_`` and ``precision_`` (the floor in
+    use, and how it takes matrix products), ``source_`` (the name of the data, where the command line gave one).
     """
 
     kind: ClassVar[str]
@@ -51,6 +51,7 @@ class Estimator:
     init: str
     seed: int
     device: str
+    precision: str
 
     history_: History
     networks_: tuple[Mlp, Mlp]
@@ -126,7 +127,7 @@ class Estimator:
         self._check_params()
         rows, item_shape = self._check_data(X)
         scale, shift = self._choose_range(rows)
-        self._build(get_backend(self.device), item_shape, rows.dtype, scale, shift)
+        self._build(get_backend(self.device, self.precision), item_shape, rows.dtype, scale, shift)
         self._initialize()
         self.history_ = History(self._history_names())
         return self._train(rows, self.epochs, callbacks, progress)
@@ -210,7 +211,7 @@ class Estimator:
         self._ops = ops
         self._run = None
         self._state = None
-        self.device_ = ops.name
+        self.device_, self.precision_ = ops.name, ops.precision
         self.source_: str | None = None
         self.item_shape_ = item_shape
         self.data_dtype_ = np.dtype(dtype)

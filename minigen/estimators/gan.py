@@ -39,6 +39,11 @@ class GAN(Estimator):
     init : initial weights; ``"auto"`` is He for rectifiers and Glorot elsewhere
     seed : of weights, order and noise. The same seed gives the same bits on the same device.
     device : ``"auto"``, ``"numpy"``, ``"cpu"`` or ``"cuda"``
+    precision : of matrix products on that device; sums and storage are float32 in all. ``"auto"`` is ``"ieee"`` on
+        ``numpy`` and ``cpu`` and ``"tf32x3"`` on ``cuda``: each product is made of three on the tensor cores, so that
+        the error is like float32's and a training takes the path that it takes on the other devices. ``cuda`` also
+        has ``"ieee"`` (plain float32, without tensor cores), and ``"tf32"`` and ``"bf16"``, faster, with relative
+        errors of about 1e-3 and 1e-2; :func:`minigen.floors.precisions` lists what a device has.
     """
 
     kind = "gan"
@@ -68,6 +73,7 @@ class GAN(Estimator):
         init: str = "auto",
         seed: int = 0,
         device: str = "auto",
+        precision: str = "auto",
     ) -> None:
         self.latent_dim = latent_dim
         self.hidden = hidden
@@ -87,6 +93,7 @@ class GAN(Estimator):
         self.init = init
         self.seed = seed
         self.device = device
+        self.precision = precision
 
     # --- using it -------------------------------------------------------------------------------
 

@@ -53,9 +53,11 @@ class NumpyBackend:
     """
 
     name = "numpy"
+    PRECISIONS = ("ieee",)
 
-    def __init__(self, dtype: Any = np.float32) -> None:
+    def __init__(self, dtype: Any = np.float32, precision: str = "ieee") -> None:
         self.dtype = np.dtype(dtype)
+        self.precision = checks.choice("precision", precision, self.PRECISIONS)
         if self.dtype not in (np.dtype(np.float32), np.dtype(np.float64)):
             raise ValueError(f"dtype must be float32 or float64, not {self.dtype}")
 
