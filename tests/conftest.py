@@ -106,3 +106,14 @@ def install(monkeypatch: pytest.MonkeyPatch, kernels_folder: Path) -> Callable[.
 def pretend_gpu(install: Callable[..., FakeCupy]) -> FakeCupy:
     """A GPU that records launches and computes nothing."""
     return install()
+
+
+@pytest.fixture
+def computing_gpus(install: Callable[..., FakeCupy], monkeypatch: pytest.MonkeyPatch) -> Callable[..., FakeCupy]:
+    """A function that puts GPUs on this machine on which ``device="cuda"`` computes, see computing_cuda.py."""
+    import computing_cuda
+
+    from minigen.cuda import backend
+
+    monkeypatch.setattr(backend, "CudaBackend", computing_cuda.ComputingCuda)
+    return install
