@@ -16,7 +16,7 @@ from minigen.cuda.backend import CudaBackend
 from minigen.cuda.device import GraphProgram, Ready
 from minigen.reference import NumpyBackend
 
-MEMORY = ("empty", "upload", "resident", "download", "capture")
+MEMORY = ("empty", "upload", "resident", "download", "is_finite", "capture")
 OPERATIONS = [name for name in vars(NumpyBackend) if not name.startswith("_") and name in vars(CudaBackend)]
 
 
@@ -34,6 +34,9 @@ class ComputingCuda(CudaBackend):
 
     def _do(self, *operation: Any, **settings: Any) -> None:
         """The arguments have passed CudaBackend's checks; what follows is in :func:`_computed`."""
+
+    def is_finite(self, buffer: Any) -> bool:
+        return self.book.is_finite(self.download(buffer))
 
     def capture(self, step: Callable[[], None]) -> Program:
         launches = self.launches = []

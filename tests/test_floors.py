@@ -40,6 +40,30 @@ def test_upload_keeps_the_dtype(floor):
         np.testing.assert_array_equal(back, host)
 
 
+def test_a_buffer_can_be_uploaded(floor, rng):
+    """The copy is one: it stays when the buffer changes."""
+    buffer = floor.upload(normals(rng, 5, 7).astype(floor.dtype))
+    before = floor.download(buffer)
+    copy = floor.upload(buffer)
+    floor.upload(np.zeros((5, 7), floor.dtype), out=buffer)
+    np.testing.assert_array_equal(floor.download(copy), before)
+    assert floor.upload(copy, out=buffer) is buffer
+    np.testing.assert_array_equal(floor.download(buffer), before)
+
+
+def test_is_finite(floor, rng):
+    """One bad value anywhere is found, in a buffer that begins at an odd place; the largest number is none."""
+    for n in (0, 1, 5, 1023, 1024, 1025, 5000):
+        host = np.full(n + 3, np.nan, floor.dtype)  # what lies around does not count
+        host[1 : n + 1] = np.finfo(floor.dtype).max * rng.choice([-1, 1], n)
+        assert floor.is_finite(floor.upload(host)[1 : n + 1])
+        for bad, where in [(np.nan, 0), (np.inf, n - 1), (-np.inf, int(rng.integers(n or 1)))] * (n > 0):
+            spoilt = host.copy()
+            spoilt[1 + where] = bad
+            assert not floor.is_finite(floor.upload(spoilt)[1 : n + 1])
+    assert floor.is_finite(floor.upload(np.ones((7, 5), floor.dtype)))
+
+
 class Toy:
     """A model with a step that uses most operations: two layers learn noise from gathered bytes."""
 

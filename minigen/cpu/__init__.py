@@ -100,6 +100,10 @@ class CpuBackend:
         self._forbid_in_capture("download")
         return np.array(buffer)
 
+    def is_finite(self, buffer: Array) -> bool:
+        self._forbid_in_capture("is_finite")
+        return bool(np.isfinite(buffer).all())
+
     def capture(self, step: Callable[[], None]) -> Program:
         """Record the operations that ``step`` calls, without running them; the program keeps their buffers alive."""
         self._forbid_in_capture("capture")

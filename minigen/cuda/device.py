@@ -98,15 +98,16 @@ class DeviceExecutor:
 
         ``host`` may also be in GPU memory (CuPy, DLPack): the copy then stays on the device.
         """
-        source = self.adopt(host) if on_gpu(host) else np.asarray(host)
+        on_device = on_gpu(host)
+        source = self.adopt(host) if on_device else np.asarray(host)
         if out is None:
             out = self.empty(source.shape, source.dtype)
         self._check_out(out, source)
-        if isinstance(source, np.ndarray):
+        if on_device:
+            self._copy(out, source)
+        else:
             with self.device, self._reporting():
                 self._pinned().to_device(np.ascontiguousarray(source), self.address(out))
-        else:
-            self._copy(out, source)
         return out
 
     def resident(self, host: Any) -> Array:

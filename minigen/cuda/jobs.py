@@ -213,6 +213,11 @@ def advance(op: Operation, target: Target) -> list[Job]:
     return [job(op, kernels("optimizer").advance, 1, arguments)]
 
 
+def is_finite(op: Operation, target: Target) -> list[Job]:
+    arguments = {"x": op["x"], "flags": op["flags"], "n": op["x"].size, "BLOCK": BLOCK}
+    return [job(op, kernels("optimizer").look_for_non_finite, len(op["flags"]), arguments)]
+
+
 # --- activations ------------------------------------------------------------------------------------
 
 
@@ -453,4 +458,5 @@ LOWERINGS: dict[str, Callable[[Operation, Target], list[Job]]] = {
     "batch_take": batch_take,
     "copy": copy,
     "advance": advance,
+    "is_finite": is_finite,
 }

@@ -112,6 +112,10 @@ class NumpyBackend:
         """A copy of ``buffer``."""
         return buffer.copy()
 
+    def is_finite(self, buffer: np.ndarray) -> bool:
+        """Whether no element is NaN or infinite."""
+        return bool(np.isfinite(buffer).all())
+
     def capture(self, step: Callable[[], None]) -> Repeat:
         """A program that calls ``step``; capturing alone runs nothing."""
         if not callable(step):
