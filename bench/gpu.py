@@ -52,7 +52,7 @@ def stages(site: Path) -> list[Stage]:
 
 
 def compare(precision: str) -> list[str]:
-    """minigen's step beside PyTorch's and JAX's best modes. Its default, tf32x3, is as accurate as ieee: it runs there."""
+    """minigen's step beside PyTorch's and JAX's best modes; beside ieee also its default, which is as accurate."""
     own = ["minigen", "minigen-tf32x3"] if precision == "ieee" else ["minigen"]
     peers = [*own, "torch", "torch-compile", "torch-graph", "jax", "jax-scan"]
     settings = {"--device": "cuda", "--precision": precision, "--batch": "128", "--width": "article", "--rounds": "5",
