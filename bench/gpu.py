@@ -36,12 +36,11 @@ class Stage:
 
 def stages(site: Path) -> list[Stage]:
     python = sys.executable
-    tests = [f"tests/test_{name}.py" for name in ("cuda_device", "training", "checkpoint", "gan", "vae")]
     install = [python, "-m", "pip", "install", "-q", "--no-build-isolation", "--no-deps", "--no-index", "--target"]
     return [
         Stage("install", 120, [*install, str(site), str(ROOT)]),
         Stage("facts", 30, [python, "-m", "bench.gpu_facts"]),
-        Stage("tests", 210, [python, "-m", "pytest", "-q", "-p", "no:cacheprovider", *tests, "-k", "cuda"]),
+        Stage("tests", 210, [python, "-m", "bench.gpu_tests"]),
         Stage("steps", 75, [python, "-m", "bench.gpu_steps"]),
         Stage("compare", 120, compare("ieee")),
         Stage("sanitizer", 75, [python, "-m", "bench.gpu_sanitizer"]),

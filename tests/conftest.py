@@ -14,29 +14,30 @@ import pytest
 from fake_cupy import FakeCupy
 
 from helpers import Arena
-from minigen.floors import get_backend
+from minigen.floors import devices, get_backend
 from minigen.reference import NumpyBackend
 
 
 def make_floor(name: str) -> Any:
-    """The backend of this name; skips, saying why, where it cannot be used."""
-    if name == "numpy":
-        return NumpyBackend()
-    if name == "numpy64":
+    """The backend of this name, such as ``cuda`` or ``cuda-bf16``; skips, saying why, where it cannot be used."""
+    device, _, precision = name.partition("-")
+    if device == "numpy64":
         return NumpyBackend(np.float64)
-    if name == "cuda":
-        return get_backend("cuda")
-    if name == "interpreter":
-        return interpreter()
-    try:
-        from minigen.cpu import CpuBackend
-    except ImportError as error:
-        pytest.skip(f"no compiled floor: {error}")
-    return CpuBackend()
+    if device == "interpreter":
+        return interpreter(**{"precision": precision} if precision else {})
+    if device == "cpu":
+        pytest.importorskip("minigen.cpu", reason="no compiled floor", exc_type=ImportError)
+    return get_backend(device, precision or "auto")
 
 
-FLOORS = os.environ.get("MINIGEN_TEST_FLOORS", "numpy numpy64 cpu").split()
-"""Others: ``cuda``, and ``interpreter``, the CUDA floor without a GPU, which wants TRITON_INTERPRET=1."""
+def usable_floors() -> list[str]:
+    """Those of the host, and of a GPU where there is one: its default and, for the tests of products, the others."""
+    return ["numpy", "numpy64", "cpu", *["cuda"] * devices()["cuda"].usable]
+
+
+FLOORS = os.environ.get("MINIGEN_TEST_FLOORS", "").split() or usable_floors()
+"""``numpy numpy64 cpu``, and ``cuda`` on a machine with a GPU. The environment variable names others: ``cuda-bf16`` and
+so on, and ``interpreter``, the CUDA floor without a GPU, which wants TRITON_INTERPRET=1."""
 
 
 @pytest.fixture(params=FLOORS)
