@@ -5,6 +5,7 @@ Memory, streams, copies and graphs are those of a GPU's floor, with the stand-in
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -26,11 +27,13 @@ class ComputingCuda(CudaBackend):
     def __init__(self, index: int = 0, **settings: Any) -> None:
         super().__init__(index, **settings)
         cupy = self.executor.cupy  # type: ignore[attr-defined]
-        self.calls: list[Callable[[], None]] = []
+        calls: list[Callable[[], None]] = []
+        self.calls = calls
         self.launches: list[Ready] | None = None  # while capturing
         self.book = NumpyBackend()
         self.function = cupy.cuda.Module().get_function(f"computed_{id(self)}")
-        cupy.effects[self.function.name] = lambda number: self.calls[int(number)]()
+        cupy.effects[self.function.name] = lambda number: calls[int(number)]()
+        weakref.finalize(self, calls.clear)  # the stand-in outlives the backend, whose memory must go
 
     def _do(self, *operation: Any, **settings: Any) -> None:
         """The arguments have passed CudaBackend's checks; what follows is in :func:`_computed`."""
