@@ -23,6 +23,8 @@ Array = Any
 
 ACTIVATIONS = ("linear", "relu", "leaky_relu", "tanh", "sigmoid", "softplus")
 GAN_LOSSES = ("non_saturating", "minimax")
+PRECISIONS = ("ieee", "tf32x3", "tf32", "bf16")
+"""How matrix products may be taken, from factors of 24, 24 (three products of 11), 11 and 8 bits. Sums are float32."""
 LEAKY_SLOPE = 0.2
 """Slope of ``leaky_relu`` below zero (Radford et al. 2016, section 4)."""
 
@@ -39,6 +41,8 @@ class Backend(Protocol):
 
     name: str
     dtype: np.dtype[Any]
+    precision: str
+    """How its matrix products are taken, one of its own :data:`PRECISIONS`."""
 
     # --- memory -------------------------------------------------------------------------------
 
@@ -46,7 +50,10 @@ class Backend(Protocol):
         """A new uninitialised C-contiguous buffer, aligned to 64 bytes; ``dtype=None`` is the backend's own."""
 
     def upload(self, host: np.ndarray, out: Array | None = None) -> Array:
-        """Copy ``host`` into device memory: into ``out`` when given, else into a new buffer of the same dtype."""
+        """Copy ``host`` into device memory: into ``out`` when given, else into a new buffer of the same dtype.
+
+        ``host`` may also be a buffer of this backend; the copy then does not leave the device.
+        """
 
     def resident(self, host: np.ndarray) -> Array:
         """``host`` where :meth:`batch_gather` can read it for a whole training.
@@ -56,6 +63,12 @@ class Backend(Protocol):
 
     def download(self, buffer: Array) -> np.ndarray:
         """A new host array with the contents of ``buffer``; waits for the work that writes it."""
+
+    def is_finite(self, buffer: Array) -> bool:
+        """Whether no element of a ``buffer`` of the backend's dtype is NaN or infinite; waits as :meth:`download` does.
+
+        Only the answer leaves the device.
+        """
 
     def capture(self, step: Callable[[], None]) -> Program:
         """Turn ``step``, a function that only calls operations of this backend on fixed buffers, into a program.

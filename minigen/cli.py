@@ -28,7 +28,7 @@ FAILED, BAD_USE, INTERRUPTED = 1, 2, 130
 PICTURED = 64  # samples in a training's pictures
 RECONSTRUCTED = 32
 PICTURES_A_RUN = 10  # how many times a training shows its progress unless told otherwise
-WHILE_RESUMING = ("epochs", "learning_rate", "device")  # settings that may change in the middle of a training
+WHILE_RESUMING = ("epochs", "learning_rate", "device", "precision")  # what may change in the middle of a training
 UsageError = typer.BadParameter.__base__  # known under another name in each version of typer
 
 
@@ -117,6 +117,13 @@ ModelFile = Annotated[Path, typer.Argument(metavar="MODEL", help="A model file, 
 Device = Annotated[
     str, _option(RUN, "NAME", "auto, numpy, cpu, cuda or cuda:1; see minigen devices. Default: auto.", "--device")
 ]
+Precision = Annotated[
+    str | None,
+    _option(
+        RUN, "NAME", "Of matrix products. cpu and numpy: ieee. cuda: tf32x3 (an error like float32's at the speed of "
+        "tensor cores, and what auto takes), ieee, tf32 or bf16. Default: auto.", "--precision",
+    ),
+]  # fmt: skip
 DataName = Annotated[
     str | None,
     _option(
@@ -138,7 +145,7 @@ Resume = Annotated[
     _option(
         DATA, "MODEL",
         "Go on training this model, in its folder unless --out names another: --epochs more, or what an interruption "
-        "left. Its settings stay, but for --learning-rate.",
+        "left. Its settings stay, but for --learning-rate and --precision.",
     ),
 ]  # fmt: skip
 SampleEvery = Annotated[
@@ -232,6 +239,7 @@ def gan(
     resume: Resume = None,
     sample_every: SampleEvery = None,
     device: Device = "auto",
+    precision: Precision = None,
     threads: Threads = None,
     quiet: Quiet = False,
     preset: Preset = None,
@@ -294,6 +302,7 @@ def vae(
     resume: Resume = None,
     sample_every: SampleEvery = None,
     device: Device = "auto",
+    precision: Precision = None,
     threads: Threads = None,
     quiet: Quiet = False,
     preset: Preset = None,
@@ -358,7 +367,8 @@ def _train(family: Any, options: SimpleNamespace) -> None:
 
     say = _silent if options.quiet else _say
     say(f"{source}: {' x '.join(map(str, items.shape))}, {model.data_dtype_}")
-    say(f"{_architecture(model)}, on {model.device_}, {epochs} epoch{'s' * (epochs != 1)}")
+    where = f"{model.device_} ({model.precision_})"
+    say(f"{_architecture(model)}, on {where}, {epochs} epoch{'s' * (epochs != 1)}")
     callbacks = [_watcher(folder, every, say)] if every else []
     model.partial_fit(items, epochs=epochs, callbacks=callbacks, progress=False if options.quiet else None)
     _write_run(model, folder, items, say)
@@ -393,7 +403,7 @@ def _resumed(family: Any, options: SimpleNamespace) -> tuple[Any, int, str]:
         option = "--" + fixed[0].replace("_", "-")
         raise ValueError(f"{option} cannot be given with --resume: the model keeps the settings it was trained with")
     options.resume = _model_file(options.resume)
-    model = load(options.resume, options.device)
+    model = load(options.resume, options.device, options.precision)
     _require(model, family.kind, options.resume)
     model.learning_rate = settings.get("learning_rate", model.learning_rate)
     left = model.epochs - model.history_.epochs
@@ -628,7 +638,7 @@ def gradcheck(
         raise typer.Exit(FAILED)
 
 
-Precision = Annotated[
+CudaPrecision = Annotated[
     str, typer.Option(metavar="NAME", help="Of matrix products: ieee, tf32x3, tf32 or bf16.", rich_help_panel=RUN)
 ]
 CudaDevice = Annotated[str, typer.Option(metavar="NAME", help="cuda or cuda:1.", rich_help_panel=RUN)]
@@ -638,7 +648,7 @@ CudaDevice = Annotated[str, typer.Option(metavar="NAME", help="cuda or cuda:1.",
 def explain(
     model: Annotated[str, typer.Argument(metavar="gan|vae", help="Whose default training step.")],
     device: CudaDevice = "cuda",
-    precision: Precision = "tf32x3",
+    precision: CudaPrecision = "tf32x3",
 ) -> None:
     """List the launches of one training step on a GPU: what each fuses, its FLOPs, bytes and floor.
 
@@ -650,7 +660,7 @@ def explain(
 
 
 @_command(app)
-def tune(device: CudaDevice = "cuda", precision: Precision = "tf32x3") -> None:
+def tune(device: CudaDevice = "cuda", precision: CudaPrecision = "tf32x3") -> None:
     """Measure the tiles of the GPU's matrix kernels on this card, and keep the best for later runs."""
     from minigen.cuda.tune import tune
 

@@ -4,36 +4,40 @@ from __future__ import annotations
 
 import os
 import secrets
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from fake_cupy import FakeCupy
 
 from helpers import Arena
-from minigen.floors import get_backend
+from minigen.floors import devices, get_backend
 from minigen.reference import NumpyBackend
 
 
 def make_floor(name: str) -> Any:
-    """The backend of this name; skips, saying why, where it cannot be used."""
-    if name == "numpy":
-        return NumpyBackend()
-    if name == "numpy64":
+    """The backend of this name, such as ``cuda`` or ``cuda-bf16``; skips, saying why, where it cannot be used."""
+    device, _, precision = name.partition("-")
+    if device == "numpy64":
         return NumpyBackend(np.float64)
-    if name == "cuda":
-        return get_backend("cuda")
-    if name == "interpreter":
-        return interpreter()
-    try:
-        from minigen.cpu import CpuBackend
-    except ImportError as error:
-        pytest.skip(f"no compiled floor: {error}")
-    return CpuBackend()
+    if device == "interpreter":
+        return interpreter(**{"precision": precision} if precision else {})
+    if device == "cpu":
+        pytest.importorskip("minigen.cpu", reason="no compiled floor", exc_type=ImportError)
+    return get_backend(device, precision or "auto")
 
 
-FLOORS = os.environ.get("MINIGEN_TEST_FLOORS", "numpy numpy64 cpu").split()
-"""Others: ``cuda``, and ``interpreter``, the CUDA floor without a GPU, which wants TRITON_INTERPRET=1."""
+def usable_floors() -> list[str]:
+    """Those of the host, and of a GPU where there is one: its default and, for the tests of products, the others."""
+    return ["numpy", "numpy64", "cpu", *["cuda"] * devices()["cuda"].usable]
+
+
+FLOORS = os.environ.get("MINIGEN_TEST_FLOORS", "").split() or usable_floors()
+"""``numpy numpy64 cpu``, and ``cuda`` on a machine with a GPU. The environment variable names others: ``cuda-bf16`` and
+so on, and ``interpreter``, the CUDA floor without a GPU, which wants TRITON_INTERPRET=1."""
 
 
 @pytest.fixture(params=FLOORS)
@@ -71,3 +75,46 @@ def arena(floor: Any, rng: np.random.Generator) -> Iterator[Arena]:
     arena = Arena(floor, rng)
     yield arena
     arena.verify()
+
+
+@pytest.fixture
+def kernels_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty kernel cache, on disk and in memory."""
+    from minigen.cuda import compiler
+
+    monkeypatch.setenv("MINIGEN_CACHE", str(tmp_path))
+    monkeypatch.setattr(compiler, "_binaries", {})
+    return tmp_path / "kernels"
+
+
+@pytest.fixture
+def install(monkeypatch: pytest.MonkeyPatch, kernels_folder: Path) -> Callable[..., FakeCupy]:
+    """A function that puts a pretended CuPy, and a driver, on this machine."""
+    pytest.importorskip("triton", reason="no Triton")
+    from minigen.cuda import device, driver
+
+    def install(**properties: Any) -> FakeCupy:
+        fake = FakeCupy(**properties)
+        monkeypatch.setitem(sys.modules, "cupy", fake)
+        monkeypatch.setattr(driver, "_has_driver", lambda: True)
+        monkeypatch.setattr(device, "_functions", {})
+        return fake
+
+    return install
+
+
+@pytest.fixture
+def pretend_gpu(install: Callable[..., FakeCupy]) -> FakeCupy:
+    """A GPU that records launches and computes nothing."""
+    return install()
+
+
+@pytest.fixture
+def computing_gpus(install: Callable[..., FakeCupy], monkeypatch: pytest.MonkeyPatch) -> Callable[..., FakeCupy]:
+    """A function that puts GPUs on this machine on which ``device="cuda"`` computes, see computing_cuda.py."""
+    import computing_cuda
+
+    from minigen.cuda import backend
+
+    monkeypatch.setattr(backend, "CudaBackend", computing_cuda.ComputingCuda)
+    return install

@@ -33,7 +33,12 @@ class Array(np.ndarray):
         nbytes = int(np.prod(shape)) * np.dtype(dtype).itemsize
         raw = (ctypes.c_uint8 * max(nbytes, 1)).from_address(memptr.ptr)
         raw.owner = memptr
-        return np.frombuffer(raw, np.uint8)[:nbytes].view(dtype).reshape(shape).view(cls)
+        array = np.frombuffer(raw, np.uint8)[:nbytes].view(dtype).reshape(shape).view(cls)
+        array.gpu = memptr.mem.gpu
+        return array
+
+    def __array_finalize__(self, source: Any) -> None:
+        self.gpu = getattr(source, "gpu", 0)
 
     @property
     def data(self) -> Any:  # type: ignore[override]
@@ -57,17 +62,31 @@ class FakeCupy(types.ModuleType):
         self.attributes: list[tuple[Any, ...]] = []
         self.effects: dict[str, Callable[..., None]] = {}
         self.capturing: Any = None
+        self.devices: list[int] = []  # that were entered, the innermost last
+        self.current: list[Any] = []  # the streams that were entered, the innermost last
+        self.waits: list[tuple[Any, Any]] = []  # (stream, the one whose work it waits for)
         self.ndarray = Array
         self.cuda = self._cuda(gpus, capability, driver)
 
-    def ascontiguousarray(self, array: Any) -> Any:
-        return np.ascontiguousarray(array).view(Array)
+    def ascontiguousarray(self, array: Any, dtype: Any = None) -> Any:
+        found = np.ascontiguousarray(array, dtype).view(Array)
+        found.gpu = array.gpu
+        return found
+
+    def empty(self, shape: tuple[int, ...], dtype: Any) -> Any:
+        """From CuPy's own memory pool, which is not counted here; NaN, as poison."""
+        raw = np.full(int(np.prod(shape)) * np.dtype(dtype).itemsize, 0xFF, np.uint8)
+        array = raw.view(dtype).reshape(shape).view(Array)
+        array.gpu = self.devices[-1] if self.devices else 0
+        return array
 
     def isfinite(self, array: Any) -> Any:
         return np.isfinite(array)
 
     def from_dlpack(self, array: Any) -> Any:
-        return np.asarray(array.memory).view(Array)
+        found = np.asarray(array.memory).view(Array)
+        found.gpu = array.__dlpack_device__()[1]
+        return found
 
     def idle(self, what: str) -> None:
         """Raise as CUDA would for something that may not happen during a capture."""
@@ -76,7 +95,25 @@ class FakeCupy(types.ModuleType):
 
     def _cuda(self, gpus: int, capability: str, driver: int) -> types.SimpleNamespace:
         fake = self
-        default = types.SimpleNamespace(ptr=0, record=lambda: object(), wait_event=lambda event: None)
+
+        class BaseStream:
+            ptr = 0
+
+            def __enter__(self) -> Any:
+                fake.current.append(self)
+                return self
+
+            def __exit__(self, *error: Any) -> None:
+                assert fake.current.pop() is self
+
+            def record(self) -> Any:
+                return self
+
+            def wait_event(self, event: Any) -> None:
+                fake.idle("waiting for an event from outside")
+                fake.waits.append((self, event))
+
+        default = BaseStream()
 
         class Memory:
             def __init__(self, size: int) -> None:
@@ -95,7 +132,7 @@ class FakeCupy(types.ModuleType):
 
         class UnownedMemory:
             def __init__(self, ptr: int, size: int, owner: Any, device_id: int) -> None:
-                self.ptr, self.size, self.owner = ptr, size, owner
+                self.ptr, self.size, self.owner, self.gpu = ptr, size, owner, device_id
 
         class MemoryPointer:
             def __init__(self, mem: Any, offset: int) -> None:
@@ -103,25 +140,20 @@ class FakeCupy(types.ModuleType):
 
         class Device:
             def __init__(self, index: int) -> None:
-                self.compute_capability = capability
+                self.index, self.compute_capability = index, capability
 
             def __enter__(self) -> Any:
+                fake.devices.append(self.index)
                 return self
 
             def __exit__(self, *error: Any) -> None:
-                return None
+                assert fake.devices.pop() == self.index
 
-        class Stream:
+        class Stream(BaseStream):
             ptr = 7
 
             def __init__(self, non_blocking: bool = False) -> None:
                 assert non_blocking, "a blocking stream waits for the default one"
-
-            def __enter__(self) -> Any:
-                return self
-
-            def __exit__(self, *error: Any) -> None:
-                return None
 
             def begin_capture(self) -> None:
                 fake.idle("a second capture")
@@ -133,12 +165,6 @@ class FakeCupy(types.ModuleType):
 
             def synchronize(self) -> None:
                 fake.idle("synchronization")
-
-            def record(self) -> Any:
-                return object()
-
-            def wait_event(self, event: Any) -> None:
-                fake.idle("waiting for an event from outside")
 
         class Graph:
             def __init__(self, recorded: list[Any]) -> None:
@@ -214,7 +240,8 @@ class FakeCupy(types.ModuleType):
         return types.SimpleNamespace(
             Memory=Memory, UnownedMemory=UnownedMemory, MemoryPointer=MemoryPointer, Device=Device, Stream=Stream,
             Event=Event, Module=Module, runtime=runtime, driver=functions,
-            get_current_stream=lambda: default, get_elapsed_time=lambda begin, end: 2.0,
+            get_current_stream=lambda: fake.current[-1] if fake.current else default,
+            get_elapsed_time=lambda begin, end: 2.0,
             alloc_pinned_memory=lambda n: np.empty(n, np.uint8),
         )  # fmt: skip
 

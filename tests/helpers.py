@@ -16,6 +16,7 @@ __all__ = [
     "Out",
     "assert_close",
     "f32",
+    "knows_values",
     "normals",
     "off_zero",
     "refuses_bad_buffers",
@@ -29,17 +30,34 @@ AROUND_OUTPUTS, AROUND_INTEGERS = 46, 249
 """What lies around a buffer; around a floating input lies NaN."""
 
 
-def tolerance(floor: Any) -> float:
-    """Largest relative error allowed between a floor and the float64 reference, for sums of a few hundred terms."""
-    return {"float32": 3e-6, "float64": 1e-13}[floor.dtype.name]
+PRODUCTS = {"ieee": 3e-6, "tf32x3": 5e-6, "tf32": 3e-3, "bf16": 2e-2}
+"""Of float32 matrix products, also of a single result. The last two shorten their factors, at worst by cutting off
+at 2**-10 and 2**-7 (so does Triton's interpreter; a GPU rounds to bf16): a sum of one term is off by twice that."""
 
 
-def assert_close(floor: Any, out: np.ndarray, reference: Any, scale: Any = None) -> None:
+def tolerance(floor: Any, products: bool = False) -> float:
+    """Largest relative error allowed between a floor and the float64 reference, for sums of a few hundred terms.
+
+    With ``products``, of an operation that takes matrix products, in the floor's precision.
+    """
+    if floor.dtype == np.float64:
+        return 1e-13
+    return PRODUCTS[floor.precision] if products else 3e-6
+
+
+def knows_values(floor: Any) -> bool:
+    """Whether an operation sees what its buffers hold before it runs, so that a bad row number can raise."""
+    return floor.name != "cuda"
+
+
+def assert_close(
+    floor: Any, out: np.ndarray, reference: Any, scale: Any = None, *, products: bool = False
+) -> None:  # fmt: skip
     """``||out - reference|| <= tolerance ||scale||``; ``scale`` is the size of a sum's terms, before they cancel."""
     out, reference = np.asarray(out, np.float64), np.asarray(reference, np.float64)
     scale = np.broadcast_to(reference if scale is None else scale, reference.shape)
     assert out.shape == reference.shape
-    error, allowed = np.linalg.norm(out - reference), tolerance(floor) * np.linalg.norm(scale)
+    error, allowed = np.linalg.norm(out - reference), tolerance(floor, products) * np.linalg.norm(scale)
     assert error <= allowed, f"error {error:.3g} of {allowed:.3g} allowed, shape {out.shape}"
 
 

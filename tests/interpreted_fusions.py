@@ -13,8 +13,8 @@ import pytest
 from conftest import interpreter
 
 from helpers import normals, relative_error
-from minigen.backend import ACTIVATIONS
-from minigen.cuda import jobs, tiles
+from minigen.backend import ACTIVATIONS, PRECISIONS
+from minigen.cuda import tiles
 from minigen.reference import NumpyBackend
 
 TOLERANCE = 3e-6
@@ -268,7 +268,7 @@ def test_state_keeps_its_place(rng):
     check(step, "x y", "activation_forward", 3, x=normals(rng, 50), y=(50,))
 
 
-@pytest.mark.parametrize("precision", jobs.PRECISIONS)
+@pytest.mark.parametrize("precision", PRECISIONS)
 def test_precisions(rng, precision):
     """tf32x3 is as good as float32, tf32 and bf16 are within what rounding the factors explains."""
     ops = interpreter(precision=precision)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from helpers import InOut, Out, normals, refuses_bad_buffers, shapes
+from helpers import InOut, Out, knows_values, normals, refuses_bad_buffers, shapes
 from minigen.reference import batch, random
 
 SIZES = (1, 2, 3, 4, 5, 7, 8, 9, 16, 17, 100, 255, 256, 257, 5000)
@@ -152,9 +152,18 @@ def test_bad_arguments_are_refused(arena, floor, rng):
     refuses_bad_buffers(floor, "batch_gather", free=(("data", 0),), data=data, indices=rows, out=Out(2, 3))
     advance = {"step": InOut(step(0)), "losses": normals(rng, 2), "history": Out(3, 2)}
     refuses_bad_buffers(floor, "advance", free=(("history", 0),), **advance)
-    for bad in (5, -1):
+
+
+@pytest.mark.parametrize("bad", [5, -1, 2**31 - 1, -(2**31)])
+def test_a_row_that_is_not_there(arena, rng, bad):
+    """Refused where row numbers can be looked at; NaN where only a device knows them."""
+    call = "batch_gather", rng.integers(0, 256, (5, 3), np.uint8), np.array([0, bad], np.int32), Out(2, 3)
+    if knows_values(arena.floor):
         with pytest.raises(ValueError, match="indices"):
-            arena.call("batch_gather", data, np.array([0, bad], np.int32), Out(2, 3))
+            arena.call(*call)
+    else:
+        (out,) = arena.call(*call)
+        assert np.isfinite(out[0]).all() and np.isnan(out[1]).all()
 
 
 @pytest.mark.parametrize(
@@ -170,6 +179,12 @@ def test_bad_numbers_are_refused(arena, name, n, key, batch_size, steps):
         arena.call("batch_indices", Out(4, dtype=np.int32), n, key, 1, step(0), batch_size, steps)
 
 
-def test_running_past_the_end_is_refused(arena):
-    with pytest.raises(ValueError, match="n"):
-        arena.call("batch_indices", Out(4, dtype=np.int32), 10, 1, 1, step(2), 4, 3)
+def test_running_past_the_end(arena):
+    """Refused where the step can be looked at; -1, which is no row, where only a device knows it."""
+    call = "batch_indices", Out(4, dtype=np.int32), 10, 1, 1, step(2), 4, 3
+    if knows_values(arena.floor):
+        with pytest.raises(ValueError, match="n"):
+            arena.call(*call)
+    else:
+        (indices,) = arena.call(*call)
+        assert (indices[:2] >= 0).all() and (indices[2:] == -1).all()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 import time
 from pathlib import Path
@@ -15,6 +16,7 @@ import pytest
 from bench import compare, floor, oracle, process
 from bench.peers import PEERS, Peer
 from bench.spec import WIDTHS, Spec, check_inputs, initial_weights
+from minigen.backend import PRECISIONS
 
 SMALL = {"gan": Spec("gan", (5,), 4, 8, columns=6), "vae": Spec("vae", (5,), 4, 8, columns=6)}
 
@@ -267,3 +269,33 @@ def test_a_stopped_contender_uses_no_core(tmp_path: Path) -> None:
     finally:
         worker.close()
     assert worker.process.returncode is not None
+
+
+# --- on a GPU ---------------------------------------------------------------------------------------
+
+
+def test_the_gpu_runs_every_test_that_takes_a_floor() -> None:
+    """And every operation of the book has its file among them."""
+    from bench import gpu_tests
+
+    listed = {part.file for part in gpu_tests.parts()}
+    tests = Path(__file__).parent
+    takes_a_floor = re.compile(r"^def test_\w+\((?:.*, )?(?:floor|arena|device)\b", re.MULTILINE)
+    files = [path for path in tests.glob("test_*.py") if takes_a_floor.search(path.read_text())]
+    found = {path.stem.removeprefix("test_") for path in files}
+    host_only = {"precision", "cuda_arrays"}  # their ``device`` is one of the host
+    assert listed - {"cuda_device"} == found - host_only
+    book = {path.stem for path in (tests.parent / "minigen" / "reference").glob("*.py")} - {"__init__", "initializers"}
+    assert book <= listed
+    floors = {part.floors for part in gpu_tests.parts() if part.file == "dense"}
+    assert floors == {f"cuda-{precision}" for precision in PRECISIONS}
+
+
+def test_the_gpus_comparison_has_its_default_precision_where_it_is_as_accurate() -> None:
+    from bench import gpu
+
+    for precision, own in (("ieee", {"minigen", "minigen-tf32x3"}), ("tf32", {"minigen"})):
+        words = gpu.compare(precision)
+        peers = words[words.index("--peers") + 1 : words.index("--out")]
+        assert {name for name in peers if name.startswith("minigen")} == own
+        assert all("cuda" in PEERS[name].devices for name in peers)

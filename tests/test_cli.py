@@ -204,6 +204,19 @@ def test_threads_do_not_change_the_result(here):
 # --- an earlier run is not overwritten ------------------------------------------------------------
 
 
+def test_precision(here):
+    """Told in the output, kept in the file, and free to change while resuming."""
+    out = succeeds(*TRAIN_GAN, "--device", "numpy", "--precision", "ieee", "--epochs", "1", "--out", "p", folder=here)
+    assert "on numpy (ieee), 1 epoch\n" in out
+    assert re.search(r"precision +ieee\n", succeeds("info", "p", folder=here))
+    succeeds("train", "gan", "--resume", "p", "--epochs", "1", folder=here)
+    assert minigen.load("p/model.safetensors").precision == "ieee"
+    again = ("train", "gan", "--resume", "p", "--device", "numpy", "--epochs", "1")
+    assert "--precision must be one of" in fails(*again, "--precision", "tf32", folder=here)
+    succeeds(*again, "--precision", "auto", folder=here)
+    assert minigen.load("p/model.safetensors").precision == "auto"
+
+
 def test_the_default_folder_is_the_next_free_one(here):
     for folder in ("runs/gan", "runs/gan-2", "runs/gan-3"):
         assert f"results in {folder}:" in succeeds(*TRAIN_GAN, "--epochs", "1", folder=here)
@@ -475,6 +488,7 @@ def test_help_needs_none_of_what_computes():
 
 BAD_TRAINING = [
     ("--device tpu", "--device must be one of 'auto', 'numpy', 'cpu', 'cuda'"),
+    ("--device numpy --precision tf32", "--precision must be one of 'auto', 'ieee' on device 'numpy', not 'tf32'"),
     ("--data nothing.npy", "'nothing.npy' is neither a data set (mnist-sample, mnist, fashion-mnist) nor a file"),
     ("--data cifar", "'cifar' is neither"),
     ("--data nan.npy", "--data must be finite"),

@@ -19,8 +19,6 @@ from minigen.cuda.interpreter import find_mismatch
 
 HERE = Path(__file__).parent
 TOO_SLOW = ("large_layer", "follow_the_same_path", "repeats_the_step", "distributions", "an_epoch_visits")
-CANNOT_RAISE = ("test_bad_arguments_are_refused", "running_past_the_end")
-"""What only the device knows cannot raise: there the row is NaN (see ``test_bad_indices``)."""
 
 PARTS = {
     "dense": ["test_dense.py"],
@@ -41,7 +39,7 @@ def test_interpreted(part):
         pytest.skip("Triton is not installed")
     if mismatch:
         pytest.skip(mismatch)
-    left_out = " or ".join((*TOO_SLOW, *CANNOT_RAISE))
+    left_out = " or ".join(TOO_SLOW)
     selected = f"not ({left_out})" if part in ("fusions", "steps") else f"interpreter and not ({left_out})"
     command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "-k", selected, *PARTS[part]]
     environment = {**os.environ, "TRITON_INTERPRET": "1", "MINIGEN_TEST_FLOORS": "interpreter", "OMP_NUM_THREADS": "1"}

@@ -40,6 +40,30 @@ def test_upload_keeps_the_dtype(floor):
         np.testing.assert_array_equal(back, host)
 
 
+def test_a_buffer_can_be_uploaded(floor, rng):
+    """The copy is one: it stays when the buffer changes."""
+    buffer = floor.upload(normals(rng, 5, 7).astype(floor.dtype))
+    before = floor.download(buffer)
+    copy = floor.upload(buffer)
+    floor.upload(np.zeros((5, 7), floor.dtype), out=buffer)
+    np.testing.assert_array_equal(floor.download(copy), before)
+    assert floor.upload(copy, out=buffer) is buffer
+    np.testing.assert_array_equal(floor.download(buffer), before)
+
+
+def test_is_finite(floor, rng):
+    """One bad value anywhere is found, in a buffer that begins at an odd place; the largest number is none."""
+    for n in (0, 1, 5, 1023, 1024, 1025, 5000):
+        host = np.full(n + 3, np.nan, floor.dtype)  # what lies around does not count
+        host[1 : n + 1] = np.finfo(floor.dtype).max * rng.choice([-1, 1], n)
+        assert floor.is_finite(floor.upload(host)[1 : n + 1])
+        for bad, where in [(np.nan, 0), (np.inf, n - 1), (-np.inf, int(rng.integers(n or 1)))] * (n > 0):
+            spoilt = host.copy()
+            spoilt[1 + where] = bad
+            assert not floor.is_finite(floor.upload(spoilt)[1 : n + 1])
+    assert floor.is_finite(floor.upload(np.ones((7, 5), floor.dtype)))
+
+
 class Toy:
     """A model with a step that uses most operations: two layers learn noise from gathered bytes."""
 
@@ -84,8 +108,8 @@ class Toy:
 
 
 def test_a_program_repeats_the_step(floor, seed):
-    """Bit for bit what calling the step does, in one run or in several; capturing runs nothing."""
-    spelled, captured = Toy(floor, seed), Toy(floor, seed)
+    """Bit for bit what calling the step does, unless it fuses; in one run or in several; capturing runs nothing."""
+    spelled, captured, whole = (Toy(floor, seed) for _ in range(3))
     before = captured.result()
     program = captured.floor.capture(captured.train)
     program.run(0)
@@ -96,8 +120,11 @@ def test_a_program_repeats_the_step(floor, seed):
     program.run(13)
     program.run(7)
     assert floor.download(captured.step)[0] == 20
-    for out, expected in zip(captured.result(), spelled.result(), strict=True):
-        np.testing.assert_array_equal(out, expected)
+    floor.capture(whole.train).run(20)
+    rounding = {"rtol": 1e-4, "atol": 1e-5} if getattr(floor, "fuse", False) else {"rtol": 0, "atol": 0}
+    for out, together, expected in zip(captured.result(), whole.result(), spelled.result(), strict=True):
+        np.testing.assert_array_equal(out, together)
+        np.testing.assert_allclose(out, expected, **rounding)
     assert np.isfinite(floor.download(captured.history)[:20]).all()
 
 

@@ -169,6 +169,19 @@ def test_divergence_is_found_at_the_right_step(floor):
     assert history.steps == 3 and training.done == 3
 
 
+def test_going_back_is_to_the_same_bits(floor):
+    training = gan_training(floor, blobs(400), hidden=(3,), latent=2)
+    training.run(2)
+    before = training.state()
+    for _ in range(2):
+        training.keep()
+        training.run(2)
+        training.go_back()
+        assert training.done == 2
+        for key, value in training.state().items():
+            np.testing.assert_array_equal(value, before[key], err_msg=key)
+
+
 def test_progress_is_shown_when_asked_for_and_else_only_on_a_terminal(capfd):
     settings = {**SMALL, "epochs": 2}
     del settings["progress"]

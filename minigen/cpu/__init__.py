@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from minigen import checks
 from minigen.backend import Array, Program
 
 try:
@@ -61,13 +62,15 @@ class CpuBackend:
     is not a C-contiguous float32 array of the right shape, or an output that is read-only or overlaps an input.
 
     One thread at a time may use a backend while it captures; otherwise operations run concurrently, without the
-    interpreter lock. Raises ValueError if the environment variable ``MINIGEN_ISA`` names no instruction set of this
-    machine.
+    interpreter lock. Raises ValueError for an unknown ``precision``, one of ``PRECISIONS``, and if the environment
+    variable ``MINIGEN_ISA`` names no instruction set of this machine.
     """
 
     name = "cpu"
+    PRECISIONS = ("ieee",)
 
-    def __init__(self) -> None:
+    def __init__(self, precision: str = "ieee") -> None:
+        self.precision = checks.choice("precision", precision, self.PRECISIONS)
         self.dtype = np.dtype(np.float32)
         self.isa = isa()
         self._program: Any = None  # the program that records, while capture() runs
@@ -96,6 +99,10 @@ class CpuBackend:
     def download(self, buffer: Array) -> np.ndarray:
         self._forbid_in_capture("download")
         return np.array(buffer)
+
+    def is_finite(self, buffer: Array) -> bool:
+        self._forbid_in_capture("is_finite")
+        return bool(np.isfinite(buffer).all())
 
     def capture(self, step: Callable[[], None]) -> Program:
         """Record the operations that ``step`` calls, without running them; the program keeps their buffers alive."""

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 
 from minigen import checks
-from minigen.backend import ACTIVATIONS, GAN_LOSSES, Array, Program
+from minigen.backend import ACTIVATIONS, GAN_LOSSES, PRECISIONS, Array, Program
 from minigen.cuda.flow import Memory
-from minigen.cuda.jobs import PRECISIONS, Target
+from minigen.cuda.jobs import BLOCK, Target, blocks
 from minigen.cuda.launch import Executor
 from minigen.cuda.operations import Operation, operation
 from minigen.cuda.schedule import Schedule, clear, plan
@@ -49,11 +49,12 @@ class CudaBackend:
     """
 
     name = "cuda"
+    PRECISIONS = PRECISIONS
 
     def __init__(
         self, index: int = 0, *, executor: Executor | None = None, precision: str = "tf32x3", fuse: bool = True
     ) -> None:
-        checks.choice("precision", precision, PRECISIONS)
+        self.precision = checks.choice("precision", precision, self.PRECISIONS)
         if executor is None:
             from minigen.cuda.device import DeviceExecutor
 
@@ -120,6 +121,14 @@ class CudaBackend:
     def download(self, buffer: Array) -> np.ndarray:
         """A new host array with the contents of ``buffer``."""
         return self.executor.download(buffer)
+
+    def is_finite(self, buffer: Array) -> bool:
+        """Whether no element is NaN or infinite: the device looks, and one flag of each program is read back."""
+        if self._recorded is not None:
+            raise RuntimeError("is_finite cannot be part of a captured step: it would run now, not when the step runs")
+        flags = self.empty((blocks(self._any_shape("buffer", buffer).size, BLOCK),), np.int32)
+        self._do("is_finite", "is_finite", {"x": buffer, "flags": flags})
+        return not self.download(flags).any()
 
     def schedule(self, step: Callable[[], None], fuse: bool | None = None) -> Schedule:
         """The schedule that :meth:`capture` makes of ``step``; nothing runs."""

@@ -98,15 +98,16 @@ class DeviceExecutor:
 
         ``host`` may also be in GPU memory (CuPy, DLPack): the copy then stays on the device.
         """
-        source = self.adopt(host) if on_gpu(host) else np.asarray(host)
+        on_device = on_gpu(host)
+        source = self.adopt(host) if on_device else np.asarray(host)
         if out is None:
             out = self.empty(source.shape, source.dtype)
         self._check_out(out, source)
-        if isinstance(source, np.ndarray):
+        if on_device:
+            self._copy(out, source)
+        else:
             with self.device, self._reporting():
                 self._pinned().to_device(np.ascontiguousarray(source), self.address(out))
-        else:
-            self._copy(out, source)
         return out
 
     def resident(self, host: Any) -> Array:
@@ -134,14 +135,14 @@ class DeviceExecutor:
             self._pinned().to_host(self.address(contiguous), host)
         return host
 
-    def adopt(self, array: Any) -> Array:
+    def adopt(self, array: Any, name: str = "the array") -> Array:
         """The CuPy array that shares the memory of ``array`` (CuPy or DLPack), ready for use on this stream.
 
-        Raises ValueError for an array on another GPU.
+        Raises ValueError for an array on another GPU, which calls it ``name``.
         """
         kind, index = array.__dlpack_device__()
         if index != self.index:
-            raise ValueError(f"the array is on cuda:{index}, the model on cuda:{self.index}: copy it there first")
+            raise ValueError(f"{name} must be on cuda:{self.index} like the model, not on cuda:{index}: copy it first")
         with self.device:
             if isinstance(array, self.array_type):
                 self.stream.wait_event(self.cupy.cuda.get_current_stream().record())

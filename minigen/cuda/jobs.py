@@ -20,7 +20,6 @@ from minigen.cuda.dispatch import Job
 from minigen.cuda.operations import Operation
 
 BLOCK = 1024  # elements a program of the elementwise kernels
-PRECISIONS = ("ieee", "tf32x3", "tf32", "bf16")
 
 
 @dataclass(frozen=True)
@@ -79,7 +78,7 @@ def tile_arguments(tile: tiles.Tile, target: Target) -> dict[str, Any]:
 
 
 def forward_tile(B: int, n_in: int, n_out: int, target: Target) -> tiles.Tile:
-    return tiles.choose("forward", B, n_out, n_in, target.architecture)
+    return tiles.choose("forward", B, n_out, n_in, target.architecture, target.precision)
 
 
 def dense_forward(op: Operation, target: Target) -> list[Job]:
@@ -109,7 +108,7 @@ def _source(op: Operation) -> dict[str, Any]:
 
 def dense_dgrad(op: Operation, target: Target) -> list[Job]:
     (n_in, n_out), B = op["W"].shape, len(op["dx"])
-    tile = tiles.choose("dgrad", B, n_in, n_out, target.architecture)
+    tile = tiles.choose("dgrad", B, n_in, n_out, target.architecture, target.precision)
     arguments = {
         "dz": op["dz"], "W": op["W"], "dx": op["dx"], "x": op["x"], "B": B, "N_IN": n_in, "N_OUT": n_out,
         "ACTIVATION": op["activation"], **hidden(op), **tile_arguments(tile, target),
@@ -133,7 +132,7 @@ def dense_wgrad(op: Operation, target: Target) -> list[Job]:
     """One job, or with a long batch and few tiles, partial sums and then their ordered sum."""
     dz = op["h"] if op["dz"] is None else op["dz"]
     (B, n_in), n_out = op["x"].shape, dz.shape[1]
-    tile = tiles.choose("wgrad", n_in, n_out, B, target.architecture)
+    tile = tiles.choose("wgrad", n_in, n_out, B, target.architecture, target.precision)
     slices = tiles.splits(tile, n_in, n_out, B, target.architecture)
     chunk = blocks(blocks(B, slices), tile.BK) * tile.BK
     arguments = {
@@ -212,6 +211,11 @@ def advance(op: Operation, target: Target) -> list[Job]:
         "BLOCK": tiles.power_of_two(K),
     }  # fmt: skip
     return [job(op, kernels("optimizer").advance, 1, arguments)]
+
+
+def is_finite(op: Operation, target: Target) -> list[Job]:
+    arguments = {"x": op["x"], "flags": op["flags"], "n": op["x"].size, "BLOCK": BLOCK}
+    return [job(op, kernels("optimizer").look_for_non_finite, len(op["flags"]), arguments)]
 
 
 # --- activations ------------------------------------------------------------------------------------
@@ -356,7 +360,7 @@ def latent_sample_and_decode(op: Operation, target: Target) -> list[Job]:
 
 def latent_backward_through(op: Operation, target: Target) -> list[Job]:
     (B, n_out), n_in, L = op["dy"].shape, len(op["W"]), len(op["W_decoder"])
-    tile = tiles.choose("dgrad", B, n_in, n_out, target.architecture)
+    tile = tiles.choose("dgrad", B, n_in, n_out, target.architecture, target.precision)
     arguments = {
         **{name: op[name] for name in ("dy", "W_decoder", "heads", "eps", "dheads", "W", "dx", "x", "beta")}, "B": B,
         "N_IN": n_in, "L": L, "N_OUT": n_out, "ACTIVATION": op["activation"], "BL": latent_block(L)[1],
@@ -454,4 +458,5 @@ LOWERINGS: dict[str, Callable[[Operation, Target], list[Job]]] = {
     "batch_take": batch_take,
     "copy": copy,
     "advance": advance,
+    "is_finite": is_finite,
 }

@@ -40,6 +40,7 @@ EFFECTS: dict[str, tuple[str, str]] = {
     "batch_take": ("data step", "x"),
     "copy": ("z", "y"),
     "advance": ("step losses", "step history"),
+    "is_finite": ("x", "flags"),
 }
 
 

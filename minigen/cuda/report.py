@@ -16,11 +16,10 @@ from pathlib import Path
 
 import numpy as np
 
-from minigen.backend import ACTIVATIONS, Array
+from minigen.backend import ACTIVATIONS, PRECISIONS, Array
 from minigen.cuda.backend import CudaBackend
 from minigen.cuda.compiler import TritonBuild, compile_triton
 from minigen.cuda.explain import Drawing, schedule_of
-from minigen.cuda.jobs import PRECISIONS
 from minigen.cuda.launch import Launch, aligned, signature
 
 ARCHITECTURES = (80, 90, 120)
@@ -65,6 +64,7 @@ def other_launches(ops: CudaBackend) -> list[Launch]:
         *(lambda a=a: ops.activation_forward(x, y, a) for a in ACTIVATIONS),
         *(lambda a=a: ops.activation_backward(x, y, z, a) for a in ACTIVATIONS),
         lambda: ops.sgd(p, g, m, lr, 0.9, 0.1),
+        lambda: ops._do("is_finite", "is_finite", {"x": x, "flags": ops.empty((B,), np.int32)}),
         lambda: ops.adamw(p, g, m, v, lr, step),
         lambda: ops.random_uniform(x, 0, 0, step),
         lambda: ops.vae_loss_gaussian(x, y, z, rows, loss, 0.5),

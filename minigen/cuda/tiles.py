@@ -61,6 +61,12 @@ TABLE: dict[tuple[str, str], Tile] = {
 }
 """By (operation, class), for every architecture."""
 
+STAGES: dict[tuple[int, str, str, str], int] = {
+    (80, "ieee", "wgrad", "few"): 2,
+    (120, "tf32", "wgrad", "some"): 2,
+}
+"""By (architecture, precision, operation, class): stages, where the compiler spills a register with the table's."""
+
 _preferred: dict[tuple[int, str, str], Tile] = {}
 
 
@@ -75,12 +81,13 @@ def shape_class(rows: int, columns: int, architecture: int) -> str:
     return "few" if tiles < 0.5 else "some" if tiles < 4 else "many"
 
 
-def choose(operation: str, rows: int, columns: int, depth: int, architecture: int) -> Tile:
+def choose(operation: str, rows: int, columns: int, depth: int, architecture: int, precision: str) -> Tile:
     """The tile for one product. ``operation`` is forward, dgrad or wgrad."""
     kind = shape_class(rows, columns, architecture)
     tile = _preferred.get((architecture, operation, kind))
     if tile is None:
         tile = TABLE[operation, kind] if architecture in ASYNCHRONOUS else lighter(TABLE[operation, kind])
+        tile = replace(tile, stages=STAGES.get((architecture, precision, operation, kind), tile.stages))
     if kind == "few" and programs(tile, rows, columns) * 2 <= multiprocessors(architecture):
         tile = SMALLEST
     return _fit(tile, rows, columns, depth, architecture)

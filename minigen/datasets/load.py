@@ -52,9 +52,9 @@ def _as_array(name: str, data: Any) -> np.ndarray:
     """``data`` seen as a plain ndarray, copied only if its own protocol copies."""
     if np.ma.isMaskedArray(data):
         raise TypeError(f"{name} must be {ALLOWED} without a mask: fill it first, {name}.filled(value)")
+    check_on_host(name, data)
     if isinstance(data, np.ndarray):
         return np.asarray(data)
-    _check_on_host(name, data)
     try:
         if hasattr(data, "__array__") or hasattr(data, "__array_interface__"):
             return np.asarray(data)
@@ -66,7 +66,8 @@ def _as_array(name: str, data: Any) -> np.ndarray:
                     "makes one of a list, minigen.datasets.resolve(...) of a name or a path")
 
 
-def _check_on_host(name: str, data: Any) -> None:
+def check_on_host(name: str, data: Any) -> None:
+    """Raise TypeError, saying how to copy it, for an array that is in a device's memory."""
     if not hasattr(data, "__dlpack_device__"):
         return
     try:
@@ -75,7 +76,8 @@ def _check_on_host(name: str, data: Any) -> None:
         raise TypeError(f"{name} of type {_type_name(data)} does not tell its device: {error}") from error
     if kind not in HOST_DEVICES:
         raise TypeError(f"{name} of type {_type_name(data)} is in a device's memory (DLPack device type {kind}); "
-                        "copy it to the host first: .cpu() in PyTorch, .get() in CuPy, jax.device_get in JAX")
+                        "copy it to the host first: .cpu() in PyTorch, .get() in CuPy, jax.device_get in JAX. Only a "
+                        "model with device='cuda' takes arrays in a GPU's memory, as they are")
 
 
 def _type_name(data: Any) -> str:

@@ -5,14 +5,15 @@ from __future__ import annotations
 import inspect
 import os
 import secrets
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, ClassVar, Self
 
 import numpy as np
 
 from minigen import checks
 from minigen.backend import ACTIVATIONS, Array, Backend
-from minigen.datasets.load import as_rows
+from minigen.datasets.load import as_rows, check_on_host
 from minigen.errors import NotFittedError
 from minigen.floors import get_backend
 from minigen.models.mlp import Mlp
@@ -25,12 +26,45 @@ INITS = ("auto", "glorot_uniform", "glorot_normal", "he_uniform", "he_normal")
 ROWS_AT_ONCE = 4096  # rows that sampling and scoring hold in memory at a time
 
 
+def lies_with(ops: Backend, array: Any) -> bool:
+    """Whether ``array`` is in a GPU's memory, and ``ops`` works on one."""
+    if ops.name != "cuda":
+        return False
+    from minigen.cuda import interop
+
+    return interop.on_gpu(array)
+
+
+@contextmanager
+def beside(ops: Backend, array: Any) -> Iterator[Callable[[Array], Array]]:
+    """Where to compute with ``array``: on the host or, if it lies there, on the GPU of ``ops``.
+
+    Yields a function that makes a result ready for the caller.
+    """
+    if not lies_with(ops, array):
+        yield lambda result: result
+        return
+    from minigen.cuda import interop
+
+    with interop.working(ops) as give:
+        yield give
+
+
+def rows_of(ops: Backend, X: Any, name: str, min_rows: int) -> tuple[Array, tuple[int, ...]]:
+    """``X`` as rows and the shape of an item, see :func:`minigen.datasets.as_rows`; on the GPU if it lies there."""
+    if not lies_with(ops, X):
+        return as_rows(X, name=name, min_rows=min_rows)
+    from minigen.cuda import interop
+
+    return interop.rows(ops, X, name=name, min_rows=min_rows)
+
+
 class Estimator:
     """Base of :class:`GAN` and :class:`VAE`.
 
     Attributes after ``fit`` or :func:`minigen.load`: ``history_``, ``item_shape_`` (shape of one sample),
-    ``data_dtype_`` (``uint8`` or ``float32``, what samples come back as), ``device_`` (the floor in use), ``source_``
-    (the name of the data, where the command line gave one).
+    ``data_dtype_`` (``uint8`` or ``float32``, what samples come back as), ``device_`` and ``precision_`` (the floor in
+    use, and how it takes matrix products), ``source_`` (the name of the data, where the command line gave one).
     """
 
     kind: ClassVar[str]
@@ -51,6 +85,7 @@ class Estimator:
     init: str
     seed: int
     device: str
+    precision: str
 
     history_: History
     networks_: tuple[Mlp, Mlp]
@@ -118,15 +153,20 @@ class Estimator:
     ) -> Self:
         """Train from scratch on ``X[N, ...]`` (see :func:`minigen.datasets.as_rows` for what is taken).
 
+        With ``device="cuda"``, ``X`` may also be in that GPU's memory, a CuPy array or any with DLPack: training then
+        reads it where it is, and so do the methods that take data or latents; these return CuPy arrays.
+
         ``callbacks`` are called at the end of every epoch with an :class:`~minigen.training.EpochEnd`; training stops
         when one returns ``True``. ``progress`` shows a bar (``None``: on a terminal only). ``y`` is ignored.
         Raises ``TypeError`` or ``ValueError`` for a bad setting or bad data, before any work;
         :class:`~minigen.TrainingDiverged` when a loss or weight is no longer finite.
         """
         self._check_params()
-        rows, item_shape = self._check_data(X)
-        scale, shift = self._choose_range(rows)
-        self._build(get_backend(self.device), item_shape, rows.dtype, scale, shift)
+        ops = get_backend(self.device, self.precision)
+        with beside(ops, X):
+            rows, item_shape = self._check_data(ops, X)
+            scale, shift = self._choose_range(rows)
+        self._build(ops, item_shape, rows.dtype, scale, shift)
         self._initialize()
         self.history_ = History(self._history_names())
         return self._train(rows, self.epochs, callbacks, progress)
@@ -150,12 +190,13 @@ class Estimator:
             return self.fit(X, callbacks=callbacks, progress=progress)
         self._check_params()
         more = self.epochs if epochs is None else checks.integer("epochs", epochs, 0)
-        rows = self._check_rows(X)
+        with beside(self._ops, X):
+            rows = self._check_rows(X)
         if len(rows) < self.batch_size:
             raise ValueError(f"batch_size must be at most the {len(rows)} rows of X, not {self.batch_size}")
         return self._train(rows, more, callbacks, progress)
 
-    def _train(self, rows: np.ndarray, epochs: int, callbacks: Sequence[Callback], progress: bool | None) -> Self:
+    def _train(self, rows: Array, epochs: int, callbacks: Sequence[Callback], progress: bool | None) -> Self:
         run = self._run = self._training(rows)
         if self._state is not None:
             run.load_state(self._state)
@@ -169,15 +210,15 @@ class Estimator:
         """Counters and moments as they stand, also in the middle of a training, for a callback that saves."""
         return self._state if self._run is None else self._run.state()
 
-    def _check_data(self, X: Any) -> tuple[np.ndarray, tuple[int, ...]]:
-        rows, item_shape = as_rows(X, name="X")
+    def _check_data(self, ops: Backend, X: Any) -> tuple[Array, tuple[int, ...]]:
+        rows, item_shape = rows_of(ops, X, "X", min_rows=2)
         if len(rows) < self.batch_size:
             raise ValueError(f"batch_size must be at most the {len(rows)} rows of X, not {self.batch_size}")
         return rows, item_shape
 
-    def _check_rows(self, X: Any, name: str = "X") -> np.ndarray:
+    def _check_rows(self, X: Any, name: str = "X") -> Array:
         """Rows of data for a fitted model, in the units it was trained in."""
-        rows, item_shape = as_rows(X, name=name, min_rows=1)
+        rows, item_shape = rows_of(self._ops, X, name, min_rows=1)
         if item_shape != self.item_shape_:
             raise ValueError(f"{name} must have items of shape {self.item_shape_}, not {item_shape}")
         if rows.dtype != self.data_dtype_:
@@ -188,16 +229,16 @@ class Estimator:
 
     # --- what a model of this kind is made of ---------------------------------------------------
 
-    def _choose_range(self, rows: np.ndarray) -> tuple[float, float]:
+    def _choose_range(self, rows: Array) -> tuple[float, float]:
         raise NotImplementedError
 
-    def _check_range(self, rows: np.ndarray) -> None:
+    def _check_range(self, rows: Array) -> None:
         raise NotImplementedError
 
     def _networks(self, ops: Backend, columns: int) -> tuple[Mlp, Mlp]:
         raise NotImplementedError
 
-    def _training(self, rows: np.ndarray) -> TrainingRun:
+    def _training(self, rows: Array) -> TrainingRun:
         raise NotImplementedError
 
     def _history_names(self) -> tuple[str, ...]:
@@ -210,7 +251,7 @@ class Estimator:
         self._ops = ops
         self._run = None
         self._state = None
-        self.device_ = ops.name
+        self.device_, self.precision_ = ops.name, ops.precision
         self.source_: str | None = None
         self.item_shape_ = item_shape
         self.data_dtype_ = np.dtype(dtype)
@@ -232,23 +273,48 @@ class Estimator:
         if not self._fitted():
             raise NotFittedError(f"this {type(self).__name__} is not trained yet: call fit, or minigen.load a file")
 
-    def _apply(self, net: Mlp, x: np.ndarray) -> np.ndarray:
-        """Output of ``net`` for host rows ``x``, a piece at a time."""
-        out = np.empty((len(x), net.sizes[-1]), np.float32)
+    # What follows takes arrays of the host and, inside of ``beside``, of the model's GPU: NumPy's functions then call
+    # CuPy's of the same name.
+
+    def _apply(self, net: Mlp, x: Array) -> Array:
+        """Output of ``net`` for rows ``x``, a piece at a time."""
+        out = np.empty_like(x, np.float32, shape=(len(x), net.sizes[-1]))
         work = net.workspace(min(len(x), ROWS_AT_ONCE))
         for a in range(0, len(x), ROWS_AT_ONCE):
             b = min(a + ROWS_AT_ONCE, len(x))
-            piece = self._ops.upload(np.ascontiguousarray(x[a:b], self._ops.dtype))
-            out[a:b] = self._ops.download(net.forward(piece, work.rows(0, b - a)))
+            out[a:b] = self._from_device(net.forward(self._to_device(x[a:b]), work.rows(0, b - a)), x)
         return out
 
-    def _to_model(self, rows: np.ndarray) -> np.ndarray:
+    def _to_device(self, x: Array) -> Array:
+        """``x`` for an operation."""
+        if lies_with(self._ops, x):
+            return x
+        return self._ops.upload(np.ascontiguousarray(x, self._ops.dtype))
+
+    def _from_device(self, buffer: Array, x: Array) -> Array:
+        """What an operation wrote, where ``x`` lies."""
+        return buffer if lies_with(self._ops, x) else self._ops.download(buffer)
+
+    def _latents(self, z: Any) -> Array:
+        """``z[n, latent_dim]`` as float32. Raises ValueError for another shape."""
+        if lies_with(self._ops, z):
+            from minigen.cuda import interop
+
+            z = interop.vectors(self._ops, z, name="z")
+        else:
+            check_on_host("z", z)
+            z = np.asarray(z, np.float32)
+        if z.ndim != 2 or z.shape[1] != self.latent_dim:
+            raise ValueError(f"z must have shape (n, {self.latent_dim}), not {z.shape}")
+        return z
+
+    def _to_model(self, rows: Array) -> Array:
         """From the data's own units to the model's range."""
         if rows.dtype != np.uint8:
             return rows
         return rows * np.float32(self.scale_) + np.float32(self.shift_)
 
-    def _to_data(self, rows: np.ndarray) -> np.ndarray:
+    def _to_data(self, rows: Array) -> Array:
         """From the model's range to the data's own units, type and item shape."""
         if self.data_dtype_ == np.uint8:
             units = (rows - np.float32(self.shift_)) / np.float32(self.scale_)

@@ -8,8 +8,8 @@ from typing import Any, ClassVar
 import numpy as np
 
 from minigen import checks
-from minigen.backend import GAN_LOSSES, Backend
-from minigen.estimators.base import Estimator
+from minigen.backend import GAN_LOSSES, Array, Backend
+from minigen.estimators.base import Estimator, beside
 from minigen.models.gan import GanTraining
 from minigen.models.mlp import Mlp
 from minigen.reference import activations, random
@@ -39,6 +39,11 @@ class GAN(Estimator):
     init : initial weights; ``"auto"`` is He for rectifiers and Glorot elsewhere
     seed : of weights, order and noise. The same seed gives the same bits on the same device.
     device : ``"auto"``, ``"numpy"``, ``"cpu"`` or ``"cuda"``
+    precision : of matrix products on that device; sums and storage are float32 in all. ``"auto"`` is ``"ieee"`` on
+        ``numpy`` and ``cpu`` and ``"tf32x3"`` on ``cuda``: each product is made of three on the tensor cores, so that
+        the error is like float32's and a training takes the path that it takes on the other devices. ``cuda`` also
+        has ``"ieee"`` (plain float32, without tensor cores), and ``"tf32"`` and ``"bf16"``, faster, with relative
+        errors of about 1e-3 and 1e-2; :func:`minigen.floors.precisions` lists what a device has.
     """
 
     kind = "gan"
@@ -68,6 +73,7 @@ class GAN(Estimator):
         init: str = "auto",
         seed: int = 0,
         device: str = "auto",
+        precision: str = "auto",
     ) -> None:
         self.latent_dim = latent_dim
         self.hidden = hidden
@@ -87,6 +93,7 @@ class GAN(Estimator):
         self.init = init
         self.seed = seed
         self.device = device
+        self.precision = precision
 
     # --- using it -------------------------------------------------------------------------------
 
@@ -103,19 +110,18 @@ class GAN(Estimator):
         self._require_fit()
         return self._normal((checks.integer("n", n, 0), self.latent_dim), seed, random.SAMPLE)
 
-    def generate(self, z: np.ndarray) -> np.ndarray:
+    def generate(self, z: Any) -> Array:
         """Samples for given noise ``z[n, latent_dim]``."""
         self._require_fit()
-        z = np.asarray(z, np.float32)
-        if z.ndim != 2 or z.shape[1] != self.latent_dim:
-            raise ValueError(f"z must have shape (n, {self.latent_dim}), not {z.shape}")
-        return self._to_data(self._apply(self.generator_, z))
+        with beside(self._ops, z) as give:
+            return give(self._to_data(self._apply(self.generator_, self._latents(z))))
 
-    def discriminate(self, X: Any) -> np.ndarray:
+    def discriminate(self, X: Any) -> Array:
         """``D(x)``, the discriminator's probability of being real, for each row of ``X``: ``float32[N]``."""
         self._require_fit()
-        logits = self._apply(self.discriminator_, self._to_model(self._check_rows(X)))
-        return activations.forward(logits[:, 0], "sigmoid")
+        with beside(self._ops, X) as give:
+            logits = self._apply(self.discriminator_, self._to_model(self._check_rows(X)))
+            return give(activations.forward(logits[:, 0], "sigmoid"))
 
     def interpolate(self, a: Any, b: Any, steps: int = 8) -> np.ndarray:
         """``steps`` samples on the way from ``a`` to ``b``, ends included, ``[steps, ...]``.
@@ -152,7 +158,7 @@ class GAN(Estimator):
         checks.choice("output", self.output, ("auto", *RANGES))
         checks.choice("loss", self.loss, GAN_LOSSES)
 
-    def _choose_range(self, rows: np.ndarray) -> tuple[float, float]:
+    def _choose_range(self, rows: Array) -> tuple[float, float]:
         if rows.dtype == np.uint8:
             self.output_ = "tanh" if self.output == "auto" else self.output
             return (1 / 255, 0.0) if self.output_ == "sigmoid" else (2 / 255, -1.0)
@@ -165,12 +171,13 @@ class GAN(Estimator):
         self._check_range(rows)
         return 1.0, 0.0
 
-    def _check_range(self, rows: np.ndarray) -> None:
+    def _check_range(self, rows: Array) -> None:
         low, high = RANGES[self.output_]
-        if rows.min() < low or rows.max() > high:
+        least, most = float(rows.min()), float(rows.max())
+        if least < low or most > high:
             raise ValueError(
                 f"X must lie in [{low:g}, {high:g}] for output={self.output_!r}, not in "
-                f"[{rows.min():g}, {rows.max():g}]; rescale it or choose another output"
+                f"[{least:g}, {most:g}]; rescale it or choose another output"
             )
 
     def _networks(self, ops: Backend, columns: int) -> tuple[Mlp, Mlp]:
@@ -181,7 +188,7 @@ class GAN(Estimator):
         self.discriminator_ = Mlp(ops, "discriminator", (columns, *hidden_discriminator, 1), self.activation, "linear")
         return self.generator_, self.discriminator_
 
-    def _training(self, rows: np.ndarray) -> GanTraining:
+    def _training(self, rows: Array) -> GanTraining:
         return GanTraining(
             self._ops, self.generator_, self.discriminator_, rows, batch_size=self.batch_size,
             settings=self._settings(), loss=self.loss, seed=self.seed, scale=self.scale_, shift=self.shift_,

@@ -9,7 +9,7 @@ import numpy as np
 
 from minigen import checks
 from minigen.backend import Array, Backend
-from minigen.estimators.base import ROWS_AT_ONCE, Estimator
+from minigen.estimators.base import ROWS_AT_ONCE, Estimator, beside
 from minigen.models.mlp import Mlp
 from minigen.models.vae import LIKELIHOODS, VaeTraining
 from minigen.reference import activations, random
@@ -34,6 +34,11 @@ class VAE(Estimator):
         bound on MNIST in ten epochs than ``"auto"``.
     seed : of weights, order and noise. The same seed gives the same bits on the same device.
     device : ``"auto"``, ``"numpy"``, ``"cpu"`` or ``"cuda"``
+    precision : of matrix products on that device; sums and storage are float32 in all. ``"auto"`` is ``"ieee"`` on
+        ``numpy`` and ``cpu`` and ``"tf32x3"`` on ``cuda``: each product is made of three on the tensor cores, so that
+        the error is like float32's and a training takes the path that it takes on the other devices. ``cuda`` also
+        has ``"ieee"`` (plain float32, without tensor cores), and ``"tf32"`` and ``"bf16"``, faster, with relative
+        errors of about 1e-3 and 1e-2; :func:`minigen.floors.precisions` lists what a device has.
     """
 
     kind = "vae"
@@ -63,6 +68,7 @@ class VAE(Estimator):
         init: str = "glorot_uniform",
         seed: int = 0,
         device: str = "auto",
+        precision: str = "auto",
     ) -> None:
         self.latent_dim = latent_dim
         self.hidden = hidden
@@ -82,80 +88,87 @@ class VAE(Estimator):
         self.init = init
         self.seed = seed
         self.device = device
+        self.precision = precision
 
     # --- using it -------------------------------------------------------------------------------
 
-    def encode(self, X: Any, return_logvar: bool = False) -> np.ndarray | tuple[np.ndarray, np.ndarray]:
+    def encode(self, X: Any, return_logvar: bool = False) -> Array | tuple[Array, Array]:
         """``mu[N, latent_dim]`` of ``q(z | x)`` for each row of ``X``; with ``return_logvar`` also ``logvar``."""
-        mu, logvar = self._posterior(X)
-        return (mu, logvar) if return_logvar else mu
+        self._require_fit()
+        with beside(self._ops, X) as give:
+            mu, logvar = self._posterior(X)
+            return (give(mu), give(logvar)) if return_logvar else give(mu)
 
-    def decode(self, z: np.ndarray) -> np.ndarray:
+    def decode(self, z: Any) -> Array:
         """Mean of ``p(x | z)`` for ``z[n, latent_dim]``, in the units, type and shape of the training data."""
         self._require_fit()
-        z = np.asarray(z, np.float32)
-        if z.ndim != 2 or z.shape[1] != self.latent_dim:
-            raise ValueError(f"z must have shape (n, {self.latent_dim}), not {z.shape}")
-        output = self._apply(self.decoder_, z)
-        return self._to_data(activations.forward(output, "sigmoid" if self.likelihood == "bernoulli" else "linear"))
+        with beside(self._ops, z) as give:
+            return give(self._mean(z))
 
-    def reconstruct(self, X: Any) -> np.ndarray:
+    def reconstruct(self, X: Any) -> Array:
         """``decode(encode(X))``: the mean of the reconstruction from the mean latent, in the units of ``X``."""
-        return self.decode(self._posterior(X)[0])
+        self._require_fit()
+        with beside(self._ops, X) as give:
+            return give(self._mean(self._posterior(X)[0]))
 
     def sample(self, n: int = 1, seed: int | None = None) -> np.ndarray:
         """``n`` new samples: means of ``p(x | z)`` for ``z ~ N(0, I)``. ``seed=None`` draws fresh ``z`` each time."""
         self._require_fit()
         return self.decode(self._normal((checks.integer("n", n, 0), self.latent_dim), seed, random.SAMPLE))
 
-    def elbo(self, X: Any, *, samples: int = 1, seed: int = 0) -> np.ndarray:
+    def elbo(self, X: Any, *, samples: int = 1, seed: int = 0) -> Array:
         """Evidence lower bound of each row of ``X``, in nats, ``float64[N]``: ``E_q log p(x | z) - KL``.
 
         The expectation is over ``samples`` draws of ``z`` a row. Higher is likelier.
         """
-        checks.integer("samples", samples, 1)
-        total = np.zeros(len(rows := self._rows(X)))
-        for reconstruction, kl, _ in self._draws(rows, samples, seed):
-            total -= reconstruction + kl
-        return total / samples
+        self._check_draws(samples, seed)
+        with beside(self._ops, X) as give:
+            total: Any = 0.0
+            for reconstruction, kl, _ in self._draws(self._check_rows(X), samples, seed):
+                total = total - (reconstruction + kl)
+            return give(total / samples)
 
-    def score_samples(self, X: Any, *, samples: int = 64, seed: int = 0) -> np.ndarray:
+    def score_samples(self, X: Any, *, samples: int = 64, seed: int = 0) -> Array:
         """Estimated ``log p(x)`` of each row of ``X``, in nats, ``float64[N]``; low scores are anomalies.
 
         The importance-weighted bound of Burda et al. 2016 (equation 8), ``log mean_k p(x, z_k) / q(z_k | x)`` with
         ``samples`` draws: it lies above the ELBO and approaches ``log p(x)`` as ``samples`` grows.
         """
-        checks.integer("samples", samples, 1)
-        total = np.full(len(rows := self._rows(X)), -np.inf)
-        for reconstruction, _, log_ratio in self._draws(rows, samples, seed):
-            total = np.logaddexp(total, log_ratio - reconstruction)
-        return total - np.log(samples)
+        self._check_draws(samples, seed)
+        with beside(self._ops, X) as give:
+            total: Any = -np.inf
+            for reconstruction, _, log_ratio in self._draws(self._check_rows(X), samples, seed):
+                total = np.logaddexp(log_ratio - reconstruction, total)
+            return give(total - np.log(samples))
 
-    def _posterior(self, X: Any) -> tuple[np.ndarray, np.ndarray]:
+    def _posterior(self, X: Any) -> tuple[Array, Array]:
         """``mu`` and ``logvar`` of ``q(z | x)``, each ``[N, latent_dim]``."""
-        heads = self._apply(self.encoder_, self._to_model(self._rows(X)))
+        heads = self._apply(self.encoder_, self._to_model(self._check_rows(X)))
         return heads[:, : self.latent_dim], heads[:, self.latent_dim :]
 
-    def _rows(self, X: Any) -> np.ndarray:
+    def _mean(self, z: Any) -> Array:
+        """Of ``p(x | z)``, in the units of the data."""
+        output = self._apply(self.decoder_, self._latents(z))
+        return self._to_data(activations.forward(output, "sigmoid" if self.likelihood == "bernoulli" else "linear"))
+
+    def _check_draws(self, samples: int, seed: int) -> None:
         self._require_fit()
-        return self._check_rows(X)
-
-    def _draws(self, rows: np.ndarray, samples: int, seed: int) -> Iterator[list[np.ndarray]]:
-        """For each of ``samples`` draws of z: reconstruction term, KL, and ``log p(z) / q(z | x)``, a float64 a row."""
+        checks.integer("samples", samples, 1)
         checks.seed("seed", seed)
-        for k in range(samples):
-            columns = [np.empty(len(rows)) for _ in range(3)]
-            for a in range(0, len(rows), ROWS_AT_ONCE):
-                b = min(a + ROWS_AT_ONCE, len(rows))
-                block = (a // ROWS_AT_ONCE) * samples + k
-                for column, value in zip(columns, self._draw(rows[a:b], seed, block), strict=True):
-                    column[a:b] = value
-            yield columns
 
-    def _draw(self, rows: np.ndarray, seed: int, block: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def _draws(self, rows: Array, samples: int, seed: int) -> Iterator[list[Array]]:
+        """For each of ``samples`` draws of z: reconstruction term, KL, and ``log p(z) / q(z | x)``, a float64 a row."""
+        for k in range(samples):
+            pieces = [
+                self._draw(rows[a : a + ROWS_AT_ONCE], seed, (a // ROWS_AT_ONCE) * samples + k)
+                for a in range(0, len(rows), ROWS_AT_ONCE)
+            ]
+            yield [np.concatenate(column) for column in zip(*pieces, strict=True)]
+
+    def _draw(self, rows: Array, seed: int, block: int) -> tuple[Array, Array, Array]:
         """One draw for at most ``ROWS_AT_ONCE`` rows, by the operations of the training step."""
         ops, n, latent = self._ops, len(rows), self.latent_dim
-        x = ops.upload(np.ascontiguousarray(self._to_model(rows), ops.dtype))
+        x = self._to_device(self._to_model(rows))
         heads = self.encoder_.forward(x, self.encoder_.workspace(n))
         eps, z = ops.empty((n, latent)), ops.empty((n, latent))
         nats, kl, loss = ops.empty((n,)), ops.empty((n,)), ops.empty((1,))
@@ -163,11 +176,12 @@ class VAE(Estimator):
         ops.latent_forward(heads, eps, z, kl, loss)
         output = self.decoder_.forward(z, self.decoder_.workspace(n))
         self._reconstruction(output, x, ops.empty(tuple(output.shape)), nats, loss)
-        host = [ops.download(buffer).astype(np.float64) for buffer in (heads, eps, z, nats, kl)]
-        logvar = host[0][:, latent:]
+        heads, eps, z, nats, kl = (
+            self._from_device(buffer, rows).astype(np.float64) for buffer in (heads, eps, z, nats, kl)
+        )
         # log N(z; 0, I) - log N(z; mu, exp(logvar)), where (z - mu)^2 / exp(logvar) is eps^2
-        log_ratio = 0.5 * (host[1] ** 2 + logvar - host[2] ** 2).sum(axis=1)
-        return host[3], host[4], log_ratio
+        log_ratio = 0.5 * (eps**2 + heads[:, latent:] - z**2).sum(axis=1)
+        return nats, kl, log_ratio
 
     def _reconstruction(self, output: Array, x: Array, gradient: Array, nats: Array, loss: Array) -> None:
         if self.likelihood == "bernoulli":
@@ -184,16 +198,17 @@ class VAE(Estimator):
         checks.number("variance", self.variance, 0, exclude_low=True)
         checks.number("beta", self.beta, 0)
 
-    def _choose_range(self, rows: np.ndarray) -> tuple[float, float]:
+    def _choose_range(self, rows: Array) -> tuple[float, float]:
         if rows.dtype == np.uint8:
             return 1 / 255, 0.0
         self._check_range(rows)
         return 1.0, 0.0
 
-    def _check_range(self, rows: np.ndarray) -> None:
-        if self.likelihood == "bernoulli" and (rows.min() < 0 or rows.max() > 1):
+    def _check_range(self, rows: Array) -> None:
+        least, most = float(rows.min()), float(rows.max())
+        if self.likelihood == "bernoulli" and (least < 0 or most > 1):
             raise ValueError(
-                f"X must lie in [0, 1] for likelihood='bernoulli', not in [{rows.min():g}, {rows.max():g}]; "
+                f"X must lie in [0, 1] for likelihood='bernoulli', not in [{least:g}, {most:g}]; "
                 "rescale it or choose likelihood='gaussian'"
             )
 
@@ -203,7 +218,7 @@ class VAE(Estimator):
         self.decoder_ = Mlp(ops, "decoder", (latent, *hidden[::-1], columns), self.activation, "linear")
         return self.encoder_, self.decoder_
 
-    def _training(self, rows: np.ndarray) -> VaeTraining:
+    def _training(self, rows: Array) -> VaeTraining:
         return VaeTraining(
             self._ops, self.encoder_, self.decoder_, rows, batch_size=self.batch_size, settings=self._settings(),
             likelihood=self.likelihood, variance=self.variance, beta=self.beta, seed=self.seed,

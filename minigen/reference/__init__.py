@@ -53,9 +53,11 @@ class NumpyBackend:
     """
 
     name = "numpy"
+    PRECISIONS = ("ieee",)
 
-    def __init__(self, dtype: Any = np.float32) -> None:
+    def __init__(self, dtype: Any = np.float32, precision: str = "ieee") -> None:
         self.dtype = np.dtype(dtype)
+        self.precision = checks.choice("precision", precision, self.PRECISIONS)
         if self.dtype not in (np.dtype(np.float32), np.dtype(np.float64)):
             raise ValueError(f"dtype must be float32 or float64, not {self.dtype}")
 
@@ -109,6 +111,10 @@ class NumpyBackend:
     def download(self, buffer: np.ndarray) -> np.ndarray:
         """A copy of ``buffer``."""
         return buffer.copy()
+
+    def is_finite(self, buffer: np.ndarray) -> bool:
+        """Whether no element is NaN or infinite."""
+        return bool(np.isfinite(buffer).all())
 
     def capture(self, step: Callable[[], None]) -> Repeat:
         """A program that calls ``step``; capturing alone runs nothing."""

@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from minigen import checks
+from minigen.backend import PRECISIONS
 from minigen.errors import ModelFileError
 from minigen.files import write_atomically
-from minigen.floors import get_backend
+from minigen.floors import get_backend, precisions
 from minigen.training.history import History
 
 if TYPE_CHECKING:
@@ -39,20 +41,25 @@ def save(model: Estimator, path: str | os.PathLike[str]) -> None:
     write_atomically(Path(path), to_bytes(tensors, metadata))
 
 
-def load(path: str | os.PathLike[str], device: str = "auto") -> Any:
+def load(path: str | os.PathLike[str], device: str = "auto", precision: str | None = None) -> Any:
     """The :class:`~minigen.GAN` or :class:`~minigen.VAE` saved at ``path``, on ``device``, whichever it was trained on.
 
+    ``precision`` replaces the model's setting. Without it the model keeps its own; on a device that does not have that
+    one it computes in the device's default, which ``model.precision_`` names.
+
     Raises ``FileNotFoundError``, :class:`~minigen.ModelFileError` for a file that is foreign, truncated or altered, and
-    the errors of an unusable ``device``.
+    the errors of an unusable ``device`` or ``precision``.
     """
     from minigen import GAN, VAE
 
-    ops = get_backend(device)
     settings, tensors = _read(Path(path))
+    ops = get_backend(device, _kept_precision(settings, device) if precision is None else precision)
     try:
         model = {"gan": GAN, "vae": VAE}[settings["model"]](**_tuples(settings["params"]))
         fitted = _tuples(settings["fitted"])
         model.device = device
+        checks.choice("precision", model.precision, ("auto", *PRECISIONS))
+        model.precision = model.precision if precision is None else precision
         model._check_params()
         if "output_" in fitted:
             model.output_ = fitted["output_"]
@@ -66,6 +73,12 @@ def load(path: str | os.PathLike[str], device: str = "auto") -> Any:
     except (KeyError, TypeError, ValueError) as error:
         raise ModelFileError(f"{path} does not hold a model of this version of minigen: {error!r}") from error
     return model
+
+
+def _kept_precision(settings: dict[str, Any], device: str) -> str:
+    """The precision that the model was trained in, or ``"auto"`` where ``device`` does not have it."""
+    kept = settings.get("params", {}).get("precision", "auto")
+    return kept if kept in precisions(device) else "auto"
 
 
 def read_settings(path: str | os.PathLike[str]) -> dict[str, Any]:

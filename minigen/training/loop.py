@@ -92,12 +92,12 @@ def _train_epoch(run: TrainingRun, history: History, bar: Any, interrupted: thre
 
 def _checked_steps(run: TrainingRun, history: History, steps: int) -> np.ndarray:
     """Run ``steps`` steps and return their losses; diagnose them if anything is no longer finite."""
-    before = run.state()
+    run.keep()
     with np.errstate(over="ignore", invalid="ignore"):  # what overflows is reported below, by step and layer
         run.run(steps)
     losses = run.recent_losses(steps)
     if not (np.isfinite(losses).all() and run.weights_are_finite()):
-        run.load_state(before)
+        run.go_back()
         history.stop_reason = "diverged"
         _repeat_until_divergence(run, history, steps)
     return losses
@@ -106,14 +106,14 @@ def _checked_steps(run: TrainingRun, history: History, steps: int) -> np.ndarray
 def _repeat_until_divergence(run: TrainingRun, history: History, steps: int) -> None:
     """Repeat ``steps`` steps one by one (the same bits: a step depends on the state alone) and raise at the bad one."""
     for _ in range(steps):
-        before = run.state()
+        run.keep()
         with np.errstate(over="ignore", invalid="ignore"):
             run.run(1)
         losses = run.recent_losses(1)
         if not (np.isfinite(losses).all() and run.weights_are_finite()):
             failed = run.done
             what, layer = run.first_non_finite() or ("loss", run.networks[-1].layers[-1].name)
-            run.load_state(before)
+            run.go_back()
             raise TrainingDiverged(
                 f"step {failed}: a NaN or an infinity, first seen in the {what} of layer {layer}. The model keeps the "
                 "weights from before this step. Try a smaller learning_rate, or look for extreme values in the data.",

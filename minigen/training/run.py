@@ -56,6 +56,8 @@ class TrainingRun:
         self.done = 0  # the host's copy of ``step``
         self._last_rows = batch_size
         self._programs: dict[int, Program] = {}
+        self._kept: dict[str, Array] = {}  # copies on the device
+        self._kept_done = 0
 
     # --- spelled out by the models --------------------------------------------------------------
 
@@ -117,9 +119,21 @@ class TrainingRun:
             self.ops.upload(state[key], out=buffer)
         self.done = int(state["step"][0])
 
+    def keep(self) -> None:
+        """Remember where the training stands, for :meth:`go_back`. The device copies; the host waits for nothing."""
+        for key, buffer in self._buffers().items():
+            self._kept[key] = self.ops.upload(buffer, out=self._kept.get(key))
+        self._kept_done = self.done
+
+    def go_back(self) -> None:
+        """To where the training stood at the last :meth:`keep`."""
+        for key, buffer in self._buffers().items():
+            self.ops.upload(self._kept[key], out=buffer)
+        self.done = self._kept_done
+
     def weights_are_finite(self) -> bool:
         """Whether no parameter is NaN or infinite."""
-        return all(bool(np.isfinite(self.ops.download(net.params)).all()) for net in self.networks)
+        return all(self.ops.is_finite(net.params) for net in self.networks)
 
     def first_non_finite(self) -> tuple[str, str] | None:
         """Where the last step went wrong: (what, layer), following its data forward, backward, and into the weights."""
@@ -128,6 +142,6 @@ class TrainingRun:
         backward = [("gradient", layer.name, dz) for net, w in work for layer, dz in zip(net.layers, w.dz, strict=True)]
         weights = [("weight", layer.name, w) for net, _ in work for layer in net.layers for w in (layer.W, layer.b)]
         for what, layer, buffer in (*forward, *reversed(backward), *weights):
-            if not np.isfinite(self.ops.download(buffer)).all():
+            if not self.ops.is_finite(buffer):
                 return what, layer
         return None

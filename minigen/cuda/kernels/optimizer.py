@@ -66,3 +66,11 @@ def advance(pid, step, losses, history, T, K: tl.constexpr, BLOCK: tl.constexpr)
     tl.store(history + row * K + column, tl.load(losses + column, mask=column < K, other=0.0), mask=column < K)
     tl.debug_barrier()  # every thread has read ``step`` before one of them writes it
     tl.store(step, now + 1)
+
+
+@triton.jit
+def look_for_non_finite(pid, x, flags, n, BLOCK: tl.constexpr):
+    """``flags[pid]`` (int32) is 1 if any of the program's elements of ``x[n]`` is NaN or infinite, else 0."""
+    i = pid.to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
+    finite = tl.abs(tl.load(x + i, mask=i < n, other=0.0)) < float("inf")  # no comparison with NaN holds
+    tl.store(flags + pid, tl.max(tl.where(finite, 0, 1), axis=0))

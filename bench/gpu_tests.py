@@ -1,0 +1,65 @@
+"""The tests that a GPU is for, side by side: most of their time is the compiler's, which has one core a process."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+PRECISIONS = ("ieee", "tf32x3", "tf32", "bf16")
+OPERATIONS = ("activations", "gan_loss", "vae_loss", "latent", "optimizer", "random", "batch")
+MODELS = ("floors", "gradcheck", "training", "checkpoint", "gan", "vae")
+TAIL = 4000  # characters of the output of what failed
+
+
+@dataclass(frozen=True)
+class Part:
+    """A file of tests: on which ``floors`` (tests/conftest.py), and pytest's ``-k``."""
+
+    file: str
+    floors: str = "cuda"
+    selected: str = "cuda"
+
+
+def parts() -> list[Part]:
+    """Every operation's tests, products in every precision; the models'; the CUDA floor's own. The longest first."""
+    others = " and ".join(f"not {word}" for word in ("ieee", "tf32", "bf16"))
+    words = [word.replace("tf32", "tf32 and not tf32x3") if word == "tf32" else word for word in PRECISIONS]
+    device = [Part("cuda_device", selected=word) for word in (*words, others)]
+    dense = [Part("dense", f"cuda-{precision}") for precision in PRECISIONS]
+    return [*device, *dense, *(Part(name) for name in (*MODELS, *OPERATIONS))]
+
+
+def run(part: Part) -> dict[str, Any]:
+    """A part's outcome. No test, or one that was skipped, is a failure: the GPU is there."""
+    command = [sys.executable, "-m", "pytest", "-q", "-rs", "-p", "no:cacheprovider", "-k", part.selected]
+    begin = time.perf_counter()
+    done = subprocess.run(
+        [*command, f"tests/test_{part.file}.py"], env=os.environ | {"MINIGEN_TEST_FLOORS": part.floors},
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+    )  # fmt: skip
+    summary = done.stdout.strip().splitlines()[-1] if done.stdout.strip() else "no output"
+    passed = done.returncode == 0 and " passed" in summary and " skipped" not in summary
+    record = {"file": part.file, "floors": part.floors, "selected": part.selected, "passed": passed,
+              "summary": summary, "seconds": time.perf_counter() - begin}  # fmt: skip
+    print(f"{'ok' if passed else 'FAILED':6} {part.file} on {part.floors}, {part.selected}: {summary}", flush=True)
+    if not passed:
+        print(done.stdout[-TAIL:], flush=True)
+    return record
+
+
+def main() -> int:
+    from bench.gpu_result import save
+
+    with ThreadPoolExecutor(max(1, (os.cpu_count() or 2) - 2)) as pool:
+        records = list(pool.map(run, parts()))
+    save({"parts": records})
+    return 0 if all(record["passed"] for record in records) else 1
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

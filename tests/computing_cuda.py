@@ -1,0 +1,69 @@
+"""The CUDA floor on the stand-in for CuPy, computing: each operation is one launch whose effect is the reference's.
+
+Memory, streams, copies and graphs are those of a GPU's floor, with the stand-in's checks; the kernels are not.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from minigen.backend import Program
+from minigen.cuda.backend import CudaBackend
+from minigen.cuda.device import GraphProgram, Ready
+from minigen.reference import NumpyBackend
+
+MEMORY = ("empty", "upload", "resident", "download", "is_finite", "capture")
+OPERATIONS = [name for name in vars(NumpyBackend) if not name.startswith("_") and name in vars(CudaBackend)]
+
+
+class ComputingCuda(CudaBackend):
+    """See the module."""
+
+    def __init__(self, index: int = 0, **settings: Any) -> None:
+        super().__init__(index, **settings)
+        cupy = self.executor.cupy  # type: ignore[attr-defined]
+        calls: list[Callable[[], None]] = []
+        self.calls = calls
+        self.launches: list[Ready] | None = None  # while capturing
+        self.book = NumpyBackend()
+        self.function = cupy.cuda.Module().get_function(f"computed_{id(self)}")
+        cupy.effects[self.function.name] = lambda number: calls[int(number)]()
+        weakref.finalize(self, calls.clear)  # the stand-in outlives the backend, whose memory must go
+
+    def _do(self, *operation: Any, **settings: Any) -> None:
+        """The arguments have passed CudaBackend's checks; what follows is in :func:`_computed`."""
+
+    def is_finite(self, buffer: Any) -> bool:
+        return self.book.is_finite(self.download(buffer))
+
+    def capture(self, step: Callable[[], None]) -> Program:
+        launches = self.launches = []
+        step()
+        self.launches = None
+        return GraphProgram(self.executor, launches)  # type: ignore[arg-type]
+
+    def enqueue(self, call: Callable[[], None]) -> None:
+        self.calls.append(call)
+        ready = Ready(self.function, (1, 1, 1), 32, (np.uint64(len(self.calls) - 1),), 0)
+        if self.launches is not None:
+            self.launches.append(ready)
+        else:
+            self.executor._launch(ready)  # type: ignore[attr-defined]
+
+
+def _computed(name: str) -> Any:
+    def call(self: ComputingCuda, *arguments: Any, **settings: Any) -> None:
+        getattr(CudaBackend, name)(self, *arguments, **settings)
+        self.enqueue(partial(getattr(self.book, name), *arguments, **settings))
+
+    return call
+
+
+for name in OPERATIONS:
+    if name not in MEMORY and callable(getattr(CudaBackend, name)):
+        setattr(ComputingCuda, name, _computed(name))
