@@ -476,7 +476,8 @@ PYBIND11_MODULE(_native, module) {
              program);
   module.def("advance", &advance, "step"_a, "losses"_a, "history"_a, program);
 
-  module.def("isa", [] { return minigen::kernels().isa; }, "The instruction set in use; ValueError if MINIGEN_ISA is wrong.");
+  module.def("isa", [] { return minigen::kernels().isa; },
+             "The instruction set in use; ValueError if MINIGEN_ISA is wrong.");
   module.def("supported_isas", &minigen::supported_isas, "The instruction sets that MINIGEN_ISA may name here.");
   module.def("has_openmp", &minigen::has_openmp, "Whether this build can use more than one thread.");
   module.def("get_num_threads", &minigen::thread_limit);

@@ -165,7 +165,7 @@ def test_an_infinite_weight_is_found_though_no_loss_shows_it(gpu):
 
 @pytest.mark.parametrize("at", [0, 3, 40])
 def test_an_interrupt_in_the_middle_of_a_graph(gpu, train, at, monkeypatch):
-    """Step 40 is in a graph of 32. The steps asked for are finished and kept, and going on is as if nothing had been."""
+    """Step 40 is in a graph of 32. The steps asked for are finished and kept; going on is as if nothing had been."""
     from minigen.floors import get_backend
 
     whole = train(blobs(4000), epochs=3, device="cuda", **SMALL)

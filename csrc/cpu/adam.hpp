@@ -49,8 +49,8 @@ static inline void adam_16(float* p, const float* g, float* m, float* v, __mmask
   _mm512_mask_storeu_ps(p, lanes, _mm512_sub_ps(decayed, change));
 }
 
-static inline __attribute__((always_inline)) void adam_range(float* p, const float* g, float* m, float* v, int64_t begin, int64_t end,
-                                                             const AdamStep& s) {
+static inline __attribute__((always_inline)) void adam_range(float* p, const float* g, float* m, float* v,
+                                                             int64_t begin, int64_t end, const AdamStep& s) {
   int64_t i = begin;
   for (; i + 16 <= end; i += 16) adam_16(p + i, g + i, m + i, v + i, 0xffff, s);
   if (i < end) adam_16(p + i, g + i, m + i, v + i, static_cast<__mmask16>((1u << (end - i)) - 1u), s);
@@ -58,8 +58,8 @@ static inline __attribute__((always_inline)) void adam_range(float* p, const flo
 
 #else
 
-static inline __attribute__((always_inline)) void adam_range(float* p, const float* g, float* m, float* v, int64_t begin, int64_t end,
-                                                             const AdamStep& s) {
+static inline __attribute__((always_inline)) void adam_range(float* p, const float* g, float* m, float* v,
+                                                             int64_t begin, int64_t end, const AdamStep& s) {
 #pragma omp simd
   for (int64_t i = begin; i < end; ++i) {
     const AdamState next = adam_update(p[i], g[i], m[i], v[i], s);

@@ -28,7 +28,7 @@ constexpr int max_threads = 1024;
 // do not survive a fork, and waiting for them would hang). Call it only when about to start them.
 int num_threads();
 
-// For kernels: num_threads(), or 1 for work too small to share, `work` in rough nanoseconds on one core. Nothing between:
+// For kernels: num_threads(), or 1 for work too small to share, `work` in rough nanoseconds on one core. Not between:
 // GCC's OpenMP ends the threads that a smaller team leaves over, and starting them again takes longer than such work.
 int threads_for(double work);
 
