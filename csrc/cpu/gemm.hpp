@@ -427,7 +427,7 @@ static void multiply_panels(const Product& p) {
     for (int64_t j = 0; j < p.N; ++j) p.column_sums[j] = 0;
   const Grid grid(p);
   const int threads = threads_for(flops(p) / flops_per_ns);
-  // Shares of whole rows let the next operation find its rows in the same core's cache; all of B is packed in each thread.
+  // Shares of whole rows let the next operation find its rows in this core's cache; each thread then packs all of B.
   const bool small_B = p.K * p.N <= 1 << 15 && p.M >= 24 * threads;
   const bool by_rows = small_B || (p.M >= p.N && grid.tiles >= 16 * threads);
   parallel(threads, [&](int t) {
