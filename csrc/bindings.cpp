@@ -11,6 +11,7 @@
 #include <utility>
 #include <vector>
 
+#include "cpu/bf16.hpp"
 #include "cpu/dispatch.hpp"
 #include "cpu/threads.hpp"
 
@@ -134,6 +135,14 @@ GanLoss gan_loss_of(const std::string& name) {
   throw py::value_error("kind: unknown '" + name + "', known are non_saturating, minimax");
 }
 
+// The table that has the dense layer's products in this precision: picks `product(table)` from it.
+template <class Product>
+auto in_precision(const std::string& precision, Product product) {
+  if (precision == "ieee") return product(kernels());
+  if (precision == "bf16") return product(bf16_kernels());
+  throw py::value_error("precision: unknown '" + precision + "', known are ieee, bf16");
+}
+
 // One call of an operation: collects its checked arguments, then runs or records it.
 class Call {
  public:
@@ -223,7 +232,8 @@ class Call {
 
 using Value = const py::object&;
 
-void dense_forward(Value x, Value W, Value b, Value y, const std::string& activation, Value program) {
+void dense_forward(Value x, Value W, Value b, Value y, const std::string& activation, Value program,
+                   const std::string& precision) {
   Call call("dense_forward", program);
   const Activation act = activation_of(activation);
   const float* px = call.in("x", x, {any, any});
@@ -232,11 +242,12 @@ void dense_forward(Value x, Value W, Value b, Value y, const std::string& activa
   const int64_t O = call.last_shape(1);
   const float* pb = call.in("b", b, {O});
   float* p_y = call.out("y", y, {B, O});
-  const auto kernel = kernels().dense_forward;
+  const auto kernel = in_precision(precision, [](const auto& table) { return table.dense_forward; });
   call.finish(2.0 * B * I * O, [=] { kernel(px, pW, pb, p_y, B, I, O, act); });
 }
 
-void dense_dgrad(Value dz, Value W, Value dx, Value x, const std::string& activation, Value program) {
+void dense_dgrad(Value dz, Value W, Value dx, Value x, const std::string& activation, Value program,
+                 const std::string& precision) {
   Call call("dense_dgrad", program);
   const Activation act = activation_of(activation);
   const float* pdz = call.in("dz", dz, {any, any});
@@ -249,11 +260,11 @@ void dense_dgrad(Value dz, Value W, Value dx, Value x, const std::string& activa
     require(!x.is_none(), "x: the output of the layer before is needed for activation '" + activation + "', got None");
     px = call.in("x", x, {B, I});
   }
-  const auto kernel = kernels().dense_dgrad;
+  const auto kernel = in_precision(precision, [](const auto& table) { return table.dense_dgrad; });
   call.finish(2.0 * B * I * O, [=] { kernel(pdz, pW, px, pdx, B, I, O, act); });
 }
 
-void dense_wgrad(Value x, Value dz, Value dW, Value db, Value program) {
+void dense_wgrad(Value x, Value dz, Value dW, Value db, Value program, const std::string& precision) {
   Call call("dense_wgrad", program);
   const float* px = call.in("x", x, {any, any});
   const int64_t B = call.last_shape(0), I = call.last_shape(1);
@@ -261,7 +272,7 @@ void dense_wgrad(Value x, Value dz, Value dW, Value db, Value program) {
   const int64_t O = call.last_shape(1);
   float* pdW = call.out("dW", dW, {I, O});
   float* pdb = call.out("db", db, {O});
-  const auto kernel = kernels().dense_wgrad;
+  const auto kernel = in_precision(precision, [](const auto& table) { return table.dense_wgrad; });
   call.finish(2.0 * B * I * O + 1.0 * B * O, [=] { kernel(px, pdz, pdW, pdb, B, I, O); });
 }
 
@@ -493,10 +504,12 @@ PYBIND11_MODULE(_native, module) {
       .def("describe", &Program::describe, "For each operation: its name, shapes, FLOPs, and bytes moved.");
 
   const auto program = py::arg_v("program", py::none(), "None");
-  module.def("dense_forward", &dense_forward, "x"_a, "W"_a, "b"_a, "y"_a, "activation"_a = "linear", program);
+  const auto precision = py::arg_v("precision", "ieee");
+  module.def("dense_forward", &dense_forward, "x"_a, "W"_a, "b"_a, "y"_a, "activation"_a = "linear", program,
+             precision);
   module.def("dense_dgrad", &dense_dgrad, "dz"_a, "W"_a, "dx"_a, "x"_a = py::none(), "activation"_a = "linear",
-             program);
-  module.def("dense_wgrad", &dense_wgrad, "x"_a, "dz"_a, "dW"_a, "db"_a, program);
+             program, precision);
+  module.def("dense_wgrad", &dense_wgrad, "x"_a, "dz"_a, "dW"_a, "db"_a, program, precision);
   module.def("activation_forward", &activation_forward, "z"_a, "y"_a, "activation"_a, program);
   module.def("activation_backward", &activation_backward, "dy"_a, "y"_a, "dz"_a, "activation"_a, program);
   module.def("gan_loss_discriminator", &gan_loss_discriminator, "logits"_a, "n_real"_a, "dlogits"_a, "loss"_a,
@@ -523,6 +536,9 @@ PYBIND11_MODULE(_native, module) {
 
   module.def("isa", [] { return minigen::kernels().isa; }, "The instruction set in use; ValueError if MINIGEN_ISA is wrong.");
   module.def("supported_isas", &minigen::supported_isas, "The instruction sets that MINIGEN_ISA may name here.");
+  module.def("bf16", [] { return minigen::bf16_kernels().name; },
+             "The instructions that precision bf16 uses; ValueError where there are none or MINIGEN_BF16 is wrong.");
+  module.def("supported_bf16", &minigen::supported_bf16, "The instructions that MINIGEN_BF16 may name here.");
   module.def("has_openmp", &minigen::has_openmp, "Whether this build can use more than one thread.");
   module.def("get_num_threads", &minigen::thread_limit);
   module.def("set_num_threads", &minigen::set_thread_limit, "threads"_a);

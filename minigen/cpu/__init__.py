@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from minigen import checks
 from minigen.backend import Array, Program
 
 try:
@@ -31,6 +32,14 @@ ALIGNMENT = 64
 def isa() -> str:
     """Name of the instruction set in use. Raises ValueError if ``MINIGEN_ISA`` names none that this machine has."""
     return _native.isa()
+
+
+def bf16() -> str:
+    """What multiplies in the precision ``"bf16"``: ``"amx"``, or ``"avx512bf16"``, the slower one.
+
+    Raises ValueError where the processor, the system or this build has neither, or ``MINIGEN_BF16`` names none of them.
+    """
+    return _native.bf16()
 
 
 def get_num_threads() -> int:
@@ -61,19 +70,26 @@ class CpuBackend:
     is not a C-contiguous float32 array of the right shape, or an output that is read-only or overlaps an input.
 
     One thread at a time may use a backend while it captures; otherwise operations run concurrently, without the
-    interpreter lock. Raises ValueError if the environment variable ``MINIGEN_ISA`` names no instruction set of this
-    machine.
+    interpreter lock. Raises ValueError for a ``precision`` that is unknown or that this processor lacks, and if the
+    environment variable ``MINIGEN_ISA`` names no instruction set of this machine.
     """
 
     name = "cpu"
+    PRECISIONS = ("ieee", "bf16")
+    """``"ieee"`` multiplies float32. ``"bf16"`` rounds both operands of a dense layer's products to bf16 and sums in
+    float32, on AVX512-BF16 or AMX; everything else, a head of one output included, is as in ``"ieee"``."""
 
-    def __init__(self) -> None:
+    def __init__(self, precision: str = "ieee") -> None:
+        checks.choice("precision", precision, self.PRECISIONS)
         self.dtype = np.dtype(np.float32)
         self.isa = isa()
+        self.precision = precision
+        if precision == "bf16":
+            bf16()  # raises where it cannot be had
         self._program: Any = None  # the program that records, while capture() runs
 
     def __repr__(self) -> str:
-        return f"CpuBackend(isa={self.isa!r}, threads={get_num_threads()})"
+        return f"CpuBackend(isa={self.isa!r}, precision={self.precision!r}, threads={get_num_threads()})"
 
     # --- memory -------------------------------------------------------------------------------
 
@@ -116,13 +132,13 @@ class CpuBackend:
     # --- operations ---------------------------------------------------------------------------
 
     def dense_forward(self, x: Array, W: Array, b: Array, y: Array, activation: str = "linear") -> None:
-        _native.dense_forward(x, W, b, y, activation, self._program)
+        _native.dense_forward(x, W, b, y, activation, self._program, self.precision)
 
     def dense_dgrad(self, dz: Array, W: Array, dx: Array, x: Array | None = None, activation: str = "linear") -> None:
-        _native.dense_dgrad(dz, W, dx, x, activation, self._program)
+        _native.dense_dgrad(dz, W, dx, x, activation, self._program, self.precision)
 
     def dense_wgrad(self, x: Array, dz: Array, dW: Array, db: Array) -> None:
-        _native.dense_wgrad(x, dz, dW, db, self._program)
+        _native.dense_wgrad(x, dz, dW, db, self._program, self.precision)
 
     def activation_forward(self, z: Array, y: Array, activation: str) -> None:
         _native.activation_forward(z, y, activation, self._program)
