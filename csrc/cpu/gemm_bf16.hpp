@@ -166,6 +166,7 @@ struct Part {
 
 struct Packed {
   uint16_t *A, *B;
+  float* bias;  // filled up with zeros
 };
 
 // Memory for packed tiles that only grows, one for each thread that calls.
@@ -220,12 +221,9 @@ static void compute_block(const Bf16Product& p, const Slice& slice, int64_t i0, 
 
 static void compute_strip(const Bf16Product& p, const Slice& slice, int64_t i0, int64_t column, int64_t column_end,
                           const Packed& packed) {
-  for (int64_t j = column; j < column_end; ++j) {
-    const int64_t j0 = j * block_side;
-    alignas(64) float bias[block_side] = {};
-    if (p.bias && slice.first) copy_rows(p.bias + j0, 0, bias, 0, 1, smaller(block_side, p.N - j0));
-    compute_block(p, slice, i0, j0, packed.A, packed.B + (j - column) * 2 * slice.tiles * tile_size, bias);
-  }
+  for (int64_t j = column; j < column_end; ++j)
+    compute_block(p, slice, i0, j * block_side, packed.A, packed.B + (j - column) * 2 * slice.tiles * tile_size,
+                  packed.bias + (j - column) * block_side);
 }
 
 static void compute_part(const Bf16Product& p, const Part& part, const Packed& packed) {
@@ -236,6 +234,7 @@ static void compute_part(const Bf16Product& p, const Part& part, const Packed& p
   for (int64_t low = part.column; low < part.column_end; low += max_panels) {
     const int64_t high = smaller(low + max_panels, part.column_end);
     const int64_t j0 = low * block_side, cols = smaller(high * block_side, p.N) - j0;
+    for (int64_t j = 0; j < (high - low) * block_side; ++j) packed.bias[j] = p.bias && j < cols ? p.bias[j0 + j] : 0;
     if (with_sums)
       for (int64_t j = j0; j < j0 + cols; ++j) p.column_sums[j] = 0;
     for (int64_t s = 0; s < slices; ++s) {
@@ -286,8 +285,9 @@ static void multiply_bf16(const Bf16Product& p) {
     const Part part = {rows * r / r_parts, rows * (r + 1) / r_parts, columns * c / c_parts, columns * (c + 1) / c_parts,
                        r == 0};
     uint16_t* mine = scratch + t * (A_tiles + B_tiles) * tile_size;
+    alignas(64) float bias[max_panels * block_side];
     const BlockUnit unit;
-    compute_part(p, part, {mine, mine + A_tiles * tile_size});
+    compute_part(p, part, {mine, mine + A_tiles * tile_size, bias});
   });
 }
 
