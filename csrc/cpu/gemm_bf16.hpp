@@ -93,7 +93,13 @@ static inline __attribute__((always_inline)) void pack_tile(const float* from, i
   __m512 sum[4] = {};
   if constexpr (along) {
 #pragma GCC unroll 16
-    for (int i = 0; i < 16; ++i) v[i] = round_to_bf16(read(i, 0), read(i, 16));
+    for (int i = 0; i < 16; ++i) {
+      // Sixteen rows at once are too much for the CPU's own prefetching. Past the end of the matrix nothing happens.
+      const uintptr_t ahead = reinterpret_cast<uintptr_t>(from) + (i * stride + 2 * tile_depth) * sizeof(float);
+      __builtin_prefetch(reinterpret_cast<const void*>(ahead));
+      __builtin_prefetch(reinterpret_cast<const void*>(ahead + 64));
+      v[i] = round_to_bf16(read(i, 0), read(i, 16));
+    }
   } else {
     const __m512i zip = _mm512_set_epi16(31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24, 8, 23, 7, 22, 6, 21,
                                          5, 20, 4, 19, 3, 18, 2, 17, 1, 16, 0);
@@ -259,11 +265,11 @@ static double part_work(int64_t rows, int64_t columns, int64_t K) {
 }
 
 // Into how many parts the rows of blocks are cut; `threads` over that for the columns. The cut with the least work for
-// the busiest thread: what is cut finely is packed by few.
+// the busiest thread: what is cut finely is packed by few. Rather the rows: those of a batch stay with their thread then.
 static int row_parts(int threads, int64_t rows, int64_t columns, int64_t K) {
-  int best = 1;
-  double least = part_work(rows, ceil_div(columns, threads), K);
-  for (int r = 2; r <= threads; ++r) {
+  int best = threads;
+  double least = part_work(ceil_div(rows, threads), columns, K);
+  for (int r = threads - 1; r > 0; --r) {
     if (threads % r) continue;
     const double work = part_work(ceil_div(rows, r), ceil_div(columns, threads / r), K);
     if (work >= least) continue;
