@@ -481,13 +481,20 @@ void advance(Value step, Value losses, Value history, Value program) {
   });
 }
 
-double fma_peak_gflops(int threads, double seconds) {
+double peak_gflops(double (*kernel)(int, double), int threads, double seconds) {
   require(threads >= 1 && threads <= max_threads,
           "threads must be from 1 to " + std::to_string(max_threads) + ", not " + std::to_string(threads));
   require(seconds > 0 && seconds <= 60, "seconds must be in (0, 60], not " + std::to_string(seconds));
-  const auto kernel = kernels().fma_peak_gflops;
   py::gil_scoped_release release;
   return kernel(threads, seconds);
+}
+
+double fma_peak_gflops(int threads, double seconds) {
+  return peak_gflops(kernels().fma_peak_gflops, threads, seconds);
+}
+
+double bf16_peak_gflops(int threads, double seconds) {
+  return peak_gflops(bf16_kernels().peak_gflops, threads, seconds);
 }
 
 }  // namespace
@@ -544,4 +551,6 @@ PYBIND11_MODULE(_native, module) {
   module.def("set_num_threads", &minigen::set_thread_limit, "threads"_a);
   module.def("fma_peak_gflops", &fma_peak_gflops, "threads"_a, "seconds"_a = 0.2,
              "Measured arithmetic peak of the instruction set in use, GFLOP/s.");
+  module.def("bf16_peak_gflops", &bf16_peak_gflops, "threads"_a, "seconds"_a = 0.2,
+             "The same of products in bf16; ValueError where there are none.");
 }

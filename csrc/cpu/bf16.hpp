@@ -15,7 +15,14 @@ struct Bf16Kernels {
   decltype(Kernels::dense_forward) dense_forward;
   decltype(Kernels::dense_dgrad) dense_dgrad;
   decltype(Kernels::dense_wgrad) dense_wgrad;
+  double (*peak_gflops)(int threads, double seconds);  // what fma_peak_gflops is for float32
 };
+
+#ifdef MINIGEN_ISA
+namespace MINIGEN_ISA {
+double bf16_peak_gflops(int threads, double seconds);
+}
+#endif
 
 // Names that this build contains and this processor and system can run, from the plainest to the fastest: avx512bf16
 // (dot products of pairs in vector registers), amx (products of tiles). Asks Linux for AMX's registers.

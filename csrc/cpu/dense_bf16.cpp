@@ -69,6 +69,7 @@ void dense_wgrad(const float* x, const float* dz, float* dW, float* db, int64_t 
                  .B_layout = Layout::plain, .C = dW, .column_sums = db});
 }
 
-extern const Bf16Kernels bf16_table = {MINIGEN_NAME(MINIGEN_ISA), dense_forward, dense_dgrad, dense_wgrad};
+extern const Bf16Kernels bf16_table = {MINIGEN_NAME(MINIGEN_ISA), dense_forward, dense_dgrad, dense_wgrad,
+                                       bf16_peak_gflops};
 
 }  // namespace minigen::MINIGEN_ISA
