@@ -97,7 +97,6 @@ static inline __attribute__((always_inline)) void pack_tile(const float* from, i
       // Sixteen rows at once are too much for the CPU's own prefetching. Past the end of the matrix nothing happens.
       const uintptr_t ahead = reinterpret_cast<uintptr_t>(from) + (i * stride + 2 * tile_depth) * sizeof(float);
       __builtin_prefetch(reinterpret_cast<const void*>(ahead));
-      __builtin_prefetch(reinterpret_cast<const void*>(ahead + 64));
       v[i] = round_to_bf16(read(i, 0), read(i, 16));
     }
   } else {
