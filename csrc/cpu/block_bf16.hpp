@@ -13,9 +13,11 @@ constexpr int64_t tile_side = 16, tile_depth = 32;
 constexpr int64_t tile_size = tile_side * tile_depth;
 
 // Rows x Cols tiles of sums over k, `tiles` of 32. Tile t of A's tile row r is at a + (r * tiles + t) * tile_size; so is
-// B's. C0 may be C; with c0_stride = 0 it is one row for all.
+// B's. C0 may be C; with c0_stride = 0 it is one row for all. Where tiles are multiplied by a unit of their own, aside()
+// is called for each of them: the rest of the core has that time for other work.
+template <class Aside>
 using Block = void (*)(int64_t tiles, const uint16_t* a, const uint16_t* b, float* c, int64_t c_stride, const float* c0,
-                       int64_t c0_stride);
+                       int64_t c0_stride, Aside& aside);
 
 #if defined(__AMX_BF16__)
 
@@ -41,9 +43,9 @@ class BlockUnit {
 };
 
 // Registers 0 to 3 are sums, 4 and 5 tiles of A, 6 and 7 of B.
-template <int Rows, int Cols>
+template <int Rows, int Cols, class Aside>
 static void block(int64_t tiles, const uint16_t* a, const uint16_t* b, float* c, int64_t c_stride, const float* c0,
-                  int64_t c0_stride) {
+                  int64_t c0_stride, Aside& aside) {
   constexpr int64_t floats = sizeof(float);
   __asm__ volatile("" ::: "memory");  // what was packed has to be there: see BlockUnit
   _tile_loadd(0, c0, c0_stride * floats);
@@ -53,6 +55,7 @@ static void block(int64_t tiles, const uint16_t* a, const uint16_t* b, float* c,
 
   const int64_t next = tiles * tile_size;
   for (int64_t t = 0; t < tiles; ++t, a += tile_size, b += tile_size) {
+    aside();
     _tile_loadd(4, a, 64);
     _tile_loadd(6, b, 64);
     _tile_dpbf16ps(0, 4, 6);
@@ -85,9 +88,9 @@ struct BlockUnit {
 typedef int32_t Pair __attribute__((may_alias));  // two bf16
 
 // Eight rows at a time: 16 sums in registers, an element of A is broadcast with its pair.
-template <int Rows, int Cols>
+template <int Rows, int Cols, class Aside>
 static void block(int64_t tiles, const uint16_t* a, const uint16_t* b, float* c, int64_t c_stride, const float* c0,
-                  int64_t c0_stride) {
+                  int64_t c0_stride, Aside&) {
   constexpr int group = 8;
   for (int64_t low = 0; low < Rows * tile_side; low += group) {
     __m512 sum[group][Cols];
@@ -122,8 +125,10 @@ static void block(int64_t tiles, const uint16_t* a, const uint16_t* b, float* c,
 #endif
 
 // For 1 or 2 rows and columns of tiles.
-static inline Block pick_block(int64_t rows, int64_t cols) {
-  static constexpr Block blocks[2][2] = {{block<1, 1>, block<1, 2>}, {block<2, 1>, block<2, 2>}};
+template <class Aside>
+static inline Block<Aside> pick_block(int64_t rows, int64_t cols) {
+  static constexpr Block<Aside> blocks[2][2] = {{block<1, 1, Aside>, block<1, 2, Aside>},
+                                                {block<2, 1, Aside>, block<2, 2, Aside>}};
   return blocks[rows - 1][cols - 1];
 }
 

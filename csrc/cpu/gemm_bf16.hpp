@@ -5,7 +5,8 @@
 // is cut into blocks of 32 x 32, four tiles of sums in registers while k runs.
 //
 // Arithmetic is so fast here that a product costs about as much as reading and rounding its operands. So each thread
-// packs its part of B once for each block of k, and A strip by strip, just before the strip meets all of B.
+// packs its part of B once for each block of k, and A strip by strip. AMX multiplies tiles in a unit of its own, which
+// leaves the core free: meanwhile it packs the next strip and finishes the block before.
 //
 // Every element of C is summed over increasing k by the same instructions, in whichever block and thread it falls: the
 // result does not depend on the number of threads.
@@ -119,47 +120,116 @@ static inline __attribute__((always_inline)) void pack_tile(const float* from, i
   for (int i = 0; i < 16; ++i) _mm512_store_si512(tile + i * tile_depth, v[i]);
 }
 
+// An operand, or a part of it: `n` rows of A or columns of B by `k`. Its tile (s, t), of rows or columns from 16 s on and
+// k from 32 t on, is packed as number s * ceil(k / 32) + t.
+struct Operand {
+  const float* from;
+  int64_t stride, n, k;
+  uint16_t* packed;
+};
+
 template <bool along, bool transpose, bool with_sums>
-static void pack_tiles(const float* from, int64_t stride, int64_t n, int64_t k, uint16_t* packed, float* sums) {
-  const int64_t wide = ceil_div(n, tile_side), deep = ceil_div(k, tile_depth);
-  const auto tile = [=](int64_t s, int64_t t) {
-    const int64_t rows = along ? n - s * tile_side : k - t * tile_depth;
-    const int64_t cols = along ? k - t * tile_depth : n - s * tile_side;
-    const float* at = from + (along ? s * tile_side * stride + t * tile_depth : t * tile_depth * stride + s * tile_side);
-    uint16_t* to = packed + (s * deep + t) * tile_size;
-    float* sums_here = with_sums ? sums + s * tile_side : nullptr;
-    if (rows >= (along ? tile_side : tile_depth) && cols >= (along ? tile_depth : tile_side))
-      pack_tile<along, transpose, true, with_sums>(at, stride, rows, cols, to, sums_here);
-    else
-      pack_tile<along, transpose, false, with_sums>(at, stride, rows, cols, to, sums_here);
-  };
+static void pack_one(const Operand& o, int64_t s, int64_t t, float* sums) {
+  const int64_t deep = ceil_div(o.k, tile_depth);
+  const int64_t rows = along ? o.n - s * tile_side : o.k - t * tile_depth;
+  const int64_t cols = along ? o.k - t * tile_depth : o.n - s * tile_side;
+  const float* at =
+      o.from + (along ? s * tile_side * o.stride + t * tile_depth : t * tile_depth * o.stride + s * tile_side);
+  uint16_t* to = o.packed + (s * deep + t) * tile_size;
+  if (with_sums) sums += s * tile_side;
+  if (rows >= (along ? tile_side : tile_depth) && cols >= (along ? tile_depth : tile_side))
+    pack_tile<along, transpose, true, with_sums>(at, o.stride, rows, cols, to, sums);
+  else
+    pack_tile<along, transpose, false, with_sums>(at, o.stride, rows, cols, to, sums);
+}
+
+template <bool along, bool transpose, bool with_sums>
+static void pack_all(const Operand& o, float* sums) {
+  const int64_t wide = ceil_div(o.n, tile_side), deep = ceil_div(o.k, tile_depth);
   // In the order of memory: a few rows from end to end.
   if (along)
     for (int64_t s = 0; s < wide; ++s)
-      for (int64_t t = 0; t < deep; ++t) tile(s, t);
+      for (int64_t t = 0; t < deep; ++t) pack_one<along, transpose, with_sums>(o, s, t, sums);
   else
     for (int64_t t = 0; t < deep; ++t)
-      for (int64_t s = 0; s < wide; ++s) tile(s, t);
+      for (int64_t s = 0; s < wide; ++s) pack_one<along, transpose, with_sums>(o, s, t, sums);
 }
 
-// A[i0.., k0..], `rows` x `k`: tile (s, t), rows from 16 s on and k from 32 t on, is number s * ceil(k / 32) + t.
-static void pack_A(const Bf16Product& p, int64_t i0, int64_t rows, int64_t k0, int64_t k, uint16_t* packed) {
-  if (p.A_layout == Layout::plain)
-    pack_tiles<true, false, false>(p.A + i0 * p.A_stride + k0, p.A_stride, rows, k, packed, nullptr);
-  else
-    pack_tiles<false, true, false>(p.A + k0 * p.A_stride + i0, p.A_stride, rows, k, packed, nullptr);
-}
-
-// B[k0.., j0..], likewise with columns for rows. Adds to `sums` unless that is null.
+// B[k0.., j0..]. Adds the sums of its columns to `sums` unless that is null.
 static void pack_B(const Bf16Product& p, int64_t j0, int64_t cols, int64_t k0, int64_t k, uint16_t* packed,
                    float* sums) {
   if (p.B_layout == Layout::transposed)
-    pack_tiles<true, true, false>(p.B + j0 * p.B_stride + k0, p.B_stride, cols, k, packed, nullptr);
+    pack_all<true, true, false>({p.B + j0 * p.B_stride + k0, p.B_stride, cols, k, packed}, nullptr);
   else if (sums)
-    pack_tiles<false, false, true>(p.B + k0 * p.B_stride + j0, p.B_stride, cols, k, packed, sums);
+    pack_all<false, false, true>({p.B + k0 * p.B_stride + j0, p.B_stride, cols, k, packed}, sums);
   else
-    pack_tiles<false, false, false>(p.B + k0 * p.B_stride + j0, p.B_stride, cols, k, packed, nullptr);
+    pack_all<false, false, false>({p.B + k0 * p.B_stride + j0, p.B_stride, cols, k, packed}, nullptr);
 }
+
+// What is done bit by bit while tiles are multiplied: the block of C before this one is finished, and then the next
+// strip of A is packed.
+class Aside {
+ public:
+  explicit Aside(const Bf16Product& p) : p_(p) {}
+  Aside(const Aside&) = delete;
+  Aside& operator=(const Aside&) = delete;
+
+  // A[i0.., k0..], after what was to be packed before.
+  void pack_later(int64_t i0, int64_t rows, int64_t k0, int64_t k, uint16_t* packed) {
+    pack_now();
+    const bool plain = p_.A_layout == Layout::plain;
+    A_ = {p_.A + (plain ? i0 * p_.A_stride + k0 : k0 * p_.A_stride + i0), p_.A_stride, rows, k, packed};
+    pack_ = plain ? pack_one<true, false, false> : pack_one<false, true, false>;
+    tile_ = 0;
+    deep_ = ceil_div(k, tile_depth);
+    tiles_ = ceil_div(rows, tile_side) * deep_;
+  }
+
+  void pack_now() {
+    while (tile_ < tiles_) pack_next();
+  }
+
+  // The block at row i0 and column j0 from its sums z, after the one that was to be finished before.
+  void finish_later(int64_t i0, int64_t j0, const float* z, int64_t rows, int64_t cols) {
+    finish_now();
+    z_ = z;
+    at_ = i0 * p_.N + j0;
+    rows_ = rows;
+    cols_ = cols;
+  }
+
+  void finish_now() {
+    while (rows_ > 0) finish_next();
+  }
+
+  void operator()() {
+    if (rows_ > 0)
+      finish_next();
+    else if (tile_ < tiles_)
+      pack_next();
+  }
+
+ private:
+  void pack_next() {
+    pack_(A_, tile_ / deep_, tile_ % deep_, nullptr);
+    ++tile_;
+  }
+
+  void finish_next() {
+    constexpr int64_t few = 8;
+    p_.finish(z_, p_.X ? p_.X + at_ : nullptr, p_.C + at_, p_.N, smaller(few, rows_), cols_);
+    z_ += few * block_side;
+    at_ += few * p_.N;
+    rows_ -= few;
+  }
+
+  const Bf16Product& p_;
+  Operand A_ = {};
+  void (*pack_)(const Operand&, int64_t, int64_t, float*) = nullptr;
+  int64_t tile_ = 0, tiles_ = 0, deep_ = 1;
+  const float* z_ = nullptr;
+  int64_t at_ = 0, rows_ = 0, cols_ = 0;
+};
 
 // --- one thread's share --------------------------------------------------------------------------------------------
 
@@ -170,8 +240,9 @@ struct Part {
 };
 
 struct Packed {
-  uint16_t *A, *B;
-  float* bias;  // filled up with zeros
+  uint16_t *A[2], *B;  // A: a strip and the next one
+  float* bias;         // filled up with zeros
+  float* z[2];         // sums of a block and of the one before
 };
 
 // Memory for packed tiles that only grows, one for each thread that calls.
@@ -206,35 +277,37 @@ struct Slice {
 };
 
 static void compute_block(const Bf16Product& p, const Slice& slice, int64_t i0, int64_t j0, const uint16_t* a,
-                          const uint16_t* b, const float* bias) {
+                          const uint16_t* b, const float* bias, float* z, Aside& aside) {
   const int64_t rows = smaller(block_side, p.M - i0), cols = smaller(block_side, p.N - j0);
-  const Block block = pick_block(ceil_div(rows, tile_side), ceil_div(cols, tile_side));
+  const auto block = pick_block<Aside>(ceil_div(rows, tile_side), ceil_div(cols, tile_side));
   float* c = p.C + i0 * p.N + j0;
-  const Finish finish = slice.last ? p.finish : nullptr;
+  const bool finish = slice.last && p.finish;
   if (rows % tile_side == 0 && cols % tile_side == 0 && !finish) {
-    block(slice.tiles, a, b, c, p.N, slice.first ? bias : c, slice.first ? 0 : p.N);
+    block(slice.tiles, a, b, c, p.N, slice.first ? bias : c, slice.first ? 0 : p.N, aside);
     return;
   }
-  alignas(64) float z[block_side * block_side];
   if (!slice.first) copy_rows(c, p.N, z, block_side, rows, cols);
-  block(slice.tiles, a, b, z, block_side, slice.first ? bias : z, slice.first ? 0 : block_side);
+  block(slice.tiles, a, b, z, block_side, slice.first ? bias : z, slice.first ? 0 : block_side, aside);
   if (finish)
-    finish(z, p.X ? p.X + i0 * p.N + j0 : nullptr, c, p.N, rows, cols);
+    aside.finish_later(i0, j0, z, rows, cols);
   else
     copy_rows(z, block_side, c, p.N, rows, cols);
 }
 
-static void compute_strip(const Bf16Product& p, const Slice& slice, int64_t i0, int64_t column, int64_t column_end,
-                          const Packed& packed) {
-  for (int64_t j = column; j < column_end; ++j)
-    compute_block(p, slice, i0, j * block_side, packed.A, packed.B + (j - column) * 2 * slice.tiles * tile_size,
-                  packed.bias + (j - column) * block_side);
+// Strip i of the part's, whose A is packed, against the columns of blocks from `low` to `high`.
+static void compute_strip(const Bf16Product& p, const Slice& slice, int64_t i, int64_t low, int64_t high,
+                          const Packed& packed, Aside& aside) {
+  for (int64_t j = 0; j < high - low; ++j)
+    compute_block(p, slice, i * block_side, (low + j) * block_side, packed.A[i % 2],
+                  packed.B + j * 2 * slice.tiles * tile_size, packed.bias + j * block_side, packed.z[j % 2], aside);
+  aside.finish_now();
 }
 
 static void compute_part(const Bf16Product& p, const Part& part, const Packed& packed) {
   const int64_t deep = ceil_div(p.K, tile_depth);
   const int64_t slices = larger(1, ceil_div(deep, max_depth));  // K = 0: one without terms, for the bias
   const bool with_sums = p.column_sums && part.has_sums;
+  Aside aside(p);
   if (part.row == part.row_end && !with_sums) return;
   for (int64_t low = part.column; low < part.column_end; low += max_panels) {
     const int64_t high = smaller(low + max_panels, part.column_end);
@@ -246,10 +319,15 @@ static void compute_part(const Bf16Product& p, const Part& part, const Packed& p
       const int64_t k0 = deep * s / slices * tile_depth, k1 = smaller(deep * (s + 1) / slices * tile_depth, p.K);
       const Slice slice = {k0, k1 - k0, ceil_div(k1 - k0, tile_depth), s == 0, s + 1 == slices};
       pack_B(p, j0, cols, k0, slice.k, packed.B, with_sums ? p.column_sums + j0 : nullptr);
+      const auto pack_strip = [&](int64_t i) {
+        if (i < part.row_end)
+          aside.pack_later(i * block_side, smaller(block_side, p.M - i * block_side), k0, slice.k, packed.A[i % 2]);
+      };
+      pack_strip(part.row);
       for (int64_t i = part.row; i < part.row_end; ++i) {
-        const int64_t i0 = i * block_side;
-        pack_A(p, i0, smaller(block_side, p.M - i0), k0, slice.k, packed.A);
-        compute_strip(p, slice, i0, low, high, packed);
+        aside.pack_now();
+        pack_strip(i + 1);
+        compute_strip(p, slice, i, low, high, packed, aside);
       }
     }
   }
@@ -283,7 +361,7 @@ static void multiply_bf16(const Bf16Product& p) {
   const int threads = threads_for(part_work(rows, columns, p.K));
   const int r_parts = row_parts(threads, rows, columns, p.K), c_parts = threads / r_parts;
   const int64_t depth = larger(1, smaller(ceil_div(p.K, tile_depth), max_depth));
-  const int64_t A_tiles = 2 * depth, B_tiles = 2 * depth * smaller(max_panels, ceil_div(columns, c_parts));
+  const int64_t A_tiles = 4 * depth, B_tiles = 2 * depth * smaller(max_panels, ceil_div(columns, c_parts));
   uint16_t* scratch = packing_scratch.tiles(threads * (A_tiles + B_tiles));
   parallel(threads, [&](int t) {
     const int64_t r = t / c_parts, c = t % c_parts;
@@ -291,8 +369,9 @@ static void multiply_bf16(const Bf16Product& p) {
                        r == 0};
     uint16_t* mine = scratch + t * (A_tiles + B_tiles) * tile_size;
     alignas(64) float bias[max_panels * block_side];
+    alignas(64) float z[2][block_side * block_side];
     const BlockUnit unit;
-    compute_part(p, part, {mine, mine + A_tiles * tile_size, bias});
+    compute_part(p, part, {{mine, mine + 2 * depth * tile_size}, mine + A_tiles * tile_size, bias, {z[0], z[1]}});
   });
 }
 

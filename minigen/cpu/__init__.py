@@ -4,6 +4,12 @@ The kernels exist once for each instruction set (x86-64: ``baseline``, ``avx2``,
 ``neon``). The best one that the machine has is picked at the first use; the environment variable ``MINIGEN_ISA`` names
 another. Results have the same bits for any number of threads, not for any instruction set.
 
+With ``precision="bf16"`` a dense layer's products are taken on AMX tiles, or on AVX512-BF16 dot products where there is
+no AMX; ``MINIGEN_BF16`` (``amx``, ``avx512bf16``) names one. AMX is what makes it fast; AVX512-BF16 alone can be
+slower than float32, as ``_native.bf16_peak_gflops`` and ``_native.fma_peak_gflops`` tell. The first such backend asks
+Linux for AMX's registers, for the whole process, which may then have no signal stack (``sigaltstack``) too small for
+them.
+
 A process that forks after operations have run on several threads leaves those threads behind: in the child the
 operations run on one thread. Start workers with multiprocessing's ``"spawn"`` where they should use more.
 """
