@@ -86,10 +86,9 @@ class CpuBackend:
     float32, on AVX512-BF16 or AMX; everything else, a head of one output included, is as in ``"ieee"``."""
 
     def __init__(self, precision: str = "ieee") -> None:
-        checks.choice("precision", precision, self.PRECISIONS)
+        self.precision = checks.choice("precision", precision, self.PRECISIONS)
         self.dtype = np.dtype(np.float32)
         self.isa = isa()
-        self.precision = precision
         if precision == "bf16":
             bf16()  # raises where it cannot be had
         self._program: Any = None  # the program that records, while capture() runs
