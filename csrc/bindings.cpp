@@ -1,12 +1,11 @@
-// minigen._native: the CPU kernels for Python, and Program, a list of kernel calls that runs without Python.
+// minigen._native: the CPU kernels for Python.
 //
 // Every operation checks its arguments first (kind, dtype, layout, shape, overlap) and then either runs at once, with
-// the interpreter lock released, or appends itself to the Program that it is given.
+// the interpreter lock released, or appends itself to the Program that it is given (program.hpp).
 #include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
-#include <functional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -14,63 +13,13 @@
 #include "cpu/bf16.hpp"
 #include "cpu/dispatch.hpp"
 #include "cpu/threads.hpp"
+#include "program.hpp"
 
 namespace py = pybind11;
 using namespace py::literals;
 
 namespace minigen::bindings {
 namespace {
-
-enum class Access { read, write, update };
-
-// One argument of a recorded call. `array` keeps the memory alive as long as the program.
-struct Argument {
-  std::string name;
-  py::array array;
-  Access access;
-};
-
-struct Recorded {
-  std::string operation;
-  std::vector<Argument> arguments;
-  double flops, bytes;
-  std::function<void()> run;
-};
-
-class Program {
- public:
-  void append(Recorded call) {
-    if (closed_) throw std::runtime_error("program: already closed, it takes no more calls");
-    calls_.push_back(std::move(call));
-  }
-
-  void close() { closed_ = true; }
-
-  void run(int64_t steps) const {
-    if (steps < 0) throw std::invalid_argument("steps must be at least 0, not " + std::to_string(steps));
-    if (!closed_) throw std::runtime_error("program: still recording, close it before it runs");
-    py::gil_scoped_release release;
-    with_team([&] {
-      for (int64_t step = 0; step < steps; ++step)
-        for (const Recorded& call : calls_) call.run();
-    });
-  }
-
-  py::list describe() const {
-    py::list result;
-    for (const Recorded& call : calls_) {
-      py::dict shapes;
-      for (const Argument& argument : call.arguments) shapes[py::str(argument.name)] = argument.array.attr("shape");
-      result.append(py::dict("operation"_a = call.operation, "shapes"_a = shapes, "flops"_a = call.flops,
-                             "bytes"_a = call.bytes));
-    }
-    return result;
-  }
-
- private:
-  std::vector<Recorded> calls_;
-  bool closed_ = false;
-};
 
 // --- checks ---------------------------------------------------------------------------------------
 
@@ -170,6 +119,9 @@ class Call {
     return static_cast<const float*>(add<float>(name, value, Access::read, nullptr).data());
   }
 
+  // What a program needs to know of this call to fuse it with another.
+  void describe(Detail detail) { detail_ = detail; }
+
   // Of the argument added last.
   const py::array& last() const { return arguments_.back().array; }
   py::ssize_t last_shape(py::ssize_t axis) const { return last().shape(axis); }
@@ -191,7 +143,7 @@ class Call {
   void finish(double flops, double bytes, Body body, bool in_place = false) {
     check_overlap(in_place);
     if (program_) {
-      program_->append({operation_, std::move(arguments_), flops, bytes, std::move(body)});
+      program_->append({operation_, std::move(arguments_), flops, bytes, std::move(body), detail_});
       return;
     }
     py::gil_scoped_release release;
@@ -226,6 +178,7 @@ class Call {
   const char* operation_;
   Program* program_ = nullptr;
   std::vector<Argument> arguments_;
+  Detail detail_;
 };
 
 // --- operations, in the order of minigen/backend.py -------------------------------------------------
@@ -273,6 +226,8 @@ void dense_wgrad(Value x, Value dz, Value dW, Value db, Value program, const std
   float* pdW = call.out("dW", dW, {I, O});
   float* pdb = call.out("db", db, {O});
   const auto kernel = in_precision(precision, [](const auto& table) { return table.dense_wgrad; });
+  const auto with_adam = in_precision(precision, [](const auto& table) { return table.dense_wgrad_adam; });
+  call.describe(WeightGradient{px, pdz, pdW, pdb, B, I, O, with_adam});
   call.finish(2.0 * B * I * O + 1.0 * B * O, [=] { kernel(px, pdz, pdW, pdb, B, I, O); });
 }
 
@@ -396,6 +351,7 @@ void adam_or_adamw(const char* operation, Value p, Value g, Value m, Value v, Va
   const float* plr = call.in("lr", lr, {1});
   const uint64_t* pstep = call.in<uint64_t>("step", step, {1});
   const auto kernel = kernels().adam;
+  call.describe(AdamUpdate{{pp, pm, pv}, pg, n, plr, pstep, settings});
   call.finish(14.0 * n, [=] { kernel(pp, pg, pm, pv, n, plr, pstep, settings); });
 }
 

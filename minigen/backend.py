@@ -61,7 +61,8 @@ class Backend(Protocol):
         """Turn ``step``, a function that only calls operations of this backend on fixed buffers, into a program.
 
         The NumPy floor calls it each time; the CPU floor keeps its list of kernel calls and runs that without
-        the interpreter; the CUDA floor keeps a graph.
+        the interpreter; the CUDA floor keeps a graph. Both fuse what they can: after a program has run, a gradient
+        that only its optimizer reads need not be in its buffer.
         """
 
     # --- dense: y = act(x W + b) --------------------------------------------------------------

@@ -1,4 +1,5 @@
 // The dense layer y = act(x W + b): forward, gradient of its input, gradient of its weights and bias.
+#include "adam.hpp"
 #include "gemm.hpp"
 #include "kernels.hpp"
 #include "narrow.hpp"
@@ -29,6 +30,34 @@ static inline __attribute__((always_inline)) void map_rows(const float* from, in
 template <Activation activation>
 static void activate(const float* z, int64_t z_stride, float* y, int64_t y_stride, int64_t rows, int64_t cols) {
   map_rows(z, z_stride, y, y_stride, rows, cols, [](float x) { return minigen::activation_forward(x, activation); });
+}
+
+static inline __attribute__((always_inline)) void tanh_row(const float* from, float* to, int64_t cols) {
+  constexpr int64_t panel = 2 * lanes;
+  alignas(64) float numerator[panel], denominator[panel];
+  for (int64_t begin = 0; begin < cols; begin += panel) {
+    const int64_t count = smaller(panel, cols - begin);
+#pragma omp simd
+    for (int64_t j = 0; j < count; ++j) {
+      const math::Fraction f = math::tanh_fraction(from[begin + j]);
+      numerator[j] = f.numerator;
+      denominator[j] = f.denominator;
+    }
+    for (int64_t j = 0; j < count; j += lanes) {
+      const Vector y = divide_by_1_to_2(load(numerator + j), load(denominator + j));
+      count - j < lanes ? store_first(to + begin + j, y, count - j) : store(to + begin + j, y);
+    }
+  }
+}
+
+template <>
+void activate<Activation::tanh>(const float* z, int64_t z_stride, float* y, int64_t y_stride, int64_t rows,
+                                int64_t cols) {
+  constexpr int64_t panel = 2 * lanes;
+  if (cols == panel)
+    for (int64_t i = 0; i < rows; ++i) tanh_row(z + i * z_stride, y + i * y_stride, panel);
+  else
+    for (int64_t i = 0; i < rows; ++i) tanh_row(z + i * z_stride, y + i * y_stride, cols);
 }
 
 template <Activation activation>
@@ -85,14 +114,54 @@ static float sum(const float* x, int64_t n) {
   return (quad[0] + quad[1]) + (quad[2] + quad[3]);
 }
 
+static Product weight_gradient(const float* x, const float* dz, float* dW, float* db, int64_t B, int64_t I, int64_t O) {
+  return {.M = I, .N = O, .K = B, .A = x, .A_stride = I, .A_layout = Layout::transposed, .B = dz, .B_stride = O,
+          .B_layout = Layout::plain, .C = dW, .column_sums = db};
+}
+
 void dense_wgrad(const float* x, const float* dz, float* dW, float* db, int64_t B, int64_t I, int64_t O) {
-  if (O != 1)
-    return multiply({.M = I, .N = O, .K = B, .A = x, .A_stride = I, .A_layout = Layout::transposed, .B = dz,
-                     .B_stride = O, .B_layout = Layout::plain, .C = dW, .column_sums = db});
+  if (O != 1) return multiply(weight_gradient(x, dz, dW, db, B, I, O));
   // dW^T[1,I] = dz^T x, where both transposes are the vectors themselves.
   multiply({.M = 1, .N = I, .K = B, .A = dz, .A_stride = B, .A_layout = Layout::plain, .B = x, .B_stride = I,
             .B_layout = Layout::plain, .C = dW});
   *db = sum(dz, B);
+}
+
+struct Update {
+  AdamSlots slots;
+  AdamStep step;
+};
+
+static void update_block(const void* context, const float* gradient, int64_t stride, int64_t offset, int64_t N,
+                         int64_t rows, int64_t cols) {
+  const Update& u = *static_cast<const Update*>(context);
+  const auto update_row = [&](int64_t i, int64_t count) __attribute__((always_inline)) {
+    const int64_t at = offset + i * N;
+    adam_range(u.slots.p + at, gradient + i * stride, u.slots.m + at, u.slots.v + at, 0, count, u.step);
+  };
+  constexpr int64_t panel = 2 * lanes;  // a constant where a row is as wide as a panel: straight code
+  if (cols == panel)
+    for (int64_t i = 0; i < rows; ++i) update_row(i, panel);
+  else
+    for (int64_t i = 0; i < rows; ++i) update_row(i, cols);
+}
+
+void dense_wgrad_adam(const float* x, const float* dz, float* dW, float* db, int64_t B, int64_t I, int64_t O,
+                      AdamSlots W, AdamSlots b, const float* lr, const uint64_t* step, AdamSettings settings) {
+  const Update update = {W, adam_step(settings, lr[0], step[0])};
+  if (O == 1) {
+    dense_wgrad(x, dz, dW, db, B, I, O);
+    adam_range(W.p, dW, W.m, W.v, 0, I, update.step);
+  } else {
+    Product p = weight_gradient(x, dz, dW, db, B, I, O);
+    p.consume = update_block;
+    p.context = &update;
+    p.streams[0] = W.p;
+    p.streams[1] = W.m;
+    p.streams[2] = W.v;
+    multiply(p);
+  }
+  adam_range(b.p, db, b.m, b.v, 0, O, update.step);
 }
 
 }  // namespace minigen::MINIGEN_ISA

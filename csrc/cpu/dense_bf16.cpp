@@ -1,4 +1,5 @@
 // The three products of the dense layer in bf16: see bf16.hpp. Compiled once for AVX512-BF16 and once for AMX.
+#include "adam.hpp"
 #include "bf16.hpp"
 #include "dispatch.hpp"
 #include "gemm_bf16.hpp"
@@ -8,31 +9,52 @@
 
 namespace minigen::MINIGEN_ISA {
 
-// `each` for all elements of a block; straight code for those as wide as nearly all are.
-template <class Each>
-static inline __attribute__((always_inline)) void for_block(int64_t rows, int64_t cols, Each each) {
-  for (int64_t i = 0; i < rows; ++i) {
-    if (cols == block_side) {
-#pragma omp simd
-      for (int64_t j = 0; j < block_side; ++j) each(i, j);
-    } else {
-#pragma omp simd
-      for (int64_t j = 0; j < cols; ++j) each(i, j);
-    }
-  }
+// `row` for all rows of a block, with a constant width where it is as wide as nearly all are: straight code.
+template <class Row>
+static inline __attribute__((always_inline)) void for_rows(int64_t rows, int64_t cols, Row row) {
+  if (cols == block_side)
+    for (int64_t i = 0; i < rows; ++i) row(i, block_side);
+  else
+    for (int64_t i = 0; i < rows; ++i) row(i, cols);
 }
 
 template <Activation activation>
-static void activate(const float* z, const float*, float* c, int64_t stride, int64_t rows, int64_t cols) {
-  for_block(rows, cols, [=](int64_t i, int64_t j) __attribute__((always_inline)) {
-    c[i * stride + j] = minigen::activation_forward(z[i * block_side + j], activation);
+static void activate(const Bf16Product& p, const float* z, int64_t at, int64_t rows, int64_t cols) {
+  for_rows(rows, cols, [&](int64_t i, int64_t count) __attribute__((always_inline)) {
+    const float* from = z + i * block_side;
+    float* to = p.C + at + i * p.N;
+#pragma omp simd
+    for (int64_t j = 0; j < count; ++j) to[j] = minigen::activation_forward(from[j], activation);
   });
 }
 
+// A division waits longer than all the rest takes.
+template <>
+void activate<Activation::tanh>(const Bf16Product& p, const float* z, int64_t at, int64_t rows, int64_t cols) {
+  for_rows(rows, cols, [&](int64_t i, int64_t count) __attribute__((always_inline)) {
+    alignas(64) float numerator[block_side], denominator[block_side];
+#pragma omp simd
+    for (int64_t j = 0; j < count; ++j) {
+      const math::Fraction f = math::tanh_fraction(z[i * block_side + j]);
+      numerator[j] = f.numerator;
+      denominator[j] = f.denominator;
+    }
+    float* to = p.C + at + i * p.N;
+    for (int64_t j = 0; j < count; j += lanes)
+      store_first(to + j, divide_by_1_to_2(load(numerator + j), load(denominator + j)), smaller(lanes, count - j));
+  });
+}
+
+// C = z * act'(x), where x is the context and laid out like C.
 template <Activation activation>
-static void differentiate(const float* z, const float* y, float* c, int64_t stride, int64_t rows, int64_t cols) {
-  for_block(rows, cols, [=](int64_t i, int64_t j) __attribute__((always_inline)) {
-    c[i * stride + j] = z[i * block_side + j] * activation_derivative(y[i * stride + j], activation);
+static void differentiate(const Bf16Product& p, const float* z, int64_t at, int64_t rows, int64_t cols) {
+  const float* x = static_cast<const float*>(p.context);
+  for_rows(rows, cols, [&](int64_t i, int64_t count) __attribute__((always_inline)) {
+    const float* from = z + i * block_side;
+    const float* y = x + at + i * p.N;
+    float* to = p.C + at + i * p.N;
+#pragma omp simd
+    for (int64_t j = 0; j < count; ++j) to[j] = from[j] * activation_derivative(y[j], activation);
   });
 }
 
@@ -57,19 +79,50 @@ void dense_dgrad(const float* dz, const float* W, const float* x_or_null, float*
                    .B_layout = Layout::transposed, .C = dx};
   with_activation(activation, [&](auto known) {
     if (known.value == Activation::linear) return;
-    p.X = x_or_null;
+    p.context = x_or_null;
     p.finish = differentiate<known.value>;
   });
   multiply_bf16(p);
 }
 
+static Bf16Product weight_gradient(const float* x, const float* dz, float* dW, float* db, int64_t B, int64_t I,
+                                   int64_t O) {
+  return {.M = I, .N = O, .K = B, .A = x, .A_stride = I, .A_layout = Layout::transposed, .B = dz, .B_stride = O,
+          .B_layout = Layout::plain, .C = dW, .column_sums = db};
+}
+
 void dense_wgrad(const float* x, const float* dz, float* dW, float* db, int64_t B, int64_t I, int64_t O) {
   if (stays_float32(O)) return minigen::kernels().dense_wgrad(x, dz, dW, db, B, I, O);
-  multiply_bf16({.M = I, .N = O, .K = B, .A = x, .A_stride = I, .A_layout = Layout::transposed, .B = dz, .B_stride = O,
-                 .B_layout = Layout::plain, .C = dW, .column_sums = db});
+  multiply_bf16(weight_gradient(x, dz, dW, db, B, I, O));
+}
+
+struct Update {
+  AdamSlots slots;
+  AdamStep step;
+};
+
+static void update_block(const Bf16Product& p, const float* z, int64_t at, int64_t rows, int64_t cols) {
+  const Update& u = *static_cast<const Update*>(p.context);
+  for_rows(rows, cols, [&](int64_t i, int64_t count) __attribute__((always_inline)) {
+    const int64_t to = at + i * p.N;
+    adam_range(u.slots.p + to, z + i * block_side, u.slots.m + to, u.slots.v + to, 0, count, u.step);
+  });
+}
+
+void dense_wgrad_adam(const float* x, const float* dz, float* dW, float* db, int64_t B, int64_t I, int64_t O,
+                      AdamSlots W, AdamSlots b, const float* lr, const uint64_t* step, AdamSettings settings) {
+  if (stays_float32(O))
+    return minigen::kernels().dense_wgrad_adam(x, dz, dW, db, B, I, O, W, b, lr, step, settings);
+  const Update update = {W, adam_step(settings, lr[0], step[0])};
+  Bf16Product p = weight_gradient(x, dz, dW, db, B, I, O);
+  p.finish = update_block;
+  p.context = &update;
+  multiply_bf16(p);
+  const FlushDenormals flush;
+  adam_range(b.p, db, b.m, b.v, 0, O, update.step);
 }
 
 extern const Bf16Kernels bf16_table = {MINIGEN_NAME(MINIGEN_ISA), dense_forward, dense_dgrad, dense_wgrad,
-                                       bf16_peak_gflops};
+                                       dense_wgrad_adam, bf16_peak_gflops};
 
 }  // namespace minigen::MINIGEN_ISA

@@ -41,13 +41,27 @@ struct Ahead {
   Ahead(const float* matrix, int64_t offset, int64_t row_stride)
       : row(reinterpret_cast<uintptr_t>(matrix) + static_cast<uintptr_t>(offset) * sizeof(float)),
         stride(static_cast<uintptr_t>(row_stride) * sizeof(float)) {}
+
+  // Two cache lines of a row, and on to the next. `write` takes them away from other cores, which is what a store would
+  // wait longest for.
+  template <int write, int level>
+  void fetch() {
+    __builtin_prefetch(reinterpret_cast<const void*>(row), write, level);
+    __builtin_prefetch(reinterpret_cast<const void*>(row + 64), write, level);
+    row += stride;
+  }
+};
+
+struct Streams {
+  Ahead written, read, also_written;
 };
 
 // Rows x (Vectors * lanes) of C = (C0 + A B) * scale. C0 may be C; with c0_stride = 0 it is one row, the bias, for all
 // rows. `scale` has rows of max_width; it may be null.
 template <int Rows, int Vectors, Layout layout>
 static void tile(int64_t K, const float* a, int64_t a_stride, const float* b, int64_t b_stride, float* c,
-                 int64_t c_stride, const float* c0, int64_t c0_stride, const float* scale, Ahead first, Ahead second) {
+                 int64_t c_stride, const float* c0, int64_t c0_stride, const float* scale, const Streams& streams) {
+  Ahead written = streams.written, read = streams.read, also_written = streams.also_written;
   Vector sum[Rows][Vectors];
 #pragma GCC unroll 16
   for (int i = 0; i < Rows; ++i)
@@ -79,12 +93,9 @@ static void tile(int64_t K, const float* a, int64_t a_stride, const float* b, in
   for (; k + steps <= K; k += steps) {
 #pragma GCC unroll 8
     for (int u = 0; u < steps; ++u) step();
-    __builtin_prefetch(reinterpret_cast<const void*>(first.row), 1);
-    __builtin_prefetch(reinterpret_cast<const void*>(first.row + 64), 1);
-    __builtin_prefetch(reinterpret_cast<const void*>(second.row), 0, 2);
-    __builtin_prefetch(reinterpret_cast<const void*>(second.row + 64), 0, 2);
-    first.row += first.stride;
-    second.row += second.stride;
+    written.fetch<1, 3>();
+    read.fetch<0, 2>();
+    also_written.fetch<1, 3>();
   }
 #pragma GCC unroll 1
   for (; k < K; ++k) step();
@@ -255,7 +266,7 @@ struct Block {
 };
 
 static void compute_tile(const Product& p, const Grid& grid, const Block& block, int64_t t, int64_t j0, int64_t cols,
-                         const float* b, int64_t b_stride, const float* bias, Ahead next_c, Ahead other) {
+                         const float* b, int64_t b_stride, const float* bias, const Streams& streams) {
   const int64_t K = block.k1 - block.k0;
   const int64_t i0 = grid.row_of(t);
   const int64_t rows = grid.row_of(t + 1) - i0;
@@ -283,12 +294,14 @@ static void compute_tile(const Product& p, const Grid& grid, const Block& block,
     scale = derivative;
   }
   const Activate activate = last ? p.activate : nullptr;
-  if (cols == vectors * lanes && !activate) {
-    run(K, a, a_stride, b, b_stride, c, p.N, first ? bias : c, first ? 0 : p.N, scale, next_c, other);
+  const bool consume = p.consume && last;
+  if (cols == vectors * lanes && !activate && !consume) {
+    run(K, a, a_stride, b, b_stride, c, p.N, first ? bias : c, first ? 0 : p.N, scale, streams);
     return;
   }
   if (!first) copy_rows(c, p.N, edge, max_width, rows, cols);
-  run(K, a, a_stride, b, b_stride, edge, max_width, first ? bias : edge, first ? 0 : max_width, scale, next_c, other);
+  run(K, a, a_stride, b, b_stride, edge, max_width, first ? bias : edge, first ? 0 : max_width, scale, streams);
+  if (consume) return p.consume(p.context, edge, max_width, i0 * p.N + j0, p.N, rows, cols);
   (activate ? activate : copy_rows)(edge, max_width, c, p.N, rows, cols);
 }
 
@@ -323,11 +336,14 @@ static void compute_panel(const Product& p, const Grid& grid, const Block& block
     const int64_t next = grid.row_of(stay ? t + 1 : first) * p.N + (stay ? j0 : j0 + cols);
     const int64_t done = (t - first) * (K / steps);
     const Ahead next_c(p.C, next, p.N);
-    const Ahead other = p.differentiate ? Ahead(p.X, next, p.N)
-                        : block.B ? Ahead(b, (K + done) * b_stride, b_stride)
-                        : plain   ? Ahead(from, done * p.B_stride + cols, p.B_stride)
-                                  : Ahead(from, cols * p.B_stride + done * 32, 32);
-    compute_tile(p, grid, block, t, j0, cols, b, b_stride, bias, next_c, other);
+    const Ahead next_b = block.B ? Ahead(b, (K + done) * b_stride, b_stride)
+                         : plain ? Ahead(from, done * p.B_stride + cols, p.B_stride)
+                                 : Ahead(from, cols * p.B_stride + done * 32, 32);
+    Streams streams = {next_c, next_b, next_c};
+    if (p.differentiate) streams.read = Ahead(p.X, next, p.N);
+    if (p.consume && block.k1 == p.K)
+      streams = {Ahead(p.streams[0], next, p.N), Ahead(p.streams[1], next, p.N), Ahead(p.streams[2], next, p.N)};
+    compute_tile(p, grid, block, t, j0, cols, b, b_stride, bias, streams);
   }
 }
 
@@ -411,7 +427,10 @@ static void multiply_panels(const Product& p) {
     for (int64_t j = 0; j < p.N; ++j) p.column_sums[j] = 0;
   const Grid grid(p);
   const int threads = threads_for(flops(p) / flops_per_ns);
-  const bool by_rows = p.M >= p.N && grid.tiles >= 16 * threads;
+  // Shares of whole rows let the next operation find its rows in the same core's cache, at the price of packing all of B
+  // in each thread.
+  const bool small_B = p.K * p.N <= 1 << 15 && p.M >= 24 * threads;
+  const bool by_rows = small_B || (p.M >= p.N && grid.tiles >= 16 * threads);
   parallel(threads, [&](int t) {
     compute_share(p, grid, by_rows ? share_of_rows(grid, t, threads) : share_in_order(grid, t, threads));
   });

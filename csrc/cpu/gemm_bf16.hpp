@@ -28,8 +28,10 @@ constexpr int64_t block_side = 2 * tile_side;
 constexpr int64_t max_depth = 13;    // tiles of k at a time: a strip of A is 26 KiB of L1
 constexpr int64_t max_panels = 32;   // of B at a time: at most 832 KiB of L2
 
-// c = finish(z) for a block of at most 32 x 32; z has rows of 32. x, if anything, is laid out like c.
-using Finish = void (*)(const float* z, const float* x, float* c, int64_t stride, int64_t rows, int64_t cols);
+struct Bf16Product;
+
+// Takes the sums z of a block, at most 32 x 32 in rows of 32. Element (i, j) of it is number at + i * N + j of C.
+using Finish = void (*)(const Bf16Product& p, const float* z, int64_t at, int64_t rows, int64_t cols);
 
 struct Bf16Product {
   int64_t M, N, K;
@@ -42,8 +44,8 @@ struct Bf16Product {
   float* C;
   const float* bias = nullptr;
   float* column_sums = nullptr;  // [N], those of B in float32; B then has to be plain
-  Finish finish = nullptr;
-  const float* X = nullptr;
+  Finish finish = nullptr;        // in place of storing C, which then holds unfinished sums at most before
+  const void* context = nullptr;  // of `finish`
 };
 
 // --- packing -------------------------------------------------------------------------------------------------------
@@ -217,7 +219,7 @@ class Aside {
 
   void finish_next() {
     constexpr int64_t few = 8;
-    p_.finish(z_, p_.X ? p_.X + at_ : nullptr, p_.C + at_, p_.N, smaller(few, rows_), cols_);
+    p_.finish(p_, z_, at_, smaller(few, rows_), cols_);
     z_ += few * block_side;
     at_ += few * p_.N;
     rows_ -= few;

@@ -14,6 +14,11 @@
 
 namespace minigen {
 
+// Where a tensor's parameters and their moments lie.
+struct AdamSlots {
+  float *p, *m, *v;
+};
+
 struct Kernels {
   const char* isa;
 #define OPERATION(result, name, arguments) result(*name) arguments;

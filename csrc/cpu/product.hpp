@@ -21,6 +21,11 @@ using Activate = void (*)(const float* z, int64_t z_stride, float* y, int64_t y_
 using Differentiate = void (*)(const float* y, int64_t y_stride, float* d, int64_t d_stride, int64_t rows,
                                int64_t cols);
 
+// Takes a block of a finished C, rows of `cols` values `stride` apart, in place of storing it. Row i of the block is
+// C[offset + i * N], in elements from C's begin.
+using Consume = void (*)(const void* context, const float* block, int64_t stride, int64_t offset, int64_t N,
+                         int64_t rows, int64_t cols);
+
 struct Product {
   int64_t M, N, K;  // C[M,N] = act(A[M,K] B[K,N] + bias[N]) * act'(X[M,N])
   const float* A;
@@ -35,6 +40,9 @@ struct Product {
   Activate activate = nullptr;
   const float* X = nullptr;
   Differentiate differentiate = nullptr;
+  Consume consume = nullptr;           // where set, C holds unfinished sums at most
+  const void* context = nullptr;       // of `consume`
+  const float* streams[3] = {};        // arrays laid out like C that `consume` reads, to be fetched ahead of it
 };
 
 static inline double flops(const Product& p) {

@@ -1,0 +1,228 @@
+// Program: a list of kernel calls that runs without Python.
+#pragma once
+
+#include <pybind11/numpy.h>
+
+#include <algorithm>
+#include <functional>
+#include <optional>
+#include <stdexcept>
+#include <string>
+#include <utility>
+#include <variant>
+#include <vector>
+
+#include "cpu/dispatch.hpp"
+#include "cpu/threads.hpp"
+
+namespace minigen::bindings {
+
+namespace py = pybind11;
+using namespace py::literals;
+
+enum class Access { read, write, update };
+
+struct Bytes {
+  const char *begin, *end;
+
+  bool overlaps(Bytes other) const { return begin < other.end && other.begin < end; }
+  bool contains(Bytes other) const { return begin <= other.begin && other.end <= end; }
+};
+
+inline Bytes floats(const float* p, int64_t n) {
+  return {reinterpret_cast<const char*>(p), reinterpret_cast<const char*>(p + n)};
+}
+
+// One argument of a recorded call. `array` keeps the memory alive as long as the program.
+struct Argument {
+  std::string name;
+  py::array array;
+  Access access;
+
+  Bytes bytes() const {
+    const auto* begin = static_cast<const char*>(array.data());
+    return {begin, begin + array.nbytes()};
+  }
+};
+
+// The calls that fuse_update() looks for.
+struct WeightGradient {
+  const float *x, *dz;
+  float *dW, *db;
+  int64_t B, I, O;
+  decltype(Kernels::dense_wgrad_adam) with_adam;  // of the same precision
+
+  Bytes x_bytes() const { return floats(x, B * I); }
+  Bytes dz_bytes() const { return floats(dz, B * O); }
+  Bytes dW_bytes() const { return floats(dW, I * O); }
+  Bytes db_bytes() const { return floats(db, O); }
+};
+struct AdamUpdate {
+  AdamSlots slots;
+  const float* g;
+  int64_t n;
+  const float* lr;
+  const uint64_t* step;
+  AdamSettings settings;
+
+  // Where the parameters of this part of the gradient lie, and their moments.
+  AdamSlots slots_of(const float* part) const {
+    const ptrdiff_t offset = part - g;
+    return {slots.p + offset, slots.m + offset, slots.v + offset};
+  }
+};
+using Detail = std::variant<std::monostate, WeightGradient, AdamUpdate>;
+
+struct Recorded {
+  std::string operation;
+  std::vector<Argument> arguments;
+  double flops, bytes;
+  std::function<void()> run;
+  Detail detail;
+};
+
+class Program {
+ public:
+  void append(Recorded call) {
+    if (closed_) throw std::runtime_error("program: already closed, it takes no more calls");
+    calls_.push_back(std::move(call));
+  }
+
+  void close() {
+    for (size_t i = 0; !closed_ && i < calls_.size(); ++i) fuse_update(i);
+    closed_ = true;
+  }
+
+  void run(int64_t steps) const {
+    if (steps < 0) throw std::invalid_argument("steps must be at least 0, not " + std::to_string(steps));
+    if (!closed_) throw std::runtime_error("program: still recording, close it before it runs");
+    py::gil_scoped_release release;
+    with_team([&] {
+      for (int64_t step = 0; step < steps; ++step)
+        for (const Recorded& call : calls_) call.run();
+    });
+  }
+
+  py::list describe() const {
+    py::list result;
+    for (const Recorded& call : calls_) {
+      py::dict shapes;
+      for (const Argument& argument : call.arguments) shapes[py::str(argument.name)] = argument.array.attr("shape");
+      result.append(py::dict("operation"_a = call.operation, "shapes"_a = shapes, "flops"_a = call.flops,
+                             "bytes"_a = call.bytes));
+    }
+    return result;
+  }
+
+ private:
+  // If call `at` is an Adam whose gradient is made by weight gradients of this program and read by nobody else, these
+  // move to its place and each updates its own layer, tile by tile: the gradient never goes through memory. What lies
+  // between the layers (padding) is updated as before. The results have the same bits; only the buffer of the gradient
+  // is left with whatever was in it.
+  void fuse_update(size_t& at) {
+    const auto* adam = std::get_if<AdamUpdate>(&calls_[at].detail);
+    if (!adam) return;
+    const std::vector<size_t> layers = layers_of(at);
+    std::vector<Bytes> parts = parts_of(layers);
+    if (layers.empty() || overlap(parts)) return;
+
+    std::vector<Recorded> fused;
+    for (size_t layer : layers) fused.push_back(wgrad_with_update(calls_[layer], calls_[at]));
+    int64_t done = 0;
+    for (Bytes part : parts) {
+      const int64_t begin = reinterpret_cast<const float*>(part.begin) - adam->g;
+      if (done < begin) fused.push_back(update_of(calls_[at], done, begin));
+      done = reinterpret_cast<const float*>(part.end) - adam->g;
+    }
+    if (done < adam->n) fused.push_back(update_of(calls_[at], done, adam->n));
+
+    const auto position = [&](size_t i) { return calls_.begin() + static_cast<ptrdiff_t>(i); };
+    calls_.erase(position(at));
+    for (size_t i = layers.size(); i-- > 0;) calls_.erase(position(layers[i]));
+    at -= layers.size();
+    calls_.insert(position(at), fused.begin(), fused.end());
+    at += fused.size() - 1;
+  }
+
+  // The weight gradients that fill the gradient of the Adam `at` and may wait until then, in order; none if it may not
+  // be fused.
+  std::vector<size_t> layers_of(size_t at) const {
+    const auto& adam = std::get<AdamUpdate>(calls_[at].detail);
+    const Bytes gradient = floats(adam.g, adam.n);
+    std::vector<Bytes> written = written_by(calls_[at]);  // and by the calls between
+    std::vector<size_t> layers;
+    for (size_t i = calls_.size(); i-- > 0;) {
+      if (i == at) continue;
+      const auto* layer = std::get_if<WeightGradient>(&calls_[i].detail);
+      if (layer && i < at && gradient.contains(layer->dW_bytes()) && gradient.contains(layer->db_bytes())) {
+        for (Bytes bytes : written)
+          if (bytes.overlaps(layer->x_bytes()) || bytes.overlaps(layer->dz_bytes())) return {};
+        layers.insert(layers.begin(), i);
+        continue;
+      }
+      for (const Argument& argument : calls_[i].arguments)
+        if (argument.bytes().overlaps(gradient)) return {};
+      if (i > at) continue;
+      const std::vector<Bytes> more = written_by(calls_[i]);
+      written.insert(written.end(), more.begin(), more.end());
+    }
+    return layers;
+  }
+
+  static std::vector<Bytes> written_by(const Recorded& call) {
+    std::vector<Bytes> written;
+    for (const Argument& argument : call.arguments)
+      if (argument.access != Access::read) written.push_back(argument.bytes());
+    return written;
+  }
+
+  // What these layers fill of their gradient, by address.
+  std::vector<Bytes> parts_of(const std::vector<size_t>& layers) const {
+    std::vector<Bytes> parts;
+    for (size_t i : layers) {
+      const auto& layer = std::get<WeightGradient>(calls_[i].detail);
+      parts.push_back(layer.dW_bytes());
+      parts.push_back(layer.db_bytes());
+    }
+    std::sort(parts.begin(), parts.end(), [](Bytes a, Bytes b) { return a.begin < b.begin; });
+    return parts;
+  }
+
+  static bool overlap(const std::vector<Bytes>& sorted) {
+    for (size_t i = 1; i < sorted.size(); ++i)
+      if (sorted[i - 1].overlaps(sorted[i])) return true;
+    return false;
+  }
+
+  static Recorded wgrad_with_update(const Recorded& wgrad, const Recorded& update) {
+    const auto layer = std::get<WeightGradient>(wgrad.detail);
+    const auto adam = std::get<AdamUpdate>(update.detail);
+    const AdamSlots W = adam.slots_of(layer.dW), b = adam.slots_of(layer.db);
+    const auto run = [=] {
+      layer.with_adam(layer.x, layer.dz, layer.dW, layer.db, layer.B, layer.I, layer.O, W, b, adam.lr, adam.step,
+                      adam.settings);
+    };
+    std::vector<Argument> arguments = wgrad.arguments;
+    arguments.insert(arguments.end(), update.arguments.begin(), update.arguments.end());
+    const double parameters = static_cast<double>(layer.I * layer.O + layer.O);
+    const double flops = wgrad.flops + update.flops / static_cast<double>(adam.n) * parameters;
+    const double bytes = sizeof(float) * (static_cast<double>(layer.B * (layer.I + layer.O)) + 6 * parameters);
+    return {"dense_wgrad_" + update.operation, std::move(arguments), flops, bytes, run, {}};
+  }
+
+  // The elements [begin, end) of an update.
+  static Recorded update_of(const Recorded& update, int64_t begin, int64_t end) {
+    const auto adam = std::get<AdamUpdate>(update.detail);
+    const auto kernel = kernels().adam;
+    const AdamSlots slots = adam.slots_of(adam.g + begin);
+    const float* g = adam.g + begin;
+    const auto run = [=] { kernel(slots.p, g, slots.m, slots.v, end - begin, adam.lr, adam.step, adam.settings); };
+    const double share = static_cast<double>(end - begin) / static_cast<double>(adam.n);
+    return {update.operation, update.arguments, share * update.flops, share * update.bytes, run, {}};
+  }
+
+  std::vector<Recorded> calls_;
+  bool closed_ = false;
+};
+
+}  // namespace minigen::bindings
