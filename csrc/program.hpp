@@ -45,12 +45,11 @@ struct Argument {
   }
 };
 
-// The calls that fuse_update() looks for.
+// The calls that fuse_update() looks for; the weight gradient is one in float32.
 struct WeightGradient {
   const float *x, *dz;
   float *dW, *db;
   int64_t B, I, O;
-  decltype(Kernels::dense_wgrad_adam) with_adam;  // of the same precision
 
   Bytes x_bytes() const { return floats(x, B * I); }
   Bytes dz_bytes() const { return floats(dz, B * O); }
@@ -198,9 +197,10 @@ class Program {
     const auto layer = std::get<WeightGradient>(wgrad.detail);
     const auto adam = std::get<AdamUpdate>(update.detail);
     const AdamSlots W = adam.slots_of(layer.dW), b = adam.slots_of(layer.db);
+    const auto kernel = kernels().dense_wgrad_adam;
     const auto run = [=] {
-      layer.with_adam(layer.x, layer.dz, layer.dW, layer.db, layer.B, layer.I, layer.O, W, b, adam.lr, adam.step,
-                      adam.settings);
+      kernel(layer.x, layer.dz, layer.dW, layer.db, layer.B, layer.I, layer.O, W, b, adam.lr, adam.step,
+             adam.settings);
     };
     std::vector<Argument> arguments = wgrad.arguments;
     arguments.insert(arguments.end(), update.arguments.begin(), update.arguments.end());

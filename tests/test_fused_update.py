@@ -53,13 +53,10 @@ class Network:
         return [call["operation"] for call in program.describe()]
 
 
-def compare(
-    rng: np.random.Generator, batch: int, sizes: list[int], padding: int, decay: bool, precision: str = "ieee"
-) -> None:
+def compare(rng: np.random.Generator, batch: int, sizes: list[int], padding: int, decay: bool) -> None:
     """A program and the same calls made one by one, from the same numbers."""
     seed = int(rng.integers(2**32))
-    both = [cpu.CpuBackend(precision=precision) for _ in range(2)]
-    fused, plain = (Network(ops, np.random.default_rng(seed), batch, sizes, padding) for ops in both)
+    fused, plain = (Network(cpu.CpuBackend(), np.random.default_rng(seed), batch, sizes, padding) for _ in range(2))
 
     def step_of(net: Network) -> Callable[[], None]:
         return lambda: (net.gradients(), net.decayed_update() if decay else net.update())  # type: ignore[func-returns-value]
@@ -91,20 +88,9 @@ def test_the_bits_are_those_of_separate_calls(rng: np.random.Generator, threads:
     compare(rng, 5, [700, 33], 3, False)
 
 
-@pytest.mark.skipif(not cpu._native.supported_bf16(), reason="no AVX512-BF16 and no AMX-BF16, or no compiler for them")
-@pytest.mark.parametrize("threads", [1, 2, 3])
-def test_the_bits_in_bf16_are_those_of_separate_calls(rng: np.random.Generator, threads: int) -> None:
-    cpu.set_num_threads(threads)
-    for _ in range(6):
-        sizes = [int(n) for n in rng.integers(1, 130, size=rng.integers(2, 5))]
-        compare(rng, int(rng.integers(1, 200)), sizes, int(rng.integers(0, 20)), bool(rng.integers(2)), "bf16")
-    compare(rng, 128, [784, 128, 1], 16, False, "bf16")
-    compare(rng, 900, [300, 50, 1], 0, True, "bf16")
-
-
 @pytest.mark.parametrize("isa", [isa for isa in ISAS if isa != cpu.isa()])
 def test_so_on_every_instruction_set(isa: str) -> None:
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-k", "bits and not bf16", __file__]
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-k", "bits", __file__]
     result = subprocess.run(command, env={**os.environ, "MINIGEN_ISA": isa}, capture_output=True, text=True)
     assert result.returncode == 0, result.stdout[-4000:]
 
@@ -174,3 +160,18 @@ def test_a_fused_call_tells_what_it_costs(rng: np.random.Generator) -> None:
     parameters = 9 * 5 + 5
     assert call["flops"] == 2 * 7 * 9 * 5 + 7 * 5 + 14 * parameters
     assert call["bytes"] == 4 * (7 * (9 + 5) + 6 * parameters)  # x and dz once; p, m and v read and written
+
+
+@pytest.mark.skipif(not cpu._native.supported_bf16(), reason="no AVX512-BF16 and no AMX-BF16, or no compiler for them")
+def test_bf16_is_not_fused_away(rng: np.random.Generator) -> None:
+    """The fused call multiplies float32: it would be more exact than what was asked for, and slower."""
+    seed = int(rng.integers(2**32))
+    ops = [cpu.CpuBackend(precision="bf16") for _ in range(2)]
+    program, plain = (Network(one, np.random.default_rng(seed), 64, [90, 50, 1], 1) for one in ops)
+    names = program.run(lambda: (program.gradients(), program.update()))  # type: ignore[func-returns-value]
+    assert names == ["dense_wgrad", "dense_wgrad", "adam"]
+    for _ in range(2):
+        plain.gradients()
+        plain.update()
+    for name in "pgmv":
+        assert getattr(program, name).tobytes() == getattr(plain, name).tobytes(), (seed, name)

@@ -15,7 +15,6 @@ struct Bf16Kernels {
   decltype(Kernels::dense_forward) dense_forward;
   decltype(Kernels::dense_dgrad) dense_dgrad;
   decltype(Kernels::dense_wgrad) dense_wgrad;
-  decltype(Kernels::dense_wgrad_adam) dense_wgrad_adam;
   double (*peak_gflops)(int threads, double seconds);  // what fma_peak_gflops is for float32
 };
 

@@ -1,5 +1,4 @@
 // The three products of the dense layer in bf16: see bf16.hpp. Compiled once for AVX512-BF16 and once for AMX.
-#include "adam.hpp"
 #include "bf16.hpp"
 #include "dispatch.hpp"
 #include "gemm_bf16.hpp"
@@ -45,13 +44,11 @@ void activate<Activation::tanh>(const Bf16Product& p, const float* z, int64_t at
   });
 }
 
-// C = z * act'(x), where x is the context and laid out like C.
 template <Activation activation>
 static void differentiate(const Bf16Product& p, const float* z, int64_t at, int64_t rows, int64_t cols) {
-  const float* x = static_cast<const float*>(p.context);
   for_rows(rows, cols, [&](int64_t i, int64_t count) __attribute__((always_inline)) {
     const float* from = z + i * block_side;
-    const float* y = x + at + i * p.N;
+    const float* y = p.X + at + i * p.N;
     float* to = p.C + at + i * p.N;
 #pragma omp simd
     for (int64_t j = 0; j < count; ++j) to[j] = from[j] * activation_derivative(y[j], activation);
@@ -79,50 +76,19 @@ void dense_dgrad(const float* dz, const float* W, const float* x_or_null, float*
                    .B_layout = Layout::transposed, .C = dx};
   with_activation(activation, [&](auto known) {
     if (known.value == Activation::linear) return;
-    p.context = x_or_null;
+    p.X = x_or_null;
     p.finish = differentiate<known.value>;
   });
   multiply_bf16(p);
 }
 
-static Bf16Product weight_gradient(const float* x, const float* dz, float* dW, float* db, int64_t B, int64_t I,
-                                   int64_t O) {
-  return {.M = I, .N = O, .K = B, .A = x, .A_stride = I, .A_layout = Layout::transposed, .B = dz, .B_stride = O,
-          .B_layout = Layout::plain, .C = dW, .column_sums = db};
-}
-
 void dense_wgrad(const float* x, const float* dz, float* dW, float* db, int64_t B, int64_t I, int64_t O) {
   if (stays_float32(O)) return minigen::kernels().dense_wgrad(x, dz, dW, db, B, I, O);
-  multiply_bf16(weight_gradient(x, dz, dW, db, B, I, O));
-}
-
-struct Update {
-  AdamSlots slots;
-  AdamStep step;
-};
-
-static void update_block(const Bf16Product& p, const float* z, int64_t at, int64_t rows, int64_t cols) {
-  const Update& u = *static_cast<const Update*>(p.context);
-  for_rows(rows, cols, [&](int64_t i, int64_t count) __attribute__((always_inline)) {
-    const int64_t to = at + i * p.N;
-    adam_range(u.slots.p + to, z + i * block_side, u.slots.m + to, u.slots.v + to, 0, count, u.step);
-  });
-}
-
-void dense_wgrad_adam(const float* x, const float* dz, float* dW, float* db, int64_t B, int64_t I, int64_t O,
-                      AdamSlots W, AdamSlots b, const float* lr, const uint64_t* step, AdamSettings settings) {
-  if (stays_float32(O))
-    return minigen::kernels().dense_wgrad_adam(x, dz, dW, db, B, I, O, W, b, lr, step, settings);
-  const Update update = {W, adam_step(settings, lr[0], step[0])};
-  Bf16Product p = weight_gradient(x, dz, dW, db, B, I, O);
-  p.finish = update_block;
-  p.context = &update;
-  multiply_bf16(p);
-  const FlushDenormals flush;
-  adam_range(b.p, db, b.m, b.v, 0, O, update.step);
+  multiply_bf16({.M = I, .N = O, .K = B, .A = x, .A_stride = I, .A_layout = Layout::transposed, .B = dz, .B_stride = O,
+                 .B_layout = Layout::plain, .C = dW, .column_sums = db});
 }
 
 extern const Bf16Kernels bf16_table = {MINIGEN_NAME(MINIGEN_ISA), dense_forward, dense_dgrad, dense_wgrad,
-                                       dense_wgrad_adam, bf16_peak_gflops};
+                                       bf16_peak_gflops};
 
 }  // namespace minigen::MINIGEN_ISA

@@ -44,8 +44,8 @@ struct Bf16Product {
   float* C;
   const float* bias = nullptr;
   float* column_sums = nullptr;  // [N], those of B in float32; B then has to be plain
-  Finish finish = nullptr;        // in place of storing C, which then holds unfinished sums at most before
-  const void* context = nullptr;  // of `finish`
+  Finish finish = nullptr;   // in place of storing C
+  const float* X = nullptr;  // of `finish`, laid out like C
 };
 
 // --- packing -------------------------------------------------------------------------------------------------------
