@@ -2,6 +2,9 @@
 
 The shapes of the article's GAN and of the VAE, and a sweep of squares. NumPy and CuPy run the matrix product
 alone, into a buffer that is there: the bound for a formula written on top of it. PyTorch runs what autograd does.
+
+In bf16 minigen reads and writes float32 as ever, rounds, and does all of the layer; PyTorch's row is the product
+alone, `torch.mm` of tensors that are bf16 already, into a third.
 """
 
 from __future__ import annotations
@@ -90,3 +93,40 @@ def test_wgrad(library: Any, measure: Any, shape: tuple[int, int, int]) -> None:
         measure(lambda: library.xp.matmul(x.T, dz, out=dW), **volume(*shape))
     else:
         measure(lambda: (x.T @ dz, dz.sum(0)), **volume(*shape))
+
+
+@pytest.mark.parametrize(
+    ("product", "shape"), [(p, shape) for p in GAN for shape in cases(p) if shape[2] > 1], ids=str
+)
+def test_bf16(library: Any, measure: Any, product: str, shape: tuple[int, int, int]) -> None:
+    native = pytest.importorskip("minigen._native", reason="minigen is not built")
+    if not native.supported_bf16():
+        pytest.skip("neither AVX512-BF16 nor AMX-BF16 here")
+    B, n_in, n_out = shape
+    if library.name == "minigen":
+        layer_in_bf16(library, measure, product, shape)
+    elif library.name == "torch":
+        sizes = {"forward": (B, n_in, n_out), "dgrad": (B, n_out, n_in), "wgrad": (n_in, B, n_out)}[product]
+        M, K, N = sizes
+        a, b, c = (library.array(normal(*size)).bfloat16() for size in ((M, K), (K, N), (M, N)))
+        a = a.T.contiguous().T if product == "wgrad" else a  # as the layer has them in memory
+        b = b.T.contiguous().T if product == "dgrad" else b
+        measure(lambda: library.torch.mm(a, b, out=c), flops=2 * M * N * K, bytes=2 * (M * K + K * N + M * N),
+                precision="bf16")  # fmt: skip
+    else:
+        pytest.skip("no product in bf16")
+
+
+def layer_in_bf16(library: Any, measure: Any, product: str, shape: tuple[int, int, int]) -> None:
+    from minigen.cpu import CpuBackend
+
+    ours = type(library)("cpu", CpuBackend(precision="bf16"))
+    B, n_in, n_out = shape
+    x, W, b, y = (ours.array(normal(*size)) for size in ((B, n_in), (n_in, n_out), (n_out,), (B, n_out)))
+    before, dx, dW, db = ours.array(np.tanh(x)), *(ours.array(a) for a in (x, W, b))
+    calls = {
+        "forward": lambda: ours.ops.dense_forward(x, W, b, y, activation_of(n_out)),
+        "dgrad": lambda: ours.ops.dense_dgrad(y, W, dx, before, activation_of(n_in)),
+        "wgrad": lambda: ours.ops.dense_wgrad(x, y, dW, db),
+    }
+    measure(calls[product], **volume(*shape), precision="bf16", library=ours)

@@ -68,11 +68,11 @@ class Minigen:
 
     kind = "minigen"
 
-    def __init__(self, device: str) -> None:
+    def __init__(self, device: str, ops: Any = None) -> None:
         from minigen.floors import get_backend
 
         self.device = device
-        self.ops = get_backend(device)
+        self.ops = get_backend(device) if ops is None else ops
         self.array = self.ops.upload
         self.step = self.ops.upload(np.zeros(1, np.uint64))
 
@@ -178,13 +178,16 @@ def limits() -> Callable[[str], dict[str, Any]]:
 def measure(request: pytest.FixtureRequest, benchmark: Any, library: Any, limits: Any) -> Callable[..., None]:
     """``measure(call, bytes=..., flops=...)``: time ``call`` of the present library and note what it amounts to.
 
-    ``precision`` is that of storage and products.
+    ``precision`` is that of storage and products, ``library`` stands in for the present one.
     """
     operation = request.path.stem.removeprefix("bench_")
     parameters = [str(value) for name, value in request.node.callspec.params.items() if name != "library"]
     case = " ".join([request.node.originalname.removeprefix("test_"), *parameters])
+    present = library.name
 
-    def run(call: Callable[[], Any], *, bytes: int, flops: int = 0, precision: str = "float32") -> None:
+    def run(
+        call: Callable[[], Any], *, bytes: int, flops: int = 0, precision: str = "float32", library: Any = library
+    ) -> None:
         most_bytes, most_flops = WORK_PER_ROUND[library.device]
         times = int(max(1, min(1000, most_bytes / bytes, most_flops / max(flops, 1))))
         work = library.repeated(call, times)
@@ -198,8 +201,9 @@ def measure(request: pytest.FixtureRequest, benchmark: Any, library: Any, limits
         note["percent_of_bandwidth"] = 100 * note["gbytes_per_second"] / machine["bandwidth_gbytes"]
         if flops:
             note["gflops"] = flops / seconds / 1e9
-            note["percent_of_peak"] = 100 * note["gflops"] / machine["peak_gflops"]
-        benchmark.extra_info.update(note, operation=operation, case=case, library=library.name)
+            peak = machine["bf16_peak_gflops" if precision == "bf16" else "peak_gflops"]
+            note["percent_of_peak"] = 100 * note["gflops"] / peak
+        benchmark.extra_info.update(note, operation=operation, case=case, library=present)
         benchmark.extra_info.update(precision=precision, device=library.device, limits=machine)
 
     return run

@@ -97,6 +97,17 @@ def cpu_peak_gflops(threads: int) -> tuple[float, str]:
     return max(_native.fma_peak_gflops(threads, 0.3) for _ in range(3)), "fused multiply-adds in registers"
 
 
+def cpu_bf16_peak(threads: int) -> dict[str, float]:
+    """The peak of products in bf16, where minigen has them on this machine."""
+    try:
+        from minigen import _native
+    except ImportError:
+        return {}
+    if not _native.supported_bf16():
+        return {}
+    return {"bf16_peak_gflops": max(_native.bf16_peak_gflops(threads, 0.3) for _ in range(3))}
+
+
 def cpu_bandwidth_gbytes(threads: int) -> float:
     import numpy as np
 
@@ -138,7 +149,7 @@ def main() -> None:
         return
     limit_threads(arguments.threads)
     peak, method = cpu_peak_gflops(arguments.threads)
-    limits = {"peak_gflops": peak, "peak_method": method}
+    limits = {"peak_gflops": peak, "peak_method": method} | cpu_bf16_peak(arguments.threads)
     print(json.dumps(limits | {"bandwidth_gbytes": cpu_bandwidth_gbytes(arguments.threads)}))
 
 

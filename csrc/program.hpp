@@ -45,7 +45,7 @@ struct Argument {
   }
 };
 
-// The calls that fuse_update() looks for.
+// The calls that fuse_update() looks for; the weight gradient is one in float32.
 struct WeightGradient {
   const float *x, *dz;
   float *dW, *db;

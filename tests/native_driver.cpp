@@ -2,7 +2,7 @@
 //
 // Built by CMake with -DMINIGEN_DRIVER=ON and run by tests/test_native.py: under AddressSanitizer and
 // UndefinedBehaviorSanitizer, which see any access outside of a buffer, and plainly, where it counts the allocations of
-// the second run of each kernel. MINIGEN_ISA picks the instruction set. Exits with 1 and says what is wrong.
+// the second run of each kernel. MINIGEN_ISA picks the instruction set, MINIGEN_BF16 what multiplies bf16. Exits with 1 and says what is wrong.
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
@@ -12,6 +12,7 @@
 #include <string>
 #include <vector>
 
+#include "cpu/bf16.hpp"
 #include "cpu/dispatch.hpp"
 #include "cpu/threads.hpp"
 
@@ -72,9 +73,10 @@ struct Case {
 
 std::vector<Case> cases;
 
-void add_dense(int64_t B, int64_t I, int64_t O) {
-  const Kernels& k = kernels();
-  const std::string shape = " " + std::to_string(B) + "x" + std::to_string(I) + "x" + std::to_string(O);
+// The dense layer's products of a table, Kernels or Bf16Kernels.
+template <class Table>
+void add_dense(const Table& k, const std::string& precision, int64_t B, int64_t I, int64_t O) {
+  const std::string shape = precision + " " + std::to_string(B) + "x" + std::to_string(I) + "x" + std::to_string(O);
   const auto x = normals(B * I), W = normals(I * O), b = normals(O), dz = normals(B * O);
   for (int a = 0; a < 6; ++a) {
     const auto activation = static_cast<Activation>(a);
@@ -197,15 +199,17 @@ bool run_all(int threads) {
 
 int main() {
   for (const auto& shape : {std::vector<int64_t>{1, 1, 1}, {2, 3, 5}, {13, 17, 33}, {128, 100, 129}, {129, 785, 1},
-                            {1, 300, 65}, {37, 1, 31}, {25, 257, 97}})
-    add_dense(shape[0], shape[1], shape[2]);
+                            {1, 300, 65}, {37, 1, 31}, {25, 257, 97}}) {
+    add_dense(kernels(), "", shape[0], shape[1], shape[2]);
+    if (!supported_bf16().empty()) add_dense(bf16_kernels(), " in bf16", shape[0], shape[1], shape[2]);
+  }
   for (const int64_t n : {0, 1, 3, 15, 16, 17, 63, 64, 65, 127, 1000, 40001}) add_elementwise(n);
   for (const auto& shape : {std::vector<int64_t>{1, 1}, {2, 15}, {3, 16}, {5, 17}, {7, 33}, {129, 785}})
     add_losses(shape[0], shape[1]);
   for (const auto& shape : {std::vector<int64_t>{1, 1, 1}, {2, 2, 3}, {300, 299, 5}, {70, 65, 785}, {1000, 131, 16}})
     add_batch(shape[0], shape[1], shape[2]);
   const bool good = run_all(1) && (!has_openmp() || run_all(3));
-  std::printf("%s: %zu kernels run%s\n", kernels().isa, cases.size(),
-              COUNTS_ALLOCATIONS ? ", allocations counted" : "");
+  std::printf("%s: %zu kernels run%s%s\n", kernels().isa, cases.size(), COUNTS_ALLOCATIONS ? ", allocations counted" : "",
+              supported_bf16().empty() ? "" : (std::string(", bf16 on ") + bf16_kernels().name).c_str());
   return good ? 0 : 1;
 }

@@ -160,3 +160,18 @@ def test_a_fused_call_tells_what_it_costs(rng: np.random.Generator) -> None:
     parameters = 9 * 5 + 5
     assert call["flops"] == 2 * 7 * 9 * 5 + 7 * 5 + 14 * parameters
     assert call["bytes"] == 4 * (7 * (9 + 5) + 6 * parameters)  # x and dz once; p, m and v read and written
+
+
+@pytest.mark.skipif(not cpu._native.supported_bf16(), reason="no AVX512-BF16 and no AMX-BF16, or no compiler for them")
+def test_bf16_is_not_fused_away(rng: np.random.Generator) -> None:
+    """The fused call multiplies float32: it would be more exact than what was asked for, and slower."""
+    seed = int(rng.integers(2**32))
+    ops = [cpu.CpuBackend(precision="bf16") for _ in range(2)]
+    program, plain = (Network(one, np.random.default_rng(seed), 64, [90, 50, 1], 1) for one in ops)
+    names = program.run(lambda: (program.gradients(), program.update()))  # type: ignore[func-returns-value]
+    assert names == ["dense_wgrad", "dense_wgrad", "adam"]
+    for _ in range(2):
+        plain.gradients()
+        plain.update()
+    for name in "pgmv":
+        assert getattr(program, name).tobytes() == getattr(plain, name).tobytes(), (seed, name)

@@ -558,7 +558,7 @@ def test_no_instruction_set_lends_code_to_another(pytestconfig: pytest.Config) -
         pytest.skip("no nm here")
     folder = pytestconfig.cache.mkdir("native_driver_plain")
     build_driver(folder)
-    for isa in ISAS:
+    for isa in (*ISAS, *native.supported_bf16()):
         objects = list(folder.glob(f"CMakeFiles/kernels_{isa}.dir/**/*.o"))
         assert objects
         symbols = subprocess.run(["nm", "-C", *objects], capture_output=True, text=True, check=True).stdout
@@ -570,8 +570,10 @@ def test_no_instruction_set_lends_code_to_another(pytestconfig: pytest.Config) -
 def test_kernels_in_buffers_of_exact_size(kind: str, pytestconfig: pytest.Config) -> None:
     options = ["-DMINIGEN_SANITIZE=address,undefined"] if kind == "sanitized" else []
     driver = build_driver(pytestconfig.cache.mkdir(f"native_driver_{kind}"), *options)
-    for isa in ISAS:
-        environment = {**os.environ, "MINIGEN_ISA": isa, "UBSAN_OPTIONS": "print_stacktrace=1"}
+    choices = [(isa, {"MINIGEN_ISA": isa}) for isa in ISAS]
+    choices += [(cpu.isa(), {"MINIGEN_BF16": name}) for name in native.supported_bf16()[:-1]]
+    for isa, choice in choices:
+        environment = {**os.environ, **choice, "UBSAN_OPTIONS": "print_stacktrace=1"}
         result = subprocess.run([driver], env=environment, capture_output=True, text=True)
         assert result.returncode == 0, result.stdout[-3000:] + result.stderr[-3000:]
         assert result.stdout.startswith(f"{isa}: "), result.stdout

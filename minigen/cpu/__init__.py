@@ -4,6 +4,12 @@ The kernels exist once for each instruction set (x86-64: ``baseline``, ``avx2``,
 ``neon``). The best one that the machine has is picked at the first use; the environment variable ``MINIGEN_ISA`` names
 another. Results have the same bits for any number of threads, not for any instruction set.
 
+With ``precision="bf16"`` a dense layer's products are taken on AMX tiles, or on AVX512-BF16 dot products where there is
+no AMX; ``MINIGEN_BF16`` (``amx``, ``avx512bf16``) names one. AMX is what makes it fast; AVX512-BF16 alone can be
+slower than float32, as ``_native.bf16_peak_gflops`` and ``_native.fma_peak_gflops`` tell. The first such backend asks
+Linux for AMX's registers, for the whole process, which may then have no signal stack (``sigaltstack``) too small for
+them.
+
 A process that forks after operations have run on several threads leaves those threads behind: in the child the
 operations run on one thread. Start workers with multiprocessing's ``"spawn"`` where they should use more.
 """
@@ -34,6 +40,14 @@ def isa() -> str:
     return _native.isa()
 
 
+def bf16() -> str:
+    """What multiplies in the precision ``"bf16"``: ``"amx"``, or ``"avx512bf16"``, the slower one.
+
+    Raises ValueError where the processor, the system or this build has neither, or ``MINIGEN_BF16`` names none of them.
+    """
+    return _native.bf16()
+
+
 def get_num_threads() -> int:
     """How many threads the operations may use. At first ``OMP_NUM_THREADS``, else the physical cores allowed to us."""
     return _native.get_num_threads()
@@ -62,21 +76,25 @@ class CpuBackend:
     is not a C-contiguous float32 array of the right shape, or an output that is read-only or overlaps an input.
 
     One thread at a time may use a backend while it captures; otherwise operations run concurrently, without the
-    interpreter lock. Raises ValueError for an unknown ``precision``, one of ``PRECISIONS``, and if the environment
-    variable ``MINIGEN_ISA`` names no instruction set of this machine.
+    interpreter lock. Raises ValueError for a ``precision`` that is unknown or that this processor lacks, and if the
+    environment variable ``MINIGEN_ISA`` names no instruction set of this machine.
     """
 
     name = "cpu"
-    PRECISIONS = ("ieee",)
+    PRECISIONS = ("ieee", "bf16")
+    """``"ieee"`` multiplies float32. ``"bf16"`` rounds both operands of a dense layer's products to bf16 and sums in
+    float32, on AVX512-BF16 or AMX; everything else, a head of one output included, is as in ``"ieee"``."""
 
     def __init__(self, precision: str = "ieee") -> None:
         self.precision = checks.choice("precision", precision, self.PRECISIONS)
         self.dtype = np.dtype(np.float32)
         self.isa = isa()
+        if precision == "bf16":
+            bf16()  # raises where it cannot be had
         self._program: Any = None  # the program that records, while capture() runs
 
     def __repr__(self) -> str:
-        return f"CpuBackend(isa={self.isa!r}, threads={get_num_threads()})"
+        return f"CpuBackend(isa={self.isa!r}, precision={self.precision!r}, threads={get_num_threads()})"
 
     # --- memory -------------------------------------------------------------------------------
 
@@ -123,13 +141,13 @@ class CpuBackend:
     # --- operations ---------------------------------------------------------------------------
 
     def dense_forward(self, x: Array, W: Array, b: Array, y: Array, activation: str = "linear") -> None:
-        _native.dense_forward(x, W, b, y, activation, self._program)
+        _native.dense_forward(x, W, b, y, activation, self._program, self.precision)
 
     def dense_dgrad(self, dz: Array, W: Array, dx: Array, x: Array | None = None, activation: str = "linear") -> None:
-        _native.dense_dgrad(dz, W, dx, x, activation, self._program)
+        _native.dense_dgrad(dz, W, dx, x, activation, self._program, self.precision)
 
     def dense_wgrad(self, x: Array, dz: Array, dW: Array, db: Array) -> None:
-        _native.dense_wgrad(x, dz, dW, db, self._program)
+        _native.dense_wgrad(x, dz, dW, db, self._program, self.precision)
 
     def activation_forward(self, z: Array, y: Array, activation: str) -> None:
         _native.activation_forward(z, y, activation, self._program)

@@ -1,0 +1,135 @@
+// A block of C = C0 + A B from packed tiles of bf16, up to 2 x 2 tiles of 16 x 16 sums, on AMX or AVX512-BF16.
+#pragma once
+
+#include <immintrin.h>
+
+#include <cstdint>
+
+#include "vector.hpp"
+
+namespace minigen::MINIGEN_ISA {
+
+constexpr int64_t tile_side = 16, tile_depth = 32;
+constexpr int64_t tile_size = tile_side * tile_depth;
+
+// Rows x Cols tiles of sums over k, `tiles` of 32. Tile t of A's tile row r is at a + (r * tiles + t) * tile_size; so is
+// B's. C0 may be C; with c0_stride = 0 it is one row for all. Where tiles are multiplied by a unit of their own, aside()
+// is called for each of them: the rest of the core has that time for other work.
+template <class Aside>
+using Block = void (*)(int64_t tiles, const uint16_t* a, const uint16_t* b, float* c, int64_t c_stride, const float* c0,
+                       int64_t c0_stride, Aside& aside);
+
+#if defined(__AMX_BF16__)
+
+constexpr double block_flops_per_ns = 2000;  // of one core, roughly: decides about threads
+
+// The tile registers, 16 rows of 64 bytes each, while a thread needs them. Afterwards they are empty, so that the
+// system has nothing to save.
+class BlockUnit {
+ public:
+  BlockUnit() {
+    struct alignas(64) {
+      uint8_t palette = 1, start_row = 0, reserved[14] = {};
+      uint16_t bytes_per_row[16] = {64, 64, 64, 64, 64, 64, 64, 64};
+      uint8_t rows[16] = {16, 16, 16, 16, 16, 16, 16, 16};
+    } shape;
+    static_assert(sizeof shape == 64);
+    __asm__ volatile("" ::"r"(&shape) : "memory");  // GCC's intrinsics do not say that they read memory
+    _tile_loadconfig(&shape);
+  }
+  ~BlockUnit() { _tile_release(); }
+  BlockUnit(const BlockUnit&) = delete;
+  BlockUnit& operator=(const BlockUnit&) = delete;
+};
+
+// Registers 0 to 3 are sums, 4 and 5 tiles of A, 6 and 7 of B.
+template <int Rows, int Cols, class Aside>
+static void block(int64_t tiles, const uint16_t* a, const uint16_t* b, float* c, int64_t c_stride, const float* c0,
+                  int64_t c0_stride, Aside& aside) {
+  constexpr int64_t floats = sizeof(float);
+  __asm__ volatile("" ::: "memory");  // what was packed has to be there: see BlockUnit
+  _tile_loadd(0, c0, c0_stride * floats);
+  if (Cols == 2) _tile_loadd(1, c0 + tile_side, c0_stride * floats);
+  if (Rows == 2) _tile_loadd(2, c0 + tile_side * c0_stride, c0_stride * floats);
+  if (Rows == 2 && Cols == 2) _tile_loadd(3, c0 + tile_side * c0_stride + tile_side, c0_stride * floats);
+
+  const int64_t next = tiles * tile_size;
+  for (int64_t t = 0; t < tiles; ++t, a += tile_size, b += tile_size) {
+    aside();
+    _tile_loadd(4, a, 64);
+    _tile_loadd(6, b, 64);
+    _tile_dpbf16ps(0, 4, 6);
+    if (Cols == 2) {
+      _tile_loadd(7, b + next, 64);
+      _tile_dpbf16ps(1, 4, 7);
+    }
+    if (Rows == 2) {
+      _tile_loadd(5, a + next, 64);
+      _tile_dpbf16ps(2, 5, 6);
+    }
+    if (Rows == 2 && Cols == 2) _tile_dpbf16ps(3, 5, 7);
+  }
+
+  _tile_stored(0, c, c_stride * floats);
+  if (Cols == 2) _tile_stored(1, c + tile_side, c_stride * floats);
+  if (Rows == 2) _tile_stored(2, c + tile_side * c_stride, c_stride * floats);
+  if (Rows == 2 && Cols == 2) _tile_stored(3, c + tile_side * c_stride + tile_side, c_stride * floats);
+  __asm__ volatile("" ::: "memory");
+}
+
+#else
+
+constexpr double block_flops_per_ns = 100;
+
+struct BlockUnit {
+  BlockUnit() {}  // nothing to prepare
+};
+
+typedef int32_t Pair __attribute__((may_alias));  // two bf16
+
+// Eight rows at a time: 16 sums in registers, an element of A is broadcast with its pair.
+template <int Rows, int Cols, class Aside>
+static void block(int64_t tiles, const uint16_t* a, const uint16_t* b, float* c, int64_t c_stride, const float* c0,
+                  int64_t c0_stride, Aside&) {
+  constexpr int group = 8;
+  for (int64_t low = 0; low < Rows * tile_side; low += group) {
+    __m512 sum[group][Cols];
+#pragma GCC unroll 8
+    for (int i = 0; i < group; ++i)
+#pragma GCC unroll 2
+      for (int j = 0; j < Cols; ++j) sum[i][j] = _mm512_loadu_ps(c0 + (low + i) * c0_stride + j * tile_side);
+    for (int64_t t = 0; t < tiles; ++t) {
+      const uint16_t* at = a + (low / tile_side * tiles + t) * tile_size + low % tile_side * tile_depth;
+      const uint16_t* bt = b + t * tile_size;
+#pragma GCC unroll 2
+      for (int pair = 0; pair < tile_depth / 2; ++pair) {
+        __m512i bk[Cols];
+#pragma GCC unroll 2
+        for (int j = 0; j < Cols; ++j) bk[j] = _mm512_load_si512(bt + j * tiles * tile_size + pair * tile_depth);
+#pragma GCC unroll 8
+        for (int i = 0; i < group; ++i) {
+          const __m512i aik = _mm512_set1_epi32(*reinterpret_cast<const Pair*>(at + i * tile_depth + 2 * pair));
+#pragma GCC unroll 2
+          for (int j = 0; j < Cols; ++j)
+            sum[i][j] = _mm512_dpbf16_ps(sum[i][j], reinterpret_cast<__m512bh>(bk[j]), reinterpret_cast<__m512bh>(aik));
+        }
+      }
+    }
+#pragma GCC unroll 8
+    for (int i = 0; i < group; ++i)
+#pragma GCC unroll 2
+      for (int j = 0; j < Cols; ++j) _mm512_storeu_ps(c + (low + i) * c_stride + j * tile_side, sum[i][j]);
+  }
+}
+
+#endif
+
+// For 1 or 2 rows and columns of tiles.
+template <class Aside>
+static inline Block<Aside> pick_block(int64_t rows, int64_t cols) {
+  static constexpr Block<Aside> blocks[2][2] = {{block<1, 1, Aside>, block<1, 2, Aside>},
+                                                {block<2, 1, Aside>, block<2, 2, Aside>}};
+  return blocks[rows - 1][cols - 1];
+}
+
+}  // namespace minigen::MINIGEN_ISA

@@ -1,0 +1,94 @@
+// The three products of the dense layer in bf16: see bf16.hpp. Compiled once for AVX512-BF16 and once for AMX.
+#include "bf16.hpp"
+#include "dispatch.hpp"
+#include "gemm_bf16.hpp"
+
+#define MINIGEN_STRING(text) #text
+#define MINIGEN_NAME(text) MINIGEN_STRING(text)
+
+namespace minigen::MINIGEN_ISA {
+
+// `row` for all rows of a block, with a constant width where it is as wide as nearly all are: straight code.
+template <class Row>
+static inline __attribute__((always_inline)) void for_rows(int64_t rows, int64_t cols, Row row) {
+  if (cols == block_side)
+    for (int64_t i = 0; i < rows; ++i) row(i, block_side);
+  else
+    for (int64_t i = 0; i < rows; ++i) row(i, cols);
+}
+
+template <Activation activation>
+static void activate(const Bf16Product& p, const float* z, int64_t at, int64_t rows, int64_t cols) {
+  for_rows(rows, cols, [&](int64_t i, int64_t count) __attribute__((always_inline)) {
+    const float* from = z + i * block_side;
+    float* to = p.C + at + i * p.N;
+#pragma omp simd
+    for (int64_t j = 0; j < count; ++j) to[j] = minigen::activation_forward(from[j], activation);
+  });
+}
+
+// A division waits longer than all the rest takes.
+template <>
+void activate<Activation::tanh>(const Bf16Product& p, const float* z, int64_t at, int64_t rows, int64_t cols) {
+  for_rows(rows, cols, [&](int64_t i, int64_t count) __attribute__((always_inline)) {
+    alignas(64) float numerator[block_side], denominator[block_side];
+#pragma omp simd
+    for (int64_t j = 0; j < count; ++j) {
+      const math::Fraction f = math::tanh_fraction(z[i * block_side + j]);
+      numerator[j] = f.numerator;
+      denominator[j] = f.denominator;
+    }
+    float* to = p.C + at + i * p.N;
+    for (int64_t j = 0; j < count; j += lanes)
+      store_first(to + j, divide_by_1_to_2(load(numerator + j), load(denominator + j)), smaller(lanes, count - j));
+  });
+}
+
+template <Activation activation>
+static void differentiate(const Bf16Product& p, const float* z, int64_t at, int64_t rows, int64_t cols) {
+  for_rows(rows, cols, [&](int64_t i, int64_t count) __attribute__((always_inline)) {
+    const float* from = z + i * block_side;
+    const float* y = p.X + at + i * p.N;
+    float* to = p.C + at + i * p.N;
+#pragma omp simd
+    for (int64_t j = 0; j < count; ++j) to[j] = from[j] * activation_derivative(y[j], activation);
+  });
+}
+
+// A head of one output reads as much as it multiplies: rounding would lose digits and gain no time. It stays float32.
+static bool stays_float32(int64_t O) { return O == 1; }
+
+void dense_forward(const float* x, const float* W, const float* b, float* y, int64_t B, int64_t I, int64_t O,
+                   Activation activation) {
+  if (stays_float32(O)) return minigen::kernels().dense_forward(x, W, b, y, B, I, O, activation);
+  Bf16Product p = {.M = B, .N = O, .K = I, .A = x, .A_stride = I, .A_layout = Layout::plain, .B = W, .B_stride = O,
+                   .B_layout = Layout::plain, .C = y, .bias = b};
+  with_activation(activation, [&](auto known) {
+    if (known.value != Activation::linear) p.finish = activate<known.value>;
+  });
+  multiply_bf16(p);
+}
+
+void dense_dgrad(const float* dz, const float* W, const float* x_or_null, float* dx, int64_t B, int64_t I, int64_t O,
+                 Activation activation) {
+  if (stays_float32(O)) return minigen::kernels().dense_dgrad(dz, W, x_or_null, dx, B, I, O, activation);
+  Bf16Product p = {.M = B, .N = I, .K = O, .A = dz, .A_stride = O, .A_layout = Layout::plain, .B = W, .B_stride = O,
+                   .B_layout = Layout::transposed, .C = dx};
+  with_activation(activation, [&](auto known) {
+    if (known.value == Activation::linear) return;
+    p.X = x_or_null;
+    p.finish = differentiate<known.value>;
+  });
+  multiply_bf16(p);
+}
+
+void dense_wgrad(const float* x, const float* dz, float* dW, float* db, int64_t B, int64_t I, int64_t O) {
+  if (stays_float32(O)) return minigen::kernels().dense_wgrad(x, dz, dW, db, B, I, O);
+  multiply_bf16({.M = I, .N = O, .K = B, .A = x, .A_stride = I, .A_layout = Layout::transposed, .B = dz, .B_stride = O,
+                 .B_layout = Layout::plain, .C = dW, .column_sums = db});
+}
+
+extern const Bf16Kernels bf16_table = {MINIGEN_NAME(MINIGEN_ISA), dense_forward, dense_dgrad, dense_wgrad,
+                                       bf16_peak_gflops};
+
+}  // namespace minigen::MINIGEN_ISA

@@ -1,0 +1,380 @@
+// The matrix product with operands rounded to bf16, C = finish(A B + bias), on AMX tiles or AVX512-BF16 dot products.
+//
+// Both operands are packed as bf16, in tiles of 1 KiB that either instruction set reads as they are: 16 rows of A by 32
+// k, and 32 k by 16 columns of B with the two k of a pair next to each other. What fills up the last tiles is zero. C
+// is cut into blocks of 32 x 32, four tiles of sums in registers while k runs.
+//
+// Arithmetic is so fast here that a product costs about as much as reading and rounding its operands. So each thread
+// packs its part of B once for each block of k, and A strip by strip. AMX multiplies tiles in a unit of its own, which
+// leaves the core free: meanwhile it packs the next strip and finishes the block before.
+//
+// Every element of C is summed over increasing k by the same instructions, in whichever block and thread it falls: the
+// result does not depend on the number of threads.
+#pragma once
+
+#include <immintrin.h>
+
+#include <cstdlib>
+#include <new>
+
+#include "block_bf16.hpp"
+#include "product.hpp"
+#include "threads.hpp"
+#include "vector.hpp"
+
+namespace minigen::MINIGEN_ISA {
+
+constexpr int64_t block_side = 2 * tile_side;
+constexpr int64_t max_depth = 13;    // tiles of k at a time: a strip of A is 26 KiB of L1
+constexpr int64_t max_panels = 32;   // of B at a time: at most 832 KiB of L2
+
+struct Bf16Product;
+
+// Takes the sums z of a block, at most 32 x 32 in rows of 32. Element (i, j) of it is number at + i * N + j of C.
+using Finish = void (*)(const Bf16Product& p, const float* z, int64_t at, int64_t rows, int64_t cols);
+
+struct Bf16Product {
+  int64_t M, N, K;
+  const float* A;
+  int64_t A_stride;
+  Layout A_layout;
+  const float* B;
+  int64_t B_stride;
+  Layout B_layout;
+  float* C;
+  const float* bias = nullptr;
+  float* column_sums = nullptr;  // [N], those of B in float32; B then has to be plain
+  Finish finish = nullptr;   // in place of storing C
+  const float* X = nullptr;  // of `finish`, laid out like C
+};
+
+// --- packing -------------------------------------------------------------------------------------------------------
+
+static inline __mmask16 first_lanes(int64_t count) {
+  return static_cast<__mmask16>(count >= 16 ? 0xffff : count <= 0 ? 0 : (1 << count) - 1);
+}
+
+static inline __m512i round_to_bf16(__m512 low, __m512 high) {
+  return reinterpret_cast<__m512i>(_mm512_cvtne2ps_pbh(high, low));
+}
+
+// The 16 x 16 matrix of 32-bit words whose rows are v becomes its transpose.
+static inline __attribute__((always_inline)) void transpose_words(__m512i v[16]) {
+  __m512i t[16];
+#pragma GCC unroll 4
+  for (int g = 0; g < 16; g += 4) {  // within quads: four rows become four columns
+    const __m512i a = _mm512_unpacklo_epi32(v[g], v[g + 1]), b = _mm512_unpackhi_epi32(v[g], v[g + 1]);
+    const __m512i c = _mm512_unpacklo_epi32(v[g + 2], v[g + 3]), d = _mm512_unpackhi_epi32(v[g + 2], v[g + 3]);
+    t[g] = _mm512_unpacklo_epi64(a, c);
+    t[g + 1] = _mm512_unpackhi_epi64(a, c);
+    t[g + 2] = _mm512_unpacklo_epi64(b, d);
+    t[g + 3] = _mm512_unpackhi_epi64(b, d);
+  }
+#pragma GCC unroll 4
+  for (int r = 0; r < 4; ++r) {  // the quads themselves
+    const __m512i a = _mm512_shuffle_i32x4(t[r], t[r + 4], 0x88), b = _mm512_shuffle_i32x4(t[r], t[r + 4], 0xdd);
+    const __m512i c = _mm512_shuffle_i32x4(t[r + 8], t[r + 12], 0x88);
+    const __m512i d = _mm512_shuffle_i32x4(t[r + 8], t[r + 12], 0xdd);
+    v[r] = _mm512_shuffle_i32x4(a, c, 0x88);
+    v[r + 4] = _mm512_shuffle_i32x4(b, d, 0x88);
+    v[r + 8] = _mm512_shuffle_i32x4(a, c, 0xdd);
+    v[r + 12] = _mm512_shuffle_i32x4(b, d, 0xdd);
+  }
+}
+
+// One tile from `rows` x `cols` of a matrix. Along: k runs along the rows, 16 rows of 32; else k counts the rows, 32 rows
+// of 16, and pairs of them are interleaved. Whole: there are as many. With `sums`, adds those of the columns.
+template <bool along, bool transpose, bool whole, bool with_sums>
+static inline __attribute__((always_inline)) void pack_tile(const float* from, int64_t stride, int64_t rows,
+                                                            int64_t cols, uint16_t* tile, float* sums) {
+  const auto read = [=](int64_t r, int64_t c) __attribute__((always_inline)) {
+    const float* p = from + r * stride + c;
+    if (whole) return _mm512_loadu_ps(p);
+    return r < rows ? _mm512_maskz_loadu_ps(first_lanes(cols - c), p) : _mm512_setzero_ps();
+  };
+  __m512i v[16];
+  __m512 sum[4] = {};
+  if constexpr (along) {
+#pragma GCC unroll 16
+    for (int i = 0; i < 16; ++i) {
+      // Sixteen rows at once are too much for the CPU's own prefetching. Past the end of the matrix nothing happens.
+      const uintptr_t ahead = reinterpret_cast<uintptr_t>(from) + (i * stride + 2 * tile_depth) * sizeof(float);
+      __builtin_prefetch(reinterpret_cast<const void*>(ahead));
+      v[i] = round_to_bf16(read(i, 0), read(i, 16));
+    }
+  } else {
+    const __m512i zip = _mm512_set_epi16(31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24, 8, 23, 7, 22, 6, 21,
+                                         5, 20, 4, 19, 3, 18, 2, 17, 1, 16, 0);
+#pragma GCC unroll 16
+    for (int i = 0; i < 16; ++i) {
+      const __m512 low = read(2 * i, 0), high = read(2 * i + 1, 0);
+      v[i] = _mm512_permutexvar_epi16(zip, round_to_bf16(low, high));
+      if (with_sums) sum[i % 4] = _mm512_add_ps(sum[i % 4], _mm512_add_ps(low, high));
+    }
+  }
+  if (with_sums) {
+    const __m512 total = _mm512_add_ps(_mm512_add_ps(sum[0], sum[1]), _mm512_add_ps(sum[2], sum[3]));
+    const __mmask16 lanes_used = first_lanes(cols);
+    _mm512_mask_storeu_ps(sums, lanes_used, _mm512_add_ps(_mm512_maskz_loadu_ps(lanes_used, sums), total));
+  }
+  if (transpose) transpose_words(v);
+#pragma GCC unroll 16
+  for (int i = 0; i < 16; ++i) _mm512_store_si512(tile + i * tile_depth, v[i]);
+}
+
+// An operand, or a part of it: `n` rows of A or columns of B by `k`. Its tile (s, t), of rows or columns from 16 s on and
+// k from 32 t on, is packed as number s * ceil(k / 32) + t.
+struct Operand {
+  const float* from;
+  int64_t stride, n, k;
+  uint16_t* packed;
+};
+
+template <bool along, bool transpose, bool with_sums>
+static void pack_one(const Operand& o, int64_t s, int64_t t, float* sums) {
+  const int64_t deep = ceil_div(o.k, tile_depth);
+  const int64_t rows = along ? o.n - s * tile_side : o.k - t * tile_depth;
+  const int64_t cols = along ? o.k - t * tile_depth : o.n - s * tile_side;
+  const float* at =
+      o.from + (along ? s * tile_side * o.stride + t * tile_depth : t * tile_depth * o.stride + s * tile_side);
+  uint16_t* to = o.packed + (s * deep + t) * tile_size;
+  if (with_sums) sums += s * tile_side;
+  if (rows >= (along ? tile_side : tile_depth) && cols >= (along ? tile_depth : tile_side))
+    pack_tile<along, transpose, true, with_sums>(at, o.stride, rows, cols, to, sums);
+  else
+    pack_tile<along, transpose, false, with_sums>(at, o.stride, rows, cols, to, sums);
+}
+
+template <bool along, bool transpose, bool with_sums>
+static void pack_all(const Operand& o, float* sums) {
+  const int64_t wide = ceil_div(o.n, tile_side), deep = ceil_div(o.k, tile_depth);
+  // In the order of memory: a few rows from end to end.
+  if (along)
+    for (int64_t s = 0; s < wide; ++s)
+      for (int64_t t = 0; t < deep; ++t) pack_one<along, transpose, with_sums>(o, s, t, sums);
+  else
+    for (int64_t t = 0; t < deep; ++t)
+      for (int64_t s = 0; s < wide; ++s) pack_one<along, transpose, with_sums>(o, s, t, sums);
+}
+
+// B[k0.., j0..]. Adds the sums of its columns to `sums` unless that is null.
+static void pack_B(const Bf16Product& p, int64_t j0, int64_t cols, int64_t k0, int64_t k, uint16_t* packed,
+                   float* sums) {
+  if (p.B_layout == Layout::transposed)
+    pack_all<true, true, false>({p.B + j0 * p.B_stride + k0, p.B_stride, cols, k, packed}, nullptr);
+  else if (sums)
+    pack_all<false, false, true>({p.B + k0 * p.B_stride + j0, p.B_stride, cols, k, packed}, sums);
+  else
+    pack_all<false, false, false>({p.B + k0 * p.B_stride + j0, p.B_stride, cols, k, packed}, nullptr);
+}
+
+// What is done bit by bit while tiles are multiplied: the block of C before this one is finished, and then the next
+// strip of A is packed.
+class Aside {
+ public:
+  explicit Aside(const Bf16Product& p) : p_(p) {}
+  Aside(const Aside&) = delete;
+  Aside& operator=(const Aside&) = delete;
+
+  // A[i0.., k0..], after what was to be packed before.
+  void pack_later(int64_t i0, int64_t rows, int64_t k0, int64_t k, uint16_t* packed) {
+    pack_now();
+    const bool plain = p_.A_layout == Layout::plain;
+    A_ = {p_.A + (plain ? i0 * p_.A_stride + k0 : k0 * p_.A_stride + i0), p_.A_stride, rows, k, packed};
+    pack_ = plain ? pack_one<true, false, false> : pack_one<false, true, false>;
+    tile_ = 0;
+    deep_ = ceil_div(k, tile_depth);
+    tiles_ = ceil_div(rows, tile_side) * deep_;
+  }
+
+  void pack_now() {
+    while (tile_ < tiles_) pack_next();
+  }
+
+  // The block at row i0 and column j0 from its sums z, after the one that was to be finished before.
+  void finish_later(int64_t i0, int64_t j0, const float* z, int64_t rows, int64_t cols) {
+    finish_now();
+    z_ = z;
+    at_ = i0 * p_.N + j0;
+    rows_ = rows;
+    cols_ = cols;
+  }
+
+  void finish_now() {
+    while (rows_ > 0) finish_next();
+  }
+
+  void operator()() {
+    if (rows_ > 0)
+      finish_next();
+    else if (tile_ < tiles_)
+      pack_next();
+  }
+
+ private:
+  void pack_next() {
+    pack_(A_, tile_ / deep_, tile_ % deep_, nullptr);
+    ++tile_;
+  }
+
+  void finish_next() {
+    constexpr int64_t few = 8;
+    p_.finish(p_, z_, at_, smaller(few, rows_), cols_);
+    z_ += few * block_side;
+    at_ += few * p_.N;
+    rows_ -= few;
+  }
+
+  const Bf16Product& p_;
+  Operand A_ = {};
+  void (*pack_)(const Operand&, int64_t, int64_t, float*) = nullptr;
+  int64_t tile_ = 0, tiles_ = 0, deep_ = 1;
+  const float* z_ = nullptr;
+  int64_t at_ = 0, rows_ = 0, cols_ = 0;
+};
+
+// --- one thread's share --------------------------------------------------------------------------------------------
+
+// Blocks of C: rows and columns of blocks, first and one past the last. One part of each column has its sums.
+struct Part {
+  int64_t row, row_end, column, column_end;
+  bool has_sums;
+};
+
+struct Packed {
+  uint16_t *A[2], *B;  // A: a strip and the next one
+  float* bias;         // filled up with zeros
+  float* z[2];         // sums of a block and of the one before
+};
+
+// Memory for packed tiles that only grows, one for each thread that calls.
+class PackingScratch {
+ public:
+  PackingScratch() = default;
+  PackingScratch(const PackingScratch&) = delete;
+  PackingScratch& operator=(const PackingScratch&) = delete;
+  ~PackingScratch() { std::free(data_); }
+
+  uint16_t* tiles(int64_t count) {
+    if (count > count_) {
+      std::free(data_);
+      data_ = static_cast<uint16_t*>(std::aligned_alloc(64, static_cast<size_t>(count * tile_size) * sizeof(uint16_t)));
+      count_ = data_ ? count : 0;
+      if (!data_) throw std::bad_alloc();
+    }
+    return data_;
+  }
+
+ private:
+  uint16_t* data_ = nullptr;
+  int64_t count_ = 0;
+};
+
+static thread_local PackingScratch packing_scratch;
+
+// k in [k0, k0 + k) of one product.
+struct Slice {
+  int64_t k0, k, tiles;
+  bool first, last;
+};
+
+static void compute_block(const Bf16Product& p, const Slice& slice, int64_t i0, int64_t j0, const uint16_t* a,
+                          const uint16_t* b, const float* bias, float* z, Aside& aside) {
+  const int64_t rows = smaller(block_side, p.M - i0), cols = smaller(block_side, p.N - j0);
+  const auto block = pick_block<Aside>(ceil_div(rows, tile_side), ceil_div(cols, tile_side));
+  float* c = p.C + i0 * p.N + j0;
+  const bool finish = slice.last && p.finish;
+  if (rows % tile_side == 0 && cols % tile_side == 0 && !finish) {
+    block(slice.tiles, a, b, c, p.N, slice.first ? bias : c, slice.first ? 0 : p.N, aside);
+    return;
+  }
+  if (!slice.first) copy_rows(c, p.N, z, block_side, rows, cols);
+  block(slice.tiles, a, b, z, block_side, slice.first ? bias : z, slice.first ? 0 : block_side, aside);
+  if (finish)
+    aside.finish_later(i0, j0, z, rows, cols);
+  else
+    copy_rows(z, block_side, c, p.N, rows, cols);
+}
+
+// Strip i of the part's, whose A is packed, against the columns of blocks from `low` to `high`.
+static void compute_strip(const Bf16Product& p, const Slice& slice, int64_t i, int64_t low, int64_t high,
+                          const Packed& packed, Aside& aside) {
+  for (int64_t j = 0; j < high - low; ++j)
+    compute_block(p, slice, i * block_side, (low + j) * block_side, packed.A[i % 2],
+                  packed.B + j * 2 * slice.tiles * tile_size, packed.bias + j * block_side, packed.z[j % 2], aside);
+  aside.finish_now();
+}
+
+static void compute_part(const Bf16Product& p, const Part& part, const Packed& packed) {
+  const int64_t deep = ceil_div(p.K, tile_depth);
+  const int64_t slices = larger(1, ceil_div(deep, max_depth));  // K = 0: one without terms, for the bias
+  const bool with_sums = p.column_sums && part.has_sums;
+  Aside aside(p);
+  if (part.row == part.row_end && !with_sums) return;
+  for (int64_t low = part.column; low < part.column_end; low += max_panels) {
+    const int64_t high = smaller(low + max_panels, part.column_end);
+    const int64_t j0 = low * block_side, cols = smaller(high * block_side, p.N) - j0;
+    for (int64_t j = 0; j < (high - low) * block_side; ++j) packed.bias[j] = p.bias && j < cols ? p.bias[j0 + j] : 0;
+    if (with_sums)
+      for (int64_t j = j0; j < j0 + cols; ++j) p.column_sums[j] = 0;
+    for (int64_t s = 0; s < slices; ++s) {
+      const int64_t k0 = deep * s / slices * tile_depth, k1 = smaller(deep * (s + 1) / slices * tile_depth, p.K);
+      const Slice slice = {k0, k1 - k0, ceil_div(k1 - k0, tile_depth), s == 0, s + 1 == slices};
+      pack_B(p, j0, cols, k0, slice.k, packed.B, with_sums ? p.column_sums + j0 : nullptr);
+      const auto pack_strip = [&](int64_t i) {
+        if (i < part.row_end)
+          aside.pack_later(i * block_side, smaller(block_side, p.M - i * block_side), k0, slice.k, packed.A[i % 2]);
+      };
+      pack_strip(part.row);
+      for (int64_t i = part.row; i < part.row_end; ++i) {
+        aside.pack_now();
+        pack_strip(i + 1);
+        compute_strip(p, slice, i, low, high, packed, aside);
+      }
+    }
+  }
+}
+
+// --- all of it -----------------------------------------------------------------------------------------------------
+
+// Rough nanoseconds of one core for so many blocks: sums, packing of both operands, C.
+static double part_work(int64_t rows, int64_t columns, int64_t K) {
+  const double m = static_cast<double>(rows * block_side), n = static_cast<double>(columns * block_side);
+  return 2 * m * n * static_cast<double>(K) / block_flops_per_ns + 0.1 * (m + n) * static_cast<double>(K) + 0.1 * m * n;
+}
+
+// Into how many parts the rows of blocks are cut; `threads` over that for the columns. The cut with the least work for
+// the busiest thread: what is cut finely is packed by few. Rather the rows: those of a batch stay with their thread then.
+static int row_parts(int threads, int64_t rows, int64_t columns, int64_t K) {
+  int best = threads;
+  double least = part_work(ceil_div(rows, threads), columns, K);
+  for (int r = threads - 1; r > 0; --r) {
+    if (threads % r) continue;
+    const double work = part_work(ceil_div(rows, r), ceil_div(columns, threads / r), K);
+    if (work >= least) continue;
+    best = r;
+    least = work;
+  }
+  return best;
+}
+
+static void multiply_bf16(const Bf16Product& p) {
+  const int64_t rows = ceil_div(p.M, block_side), columns = ceil_div(p.N, block_side);
+  const int threads = threads_for(part_work(rows, columns, p.K));
+  const int r_parts = row_parts(threads, rows, columns, p.K), c_parts = threads / r_parts;
+  const int64_t depth = larger(1, smaller(ceil_div(p.K, tile_depth), max_depth));
+  const int64_t A_tiles = 4 * depth, B_tiles = 2 * depth * smaller(max_panels, ceil_div(columns, c_parts));
+  uint16_t* scratch = packing_scratch.tiles(threads * (A_tiles + B_tiles));
+  parallel(threads, [&](int t) {
+    const int64_t r = t / c_parts, c = t % c_parts;
+    const Part part = {rows * r / r_parts, rows * (r + 1) / r_parts, columns * c / c_parts, columns * (c + 1) / c_parts,
+                       r == 0};
+    uint16_t* mine = scratch + t * (A_tiles + B_tiles) * tile_size;
+    alignas(64) float bias[max_panels * block_side];
+    alignas(64) float z[2][block_side * block_side];
+    const BlockUnit unit;
+    compute_part(p, part, {{mine, mine + 2 * depth * tile_size}, mine + A_tiles * tile_size, bias, {z[0], z[1]}});
+  });
+}
+
+}  // namespace minigen::MINIGEN_ISA
