@@ -2,7 +2,8 @@
 //
 // Built by CMake with -DMINIGEN_DRIVER=ON and run by tests/test_native.py: under AddressSanitizer and
 // UndefinedBehaviorSanitizer, which see any access outside of a buffer, and plainly, where it counts the allocations of
-// the second run of each kernel. MINIGEN_ISA picks the instruction set, MINIGEN_BF16 what multiplies bf16. Exits with 1 and says what is wrong.
+// the second run of each kernel. MINIGEN_ISA picks the instruction set, MINIGEN_BF16 what multiplies bf16. Exits with 1
+// and says what is wrong.
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
@@ -209,7 +210,8 @@ int main() {
   for (const auto& shape : {std::vector<int64_t>{1, 1, 1}, {2, 2, 3}, {300, 299, 5}, {70, 65, 785}, {1000, 131, 16}})
     add_batch(shape[0], shape[1], shape[2]);
   const bool good = run_all(1) && (!has_openmp() || run_all(3));
-  std::printf("%s: %zu kernels run%s%s\n", kernels().isa, cases.size(), COUNTS_ALLOCATIONS ? ", allocations counted" : "",
-              supported_bf16().empty() ? "" : (std::string(", bf16 on ") + bf16_kernels().name).c_str());
+  const std::string bf16 = supported_bf16().empty() ? "" : std::string(", bf16 on ") + bf16_kernels().name;
+  std::printf("%s: %zu kernels run%s%s\n", kernels().isa, cases.size(),
+              COUNTS_ALLOCATIONS ? ", allocations counted" : "", bf16.c_str());
   return good ? 0 : 1;
 }

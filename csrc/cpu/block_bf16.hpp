@@ -12,9 +12,9 @@ namespace minigen::MINIGEN_ISA {
 constexpr int64_t tile_side = 16, tile_depth = 32;
 constexpr int64_t tile_size = tile_side * tile_depth;
 
-// Rows x Cols tiles of sums over k, `tiles` of 32. Tile t of A's tile row r is at a + (r * tiles + t) * tile_size; so is
-// B's. C0 may be C; with c0_stride = 0 it is one row for all. Where tiles are multiplied by a unit of their own, aside()
-// is called for each of them: the rest of the core has that time for other work.
+// Rows x Cols tiles of sums over k, `tiles` of 32. Tile t of A's tile row r is at a + (r * tiles + t) * tile_size; so
+// is B's. C0 may be C; with c0_stride = 0 it is one row for all. Where tiles are multiplied by a unit of their own,
+// aside() is called for each of them: the rest of the core has that time for other work.
 template <class Aside>
 using Block = void (*)(int64_t tiles, const uint16_t* a, const uint16_t* b, float* c, int64_t c_stride, const float* c0,
                        int64_t c0_stride, Aside& aside);

@@ -25,8 +25,8 @@
 namespace minigen::MINIGEN_ISA {
 
 constexpr int64_t block_side = 2 * tile_side;
-constexpr int64_t max_depth = 13;    // tiles of k at a time: a strip of A is 26 KiB of L1
-constexpr int64_t max_panels = 32;   // of B at a time: at most 832 KiB of L2
+constexpr int64_t max_depth = 13;   // tiles of k at a time: a strip of A is 26 KiB of L1
+constexpr int64_t max_panels = 32;  // of B at a time: at most 832 KiB of L2
 
 struct Bf16Product;
 
@@ -44,8 +44,8 @@ struct Bf16Product {
   float* C;
   const float* bias = nullptr;
   float* column_sums = nullptr;  // [N], those of B in float32; B then has to be plain
-  Finish finish = nullptr;   // in place of storing C
-  const float* X = nullptr;  // of `finish`, laid out like C
+  Finish finish = nullptr;       // in place of storing C
+  const float* X = nullptr;      // of `finish`, laid out like C
 };
 
 // --- packing -------------------------------------------------------------------------------------------------------
@@ -82,8 +82,8 @@ static inline __attribute__((always_inline)) void transpose_words(__m512i v[16])
   }
 }
 
-// One tile from `rows` x `cols` of a matrix. Along: k runs along the rows, 16 rows of 32; else k counts the rows, 32 rows
-// of 16, and pairs of them are interleaved. Whole: there are as many. With `sums`, adds those of the columns.
+// One tile from `rows` x `cols` of a matrix. Along: k runs along the rows, 16 rows of 32; else k counts the rows, 32
+// rows of 16, and pairs of them are interleaved. Whole: there are as many. With `sums`, adds those of the columns.
 template <bool along, bool transpose, bool whole, bool with_sums>
 static inline __attribute__((always_inline)) void pack_tile(const float* from, int64_t stride, int64_t rows,
                                                             int64_t cols, uint16_t* tile, float* sums) {
@@ -122,8 +122,8 @@ static inline __attribute__((always_inline)) void pack_tile(const float* from, i
   for (int i = 0; i < 16; ++i) _mm512_store_si512(tile + i * tile_depth, v[i]);
 }
 
-// An operand, or a part of it: `n` rows of A or columns of B by `k`. Its tile (s, t), of rows or columns from 16 s on and
-// k from 32 t on, is packed as number s * ceil(k / 32) + t.
+// An operand, or a part of it: `n` rows of A or columns of B by `k`. Its tile (s, t), of rows or columns from 16 s on
+// and k from 32 t on, is packed as number s * ceil(k / 32) + t.
 struct Operand {
   const float* from;
   int64_t stride, n, k;
@@ -344,7 +344,8 @@ static double part_work(int64_t rows, int64_t columns, int64_t K) {
 }
 
 // Into how many parts the rows of blocks are cut; `threads` over that for the columns. The cut with the least work for
-// the busiest thread: what is cut finely is packed by few. Rather the rows: those of a batch stay with their thread then.
+// the busiest thread: what is cut finely is packed by few. Rather the rows: those of a batch then stay with their
+// thread from one layer to the next.
 static int row_parts(int threads, int64_t rows, int64_t columns, int64_t K) {
   int best = threads;
   double least = part_work(ceil_div(rows, threads), columns, K);
