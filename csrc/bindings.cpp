@@ -88,8 +88,13 @@ GanLoss gan_loss_of(const std::string& name) {
 template <class Product>
 auto in_precision(const std::string& precision, Product product) {
   if (precision == "ieee") return product(kernels());
-  if (precision == "bf16") return product(bf16_kernels());
-  throw py::value_error("precision: unknown '" + precision + "', known are ieee, bf16");
+  if (precision == "bf16") return product(*bf16_kernels().bf16);
+  if (precision == "bf16x6") {
+    require(bf16_kernels().bf16x6, "precision: 'bf16x6' needs AMX, the instructions in use are " +
+                                       std::string(bf16_kernels().name));
+    return product(*bf16_kernels().bf16x6);
+  }
+  throw py::value_error("precision: unknown '" + precision + "', known are ieee, bf16x6, bf16");
 }
 
 // One call of an operation: collects its checked arguments, then runs or records it.

@@ -1,6 +1,6 @@
-"""Precision "bf16" of the CPU floor: the dense layer's products on AMX tiles and on AVX512-BF16 dot products.
+"""Precisions "bf16" and "bf16x6" of the CPU floor: dense products on AMX tiles and on AVX512-BF16 dot products.
 
-What they must come to is the float64 product of operands that NumPy has rounded to bf16.
+What they must come to is the float64 product of operands that NumPy has rounded to bf16, or of the operands themselves.
 """
 
 from __future__ import annotations
@@ -32,6 +32,8 @@ needs_bf16 = pytest.mark.skipif(not SUPPORTED, reason="no AVX512-BF16 and no AMX
 
 TIGHT = 1e-5
 """Relative error left when both sides have rounded the operands: float32 sums, and activations of a few ulp."""
+AS_FLOAT32 = 3e-6
+"""The same of bf16x6, whose operands are not rounded; in float32 the largest of these products come to 2e-6."""
 ROUNDED = 1e-2
 """Relative error of the rounding itself, at most; bf16 has 8 bits."""
 
@@ -59,9 +61,17 @@ def ops() -> Any:
     return cpu.CpuBackend(precision="bf16")
 
 
+needs_amx = pytest.mark.skipif(not SUPPORTED or cpu.bf16() != "amx", reason="no AMX-BF16, or others are asked for")
+
+
+@pytest.fixture(params=["bf16", pytest.param("bf16x6", marks=needs_amx)])
+def either(request: pytest.FixtureRequest) -> Any:
+    return cpu.CpuBackend(precision=request.param)
+
+
 @pytest.fixture
-def guarded(ops: Any, rng: np.random.Generator) -> Iterator[Arena]:
-    arena = Arena(ops, rng)
+def guarded(either: Any, rng: np.random.Generator) -> Iterator[Arena]:
+    arena = Arena(either, rng)
     yield arena
     arena.verify()
 
@@ -107,13 +117,14 @@ def check_products(arena: Arena, rng: np.random.Generator, shape: tuple[int, int
     given = layer(rng, *shape)
     single = {name: a.astype(np.float32).astype(np.float64) for name, a in given.items()}
     computed = products(arena, **single, activation=activation)
-    rounded = expected(**single, activation=activation, rounding=to_bf16 if shape[2] != 1 else np.asarray)
+    in_six = arena.floor.precision == "bf16x6"
+    rounded = expected(**single, activation=activation, rounding=np.asarray if in_six or shape[2] == 1 else to_bf16)
     exact = expected(**single, activation=activation, rounding=np.asarray)
     # Sums whose terms cancel are measured by their terms.
     x, W, b, dz = (np.abs(single[name]) for name in ("x", "W", "b", "dz"))
     scales = [np.sqrt(x**2 @ W**2) + b, np.sqrt(dz**2 @ W.T**2), np.sqrt(x.T**2 @ dz**2), np.sqrt((dz**2).sum(axis=0))]
     for out, one, other, scale in zip(computed, rounded, exact, scales, strict=True):
-        same(out, one, TIGHT, scale)
+        same(out, one, AS_FLOAT32 if in_six else TIGHT, scale)
         same(out, other, ROUNDED, scale)
     same(computed[3], exact[3], 1e-6, scales[3])  # db is a sum of float32
 
@@ -154,17 +165,44 @@ def test_operands_are_rounded_to_the_nearest_even(ops: Any, rng: np.random.Gener
     assert np.array_equal(across[:40].T, rounded)
 
 
+@needs_amx
+def test_three_parts_hold_all_bits(rng: np.random.Generator) -> None:
+    """A product with the identity in bf16x6 is the operand, bit for bit, unless its last part counts as zero."""
+    ops = cpu.CpuBackend(precision="bf16x6")
+    values = rng.integers(0, 2**32, (64, 40), dtype=np.uint32).view(np.float32)
+    within = np.isfinite(values) & (np.abs(values) < 3e38) & (np.abs(values) > 1e-30)
+    values = np.where(within, values, np.float32(1.5))
+    out = ops.upload(np.full((64, 40), np.nan, np.float32))
+    ops.dense_forward(values, np.eye(40, dtype=np.float32), np.zeros(40, np.float32), out)
+    assert np.array_equal(out, values)
+    ops.dense_dgrad(values, np.eye(40, dtype=np.float32), out)
+    assert np.array_equal(out, values)
+
+
+@needs_amx
+@pytest.mark.parametrize("shape", [(128, 784, 128), (128, 128, 784), (1000, 1000, 500)], ids=str)
+def test_bf16x6_is_as_good_as_float32(rng: np.random.Generator, shape: tuple[int, int, int]) -> None:
+    given = {name: array.astype(np.float32) for name, array in layer(rng, *shape).items()}
+    exact = given["x"].astype(np.float64) @ given["W"] + given["b"]
+    errors = {}
+    for precision in ("ieee", "bf16x6"):
+        y = np.full(exact.shape, np.nan, np.float32)
+        cpu.CpuBackend(precision=precision).dense_forward(given["x"], given["W"], given["b"], y)
+        errors[precision] = relative_error(y, exact)
+    assert errors["bf16x6"] <= errors["ieee"] < 1e-6, errors
+
+
 @needs_bf16
-def test_nan_and_infinity_pass_through(ops: Any, rng: np.random.Generator) -> None:
+def test_nan_and_infinity_pass_through(either: Any, rng: np.random.Generator) -> None:
     """A bad entry reaches the sums that it belongs to, and no other; also where tiles are filled up."""
     B, n_in, n_out = 35, 19, 21
     for bad in (np.nan, np.inf):
         given = {name: a.astype(np.float32) for name, a in layer(rng, B, n_in, n_out).items()}
         given["x"][17, 3], given["dz"][34, 20] = bad, bad
         y, dx, dW, db = (np.zeros(s, np.float32) for s in ((B, n_out), (B, n_in), (n_in, n_out), (n_out,)))
-        ops.dense_forward(given["x"], given["W"], given["b"], y)
-        ops.dense_dgrad(given["dz"], given["W"], dx)
-        ops.dense_wgrad(given["x"], given["dz"], dW, db)
+        either.dense_forward(given["x"], given["W"], given["b"], y)
+        either.dense_dgrad(given["dz"], given["W"], dx)
+        either.dense_wgrad(given["x"], given["dz"], dW, db)
         for out, row in ((y, 17), (dx, 34)):
             assert not np.isfinite(out[row]).any() and np.isfinite(np.delete(out, row, axis=0)).all()
         assert not np.isfinite(dW[3]).any() and not np.isfinite(dW[:, 20]).any() and not np.isfinite(db[20])
@@ -204,12 +242,12 @@ def all_products(ops: Any, shape: tuple[int, int, int], seed: int) -> list[bytes
 
 @needs_bf16
 @pytest.mark.parametrize("shape", [*LARGE[:5], (259, 517, 300), (40, 129, 784)], ids=str)
-def test_bits_do_not_depend_on_threads(ops: Any, seed: int, shape: tuple[int, int, int]) -> None:
+def test_bits_do_not_depend_on_threads(either: Any, seed: int, shape: tuple[int, int, int]) -> None:
     cpu.set_num_threads(1)
-    alone = all_products(ops, shape, seed)
+    alone = all_products(either, shape, seed)
     for threads in (2, 3, 4, 7):
         cpu.set_num_threads(threads)
-        assert all_products(ops, shape, seed) == alone, threads
+        assert all_products(either, shape, seed) == alone, threads
 
 
 # --- training -----------------------------------------------------------------------------------
@@ -267,6 +305,12 @@ def test_the_slower_instructions_pass_these_tests(name: str) -> None:
     result = subprocess.run(command, env=os.environ | {"MINIGEN_BF16": name}, cwd=ROOT, capture_output=True, text=True)
     assert result.returncode == 0, result.stdout[-4000:]
     assert python("import minigen.cpu as c; print(c.bf16())", MINIGEN_BF16=name) == name
+
+
+@pytest.mark.skipif(not SUPPORTED[:-1], reason="AMX is all there is, or nothing")
+def test_bf16x6_without_amx_is_an_error() -> None:
+    message = python(ERROR.replace("bf16", "bf16x6"), MINIGEN_BF16=SUPPORTED[0])
+    assert "not 'bf16x6': that needs AMX" in message and SUPPORTED[0] in message
 
 
 @needs_bf16

@@ -33,6 +33,7 @@ class Peer:
 PEERS = {
     "minigen": Peer("bench.peers.minigen_steps", "minigen", label="minigen"),
     "minigen-tf32x3": Peer("bench.peers.minigen_tf32x3", "minigen", devices=("cuda",), label="minigen, tf32x3"),
+    "minigen-bf16x6": Peer("bench.peers.minigen_bf16x6", "minigen", devices=("cpu",), label="minigen, bf16x6 on AMX"),
     "minigen-numpy": Peer("bench.peers.minigen_numpy", "minigen", devices=("cpu",), label="minigen, NumPy floor"),
     "numpy": Peer("bench.peers.numpy_plain", "numpy", devices=("cpu",), label="NumPy written plainly"),
     "torch": Peer("bench.peers.torch_eager", "torch", "torch", label="PyTorch, eager", start=3),

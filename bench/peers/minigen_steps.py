@@ -39,7 +39,7 @@ class Contender:
     floor: str | None = None
     """The floor that computes, where it is not the one of the cell's device."""
     precision: str | None = None
-    """Of matrix products on a GPU, where it is not the cell's."""
+    """Of matrix products, where it is not the cell's."""
 
     def __init__(self, spec: Spec, data: np.ndarray, weights: list[np.ndarray]) -> None:
         self.spec = spec
@@ -66,7 +66,7 @@ class Contender:
 
     def backend(self) -> Any:
         if self.spec.device == "cpu":
-            return get_backend(self.floor or "cpu")
+            return get_backend(self.floor or "cpu", self.precision or "auto")
         from minigen.cuda import CudaBackend
 
         return CudaBackend(precision=self.precision or self.spec.precision)

@@ -58,19 +58,21 @@ static void differentiate(const Bf16Product& p, const float* z, int64_t at, int6
 // A head of one output reads as much as it multiplies: rounding would lose digits and gain no time. It stays float32.
 static bool stays_float32(int64_t O) { return O == 1; }
 
-void dense_forward(const float* x, const float* W, const float* b, float* y, int64_t B, int64_t I, int64_t O,
-                   Activation activation) {
+template <int parts>
+static void dense_forward(const float* x, const float* W, const float* b, float* y, int64_t B, int64_t I, int64_t O,
+                          Activation activation) {
   if (stays_float32(O)) return minigen::kernels().dense_forward(x, W, b, y, B, I, O, activation);
   Bf16Product p = {.M = B, .N = O, .K = I, .A = x, .A_stride = I, .A_layout = Layout::plain, .B = W, .B_stride = O,
                    .B_layout = Layout::plain, .C = y, .bias = b};
   with_activation(activation, [&](auto known) {
     if (known.value != Activation::linear) p.finish = activate<known.value>;
   });
-  multiply_bf16(p);
+  multiply_bf16<parts>(p);
 }
 
-void dense_dgrad(const float* dz, const float* W, const float* x_or_null, float* dx, int64_t B, int64_t I, int64_t O,
-                 Activation activation) {
+template <int parts>
+static void dense_dgrad(const float* dz, const float* W, const float* x_or_null, float* dx, int64_t B, int64_t I,
+                        int64_t O, Activation activation) {
   if (stays_float32(O)) return minigen::kernels().dense_dgrad(dz, W, x_or_null, dx, B, I, O, activation);
   Bf16Product p = {.M = B, .N = I, .K = O, .A = dz, .A_stride = O, .A_layout = Layout::plain, .B = W, .B_stride = O,
                    .B_layout = Layout::transposed, .C = dx};
@@ -79,16 +81,25 @@ void dense_dgrad(const float* dz, const float* W, const float* x_or_null, float*
     p.X = x_or_null;
     p.finish = differentiate<known.value>;
   });
-  multiply_bf16(p);
+  multiply_bf16<parts>(p);
 }
 
-void dense_wgrad(const float* x, const float* dz, float* dW, float* db, int64_t B, int64_t I, int64_t O) {
+template <int parts>
+static void dense_wgrad(const float* x, const float* dz, float* dW, float* db, int64_t B, int64_t I, int64_t O) {
   if (stays_float32(O)) return minigen::kernels().dense_wgrad(x, dz, dW, db, B, I, O);
-  multiply_bf16({.M = I, .N = O, .K = B, .A = x, .A_stride = I, .A_layout = Layout::transposed, .B = dz, .B_stride = O,
-                 .B_layout = Layout::plain, .C = dW, .column_sums = db});
+  multiply_bf16<parts>({.M = I, .N = O, .K = B, .A = x, .A_stride = I, .A_layout = Layout::transposed, .B = dz,
+                        .B_stride = O, .B_layout = Layout::plain, .C = dW, .column_sums = db});
 }
 
-extern const Bf16Kernels bf16_table = {MINIGEN_NAME(MINIGEN_ISA), dense_forward, dense_dgrad, dense_wgrad,
-                                       bf16_peak_gflops};
+template <int parts>
+constexpr DenseKernels products = {dense_forward<parts>, dense_dgrad<parts>, dense_wgrad<parts>};
+
+#if defined(__AMX_BF16__)
+constexpr const DenseKernels* in_six_products = &products<3>;
+#else
+constexpr const DenseKernels* in_six_products = nullptr;  // would take longer than in float32
+#endif
+
+extern const Bf16Kernels bf16_table = {MINIGEN_NAME(MINIGEN_ISA), &products<1>, in_six_products, bf16_peak_gflops};
 
 }  // namespace minigen::MINIGEN_ISA

@@ -81,16 +81,20 @@ class CpuBackend:
     """
 
     name = "cpu"
-    PRECISIONS = ("ieee", "bf16")
+    PRECISIONS = ("ieee", "bf16x6", "bf16")
     """``"ieee"`` multiplies float32. ``"bf16"`` rounds both operands of a dense layer's products to bf16 and sums in
-    float32, on AVX512-BF16 or AMX; everything else, a head of one output included, is as in ``"ieee"``."""
+    float32, on AVX512-BF16 or AMX. ``"bf16x6"`` takes each operand for the sum of three bf16 that hold all its bits,
+    and the six largest of their nine products, on AMX: as good as ``"ieee"``, but infinities become NaN. Everything
+    else, a head of one output included, is as in ``"ieee"``."""
 
     def __init__(self, precision: str = "ieee") -> None:
         self.precision = checks.choice("precision", precision, self.PRECISIONS)
         self.dtype = np.dtype(np.float32)
         self.isa = isa()
-        if precision == "bf16":
-            bf16()  # raises where it cannot be had
+        if precision != "ieee":
+            instructions = bf16()  # raises where there are none
+            if precision == "bf16x6" and instructions != "amx":
+                raise ValueError(f"precision must be ieee or bf16 with {instructions}, not 'bf16x6': that needs AMX")
         self._program: Any = None  # the program that records, while capture() runs
 
     def __repr__(self) -> str:
