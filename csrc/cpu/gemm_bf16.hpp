@@ -84,7 +84,7 @@ static inline __attribute__((always_inline)) void transpose_words(__m512i v[16])
 }
 
 // Part `part` of two vectors, next to each other or element by element in turn: of one part, the nearest bf16; of
-// three, one of those whose sum they are. All but the last are cut off, which is exact, and nothing is left of the last.
+// three, one of those whose sum they are. All but the last are cut off: exact, and nothing is left of the last.
 template <bool in_turn, int parts, int part>
 static inline __attribute__((always_inline)) __m512i take_part(__m512 low, __m512 high) {
   const __m512i upper_half = _mm512_set1_epi32(static_cast<int>(0xffff0000u));
