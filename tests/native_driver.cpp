@@ -4,6 +4,7 @@
 // UndefinedBehaviorSanitizer, which see any access outside of a buffer, and plainly, where it counts the allocations of
 // the second run of each kernel. MINIGEN_ISA picks the instruction set, MINIGEN_BF16 what multiplies bf16. Exits with 1
 // and says what is wrong.
+#include <algorithm>
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
@@ -74,7 +75,7 @@ struct Case {
 
 std::vector<Case> cases;
 
-// The dense layer's products of a table, Kernels or Bf16Kernels.
+// The dense layer's products of a table, Kernels or DenseKernels.
 template <class Table>
 void add_dense(const Table& k, const std::string& precision, int64_t B, int64_t I, int64_t O) {
   const std::string shape = precision + " " + std::to_string(B) + "x" + std::to_string(I) + "x" + std::to_string(O);
@@ -91,6 +92,27 @@ void add_dense(const Table& k, const std::string& precision, int64_t B, int64_t 
   const auto dW = buffer<float>(I * O), db = buffer<float>(O);
   cases.push_back(
       {"dense_wgrad" + shape, [=, &k] { k.dense_wgrad(x.get(), dz.get(), dW.get(), db.get(), B, I, O); }, dW, I * O});
+}
+
+// From the same parameters and moments each time it runs.
+void add_wgrad_adam(int64_t B, int64_t I, int64_t O) {
+  const Kernels& k = kernels();
+  const auto x = normals(B * I), dz = normals(B * O), W = normals(I * O), b = normals(O);
+  const auto dW = buffer<float>(I * O), db = buffer<float>(O), lr = normals(1);
+  const auto p = buffer<float>(I * O), m = buffer<float>(I * O), v = buffer<float>(I * O);
+  const auto bp = buffer<float>(O), bm = buffer<float>(O), bv = buffer<float>(O);
+  const auto step = buffer<uint64_t>(1);
+  step.get()[0] = 3;
+  const auto run = [=, &k] {
+    std::copy_n(W.get(), I * O, p.get());
+    std::copy_n(b.get(), O, bp.get());
+    for (float* moment : {m.get(), v.get()}) std::fill_n(moment, I * O, 0.0f);
+    for (float* moment : {bm.get(), bv.get()}) std::fill_n(moment, O, 0.0f);
+    k.dense_wgrad_adam(x.get(), dz.get(), dW.get(), db.get(), B, I, O, {p.get(), m.get(), v.get()},
+                       {bp.get(), bm.get(), bv.get()}, lr.get(), step.get(), {0.9, 0.999, 1e-8, 0.01});
+  };
+  const std::string shape = std::to_string(B) + "x" + std::to_string(I) + "x" + std::to_string(O);
+  cases.push_back({"dense_wgrad_adam" + shape, run, p, I * O});
 }
 
 void add_elementwise(int64_t n) {
@@ -202,7 +224,10 @@ int main() {
   for (const auto& shape : {std::vector<int64_t>{1, 1, 1}, {2, 3, 5}, {13, 17, 33}, {128, 100, 129}, {129, 785, 1},
                             {1, 300, 65}, {37, 1, 31}, {25, 257, 97}}) {
     add_dense(kernels(), "", shape[0], shape[1], shape[2]);
-    if (!supported_bf16().empty()) add_dense(bf16_kernels(), " in bf16", shape[0], shape[1], shape[2]);
+    add_wgrad_adam(shape[0], shape[1], shape[2]);
+    if (supported_bf16().empty()) continue;
+    add_dense(*bf16_kernels().bf16, " in bf16", shape[0], shape[1], shape[2]);
+    if (bf16_kernels().bf16x6) add_dense(*bf16_kernels().bf16x6, " in bf16x6", shape[0], shape[1], shape[2]);
   }
   for (const int64_t n : {0, 1, 3, 15, 16, 17, 63, 64, 65, 127, 1000, 40001}) add_elementwise(n);
   for (const auto& shape : {std::vector<int64_t>{1, 1}, {2, 15}, {3, 16}, {5, 17}, {7, 33}, {129, 785}})
