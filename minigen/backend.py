@@ -23,8 +23,9 @@ Array = Any
 
 ACTIVATIONS = ("linear", "relu", "leaky_relu", "tanh", "sigmoid", "softplus")
 GAN_LOSSES = ("non_saturating", "minimax")
-PRECISIONS = ("ieee", "tf32x3", "tf32", "bf16")
-"""How matrix products may be taken, from factors of 24, 24 (three products of 11), 11 and 8 bits. Sums are float32."""
+PRECISIONS = ("ieee", "bf16x6", "tf32x3", "tf32", "bf16")
+"""How matrix products may be taken; each floor has some of them. Factors of 24 bits, 24 (six products of 8), 22 (three
+products of 11), 11 and 8. Sums are float32."""
 LEAKY_SLOPE = 0.2
 """Slope of ``leaky_relu`` below zero (Radford et al. 2016, section 4)."""
 

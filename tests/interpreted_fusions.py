@@ -13,8 +13,9 @@ import pytest
 from conftest import interpreter
 
 from helpers import normals, relative_error
-from minigen.backend import ACTIVATIONS, PRECISIONS
+from minigen.backend import ACTIVATIONS
 from minigen.cuda import tiles
+from minigen.cuda.backend import PRECISIONS
 from minigen.reference import NumpyBackend
 
 TOLERANCE = 3e-6

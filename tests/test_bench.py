@@ -16,7 +16,7 @@ import pytest
 from bench import compare, floor, oracle, process
 from bench.peers import PEERS, Peer
 from bench.spec import WIDTHS, Spec, check_inputs, initial_weights
-from minigen.backend import PRECISIONS
+from minigen.cuda.backend import PRECISIONS
 
 SMALL = {"gan": Spec("gan", (5,), 4, 8, columns=6), "vae": Spec("vae", (5,), 4, 8, columns=6)}
 

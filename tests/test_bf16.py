@@ -270,6 +270,14 @@ def train(precision: str, data: np.ndarray, epochs: int) -> np.ndarray:
 
 
 @needs_bf16
+def test_models_keep_the_precision_in_their_files(either: Any, tmp_path: Path, rng: np.random.Generator) -> None:
+    settings = {"hidden": (8,), "latent_dim": 3, "batch_size": 32, "epochs": 1, "device": "cpu", "progress": False}
+    model = minigen.train_vae(rng.random((64, 9)), precision=either.precision, **settings)
+    model.save(tmp_path / "model.safetensors")
+    assert minigen.load(tmp_path / "model.safetensors").precision_ == either.precision
+
+
+@needs_bf16
 def test_a_vae_learns_as_in_float32() -> None:
     """The same weights, batches and noise: losses of every epoch within half a percent."""
     data = minigen.datasets.mnist_sample().images.reshape(-1, 784)

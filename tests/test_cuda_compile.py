@@ -7,8 +7,8 @@ import os
 
 import pytest
 
-from minigen.backend import PRECISIONS
 from minigen.cuda import report, tiles
+from minigen.cuda.backend import PRECISIONS
 from minigen.cuda.fusion import MOST_SCORES
 
 pytestmark = [

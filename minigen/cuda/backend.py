@@ -9,13 +9,14 @@ from typing import Any
 import numpy as np
 
 from minigen import checks
-from minigen.backend import ACTIVATIONS, GAN_LOSSES, PRECISIONS, Array, Program
+from minigen.backend import ACTIVATIONS, GAN_LOSSES, Array, Program
 from minigen.cuda.flow import Memory
 from minigen.cuda.jobs import BLOCK, Target, blocks
 from minigen.cuda.launch import Executor
 from minigen.cuda.operations import Operation, operation
 from minigen.cuda.schedule import Schedule, clear, plan
 
+PRECISIONS = ("ieee", "tf32x3", "tf32", "bf16")
 Size = int | None
 """One dimension of an expected shape; ``None`` is any."""
 

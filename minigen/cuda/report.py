@@ -16,8 +16,8 @@ from pathlib import Path
 
 import numpy as np
 
-from minigen.backend import ACTIVATIONS, PRECISIONS, Array
-from minigen.cuda.backend import CudaBackend
+from minigen.backend import ACTIVATIONS, Array
+from minigen.cuda.backend import PRECISIONS, CudaBackend
 from minigen.cuda.compiler import TritonBuild, compile_triton
 from minigen.cuda.explain import Drawing, schedule_of
 from minigen.cuda.launch import Launch, aligned, signature
