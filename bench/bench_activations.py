@@ -37,6 +37,7 @@ def torch_forward(functional: Any, activation: str) -> Any:
 
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.rows(lambda library, shape, **case: not library.startswith("torch-compile") or shape in COMPILED)
 def test_forward(library: Any, measure: Any, shape: tuple[int, int], activation: str) -> None:
     z = library.array(normal(*shape))
     if library.kind == "minigen":
@@ -45,14 +46,13 @@ def test_forward(library: Any, measure: Any, shape: tuple[int, int], activation:
     elif library.kind == "arrays":
         measure(lambda: FORWARD[activation](library.xp, z), bytes=8 * z.size)
     else:
-        if library.compiled and shape not in COMPILED:
-            pytest.skip("compiled for a few shapes alone")
         function = torch_forward(library.torch.nn.functional, activation)
         measure(lambda: function(z), bytes=8 * z.numel())
 
 
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.rows(lambda library, **case: not library.startswith("torch-compile"))  # autograd's is a call of its own
 def test_backward(library: Any, measure: Any, shape: tuple[int, int], activation: str) -> None:
     host = normal(*shape)
     if library.kind == "minigen":
@@ -65,6 +65,4 @@ def test_backward(library: Any, measure: Any, shape: tuple[int, int], activation
         torch = library.torch
         z = library.array(host).requires_grad_()
         y, dy = torch_forward(torch.nn.functional, activation)(z), library.array(host)
-        if library.compiled:
-            pytest.skip("autograd's backward is a call of its own: the eager row stands for it")
         measure(lambda: torch.autograd.grad(y, z, dy, retain_graph=True), bytes=12 * host.size)

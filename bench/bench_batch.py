@@ -20,6 +20,7 @@ def data() -> np.ndarray:
 
 
 @pytest.mark.parametrize("batch", BATCHES)
+@pytest.mark.rows(lambda library, **case: not library.startswith("torch-compile"))  # one call, nothing to fuse
 def test_indices(library: Any, measure: Any, batch: int) -> None:
     """minigen computes a permutation of each epoch; the others draw row numbers with replacement."""
     if library.kind == "minigen":
@@ -32,8 +33,6 @@ def test_indices(library: Any, measure: Any, batch: int) -> None:
         generator = library.xp.random.default_rng(0)
         measure(lambda: generator.integers(0, ROWS, batch), bytes=8 * batch, precision=INDICES)
     else:
-        if library.compiled:
-            pytest.skip("one call with nothing to fuse: the eager row stands for it")
         draw = library.torch.randint
         measure(lambda: draw(ROWS, (batch,), device=library.device), bytes=8 * batch, precision=INDICES)
 

@@ -39,10 +39,9 @@ def activation_of(outputs: int) -> str:
     return {784: "tanh", 1: "linear", 40: "linear"}.get(outputs, "relu")
 
 
-def skip_compiled_square(library: Any, shape: tuple[int, int, int]) -> None:
+def with_one_compiled_square(library: str, shape: tuple[int, int, int]) -> bool:
     """torch.compile has the epilogues of the models' layers to fuse; between squares there is nothing to learn."""
-    if library.kind == "torch" and library.compiled and shape in SQUARES and shape[0] != 1024:
-        pytest.skip("compiled for the models' shapes and one square alone")
+    return not library.startswith("torch-compile") or shape not in SQUARES or shape[0] == 1024
 
 
 def volume(B: int, n_in: int, n_out: int) -> dict[str, int]:
@@ -51,8 +50,8 @@ def volume(B: int, n_in: int, n_out: int) -> dict[str, int]:
 
 
 @pytest.mark.parametrize("shape", cases("forward"), ids=str)
+@pytest.mark.rows.with_args(with_one_compiled_square)
 def test_forward(library: Any, measure: Any, shape: tuple[int, int, int]) -> None:
-    skip_compiled_square(library, shape)
     B, n_in, n_out = shape
     x, W, b, y = (library.array(normal(*size)) for size in ((B, n_in), (n_in, n_out), (n_out,), (B, n_out)))
     activation = activation_of(n_out)
@@ -66,8 +65,8 @@ def test_forward(library: Any, measure: Any, shape: tuple[int, int, int]) -> Non
 
 
 @pytest.mark.parametrize("shape", cases("dgrad"), ids=str)
+@pytest.mark.rows.with_args(with_one_compiled_square)
 def test_dgrad(library: Any, measure: Any, shape: tuple[int, int, int]) -> None:
-    skip_compiled_square(library, shape)
     B, n_in, n_out = shape
     dz, W, dx = (library.array(normal(*size)) for size in ((B, n_out), (n_in, n_out), (B, n_in)))
     activation = activation_of(n_in)
@@ -82,9 +81,8 @@ def test_dgrad(library: Any, measure: Any, shape: tuple[int, int, int]) -> None:
 
 
 @pytest.mark.parametrize("shape", cases("wgrad"), ids=str)
+@pytest.mark.rows(lambda library, **case: not library.startswith("torch-compile"))  # two calls, nothing to fuse
 def test_wgrad(library: Any, measure: Any, shape: tuple[int, int, int]) -> None:
-    if library.kind == "torch" and library.compiled:
-        pytest.skip("two calls with nothing to fuse: the eager row stands for them")
     B, n_in, n_out = shape
     x, dz, dW, db = (library.array(normal(*size)) for size in ((B, n_in), (B, n_out), (n_in, n_out), (n_out,)))
     if library.kind == "minigen":
@@ -98,6 +96,7 @@ def test_wgrad(library: Any, measure: Any, shape: tuple[int, int, int]) -> None:
 @pytest.mark.parametrize(
     ("product", "shape"), [(p, shape) for p in GAN for shape in cases(p) if shape[2] > 1], ids=str
 )
+@pytest.mark.rows(lambda library, **case: library in ("minigen", "torch"))
 def test_bf16(library: Any, measure: Any, product: str, shape: tuple[int, int, int]) -> None:
     native = pytest.importorskip("minigen._native", reason="minigen is not built")
     if not native.supported_bf16():
@@ -105,7 +104,7 @@ def test_bf16(library: Any, measure: Any, product: str, shape: tuple[int, int, i
     B, n_in, n_out = shape
     if library.name == "minigen":
         layer_in_bf16(library, measure, product, shape)
-    elif library.name == "torch":
+    else:
         sizes = {"forward": (B, n_in, n_out), "dgrad": (B, n_out, n_in), "wgrad": (n_in, B, n_out)}[product]
         M, K, N = sizes
         a, b, c = (library.array(normal(*size)).bfloat16() for size in ((M, K), (K, N), (M, N)))
@@ -113,8 +112,6 @@ def test_bf16(library: Any, measure: Any, product: str, shape: tuple[int, int, i
         b = b.T.contiguous().T if product == "dgrad" else b
         measure(lambda: library.torch.mm(a, b, out=c), flops=2 * M * N * K, bytes=2 * (M * K + K * N + M * N),
                 precision="bf16")  # fmt: skip
-    else:
-        pytest.skip("no product in bf16")
 
 
 def layer_in_bf16(library: Any, measure: Any, product: str, shape: tuple[int, int, int]) -> None:

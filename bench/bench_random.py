@@ -13,6 +13,7 @@ SHAPES = [(128, 20), (128, 100), (4096, 100), (2**22,)]
 
 @pytest.mark.parametrize("kind", ["uniform", "normal"])
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.rows(lambda library, **case: not library.startswith("torch-compile"))  # one call, nothing to fuse
 def test_random(library: Any, measure: Any, shape: tuple[int, ...], kind: str) -> None:
     moved = 4 * math.prod(shape)
     if library.kind == "minigen":
@@ -24,7 +25,5 @@ def test_random(library: Any, measure: Any, shape: tuple[int, ...], kind: str) -
         draw = generator.standard_normal if kind == "normal" else generator.random
         measure(lambda: draw(shape, dtype=np.float32), bytes=moved)
     else:
-        if library.compiled:
-            pytest.skip("one call with nothing to fuse: the eager row stands for it")
         draw = library.torch.randn if kind == "normal" else library.torch.rand
         measure(lambda: draw(shape, device=library.device), bytes=moved)

@@ -43,16 +43,20 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Without the libraries that ``--library`` leaves out."""
-    chosen = config.getoption("--library")
-    if chosen:
-        left_out = [item for item in items if item.callspec.params["library"] not in chosen]  # type: ignore[attr-defined]
-        config.hook.pytest_deselected(items=left_out)
-        items[:] = [item for item in items if item not in left_out]
+    """Without the libraries that ``--library`` leaves out, and without the rows that nobody would learn from."""
+    chosen = config.getoption("--library") or list(LIBRARIES)
+
+    def wanted(item: Any) -> bool:
+        case = item.callspec.params
+        return case["library"] in chosen and all(mark.args[0](**case) for mark in item.iter_markers("rows"))
+
+    config.hook.pytest_deselected(items=[item for item in items if not wanted(item)])
+    items[:] = [item for item in items if wanted(item)]
 
 
 def pytest_configure(config: pytest.Config) -> None:
     """``--benchmark-only`` wins over the ``--benchmark-disable`` of the project's settings."""
+    config.addinivalue_line("markers", "rows(where): measured only where where(library, ...) of the case is true")
     if config.getoption("benchmark_only", False):
         config.option.benchmark_disable = False
 

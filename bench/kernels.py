@@ -1,7 +1,7 @@
 """All kernel benchmarks into one result file.
 
     python -m bench.kernels                               # bench/results/kernels-cpu.json
-    python -m bench.kernels --operation dense --out /tmp/dense.json
+    python -m bench.kernels --operation dense --out dense.json
     python -m bench.kernels --device cuda
 
 Runs ``pytest bench --benchmark-only`` in a process of its own; on a CPU then once more the matrix products of NumPy
