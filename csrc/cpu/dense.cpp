@@ -1,4 +1,5 @@
-// The dense layer y = act(x W + b): forward, gradient of its input, gradient of its weights and bias.
+// The dense layer y = act(x W + b): forward, gradient of its input, gradient of its weights and bias, which
+// minigen/reference/dense.py derives.
 #include "adam.hpp"
 #include "gemm.hpp"
 #include "kernels.hpp"

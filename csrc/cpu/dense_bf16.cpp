@@ -17,11 +17,14 @@ static inline __attribute__((always_inline)) void for_rows(int64_t rows, int64_t
     for (int64_t i = 0; i < rows; ++i) row(i, cols);
 }
 
+// The epilogues: Consume of product.hpp, whose context is the product.
 template <Activation activation>
-static void activate(const Bf16Product& p, const float* z, int64_t at, int64_t rows, int64_t cols) {
+static void activate(const void* context, const float* z, int64_t stride, int64_t at, int64_t N, int64_t rows,
+                     int64_t cols) {
+  const Product& p = *static_cast<const Product*>(context);
   for_rows(rows, cols, [&](int64_t i, int64_t count) __attribute__((always_inline)) {
-    const float* from = z + i * block_side;
-    float* to = p.C + at + i * p.N;
+    const float* from = z + i * stride;
+    float* to = p.C + at + i * N;
 #pragma omp simd
     for (int64_t j = 0; j < count; ++j) to[j] = minigen::activation_forward(from[j], activation);
   });
@@ -29,27 +32,31 @@ static void activate(const Bf16Product& p, const float* z, int64_t at, int64_t r
 
 // A division waits longer than all the rest takes.
 template <>
-void activate<Activation::tanh>(const Bf16Product& p, const float* z, int64_t at, int64_t rows, int64_t cols) {
+void activate<Activation::tanh>(const void* context, const float* z, int64_t stride, int64_t at, int64_t N,
+                                int64_t rows, int64_t cols) {
+  const Product& p = *static_cast<const Product*>(context);
   for_rows(rows, cols, [&](int64_t i, int64_t count) __attribute__((always_inline)) {
     alignas(64) float numerator[block_side], denominator[block_side];
 #pragma omp simd
     for (int64_t j = 0; j < count; ++j) {
-      const math::Fraction f = math::tanh_fraction(z[i * block_side + j]);
+      const math::Fraction f = math::tanh_fraction(z[i * stride + j]);
       numerator[j] = f.numerator;
       denominator[j] = f.denominator;
     }
-    float* to = p.C + at + i * p.N;
+    float* to = p.C + at + i * N;
     for (int64_t j = 0; j < count; j += lanes)
       store_first(to + j, divide_by_1_to_2(load(numerator + j), load(denominator + j)), smaller(lanes, count - j));
   });
 }
 
 template <Activation activation>
-static void differentiate(const Bf16Product& p, const float* z, int64_t at, int64_t rows, int64_t cols) {
+static void differentiate(const void* context, const float* z, int64_t stride, int64_t at, int64_t N, int64_t rows,
+                          int64_t cols) {
+  const Product& p = *static_cast<const Product*>(context);
   for_rows(rows, cols, [&](int64_t i, int64_t count) __attribute__((always_inline)) {
-    const float* from = z + i * block_side;
-    const float* y = p.X + at + i * p.N;
-    float* to = p.C + at + i * p.N;
+    const float* from = z + i * stride;
+    const float* y = p.X + at + i * N;
+    float* to = p.C + at + i * N;
 #pragma omp simd
     for (int64_t j = 0; j < count; ++j) to[j] = from[j] * activation_derivative(y[j], activation);
   });
@@ -62,11 +69,12 @@ template <int parts>
 static void dense_forward(const float* x, const float* W, const float* b, float* y, int64_t B, int64_t I, int64_t O,
                           Activation activation) {
   if (stays_float32(O)) return minigen::kernels().dense_forward(x, W, b, y, B, I, O, activation);
-  Bf16Product p = {.M = B, .N = O, .K = I, .A = x, .A_stride = I, .A_layout = Layout::plain, .B = W, .B_stride = O,
+  Product p = {.M = B, .N = O, .K = I, .A = x, .A_stride = I, .A_layout = Layout::plain, .B = W, .B_stride = O,
                    .B_layout = Layout::plain, .C = y, .bias = b};
   with_activation(activation, [&](auto known) {
-    if (known.value != Activation::linear) p.finish = activate<known.value>;
+    if (known.value != Activation::linear) p.consume = activate<known.value>;
   });
+  p.context = &p;
   multiply_bf16<parts>(p);
 }
 
@@ -74,13 +82,14 @@ template <int parts>
 static void dense_dgrad(const float* dz, const float* W, const float* x_or_null, float* dx, int64_t B, int64_t I,
                         int64_t O, Activation activation) {
   if (stays_float32(O)) return minigen::kernels().dense_dgrad(dz, W, x_or_null, dx, B, I, O, activation);
-  Bf16Product p = {.M = B, .N = I, .K = O, .A = dz, .A_stride = O, .A_layout = Layout::plain, .B = W, .B_stride = O,
+  Product p = {.M = B, .N = I, .K = O, .A = dz, .A_stride = O, .A_layout = Layout::plain, .B = W, .B_stride = O,
                    .B_layout = Layout::transposed, .C = dx};
   with_activation(activation, [&](auto known) {
     if (known.value == Activation::linear) return;
     p.X = x_or_null;
-    p.finish = differentiate<known.value>;
+    p.consume = differentiate<known.value>;
   });
+  p.context = &p;
   multiply_bf16<parts>(p);
 }
 

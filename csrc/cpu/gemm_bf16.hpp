@@ -1,4 +1,4 @@
-// The matrix product with operands rounded to bf16, C = finish(A B + bias), on AMX tiles or AVX512-BF16 dot products.
+// The matrix product with operands rounded to bf16, C = act(A B + bias), on AMX tiles or AVX512-BF16 dot products.
 //
 // Both operands are packed as bf16, in tiles of 1 KiB that either instruction set reads as they are: 16 rows of A by 32
 // k, and 32 k by 16 columns of B with the two k of a pair next to each other. What fills up the last tiles is zero. C
@@ -28,26 +28,6 @@ constexpr int64_t block_side = 2 * tile_side;
 template <int parts>
 constexpr int64_t max_depth = 13 / parts;  // tiles of k at a time: a strip of A is 26 KiB of L1
 constexpr int64_t max_panels = 32;         // of B at a time: at most 832 KiB of L2
-
-struct Bf16Product;
-
-// Takes the sums z of a block, at most 32 x 32 in rows of 32. Element (i, j) of it is number at + i * N + j of C.
-using Finish = void (*)(const Bf16Product& p, const float* z, int64_t at, int64_t rows, int64_t cols);
-
-struct Bf16Product {
-  int64_t M, N, K;
-  const float* A;
-  int64_t A_stride;
-  Layout A_layout;
-  const float* B;
-  int64_t B_stride;
-  Layout B_layout;
-  float* C;
-  const float* bias = nullptr;
-  float* column_sums = nullptr;  // [N], those of B in float32; B then has to be plain
-  Finish finish = nullptr;       // in place of storing C
-  const float* X = nullptr;      // of `finish`, laid out like C
-};
 
 // --- packing -------------------------------------------------------------------------------------------------------
 
@@ -198,7 +178,7 @@ static void pack_all(const Operand& o, float* sums) {
 
 // B[k0.., j0..]. Adds the sums of its columns to `sums` unless that is null.
 template <int parts>
-static void pack_B(const Bf16Product& p, int64_t j0, int64_t cols, int64_t k0, int64_t k, uint16_t* packed,
+static void pack_B(const Product& p, int64_t j0, int64_t cols, int64_t k0, int64_t k, uint16_t* packed,
                    float* sums) {
   if (p.B_layout == Layout::transposed)
     pack_all<parts, true, true, false>({p.B + j0 * p.B_stride + k0, p.B_stride, cols, k, packed}, nullptr);
@@ -213,7 +193,7 @@ static void pack_B(const Bf16Product& p, int64_t j0, int64_t cols, int64_t k0, i
 template <int parts>
 class Aside {
  public:
-  explicit Aside(const Bf16Product& p) : p_(p) {}
+  explicit Aside(const Product& p) : p_(p) {}
   Aside(const Aside&) = delete;
   Aside& operator=(const Aside&) = delete;
 
@@ -260,13 +240,13 @@ class Aside {
 
   void finish_next() {
     constexpr int64_t few = 8;
-    p_.finish(p_, z_, at_, smaller(few, rows_), cols_);
+    p_.consume(p_.context, z_, block_side, at_, p_.N, smaller(few, rows_), cols_);
     z_ += few * block_side;
     at_ += few * p_.N;
     rows_ -= few;
   }
 
-  const Bf16Product& p_;
+  const Product& p_;
   Operand A_ = {};
   void (*pack_)(const Operand&, int64_t, int64_t, float*) = nullptr;
   int64_t tile_ = 0, tiles_ = 0, deep_ = 1;
@@ -320,12 +300,12 @@ struct Slice {
 };
 
 template <int parts>
-static void compute_block(const Bf16Product& p, const Slice& slice, int64_t i0, int64_t j0, const uint16_t* a,
+static void compute_block(const Product& p, const Slice& slice, int64_t i0, int64_t j0, const uint16_t* a,
                           const uint16_t* b, const float* bias, float* z, Aside<parts>& aside) {
   const int64_t rows = smaller(block_side, p.M - i0), cols = smaller(block_side, p.N - j0);
   const auto block = pick_block<parts, Aside<parts>>(ceil_div(rows, tile_side), ceil_div(cols, tile_side));
   float* c = p.C + i0 * p.N + j0;
-  const bool finish = slice.last && p.finish;
+  const bool finish = slice.last && p.consume;
   if (rows % tile_side == 0 && cols % tile_side == 0 && !finish) {
     block(slice.tiles, a, b, c, p.N, slice.first ? bias : c, slice.first ? 0 : p.N, aside);
     return;
@@ -340,7 +320,7 @@ static void compute_block(const Bf16Product& p, const Slice& slice, int64_t i0, 
 
 // Strip i of the part's, whose A is packed, against the columns of blocks from `low` to `high`.
 template <int parts>
-static void compute_strip(const Bf16Product& p, const Slice& slice, int64_t i, int64_t low, int64_t high,
+static void compute_strip(const Product& p, const Slice& slice, int64_t i, int64_t low, int64_t high,
                           const Packed& packed, Aside<parts>& aside) {
   for (int64_t j = 0; j < high - low; ++j)
     compute_block<parts>(p, slice, i * block_side, (low + j) * block_side, packed.A[i % 2],
@@ -350,7 +330,7 @@ static void compute_strip(const Bf16Product& p, const Slice& slice, int64_t i, i
 }
 
 template <int parts>
-static void compute_part(const Bf16Product& p, const Part& part, const Packed& packed) {
+static void compute_part(const Product& p, const Part& part, const Packed& packed) {
   const int64_t deep = ceil_div(p.K, tile_depth);
   const int64_t slices = larger(1, ceil_div(deep, max_depth<parts>));  // K = 0: one without terms, for the bias
   const bool with_sums = p.column_sums && part.has_sums;
@@ -409,7 +389,7 @@ static int row_parts(int threads, int64_t rows, int64_t columns, int64_t K) {
 }
 
 template <int parts>
-static void multiply_bf16(const Bf16Product& p) {
+static void multiply_bf16(const Product& p) {
   const int64_t rows = ceil_div(p.M, block_side), columns = ceil_div(p.N, block_side);
   const int threads = threads_for(part_work<parts>(rows, columns, p.K));
   const int r_parts = row_parts<parts>(threads, rows, columns, p.K), c_parts = threads / r_parts;
