@@ -469,6 +469,7 @@ PYBIND11_MODULE(_native, module) {
       .def(py::init<>())
       .def("close", &Program::close, "End the recording.")
       .def("run", &Program::run, "steps"_a, "Execute the recorded operations in order, `steps` times.")
+      .def("profile", &Program::profile, "steps"_a, "Replay; the seconds of each operation, [steps][operations].")
       .def("describe", &Program::describe, "For each operation: its name, shapes, FLOPs, and bytes moved.");
 
   const auto program = py::arg_v("program", py::none(), "None");

@@ -4,6 +4,7 @@
 #include <pybind11/numpy.h>
 
 #include <algorithm>
+#include <chrono>
 #include <functional>
 #include <optional>
 #include <stdexcept>
@@ -93,13 +94,31 @@ class Program {
   }
 
   void run(int64_t steps) const {
-    if (steps < 0) throw std::invalid_argument("steps must be at least 0, not " + std::to_string(steps));
-    if (!closed_) throw std::runtime_error("program: still recording, close it before it runs");
+    check(steps);
     py::gil_scoped_release release;
     with_team([&] {
       for (int64_t step = 0; step < steps; ++step)
         for (const Recorded& call : calls_) call.run();
     });
+  }
+
+  // The same; returns the seconds of each call in each step, [steps][calls].
+  std::vector<std::vector<double>> profile(int64_t steps) const {
+    using Clock = std::chrono::steady_clock;
+    check(steps);
+    std::vector<std::vector<double>> seconds(static_cast<size_t>(steps), std::vector<double>(calls_.size()));
+    py::gil_scoped_release release;
+    with_team([&] {
+      Clock::time_point before = Clock::now();
+      for (std::vector<double>& of_step : seconds)
+        for (size_t i = 0; i < calls_.size(); ++i) {
+          calls_[i].run();
+          const Clock::time_point after = Clock::now();
+          of_step[i] = std::chrono::duration<double>(after - before).count();
+          before = after;
+        }
+    });
+    return seconds;
   }
 
   py::list describe() const {
@@ -114,6 +133,11 @@ class Program {
   }
 
  private:
+  void check(int64_t steps) const {
+    if (steps < 0) throw std::invalid_argument("steps must be at least 0, not " + std::to_string(steps));
+    if (!closed_) throw std::runtime_error("program: still recording, close it before it runs");
+  }
+
   // If call `at` is an Adam whose gradient is made by weight gradients of this program and read by nobody else, these
   // move to its place and each updates its own layer, tile by tile: the gradient never goes through memory. What lies
   // between the layers (padding) is updated as before. The results have the same bits; only the buffer of the gradient
