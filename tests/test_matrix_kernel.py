@@ -23,8 +23,12 @@ SHAPES = [
     (130, 512, 40),  # three vectors wide with AVX-512, and a stride of 2 KiB
     (131, 20, 400),  # an input gradient of few columns: dot products
     (301, 77, 1),  # a head
+    (256, 784, 128),  # forward in two halves of k
+    (67, 600, 400),
+    (1300, 523, 33),  # both halves in each thread, several blocks of rows
     (64, 0, 33),
     (0, 19, 33),
+    (0, 600, 33),
 ]
 
 
@@ -62,6 +66,24 @@ def check_all(seed):
             together, _ = products(backend, *shape, np.random.default_rng(seed))
             for one, other in zip(alone, together, strict=True):
                 assert one.tobytes() == other.tobytes(), (backend.isa, shape, seed, threads)
+
+
+def test_a_row_has_the_same_bits_in_any_batch(rng):
+    from minigen.cpu import CpuBackend
+
+    precisions = ["ieee", *["bf16x6"] * ("amx" in native.supported_bf16())]
+    for precision in precisions:
+        backend = CpuBackend(precision)
+        for n_in, n_out in ((784, 128), (600, 400), (129, 70), (520, 3)):
+            x = rng.standard_normal((200, n_in), dtype=np.float32)
+            W, b = rng.standard_normal((n_in, n_out), dtype=np.float32), rng.standard_normal(n_out, dtype=np.float32)
+            for activation in ("linear", "tanh"):
+                outputs = []
+                for rows in (x, x[:131], x[:1]):
+                    outputs.append(np.full((len(rows), n_out), np.nan, np.float32))
+                    backend.dense_forward(rows, W, b, outputs[-1], activation)
+                for part in outputs[1:]:
+                    assert part.tobytes() == outputs[0][: len(part)].tobytes(), (precision, n_in, n_out, len(part))
 
 
 @pytest.mark.parametrize("isa", native.supported_isas())

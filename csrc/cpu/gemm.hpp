@@ -11,8 +11,9 @@
 // van de Geijn, "Anatomy of high-performance matrix multiplication", ACM TOMS 34(3), 2008.
 #pragma once
 
-#include <cstdlib>
+#include <new>
 
+#include "halves.hpp"
 #include "product.hpp"
 #include "threads.hpp"
 #include "vector.hpp"
@@ -188,29 +189,7 @@ static void pack_panel(const Product& p, const float* b, int64_t rows, int64_t c
     pack_transposed(b, p.B_stride, rows, cols, panel, vectors * lanes);
 }
 
-// Memory that only grows, one for each thread. nullptr if there is none left.
-class Scratch {
- public:
-  Scratch() = default;
-  Scratch(const Scratch&) = delete;
-  Scratch& operator=(const Scratch&) = delete;
-  ~Scratch() { std::free(data_); }
-
-  float* floats(int64_t count) {
-    if (count > count_) {
-      std::free(data_);
-      data_ = static_cast<float*>(std::aligned_alloc(64, static_cast<size_t>(ceil_div(count, 16) * 64)));
-      count_ = data_ ? count : 0;
-    }
-    return data_;
-  }
-
- private:
-  float* data_ = nullptr;
-  int64_t count_ = 0;
-};
-
-static thread_local Scratch packed_A, packed_B;
+static thread_local Scratch<float> packed_A, packed_B;  // null: packs nothing
 
 // --- one thread's share --------------------------------------------------------------------------------------------
 
@@ -351,7 +330,7 @@ static void compute_panel(const Product& p, const Grid& grid, const Block& block
 static const float* pack_A(const Product& p, const Grid& grid, int64_t first, int64_t last, int64_t k0, int64_t k1) {
   const int64_t K = k1 - k0;
   const int64_t tile_size = tile_rows * (K + lanes);
-  float* packed = packed_A.floats((last - first) * tile_size);
+  float* packed = packed_A.get((last - first) * tile_size);
   if (!packed) return nullptr;
   if (p.A_layout == Layout::plain) {
     for (int64_t t = first; t < last; ++t) {
@@ -382,7 +361,7 @@ static bool worth_packing_A(const Product& p, const Grid& grid) {
 static const float* pack_B(const Product& p, const Grid& grid, const Share& share, int64_t k0, int64_t k1) {
   const int64_t K = k1 - k0;
   const int64_t width = grid.panel_vectors * lanes;
-  float* packed = packed_B.floats((share.last_panel + 1 - share.first_panel) * K * width);
+  float* packed = packed_B.get((share.last_panel + 1 - share.first_panel) * K * width);
   if (!packed) return nullptr;
   const int64_t few = p.B_layout == Layout::plain ? 8 : K;  // rows at a time
   for (int64_t k = 0; k < K; k += few)
@@ -421,18 +400,25 @@ static void compute_share(const Product& p, const Grid& grid, const Share& share
   }
 }
 
+// What thread t of `threads` has in a product.
+static void compute_share_of(const Product& p, int t, int threads) {
+  const Grid grid(p);
+  // Shares of whole rows let the next operation find its rows in this core's cache; each thread then packs all of B.
+  const bool small_B = p.K * p.N <= 1 << 15 && p.M >= 24 * threads;
+  const bool by_rows = small_B || (p.M >= p.N && grid.tiles >= 16 * threads);
+  compute_share(p, grid, by_rows ? share_of_rows(grid, t, threads) : share_in_order(grid, t, threads));
+}
+
 static void multiply_panels(const Product& p) {
   if (p.N == 0) return;
   if (p.column_sums)
     for (int64_t j = 0; j < p.N; ++j) p.column_sums[j] = 0;
-  const Grid grid(p);
   const int threads = threads_for(flops(p) / flops_per_ns);
-  // Shares of whole rows let the next operation find its rows in this core's cache; each thread then packs all of B.
-  const bool small_B = p.K * p.N <= 1 << 15 && p.M >= 24 * threads;
-  const bool by_rows = small_B || (p.M >= p.N && grid.tiles >= 16 * threads);
-  parallel(threads, [&](int t) {
-    compute_share(p, grid, by_rows ? share_of_rows(grid, t, threads) : share_in_order(grid, t, threads));
-  });
+  if (is_in_halves(p))
+    multiply_in_halves(p, threads,
+                       [](const Product& half, int t, int of, int) { compute_share_of(half, t, of); });
+  else
+    parallel(threads, [&](int t) { compute_share_of(p, t, threads); });
 }
 
 }  // namespace minigen::MINIGEN_ISA

@@ -1,23 +1,23 @@
 // The matrix product with operands rounded to bf16, C = act(A B + bias), on AMX tiles or AVX512-BF16 dot products.
 //
 // Both operands are packed as bf16, in tiles of 1 KiB that either instruction set reads as they are: 16 rows of A by 32
-// k, and 32 k by 16 columns of B with the two k of a pair next to each other. What fills up the last tiles is zero. C
-// is cut into blocks of 32 x 32, four tiles of sums in registers while k runs.
+// k, and 32 k by 16 columns of B, in words of two k. What fills up the last tiles is zero. C is cut into blocks of
+// 32 x 32, four tiles of sums in registers while k runs.
 //
 // Arithmetic is so fast here that a product costs about as much as reading and rounding its operands. So each thread
 // packs its part of B once for each block of k, and A strip by strip. AMX multiplies tiles in a unit of its own, which
 // leaves the core free: meanwhile it packs the next strip and finishes the block before.
 //
-// Every element of C is summed over increasing k by the same instructions, in whichever block and thread it falls: the
-// result does not depend on the number of threads.
+// Every element of C is summed over k in the same order by the same instructions, in whichever block and thread it
+// falls: the result does not depend on the number of threads.
 #pragma once
 
 #include <immintrin.h>
 
-#include <cstdlib>
 #include <new>
 
 #include "block_bf16.hpp"
+#include "halves.hpp"
 #include "product.hpp"
 #include "threads.hpp"
 #include "vector.hpp"
@@ -35,110 +35,53 @@ static inline __mmask16 first_lanes(int64_t count) {
   return static_cast<__mmask16>(count >= 16 ? 0xffff : count <= 0 ? 0 : (1 << count) - 1);
 }
 
-static inline __m512i round_to_bf16(__m512 low, __m512 high) {
-  return reinterpret_cast<__m512i>(_mm512_cvtne2ps_pbh(high, low));
-}
-
-// The 16 x 16 matrix of 32-bit words whose rows are v becomes its transpose.
-static inline __attribute__((always_inline)) void transpose_words(__m512i v[16]) {
-  __m512i t[16];
+// The 16 x 16 matrix of floats whose rows are v becomes its transpose.
+static inline __attribute__((always_inline)) void transpose_floats(__m512 v[16]) {
+  __m512 t[16];
 #pragma GCC unroll 4
   for (int g = 0; g < 16; g += 4) {  // within quads: four rows become four columns
-    const __m512i a = _mm512_unpacklo_epi32(v[g], v[g + 1]), b = _mm512_unpackhi_epi32(v[g], v[g + 1]);
-    const __m512i c = _mm512_unpacklo_epi32(v[g + 2], v[g + 3]), d = _mm512_unpackhi_epi32(v[g + 2], v[g + 3]);
-    t[g] = _mm512_unpacklo_epi64(a, c);
-    t[g + 1] = _mm512_unpackhi_epi64(a, c);
-    t[g + 2] = _mm512_unpacklo_epi64(b, d);
-    t[g + 3] = _mm512_unpackhi_epi64(b, d);
+    const __m512d a = _mm512_castps_pd(_mm512_unpacklo_ps(v[g], v[g + 1]));
+    const __m512d b = _mm512_castps_pd(_mm512_unpackhi_ps(v[g], v[g + 1]));
+    const __m512d c = _mm512_castps_pd(_mm512_unpacklo_ps(v[g + 2], v[g + 3]));
+    const __m512d d = _mm512_castps_pd(_mm512_unpackhi_ps(v[g + 2], v[g + 3]));
+    t[g] = _mm512_castpd_ps(_mm512_unpacklo_pd(a, c));
+    t[g + 1] = _mm512_castpd_ps(_mm512_unpackhi_pd(a, c));
+    t[g + 2] = _mm512_castpd_ps(_mm512_unpacklo_pd(b, d));
+    t[g + 3] = _mm512_castpd_ps(_mm512_unpackhi_pd(b, d));
   }
 #pragma GCC unroll 4
   for (int r = 0; r < 4; ++r) {  // the quads themselves
-    const __m512i a = _mm512_shuffle_i32x4(t[r], t[r + 4], 0x88), b = _mm512_shuffle_i32x4(t[r], t[r + 4], 0xdd);
-    const __m512i c = _mm512_shuffle_i32x4(t[r + 8], t[r + 12], 0x88);
-    const __m512i d = _mm512_shuffle_i32x4(t[r + 8], t[r + 12], 0xdd);
-    v[r] = _mm512_shuffle_i32x4(a, c, 0x88);
-    v[r + 4] = _mm512_shuffle_i32x4(b, d, 0x88);
-    v[r + 8] = _mm512_shuffle_i32x4(a, c, 0xdd);
-    v[r + 12] = _mm512_shuffle_i32x4(b, d, 0xdd);
+    const __m512 a = _mm512_shuffle_f32x4(t[r], t[r + 4], 0x88), b = _mm512_shuffle_f32x4(t[r], t[r + 4], 0xdd);
+    const __m512 c = _mm512_shuffle_f32x4(t[r + 8], t[r + 12], 0x88);
+    const __m512 d = _mm512_shuffle_f32x4(t[r + 8], t[r + 12], 0xdd);
+    v[r] = _mm512_shuffle_f32x4(a, c, 0x88);
+    v[r + 4] = _mm512_shuffle_f32x4(b, d, 0x88);
+    v[r + 8] = _mm512_shuffle_f32x4(a, c, 0xdd);
+    v[r + 12] = _mm512_shuffle_f32x4(b, d, 0xdd);
   }
 }
 
-// Part `part` of two vectors, next to each other or element by element in turn: of one part, the nearest bf16; of
-// three, one of those whose sum they are. All but the last are cut off: exact, and nothing is left of the last.
-template <bool in_turn, int parts, int part>
-static inline __attribute__((always_inline)) __m512i take_part(__m512 low, __m512 high) {
-  const __m512i upper_half = _mm512_set1_epi32(static_cast<int>(0xffff0000u));
-  const auto cut = [=](__m512 x) __attribute__((always_inline)) {
-    return _mm512_castsi512_ps(_mm512_and_si512(_mm512_castps_si512(x), upper_half));
-  };
-#pragma GCC unroll 2
-  for (int before = 0; before < part; ++before) {
-    low = _mm512_sub_ps(low, cut(low));
-    high = _mm512_sub_ps(high, cut(high));
-  }
-  if constexpr (part + 1 < parts) {
-    if (in_turn)
-      return _mm512_or_si512(_mm512_castps_si512(cut(high)), _mm512_srli_epi32(_mm512_castps_si512(low), 16));
-    return round_to_bf16(cut(low), cut(high));
-  }
-  const __m512i zip = _mm512_set_epi16(31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24, 8, 23, 7, 22, 6, 21,
-                                       5, 20, 4, 19, 3, 18, 2, 17, 1, 16, 0);
-  const __m512i rounded = round_to_bf16(low, high);
-  return in_turn ? _mm512_permutexvar_epi16(zip, rounded) : rounded;
-}
-
-// One tile, all parts of it, from `rows` x `cols` of a matrix. Along: k runs along the rows, 16 rows of 32; else k
-// counts the rows, 32 rows of 16, and pairs of them are interleaved. Whole: there are as many. With `sums`, adds those
-// of the columns.
-template <int parts, bool along, bool transpose, bool whole, bool with_sums>
-static inline __attribute__((always_inline)) void pack_tile(const float* from, int64_t stride, int64_t rows,
-                                                            int64_t cols, uint16_t* tile, float* sums) {
-  const auto read = [=](int64_t r, int64_t c) __attribute__((always_inline)) {
-    const float* p = from + r * stride + c;
-    if (whole) return _mm512_loadu_ps(p);
-    return r < rows ? _mm512_maskz_loadu_ps(first_lanes(cols - c), p) : _mm512_setzero_ps();
-  };
-  const auto read_low = [=](int i) __attribute__((always_inline)) { return along ? read(i, 0) : read(2 * i, 0); };
-  const auto read_high = [=](int i) __attribute__((always_inline)) { return along ? read(i, 16) : read(2 * i + 1, 0); };
-  if (along)
-#pragma GCC unroll 16
-    for (int i = 0; i < 16; ++i) {
-      // Sixteen rows at once are too much for the CPU's own prefetching. Past the end of the matrix nothing happens.
-      const uintptr_t ahead = reinterpret_cast<uintptr_t>(from) + (i * stride + 2 * tile_depth) * sizeof(float);
-      __builtin_prefetch(reinterpret_cast<const void*>(ahead));
+// One row of a tile, all parts of it: pairs of an element of `low` and one of `high`. One part is the nearest bf16. Of
+// three, the first two are cut off: exact, and what is left fits into the third.
+template <int parts>
+static inline __attribute__((always_inline)) void pack_row(__m512 low, __m512 high, uint16_t* to) {
+  if constexpr (parts == 1) {
+    const __m512i zip = _mm512_set_epi16(31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24, 8, 23, 7, 22, 6, 21,
+                                         5, 20, 4, 19, 3, 18, 2, 17, 1, 16, 0);
+    const __m512i rounded = reinterpret_cast<__m512i>(_mm512_cvtne2ps_pbh(high, low));
+    _mm512_store_si512(to, _mm512_permutexvar_epi16(zip, rounded));
+  } else {
+    const __m512i upper_half = _mm512_set1_epi32(static_cast<int>(0xffff0000u));
+    constexpr int a_and_b_or_c = 0xea;
+#pragma GCC unroll 3
+    for (int part = 0; part < parts; ++part) {
+      const __m512i l = _mm512_castps_si512(low), h = _mm512_castps_si512(high);
+      const __m512i pairs = _mm512_ternarylogic_epi32(h, upper_half, _mm512_srli_epi32(l, 16), a_and_b_or_c);
+      _mm512_store_si512(to + part * tile_size, pairs);
+      low = _mm512_sub_ps(low, _mm512_castsi512_ps(_mm512_and_si512(l, upper_half)));
+      high = _mm512_sub_ps(high, _mm512_castsi512_ps(_mm512_and_si512(h, upper_half)));
     }
-  if constexpr (transpose) {  // a part at a time: 16 vectors are half of all registers
-    const auto pack_part = [&](auto part) __attribute__((always_inline)) {
-      __m512i v[16];
-#pragma GCC unroll 16
-      for (int i = 0; i < 16; ++i) v[i] = take_part<!along, parts, part.value>(read_low(i), read_high(i));
-      transpose_words(v);
-#pragma GCC unroll 16
-      for (int i = 0; i < 16; ++i) _mm512_store_si512(tile + part.value * tile_size + i * tile_depth, v[i]);
-    };
-    pack_part(std::integral_constant<int, 0>());
-    if constexpr (parts == 3) {
-      pack_part(std::integral_constant<int, 1>());
-      pack_part(std::integral_constant<int, 2>());
-    }
-    return;
   }
-  __m512 sum[4] = {};
-#pragma GCC unroll 16
-  for (int i = 0; i < 16; ++i) {
-    const __m512 low = read_low(i), high = read_high(i);
-    uint16_t* to = tile + i * tile_depth;
-    _mm512_store_si512(to, take_part<!along, parts, 0>(low, high));
-    if constexpr (parts == 3) {
-      _mm512_store_si512(to + tile_size, take_part<!along, parts, 1>(low, high));
-      _mm512_store_si512(to + 2 * tile_size, take_part<!along, parts, 2>(low, high));
-    }
-    if (with_sums) sum[i % 4] = _mm512_add_ps(sum[i % 4], _mm512_add_ps(low, high));
-  }
-  if (!with_sums) return;
-  const __m512 total = _mm512_add_ps(_mm512_add_ps(sum[0], sum[1]), _mm512_add_ps(sum[2], sum[3]));
-  const __mmask16 lanes_used = first_lanes(cols);
-  _mm512_mask_storeu_ps(sums, lanes_used, _mm512_add_ps(_mm512_maskz_loadu_ps(lanes_used, sums), total));
 }
 
 // An operand, or a part of it: `n` rows of A or columns of B by `k`. Its tile (s, t), of rows or columns from 16 s on
@@ -147,21 +90,72 @@ struct Operand {
   const float* from;
   int64_t stride, n, k;
   uint16_t* packed;
+  float (*turned)[16][16];  // memory for the two transposed halves of a tile
 };
 
-template <int parts, bool along, bool transpose, bool with_sums>
-static void pack_one(const Operand& o, int64_t s, int64_t t, float* sums) {
-  const int64_t deep = ceil_div(o.k, tile_depth);
-  const int64_t rows = along ? o.n - s * tile_side : o.k - t * tile_depth;
-  const int64_t cols = along ? o.k - t * tile_depth : o.n - s * tile_side;
-  const float* at =
-      o.from + (along ? s * tile_side * o.stride + t * tile_depth : t * tile_depth * o.stride + s * tile_side);
-  uint16_t* to = o.packed + (s * deep + t) * parts * tile_size;
-  if (with_sums) sums += s * tile_side;
-  if (rows >= (along ? tile_side : tile_depth) && cols >= (along ? tile_depth : tile_side))
-    pack_tile<parts, along, transpose, true, with_sums>(at, o.stride, rows, cols, to, sums);
-  else
-    pack_tile<parts, along, transpose, false, with_sums>(at, o.stride, rows, cols, to, sums);
+constexpr int quarters = 4;
+
+// A quarter of the work on a tile. Along: k runs along the rows of the matrix, and the tile comes from 16 rows of 32;
+// else k counts the rows, and it comes from 32 rows of 16. Either way from two halves of 16 x 16, and a pair is k and
+// k + 16: a vector of floats from each becomes one of pairs without any element changing its place. Transpose: the rows
+// of the tile are columns of the halves. Whole: the matrix goes on to the end of the tile. With `sums`, adds those of
+// the columns.
+template <int parts, bool along, bool transpose, bool whole, bool with_sums>
+static inline __attribute__((always_inline)) void pack_quarter(const Operand& o, int64_t s, int64_t t, int quarter,
+                                                               float* sums) {
+  const int64_t row = along ? s * tile_side : t * tile_depth, rows = (along ? o.n : o.k) - row;
+  const int64_t col = along ? t * tile_depth : s * tile_side, cols = (along ? o.k : o.n) - col;
+  const float* from = o.from + row * o.stride + col;
+  uint16_t* tile = o.packed + (s * ceil_div(o.k, tile_depth) + t) * parts * tile_size;
+  const auto read = [=](int half, int i) __attribute__((always_inline)) {
+    const int64_t r = along ? i : 16 * half + i, c = along ? 16 * half : 0;
+    const float* p = from + r * o.stride + c;
+    if (whole) return _mm512_loadu_ps(p);
+    return r < rows ? _mm512_maskz_loadu_ps(first_lanes(cols - c), p) : _mm512_setzero_ps();
+  };
+  if constexpr (transpose) {  // one half, the other, half the rows of the tile, the others
+    if (quarter < 2) {
+      __m512 v[16];
+#pragma GCC unroll 16
+      for (int i = 0; i < 16; ++i) v[i] = read(quarter, i);
+      transpose_floats(v);
+#pragma GCC unroll 16
+      for (int i = 0; i < 16; ++i) _mm512_store_ps(o.turned[quarter][i], v[i]);
+    } else {
+      const int first = 8 * (quarter - 2);
+#pragma GCC unroll 8
+      for (int i = first; i < first + 8; ++i)
+        pack_row<parts>(_mm512_load_ps(o.turned[0][i]), _mm512_load_ps(o.turned[1][i]), tile + i * tile_depth);
+    }
+    return;
+  }
+  __m512 sum = _mm512_setzero_ps();
+  const int first = 4 * quarter;
+#pragma GCC unroll 4
+  for (int i = first; i < first + 4; ++i) {
+    const __m512 low = read(0, i), high = read(1, i);
+    pack_row<parts>(low, high, tile + i * tile_depth);
+    if (with_sums) sum = _mm512_add_ps(sum, _mm512_add_ps(low, high));
+    if (!along) continue;
+    // Sixteen rows at once are too much for the CPU's own prefetching. Past the end of the matrix nothing happens.
+    const uintptr_t ahead = reinterpret_cast<uintptr_t>(from) + (i * o.stride + 2 * tile_depth) * sizeof(float);
+    __builtin_prefetch(reinterpret_cast<const void*>(ahead));
+  }
+  if (!with_sums) return;
+  const __mmask16 lanes_used = first_lanes(cols);
+  _mm512_mask_storeu_ps(sums + col, lanes_used, _mm512_add_ps(_mm512_maskz_loadu_ps(lanes_used, sums + col), sum));
+}
+
+// `count` quarters of a tile from the first on.
+template <int parts, bool along, bool transpose, bool with_sums, int count>
+static void pack(const Operand& o, int64_t s, int64_t t, int first, float* sums) {
+  const bool whole = o.n >= (s + 1) * tile_side && o.k >= (t + 1) * tile_depth;
+#pragma GCC unroll 4
+  for (int q = first; q < first + count; ++q)
+    if (whole)
+      pack_quarter<parts, along, transpose, true, with_sums>(o, s, t, q, sums);
+    else
+      pack_quarter<parts, along, transpose, false, with_sums>(o, s, t, q, sums);
 }
 
 template <int parts, bool along, bool transpose, bool with_sums>
@@ -170,26 +164,30 @@ static void pack_all(const Operand& o, float* sums) {
   // In the order of memory: a few rows from end to end.
   if (along)
     for (int64_t s = 0; s < wide; ++s)
-      for (int64_t t = 0; t < deep; ++t) pack_one<parts, along, transpose, with_sums>(o, s, t, sums);
+      for (int64_t t = 0; t < deep; ++t) pack<parts, along, transpose, with_sums, quarters>(o, s, t, 0, sums);
   else
     for (int64_t t = 0; t < deep; ++t)
-      for (int64_t s = 0; s < wide; ++s) pack_one<parts, along, transpose, with_sums>(o, s, t, sums);
+      for (int64_t s = 0; s < wide; ++s) pack<parts, along, transpose, with_sums, quarters>(o, s, t, 0, sums);
 }
 
 // B[k0.., j0..]. Adds the sums of its columns to `sums` unless that is null.
 template <int parts>
 static void pack_B(const Product& p, int64_t j0, int64_t cols, int64_t k0, int64_t k, uint16_t* packed,
                    float* sums) {
-  if (p.B_layout == Layout::transposed)
-    pack_all<parts, true, true, false>({p.B + j0 * p.B_stride + k0, p.B_stride, cols, k, packed}, nullptr);
+  alignas(64) float turned[2][16][16];
+  const bool plain = p.B_layout == Layout::plain;
+  const Operand B = {p.B + (plain ? k0 * p.B_stride + j0 : j0 * p.B_stride + k0), p.B_stride, cols, k, packed, turned};
+  if (!plain)
+    pack_all<parts, true, true, false>(B, nullptr);
   else if (sums)
-    pack_all<parts, false, false, true>({p.B + k0 * p.B_stride + j0, p.B_stride, cols, k, packed}, sums);
+    pack_all<parts, false, false, true>(B, sums);
   else
-    pack_all<parts, false, false, false>({p.B + k0 * p.B_stride + j0, p.B_stride, cols, k, packed}, nullptr);
+    pack_all<parts, false, false, false>(B, nullptr);
 }
 
 // What is done bit by bit while tiles are multiplied: the block of C before this one is finished, and then the next
-// strip of A is packed.
+// strip of A is packed. One bit has to fit between the multiplications of a term: the core looks ahead by some five
+// hundred instructions, and if these are all of one bit, no multiplication is under way.
 template <int parts>
 class Aside {
  public:
@@ -201,15 +199,15 @@ class Aside {
   void pack_later(int64_t i0, int64_t rows, int64_t k0, int64_t k, uint16_t* packed) {
     pack_now();
     const bool plain = p_.A_layout == Layout::plain;
-    A_ = {p_.A + (plain ? i0 * p_.A_stride + k0 : k0 * p_.A_stride + i0), p_.A_stride, rows, k, packed};
-    pack_ = plain ? pack_one<parts, true, false, false> : pack_one<parts, false, true, false>;
-    tile_ = 0;
+    A_ = {p_.A + (plain ? i0 * p_.A_stride + k0 : k0 * p_.A_stride + i0), p_.A_stride, rows, k, packed, turned_};
+    pack_ = plain ? pack<parts, true, false, false, unit> : pack<parts, false, true, false, unit>;
+    next_ = 0;
     deep_ = ceil_div(k, tile_depth);
-    tiles_ = ceil_div(rows, tile_side) * deep_;
+    end_ = ceil_div(rows, tile_side) * deep_ * quarters;
   }
 
   void pack_now() {
-    while (tile_ < tiles_) pack_next();
+    while (next_ < end_) pack_next();
   }
 
   // The block at row i0 and column j0 from its sums z, after the one that was to be finished before.
@@ -228,18 +226,21 @@ class Aside {
   void operator()() {
     if (rows_ > 0)
       finish_next();
-    else if (tile_ < tiles_)
+    else if (next_ < end_)
       pack_next();
   }
 
  private:
+  static constexpr int unit = parts == 1 ? quarters : 1;  // one part packs faster, and multiplies less at a time
+
   void pack_next() {
-    pack_(A_, tile_ / deep_, tile_ % deep_, nullptr);
-    ++tile_;
+    const int64_t tile = next_ / quarters;
+    pack_(A_, tile / deep_, tile % deep_, static_cast<int>(next_ % quarters), nullptr);
+    next_ += unit;
   }
 
   void finish_next() {
-    constexpr int64_t few = 8;
+    constexpr int64_t few = 2;  // rows
     p_.consume(p_.context, z_, block_side, at_, p_.N, smaller(few, rows_), cols_);
     z_ += few * block_side;
     at_ += few * p_.N;
@@ -248,8 +249,9 @@ class Aside {
 
   const Product& p_;
   Operand A_ = {};
-  void (*pack_)(const Operand&, int64_t, int64_t, float*) = nullptr;
-  int64_t tile_ = 0, tiles_ = 0, deep_ = 1;
+  void (*pack_)(const Operand&, int64_t, int64_t, int, float*) = nullptr;
+  int64_t next_ = 0, end_ = 0, deep_ = 1;  // quarters of tiles, but for the last: whole tiles of k
+  alignas(64) float turned_[2][16][16];
   const float* z_ = nullptr;
   int64_t at_ = 0, rows_ = 0, cols_ = 0;
 };
@@ -268,30 +270,7 @@ struct Packed {
   float* z[2];         // sums of a block and of the one before
 };
 
-// Memory for packed tiles that only grows, one for each thread that calls.
-class PackingScratch {
- public:
-  PackingScratch() = default;
-  PackingScratch(const PackingScratch&) = delete;
-  PackingScratch& operator=(const PackingScratch&) = delete;
-  ~PackingScratch() { std::free(data_); }
-
-  uint16_t* tiles(int64_t count) {
-    if (count > count_) {
-      std::free(data_);
-      data_ = static_cast<uint16_t*>(std::aligned_alloc(64, static_cast<size_t>(count * tile_size) * sizeof(uint16_t)));
-      count_ = data_ ? count : 0;
-      if (!data_) throw std::bad_alloc();
-    }
-    return data_;
-  }
-
- private:
-  uint16_t* data_ = nullptr;
-  int64_t count_ = 0;
-};
-
-static thread_local PackingScratch packing_scratch;
+static thread_local Scratch<uint16_t> packing_scratch;
 
 // k in [k0, k0 + k) of one product.
 struct Slice {
@@ -388,26 +367,42 @@ static int row_parts(int threads, int64_t rows, int64_t columns, int64_t K) {
   return best;
 }
 
+// One thread's, whatever the product. The same for all: memory that one core packed into for one product and another
+// core for the next would be fetched from cache to cache every time.
+template <int parts>
+constexpr int64_t max_A_tiles = 4 * max_depth<parts> * parts;
+template <int parts>
+constexpr int64_t max_B_tiles = 2 * max_panels * max_depth<parts> * parts;
+template <int parts>
+constexpr int64_t scratch_size = (max_A_tiles<parts> + max_B_tiles<parts>)*tile_size;
+
+// What thread t of `threads` has in a product. `scratch` is its own.
+template <int parts>
+static void compute_share(const Product& p, int t, int threads, uint16_t* scratch) {
+  const int64_t rows = ceil_div(p.M, block_side), columns = ceil_div(p.N, block_side);
+  const int r_parts = row_parts<parts>(threads, rows, columns, p.K), c_parts = threads / r_parts;
+  const int64_t r = t / c_parts, c = t % c_parts;
+  const Part part = {rows * r / r_parts, rows * (r + 1) / r_parts, columns * c / c_parts, columns * (c + 1) / c_parts,
+                     r == 0};
+  alignas(64) float bias[max_panels * block_side];
+  alignas(64) float z[2][block_side * block_side];
+  uint16_t *const A = scratch, *const B = scratch + max_A_tiles<parts> * tile_size;
+  const BlockUnit unit;
+  compute_part<parts>(p, part, {{A, A + max_A_tiles<parts> / 2 * tile_size}, B, bias, {z[0], z[1]}});
+}
+
 template <int parts>
 static void multiply_bf16(const Product& p) {
-  const int64_t rows = ceil_div(p.M, block_side), columns = ceil_div(p.N, block_side);
-  const int threads = threads_for(part_work<parts>(rows, columns, p.K));
-  const int r_parts = row_parts<parts>(threads, rows, columns, p.K), c_parts = threads / r_parts;
-  const int64_t depth = larger(1, smaller(ceil_div(p.K, tile_depth), max_depth<parts>));
-  const int64_t A_tiles = 4 * depth * parts;
-  const int64_t B_tiles = 2 * depth * parts * smaller(max_panels, ceil_div(columns, c_parts));
-  uint16_t* scratch = packing_scratch.tiles(threads * (A_tiles + B_tiles));
-  parallel(threads, [&](int t) {
-    const int64_t r = t / c_parts, c = t % c_parts;
-    const Part part = {rows * r / r_parts, rows * (r + 1) / r_parts, columns * c / c_parts, columns * (c + 1) / c_parts,
-                       r == 0};
-    uint16_t* mine = scratch + t * (A_tiles + B_tiles) * tile_size;
-    alignas(64) float bias[max_panels * block_side];
-    alignas(64) float z[2][block_side * block_side];
-    const BlockUnit unit;
-    uint16_t* const B = mine + A_tiles * tile_size;
-    compute_part<parts>(p, part, {{mine, mine + A_tiles / 2 * tile_size}, B, bias, {z[0], z[1]}});
-  });
+  const int threads = threads_for(part_work<parts>(ceil_div(p.M, block_side), ceil_div(p.N, block_side), p.K));
+  uint16_t* const scratch = packing_scratch.get(threads * scratch_size<parts>);
+  if (!scratch) throw std::bad_alloc();
+  const auto compute = [=](const Product& product, int t, int of, int id) {
+    compute_share<parts>(product, t, of, scratch + id * scratch_size<parts>);
+  };
+  if (is_in_halves(p))
+    multiply_in_halves(p, threads, compute);
+  else
+    parallel(threads, [&](int t) { compute(p, t, threads, t); });
 }
 
 }  // namespace minigen::MINIGEN_ISA
