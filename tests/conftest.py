@@ -19,7 +19,10 @@ from minigen.reference import NumpyBackend
 
 
 def make_floor(name: str) -> Any:
-    """The backend of this name, such as ``cuda`` or ``cuda-bf16``; skips, saying why, where it cannot be used."""
+    """The backend of this name, such as ``cuda`` or ``cuda-bf16``; skips, saying why, where it cannot be used.
+
+    ``cpu`` is ``ieee`` on every machine, also where the device's own choice is another.
+    """
     device, _, precision = name.partition("-")
     if device == "numpy64":
         return NumpyBackend(np.float64)
@@ -27,17 +30,26 @@ def make_floor(name: str) -> Any:
         return interpreter(**{"precision": precision} if precision else {})
     if device == "cpu":
         pytest.importorskip("minigen.cpu", reason="no compiled floor", exc_type=ImportError)
-    return get_backend(device, precision or "auto")
+    return get_backend(device, precision or ("ieee" if device == "cpu" else "auto"))
 
 
 def usable_floors() -> list[str]:
-    """Those of the host, and of a GPU where there is one: its default and, for the tests of products, the others."""
-    return ["numpy", "numpy64", "cpu", *["cuda"] * devices()["cuda"].usable]
+    """Those of the host, with products on AMX where it has that, and a GPU where there is one."""
+    return ["numpy", "numpy64", "cpu", *["cpu-bf16x6"] * has_amx(), *["cuda"] * devices()["cuda"].usable]
+
+
+def has_amx() -> bool:
+    try:
+        from minigen import _native
+    except ImportError:
+        return False
+    return "amx" in _native.supported_bf16()
 
 
 FLOORS = os.environ.get("MINIGEN_TEST_FLOORS", "").split() or usable_floors()
-"""``numpy numpy64 cpu``, and ``cuda`` on a machine with a GPU. The environment variable names others: ``cuda-bf16`` and
-so on, and ``interpreter``, the CUDA floor without a GPU, which wants TRITON_INTERPRET=1."""
+"""``numpy numpy64 cpu``, ``cpu-bf16x6`` on a processor with AMX, ``cuda`` on a machine with a GPU. The environment
+variable names others: ``cuda-bf16`` and so on, and ``interpreter``, the CUDA floor without a GPU, which wants
+TRITON_INTERPRET=1."""
 
 
 @pytest.fixture(params=FLOORS)
