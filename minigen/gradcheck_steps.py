@@ -80,10 +80,20 @@ def _gradients(ops: Backend, hidden: str, seed: int) -> Iterator[Gradient]:
             scale=2 / 255, shift=-1.0,
         )  # fmt: skip
         if kind == GAN_LOSSES[0]:
-            yield Gradient("gan", "discriminator loss", gan.discriminator_gradient, _reader(gan, 0), (discriminator,))
-        yield Gradient("gan", f"{kind} generator loss", gan.generator_gradient, _reader(gan, 1), (generator,))
+            compute = _after(gan.generate, gan.discriminator_gradient)
+            yield Gradient("gan", "discriminator loss", compute, _reader(gan, 0), (discriminator,))
+        compute = _after(gan.generate, gan.generator_gradient)
+        yield Gradient("gan", f"{kind} generator loss", compute, _reader(gan, 1), (generator,))
     for likelihood in LIKELIHOODS:
         yield _vae_gradient(ops, hidden, seed, data, likelihood)
+
+
+def _after(first: Callable[[], None], second: Callable[[], None]) -> Callable[[], None]:
+    def both() -> None:
+        first()
+        second()
+
+    return both
 
 
 def _vae_gradient(ops: Backend, hidden: str, seed: int, data: np.ndarray, likelihood: str) -> Gradient:

@@ -121,8 +121,8 @@ def planting_nan(training, at):
 
     def random_normal(out, seed, stream, step, original=book.random_normal):
         original(out, seed, stream, step)
-        if int(step[0]) == at and stream == random.NOISE_G:
-            out[0, 0] = np.nan
+        if int(step[0]) == at and stream == random.NOISE:
+            out[-1, 0] = np.nan
 
     book.random_normal = random_normal
 

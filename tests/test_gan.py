@@ -26,16 +26,14 @@ def torch_step(training: GanTraining, kind: str) -> tuple[dict[str, np.ndarray],
             x = torch.nn.functional.leaky_relu(x, 0.2) if i < count - 1 else last(x)
         return x
 
-    def noise(stream: int):
-        shape = training.noise.shape
-        return torch.tensor(random.normal(shape, training.seed, stream, training.done, np.float64))
-
+    noise = torch.tensor(random.normal(training.noise.shape, training.seed, random.NOISE, training.done, np.float64))
+    for_d, for_g = noise.split(training.batch_size)
     identity = lambda x: x  # noqa: E731
     real = torch.tensor(np.asarray(training.ops.download(training.real), np.float64))
-    fake = mlp("generator", noise(random.NOISE_D), torch.tanh).detach()
+    fake = mlp("generator", for_d, torch.tanh).detach()
     loss_d = softplus(-mlp("discriminator", real, identity)).mean()
     loss_d = loss_d + softplus(mlp("discriminator", fake, identity)).mean()
-    logits = mlp("discriminator", mlp("generator", noise(random.NOISE_G), torch.tanh), identity)
+    logits = mlp("discriminator", mlp("generator", for_g, torch.tanh), identity)
     loss_g = softplus(-logits).mean() if kind == "non_saturating" else -softplus(logits).mean()
     gradients = {}
     for name, loss in (("discriminator", loss_d), ("generator", loss_g)):
@@ -52,6 +50,7 @@ def test_gradients_of_a_step_agree_with_autograd(floor, kind, hidden, rng):
     training.loss = kind
     for net in training.networks:
         floor.upload(np.full(net.grads.shape, np.nan, floor.dtype), out=net.grads)
+    training.generate()
     training.discriminator_gradient()
     training.generator_gradient()
     expected, losses = torch_step(training, kind)
@@ -81,6 +80,7 @@ def test_floors_follow_the_float64_trajectory_for_100_steps(floor, optimizer):
 def test_the_generator_step_leaves_the_discriminator_alone(floor):
     training = gan_training(floor, blobs())
     before = training.discriminator.state()
+    training.generate()
     training.generator_gradient()
     training.generator_optimizer.update(training.step)
     for key, value in training.discriminator.state().items():

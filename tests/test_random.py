@@ -72,8 +72,8 @@ def test_seed_stream_and_step_all_matter():
     base = random.blocks(100, 1, 2, 3)
     for other in (random.blocks(100, 2, 2, 3), random.blocks(100, 1, 1, 3), random.blocks(100, 1, 2, 4)):
         assert (base != other).mean() > 0.99
-    streams = {random.INIT, random.ORDER, random.NOISE_D, random.NOISE_G, random.LATENT, random.SAMPLE}
-    assert streams == {0, 1, 2, 3, 4, 5}
+    streams = {random.INIT, random.ORDER, random.NOISE, random.LATENT, random.SAMPLE}
+    assert streams == {0, 1, 2, 3, 4}
 
 
 def ks_distance(sample, cdf):

@@ -66,7 +66,7 @@ class Contender:
 
     def backend(self) -> Any:
         if self.spec.device == "cpu":
-            return get_backend(self.floor or "cpu", self.precision or "auto")
+            return get_backend(self.floor or "cpu", self.precision or "ieee")
         from minigen.cuda import CudaBackend
 
         return CudaBackend(precision=self.precision or self.spec.precision)
@@ -81,7 +81,7 @@ class Contender:
         """The step spelled out, operation by operation, on given draws."""
         training = self.training
         for rows, normals in zip(indices, noise, strict=True):
-            training.ops = Given(self.ops, rows, list(normals) if self.spec.model == "gan" else [normals])
+            training.ops = Given(self.ops, rows, [normals.reshape(-1, normals.shape[-1])])
             training.spell_step(self.spec.batch)
             training.done += 1
         training.ops = self.ops
@@ -98,8 +98,8 @@ class Contender:
             order = (spec.seed, random.ORDER, step, spec.batch, self.training.steps_per_epoch)
             reference.batch_indices(indices[k], spec.whole_rows, *order)
             if spec.model == "gan":
-                reference.random_normal(noise[k, 0], spec.seed, random.NOISE_D, step)
-                reference.random_normal(noise[k, 1], spec.seed, random.NOISE_G, step)
+                both = noise[k].reshape(-1, noise.shape[-1])  # D's rows, then G's: one draw
+                reference.random_normal(both, spec.seed, random.NOISE, step)
             else:
                 reference.random_normal(noise[k], spec.seed, random.LATENT, step)
         return indices, noise

@@ -4,9 +4,11 @@
 
 ``D(x) = sigmoid(s(x))`` is never formed: the losses work on the logits ``s``. One step, on ``B`` rows:
 
-1. Discriminator. Draw noise, generate ``B`` fakes, put them below ``B`` real rows in one batch ``pair[2B, D]``, and
-   descend ``-mean log D(real) - mean log(1 - D(fake))``. The generator is not part of this gradient.
-2. Generator. Draw fresh noise, generate, and send the discriminator's gradient on through its input into the
+1. Draw noise and generate ``2B`` fakes, ``B`` for each player. The generator does not change while the discriminator
+   learns, so both batches are one product; each player sees noise that the other has not.
+2. Discriminator. Put its fakes below ``B`` real rows in one batch ``pair[2B, D]``, and descend
+   ``-mean log D(real) - mean log(1 - D(fake))``. The generator is not part of this gradient.
+3. Generator. Judge its fakes by the new discriminator and send that one's gradient on through its input into the
    generator: ``dz`` of the generator's last layer is D's input gradient times the derivative of G's output activation.
    The discriminator's own weights are left alone, so their gradients are not computed.
 """
@@ -49,14 +51,17 @@ class GanTraining(TrainingRun):
             drop_last=True, scale=scale, shift=shift,
         )  # fmt: skip
         self.loss = loss
-        self.noise = ops.empty((batch_size, generator.sizes[0]))
-        self.pair = ops.empty((2 * batch_size, data.shape[1]))
-        self.real, self.fake = self.pair[:batch_size], self.pair[batch_size:]
-        self.g = generator.workspace(batch_size, y=self.fake)
-        self.d = discriminator.workspace(2 * batch_size)
-        self.d_fake = self.d.rows(batch_size, 2 * batch_size)
+        B = batch_size
+        self.noise = ops.empty((2 * B, generator.sizes[0]))
+        rows = ops.empty((3 * B, data.shape[1]))
+        self.real, self.pair, self.fake = rows[:B], rows[: 2 * B], rows[2 * B :]  # fake: the generator's own
+        self.g = generator.workspace(2 * B, y=rows[B:], learnt=B)
+        self.g_fake = Workspace([y[B:] for y in self.g.y], self.g.dz)
+        self.d = discriminator.workspace(2 * B)
+        self.d_fake = self.d.rows(B, 2 * B)
 
     def spell_step(self, rows: int) -> None:
+        self.generate()
         self.discriminator_gradient()
         self.discriminator_optimizer.update(self.step)
         self.generator_gradient()
@@ -66,20 +71,20 @@ class GanTraining(TrainingRun):
     def workspaces(self, rows: int) -> list[tuple[Mlp, Workspace]]:
         return [(self.generator, self.g), (self.discriminator, self.d)]
 
+    def generate(self) -> None:
+        self.ops.random_normal(self.noise, self.seed, random.NOISE, self.step)
+        self.generator.forward(self.noise, self.g)  # writes the lower half of self.pair, and self.fake
+
     def discriminator_gradient(self) -> None:
         self.gather(self.real)
-        self.ops.random_normal(self.noise, self.seed, random.NOISE_D, self.step)
-        self.generator.forward(self.noise, self.g)  # writes self.fake
         logits = self.discriminator.forward(self.pair, self.d)
         self.ops.gan_loss_discriminator(logits, self.batch_size, self.d.dz[-1], self.losses[:1])
         self.discriminator.backward(self.pair, self.d)
 
     def generator_gradient(self) -> None:
-        self.ops.random_normal(self.noise, self.seed, random.NOISE_G, self.step)
-        self.generator.forward(self.noise, self.g)
         logits = self.discriminator.forward(self.fake, self.d_fake)
         self.ops.gan_loss_generator(logits, self.d_fake.dz[-1], self.losses[1:], self.loss)
         self.discriminator.backward(
-            self.fake, self.d_fake, dx=self.g.dz[-1], activation=self.generator.output_activation, weights=False
+            self.fake, self.d_fake, dx=self.g_fake.dz[-1], activation=self.generator.output_activation, weights=False
         )
-        self.generator.backward(self.noise, self.g)
+        self.generator.backward(self.noise[self.batch_size :], self.g_fake)

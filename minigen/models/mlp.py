@@ -39,7 +39,7 @@ class Layer:
 
 @dataclass(frozen=True)
 class Workspace:
-    """The stored outputs ``y`` and the gradients ``dz`` of every layer, for one batch."""
+    """The stored outputs ``y`` and the gradients ``dz`` of every layer, for one batch or, ``dz``, a part of it."""
 
     y: list[Array]
     dz: list[Array]
@@ -120,11 +120,14 @@ class Mlp:
                     raise ValueError(f"{layer.name}.{part} must have shape {tuple(buffer.shape)}, not {value.shape}")
                 self.ops.upload(value, out=buffer)
 
-    def workspace(self, rows: int, y: Array | None = None) -> Workspace:
-        """Buffers for a batch of ``rows``; the last layer writes into ``y`` when it is given."""
+    def workspace(self, rows: int, y: Array | None = None, learnt: int | None = None) -> Workspace:
+        """Buffers for a batch of ``rows``; the last layer writes into ``y`` when it is given.
+
+        The network learns from ``learnt`` rows of the batch alone, where that is given: so many have a gradient.
+        """
         new = [self.ops.empty((rows, size)) for size in self.sizes[1:]]
         outputs = new if y is None else [*new[:-1], y]
-        return Workspace(outputs, [self.ops.empty((rows, size)) for size in self.sizes[1:]])
+        return Workspace(outputs, [self.ops.empty((learnt or rows, size)) for size in self.sizes[1:]])
 
     def forward(self, x: Array, work: Workspace) -> Array:
         """``x[B, sizes[0]]`` to the last layer's output, keeping every layer's in ``work.y``."""

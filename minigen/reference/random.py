@@ -35,8 +35,8 @@ import numpy as np
 
 from .. import checks
 
-INIT, ORDER, NOISE_D, NOISE_G, LATENT, SAMPLE = range(6)
-"""Streams: initial weights, order of the data, noise for D's and G's step, the VAE's latent noise, sampling."""
+INIT, ORDER, NOISE, LATENT, SAMPLE = range(5)
+"""Streams: initial weights, order of the data, the GAN's noise, the VAE's latent noise, sampling."""
 
 M0, M1 = np.uint64(0xD2511F53), np.uint64(0xCD9E8D57)
 W0, W1 = 0x9E3779B9, 0xBB67AE85
