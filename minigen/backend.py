@@ -45,6 +45,10 @@ class Backend(Protocol):
     precision: str
     """How its matrix products are taken, one of its own :data:`PRECISIONS`."""
 
+    @staticmethod
+    def default_precision() -> str:
+        """The fastest of its precisions on this machine that is as accurate as float32."""
+
     # --- memory -------------------------------------------------------------------------------
 
     def empty(self, shape: tuple[int, ...], dtype: Any = None) -> Array:

@@ -32,22 +32,22 @@ def devices() -> dict[str, Device]:
 def get_backend(device: str = "auto", precision: str = "auto") -> Backend:
     """The backend of ``device``: ``"numpy"``, ``"cpu"``, ``"cuda"``, ``"cuda:1"``, or ``"auto"``, the best usable.
 
-    ``precision`` is how it takes matrix products: one of :func:`precisions`, or ``"auto"``, the device's own choice.
-    That is ``"ieee"``, float32 throughout, on ``numpy`` and ``cpu``. On ``cuda`` it is ``"tf32x3"``: each product of
-    float32 numbers is made of three on the tensor cores, which leaves an error like float32's at a speed that
-    ``"ieee"`` cannot have there; ``"tf32"`` and ``"bf16"`` are faster still, with errors of about 1e-3 and 1e-2.
+    ``precision`` is how it takes matrix products: one of :func:`precisions`, or ``"auto"``, the fastest of the device
+    with an error like float32's. That is ``"ieee"``, float32 throughout, on ``numpy`` and on most processors. On
+    ``cuda`` it is ``"tf32x3"`` and on a ``cpu`` with AMX ``"bf16x6"``: each product of float32 numbers is made of
+    three or six on units that multiply shorter numbers much faster. ``"tf32"`` and ``"bf16"`` round the operands, with
+    errors of about 1e-3 and 1e-2.
 
     Raises ``ValueError`` for an unknown name and :class:`DeviceError` for a device that cannot be used here.
     """
     floor, index = _floor(device)
-    settings = {}
-    if precision != "auto":
-        allowed = ("auto", *floor.PRECISIONS)
-        if precision not in allowed:
-            known = ", ".join(map(repr, allowed))
-            raise ValueError(f"precision must be one of {known} on device {floor.name!r}, not {precision!r}")
-        settings["precision"] = precision
-    return floor(index, **settings) if floor.name == "cuda" else floor(**settings)
+    allowed = ("auto", *floor.PRECISIONS)
+    if precision not in allowed:
+        known = ", ".join(map(repr, allowed))
+        raise ValueError(f"precision must be one of {known} on device {floor.name!r}, not {precision!r}")
+    if precision == "auto":
+        precision = floor.default_precision()
+    return floor(index, precision=precision) if floor.name == "cuda" else floor(precision=precision)
 
 
 def precisions(device: str = "auto") -> tuple[str, ...]:

@@ -17,7 +17,7 @@ from minigen.cuda.backend import CudaBackend
 from minigen.cuda.device import GraphProgram, Ready
 from minigen.reference import NumpyBackend
 
-MEMORY = ("empty", "upload", "resident", "download", "is_finite", "capture")
+OTHERS = ("empty", "upload", "resident", "download", "is_finite", "capture", "default_precision")
 OPERATIONS = [name for name in vars(NumpyBackend) if not name.startswith("_") and name in vars(CudaBackend)]
 
 
@@ -65,5 +65,5 @@ def _computed(name: str) -> Any:
 
 
 for name in OPERATIONS:
-    if name not in MEMORY and callable(getattr(CudaBackend, name)):
+    if name not in OTHERS and callable(getattr(CudaBackend, name)):
         setattr(ComputingCuda, name, _computed(name))

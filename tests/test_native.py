@@ -208,6 +208,19 @@ def test_a_program_describes_its_calls(ops: Any) -> None:
     assert call["bytes"] == 4 * (6 + 12 + 4 + 8)
 
 
+def test_a_profile_runs_the_program_and_times_each_call(ops: Any, rng: np.random.Generator) -> None:
+    x, y, W, b = (ops.upload(rng.standard_normal(size, dtype=np.float32)) for size in ((7, 5), (7, 3), (5, 3), (3,)))
+    program = ops.capture(lambda: [ops.dense_forward(x, W, b, y, "relu"), ops.activation_forward(y, y, "tanh")])
+    program.run(1)
+    expected = y.copy()
+    y[:] = np.nan
+    seconds = np.array(program.profile(4))
+    np.testing.assert_array_equal(y, expected)
+    assert seconds.shape == (4, len(program.describe())) and (seconds >= 0).all() and seconds.sum() > 0
+    with pytest.raises(ValueError, match="steps must be at least 0, not -1"):
+        program.profile(-1)
+
+
 def test_what_a_program_refuses(ops: Any) -> None:
     y = ops.empty((2,))
     program = native.Program()

@@ -35,8 +35,10 @@ def trained_on_cuda(train, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("device", HOST)
-def test_auto_is_ieee_on_the_host(device):
-    assert get_backend(device).precision == get_backend(device, "ieee").precision == "ieee"
+def test_auto_is_as_good_as_float32(device):
+    amx = device == "cpu" and "amx" in native.supported_bf16()
+    assert get_backend(device).precision == ("bf16x6" if amx else "ieee")
+    assert get_backend(device, "ieee").precision == "ieee"
     for precision in precisions(device):
         if precision == "ieee" or "amx" in native.supported_bf16():
             assert get_backend(device, precision).precision == precision
@@ -84,7 +86,7 @@ def test_a_file_keeps_it(train, tmp_path):
 def test_a_model_from_another_device_computes_in_the_default_and_keeps_its_setting(trained_on_cuda, tmp_path, device):
     assert "tf32" not in precisions(device)
     model = minigen.load(trained_on_cuda, device=device)
-    assert (model.precision, model.precision_) == ("tf32", "ieee")
+    assert (model.precision, model.precision_) == ("tf32", get_backend(device).precision)
     assert np.isfinite(model.partial_fit(blobs(64), epochs=1, progress=False).history_.values).all()
     model.save(tmp_path / "again")
     assert checkpoint.read_settings(tmp_path / "again")["params"]["precision"] == "tf32"

@@ -4,11 +4,11 @@ The kernels exist once for each instruction set (x86-64: ``baseline``, ``avx2``,
 ``neon``). The best one that the machine has is picked at the first use; the environment variable ``MINIGEN_ISA`` names
 another. Results have the same bits for any number of threads, not for any instruction set.
 
-With ``precision="bf16"`` a dense layer's products are taken on AMX tiles, or on AVX512-BF16 dot products where there is
-no AMX; ``MINIGEN_BF16`` (``amx``, ``avx512bf16``) names one. AMX is what makes it fast; AVX512-BF16 alone can be
-slower than float32, as ``_native.bf16_peak_gflops`` and ``_native.fma_peak_gflops`` tell. The first such backend asks
-Linux for AMX's registers, for the whole process, which may then have no signal stack (``sigaltstack``) too small for
-them.
+A processor with AMX takes a dense layer's products on its tiles of bf16: see :attr:`CpuBackend.PRECISIONS`. With
+``precision="bf16"`` one with AVX512-BF16 alone takes its dot products, which can be slower than float32, as
+``_native.bf16_peak_gflops`` and ``_native.fma_peak_gflops`` tell. ``MINIGEN_BF16`` (``amx``, ``avx512bf16``) names one.
+The first such backend asks Linux for AMX's registers, for the whole process, which may then have no signal stack
+(``sigaltstack``) too small for them; a process that has one already is refused, and goes without AMX.
 
 A process that forks after operations have run on several threads leaves those threads behind: in the child the
 operations run on one thread. Start workers with multiprocessing's ``"spawn"`` where they should use more.
@@ -86,6 +86,11 @@ class CpuBackend:
     float32, on AVX512-BF16 or AMX. ``"bf16x6"`` takes each operand for the sum of three bf16 that hold all its bits,
     and the six largest of their nine products, on AMX: as good as ``"ieee"``, but infinities become NaN. Everything
     else, a head of one output included, is as in ``"ieee"``."""
+
+    @staticmethod
+    def default_precision() -> str:
+        """``"bf16x6"`` where AMX multiplies, else ``"ieee"``. Raises as :func:`bf16` for a wrong ``MINIGEN_BF16``."""
+        return "bf16x6" if _native.supported_bf16() and bf16() == "amx" else "ieee"
 
     def __init__(self, precision: str = "ieee") -> None:
         self.precision = checks.choice("precision", precision, self.PRECISIONS)

@@ -52,6 +52,10 @@ class CudaBackend:
     name = "cuda"
     PRECISIONS = PRECISIONS
 
+    @staticmethod
+    def default_precision() -> str:
+        return "tf32x3"
+
     def __init__(
         self, index: int = 0, *, executor: Executor | None = None, precision: str = "tf32x3", fuse: bool = True
     ) -> None:

@@ -55,6 +55,10 @@ class NumpyBackend:
     name = "numpy"
     PRECISIONS = ("ieee",)
 
+    @staticmethod
+    def default_precision() -> str:
+        return "ieee"
+
     def __init__(self, dtype: Any = np.float32, precision: str = "ieee") -> None:
         self.dtype = np.dtype(dtype)
         self.precision = checks.choice("precision", precision, self.PRECISIONS)
