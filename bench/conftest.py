@@ -48,6 +48,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
     def wanted(item: Any) -> bool:
         case = item.callspec.params
+        if case["library"] == "minigen-bf16x6" and not list(item.iter_markers("in_bf16x6")):
+            return False  # the same kernel as minigen's
         return case["library"] in chosen and all(mark.args[0](**case) for mark in item.iter_markers("rows"))
 
     config.hook.pytest_deselected(items=[item for item in items if not wanted(item)])
@@ -57,6 +59,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 def pytest_configure(config: pytest.Config) -> None:
     """``--benchmark-only`` wins over the ``--benchmark-disable`` of the project's settings."""
     config.addinivalue_line("markers", "rows(where): measured only where where(library, ...) of the case is true")
+    config.addinivalue_line("markers", "in_bf16x6: has a kernel for this precision")
     if config.getoption("benchmark_only", False):
         config.option.benchmark_disable = False
 
@@ -72,11 +75,11 @@ class Minigen:
 
     kind = "minigen"
 
-    def __init__(self, device: str, ops: Any = None) -> None:
+    def __init__(self, device: str, precision: str = "") -> None:
         from minigen.floors import get_backend
 
         self.device = device
-        self.ops = get_backend(device) if ops is None else ops
+        self.ops = get_backend(device, precision or ("ieee" if device == "cpu" else "auto"))
         self.array = self.ops.upload
         self.step = self.ops.upload(np.zeros(1, np.uint64))
 
@@ -141,6 +144,7 @@ class Torch:
 
 LIBRARIES: dict[str, tuple[Callable[[], Any], str]] = {
     "minigen": (lambda: Minigen("cpu"), "minigen"),
+    "minigen-bf16x6": (lambda: Minigen("cpu", "bf16x6"), "minigen"),
     "numpy": (lambda: Arrays("numpy", "cpu"), "numpy"),
     "torch": (lambda: Torch("cpu", compiled=False), "torch"),
     "torch-compile": (lambda: Torch("cpu", compiled=True), "torch"),
@@ -157,6 +161,8 @@ def library(request: pytest.FixtureRequest) -> Any:
     make, package = LIBRARIES[request.param]
     if importlib.util.find_spec(package) is None:
         pytest.skip(f"{package} is not installed")
+    if request.param == "minigen-bf16x6" and "amx" not in importlib.import_module("minigen._native").supported_bf16():
+        pytest.skip("this processor has no AMX")
     if request.param in ("minigen-cuda", "cupy", "torch-cuda", "torch-compile-cuda") and not has_cuda():
         pytest.skip("no usable GPU")
     made = make()

@@ -28,7 +28,7 @@ from bench.conftest import LIBRARIES
 
 OPERATIONS = tuple(sorted(path.stem.removeprefix("bench_") for path in Path(__file__).parent.glob("bench_*.py")))
 DEVICES = {
-    "cpu": ("minigen", "numpy", "torch", "torch-compile"),
+    "cpu": ("minigen", "minigen-bf16x6", "numpy", "torch", "torch-compile"),
     "cuda": ("minigen-cuda", "cupy", "torch-cuda", "torch-compile-cuda"),
 }
 WIDE = "SKYLAKEX"

@@ -240,17 +240,18 @@ def sweep_table(name: str, cells: list[dict[str, Any]]) -> str:
 
 
 def who_wins(name: str, cells: list[dict[str, Any]]) -> str:
-    """One sentence: where somebody is ahead of minigen, and by how much."""
+    """One sentence: where another is ahead of minigen, in whichever precision that is fastest, and by how much."""
     ahead, compared = [], 0
     for cell in cells:
         times = {contender: median(record) for contender, record in cell["contenders"].items()}
         timed = {contender: seconds for contender, seconds in times.items() if seconds is not None}
-        if "minigen" not in timed or len(timed) < 2:
+        ours = [timed.pop(contender) for contender in list(timed) if contender.startswith("minigen")]
+        if not ours or not timed:
             continue
         compared += 1
         fastest = min(timed, key=lambda contender: timed[contender])
-        if fastest != "minigen":
-            part = number(timed[fastest] / timed["minigen"])
+        if timed[fastest] < min(ours):
+            part = number(timed[fastest] / min(ours))
             ahead.append(f"{label(fastest)} at {position(name, cell):g} ({part} of minigen's time)")
     if not compared:
         return ""

@@ -1,6 +1,6 @@
 """The VAE's public figures: ten epochs of 784-400-20 on MNIST, on each device named.
 
-    MINIGEN_DATA=... python -m bench.vae_mnist [cpu cpu/bf16 numpy ...]
+    MINIGEN_DATA=... python -m bench.vae_mnist [cpu/ieee cpu/bf16x6 cpu/bf16 numpy ...]
 
 A name is a device, or a device and the precision of its products. Adam 1e-3, batch 128, grey pixels, Bernoulli
 reconstruction. Implementations elsewhere come to a training loss of 106.1 to 106.6 nats in the last epoch and a
@@ -48,4 +48,4 @@ def main(floors: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:] or ["cpu", "cpu/bf16", "numpy"])
+    main(sys.argv[1:] or ["cpu/ieee", "cpu/bf16x6", "cpu/bf16", "numpy"])
