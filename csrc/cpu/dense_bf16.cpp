@@ -63,21 +63,26 @@ static void differentiate(const void* context, const float* z, int64_t stride, i
 }
 
 // What stays float32. A head of one output reads as much as it multiplies: rounding would lose digits and gain no time.
-// With three parts precision is the same either way, and C needs so many columns, or columns and rows, that splitting
-// the operands pays (measured). The number of rows in a batch does not count: a row has the same bits in any.
+// With three parts precision is the same either way, and splitting the operands pays from so many columns of the
+// product on, or columns and rows (measured). The number of rows in a batch does not count: a row has the same bits in
+// any.
 template <int parts>
-static bool stays_float32(int64_t O, int64_t columns) {
-  return O == 1 || (parts > 1 && columns < 64);
+static bool forward_stays_float32(int64_t I, int64_t O) {
+  return O == 1 || (parts > 1 && (O < 64 || I * O <= 1 << 14));
 }
 template <int parts>
-static bool gradient_stays_float32(int64_t I, int64_t O) {
+static bool dgrad_stays_float32(int64_t I, int64_t O) {
+  return O == 1 || (parts > 1 && I < 64);
+}
+template <int parts>
+static bool wgrad_stays_float32(int64_t I, int64_t O) {
   return O == 1 || (parts > 1 && I * O < 32 * (I + O));
 }
 
 template <int parts>
 static void dense_forward(const float* x, const float* W, const float* b, float* y, int64_t B, int64_t I, int64_t O,
                           Activation activation) {
-  if (stays_float32<parts>(O, O)) return minigen::kernels().dense_forward(x, W, b, y, B, I, O, activation);
+  if (forward_stays_float32<parts>(I, O)) return minigen::kernels().dense_forward(x, W, b, y, B, I, O, activation);
   Product p = {.M = B, .N = O, .K = I, .A = x, .A_stride = I, .A_layout = Layout::plain, .B = W, .B_stride = O,
                    .B_layout = Layout::plain, .C = y, .bias = b};
   with_activation(activation, [&](auto known) {
@@ -90,7 +95,7 @@ static void dense_forward(const float* x, const float* W, const float* b, float*
 template <int parts>
 static void dense_dgrad(const float* dz, const float* W, const float* x_or_null, float* dx, int64_t B, int64_t I,
                         int64_t O, Activation activation) {
-  if (stays_float32<parts>(O, I)) return minigen::kernels().dense_dgrad(dz, W, x_or_null, dx, B, I, O, activation);
+  if (dgrad_stays_float32<parts>(I, O)) return minigen::kernels().dense_dgrad(dz, W, x_or_null, dx, B, I, O, activation);
   Product p = {.M = B, .N = I, .K = O, .A = dz, .A_stride = O, .A_layout = Layout::plain, .B = W, .B_stride = O,
                    .B_layout = Layout::transposed, .C = dx};
   with_activation(activation, [&](auto known) {
@@ -104,7 +109,7 @@ static void dense_dgrad(const float* dz, const float* W, const float* x_or_null,
 
 template <int parts>
 static void dense_wgrad(const float* x, const float* dz, float* dW, float* db, int64_t B, int64_t I, int64_t O) {
-  if (gradient_stays_float32<parts>(I, O)) return minigen::kernels().dense_wgrad(x, dz, dW, db, B, I, O);
+  if (wgrad_stays_float32<parts>(I, O)) return minigen::kernels().dense_wgrad(x, dz, dW, db, B, I, O);
   multiply_bf16<parts>({.M = I, .N = O, .K = B, .A = x, .A_stride = I, .A_layout = Layout::transposed, .B = dz,
                         .B_stride = O, .B_layout = Layout::plain, .C = dW, .column_sums = db});
 }

@@ -240,7 +240,7 @@ class Aside {
   }
 
   void finish_next() {
-    constexpr int64_t few = 2;  // rows
+    const int64_t few = p_.X ? 8 : 2;  // rows: those of a derivative wait for X rather than compute
     p_.consume(p_.context, z_, block_side, at_, p_.N, smaller(few, rows_), cols_);
     z_ += few * block_side;
     at_ += few * p_.N;
