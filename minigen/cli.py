@@ -121,8 +121,8 @@ Precision = Annotated[
     str | None,
     _option(
         RUN, "NAME", "Of matrix products. numpy: ieee. cpu: ieee, bf16x6 (an error like float32's, on AMX) or bf16. "
-        "cuda: tf32x3 (an error like float32's at the speed of tensor cores, and what auto takes), ieee, tf32 or bf16. "
-        "Default: auto.", "--precision",
+        "cuda: tf32x3 (an error like float32's at the speed of tensor cores), ieee, tf32 or bf16. "
+        "auto: the fastest with an error like float32's. Default: auto.", "--precision",
     ),
 ]  # fmt: skip
 DataName = Annotated[
