@@ -94,6 +94,15 @@ def test_a_callback_can_save_and_the_file_continues_bit_for_bit(tmp_path):
     np.testing.assert_array_equal(whole.sample(3, seed=1), resumed.sample(3, seed=1))
 
 
+@pytest.fixture
+def ctrl_c():
+    """SIGINT raises KeyboardInterrupt, also in a process that a shell has started in the background to ignore it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("ctrl_c")
 def test_an_interrupt_keeps_what_was_learnt(device):
     def interrupt(end):
         if end.epoch == 2:
