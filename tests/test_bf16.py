@@ -343,3 +343,24 @@ def test_an_unknown_precision_lists_the_known() -> None:
     one = np.zeros((1, 1), np.float32)
     with pytest.raises(ValueError, match="precision: unknown 'fp8', known are ieee, bf16"):
         native.dense_forward(one, one, one[0], np.zeros((1, 1), np.float32), precision="fp8")
+
+
+@needs_amx
+@pytest.mark.parametrize(
+    ("n_in", "n_out", "forward", "dgrad", "wgrad"),
+    [(100, 128, True, False, False), (129, 128, False, False, False), (784, 63, True, False, False),
+     (63, 784, False, True, False), (32, 784, False, True, True), (40, 40, True, True, True)],
+)  # fmt: skip
+def test_small_layers_stay_float32(n_in: int, n_out: int, forward: bool, dgrad: bool, wgrad: bool) -> None:
+    """The bits are those of ieee where splitting the operands does not pay, and only there."""
+    results = []
+    for precision in ("ieee", "bf16x6"):
+        ops = cpu.CpuBackend(precision=precision)
+        values = layer(np.random.default_rng(0), 70, n_in, n_out)
+        x, W, b, dz = (np.asarray(values[name], np.float32) for name in ("x", "W", "b", "dz"))
+        y, dx, dW, db = (np.full(size, np.nan, np.float32) for size in (dz.shape, x.shape, W.shape, b.shape))
+        ops.dense_forward(x, W, b, y)
+        ops.dense_dgrad(dz, W, dx)
+        ops.dense_wgrad(x, dz, dW, db)
+        results.append([a.tobytes() for a in (y, dx, dW)])
+    assert [a == b for a, b in zip(*results, strict=True)] == [forward, dgrad, wgrad]
