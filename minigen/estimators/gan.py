@@ -39,12 +39,8 @@ class GAN(Estimator):
     init : initial weights; ``"auto"`` is He for rectifiers and Glorot elsewhere
     seed : of weights, order and noise. The same seed gives the same bits on the same device.
     device : ``"auto"``, ``"numpy"``, ``"cpu"`` or ``"cuda"``
-    precision : of matrix products on that device; sums and storage are float32 in all. ``"auto"`` is the
-        fastest with an error like float32's, so that a training takes the same path on every device: ``"tf32x3"`` on
-        ``cuda`` (each product made of three on the tensor cores), ``"bf16x6"`` on a ``cpu`` with AMX (made of six),
-        else ``"ieee"``, plain float32, which ``cuda`` has too, without tensor cores. ``cuda`` also has ``"tf32"`` and
-        ``"bf16"``, faster, with relative errors of about 1e-3 and 1e-2, and ``cpu`` has ``"bf16"``.
-        :func:`minigen.floors.precisions` lists what a device has.
+    precision : of matrix products, see :func:`minigen.floors.get_backend`; sums and storage are float32 in all.
+        ``"auto"``: the device's fastest with an error like float32's.
     """
 
     kind = "gan"
