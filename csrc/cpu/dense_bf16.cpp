@@ -1,4 +1,5 @@
-// The three products of the dense layer in bf16: see bf16.hpp. Compiled once for AVX512-BF16 and once for AMX.
+// The three products of the dense layer, which minigen/reference/dense.py derives, in bf16: see bf16.hpp. Compiled once
+// for AVX512-BF16 and once for AMX.
 #include "bf16.hpp"
 #include "dispatch.hpp"
 #include "gemm_bf16.hpp"
@@ -84,7 +85,7 @@ static void dense_forward(const float* x, const float* W, const float* b, float*
                           Activation activation) {
   if (forward_stays_float32<parts>(I, O)) return minigen::kernels().dense_forward(x, W, b, y, B, I, O, activation);
   Product p = {.M = B, .N = O, .K = I, .A = x, .A_stride = I, .A_layout = Layout::plain, .B = W, .B_stride = O,
-                   .B_layout = Layout::plain, .C = y, .bias = b};
+               .B_layout = Layout::plain, .C = y, .bias = b};
   with_activation(activation, [&](auto known) {
     if (known.value != Activation::linear) p.consume = activate<known.value>;
   });
@@ -95,9 +96,10 @@ static void dense_forward(const float* x, const float* W, const float* b, float*
 template <int parts>
 static void dense_dgrad(const float* dz, const float* W, const float* x_or_null, float* dx, int64_t B, int64_t I,
                         int64_t O, Activation activation) {
-  if (dgrad_stays_float32<parts>(I, O)) return minigen::kernels().dense_dgrad(dz, W, x_or_null, dx, B, I, O, activation);
+  if (dgrad_stays_float32<parts>(I, O))
+    return minigen::kernels().dense_dgrad(dz, W, x_or_null, dx, B, I, O, activation);
   Product p = {.M = B, .N = I, .K = O, .A = dz, .A_stride = O, .A_layout = Layout::plain, .B = W, .B_stride = O,
-                   .B_layout = Layout::transposed, .C = dx};
+               .B_layout = Layout::transposed, .C = dx};
   with_activation(activation, [&](auto known) {
     if (known.value == Activation::linear) return;
     p.X = x_or_null;

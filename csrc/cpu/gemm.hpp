@@ -11,8 +11,6 @@
 // van de Geijn, "Anatomy of high-performance matrix multiplication", ACM TOMS 34(3), 2008.
 #pragma once
 
-#include <new>
-
 #include "halves.hpp"
 #include "product.hpp"
 #include "threads.hpp"
