@@ -6,6 +6,7 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
+#include <cmath>
 #include <string>
 #include <utility>
 #include <vector>
@@ -201,7 +202,9 @@ void dense_forward(Value x, Value W, Value b, Value y, const std::string& activa
   const float* pb = call.in("b", b, {O});
   float* p_y = call.out("y", y, {B, O});
   const auto kernel = in_precision(precision, [](const auto& table) { return table.dense_forward; });
-  call.finish(2.0 * B * I * O, [=] { kernel(px, pW, pb, p_y, B, I, O, act); });
+  const DenseForward forward = {kernel, px, pW, pb, p_y, B, I, O, act};
+  call.describe(forward);
+  call.finish(2.0 * B * I * O, forward);
 }
 
 void dense_dgrad(Value dz, Value W, Value dx, Value x, const std::string& activation, Value program,
@@ -231,9 +234,12 @@ void dense_wgrad(Value x, Value dz, Value dW, Value db, Value program, const std
   float* pdW = call.out("dW", dW, {I, O});
   float* pdb = call.out("db", db, {O});
   const auto kernel = in_precision(precision, [](const auto& table) { return table.dense_wgrad; });
-  // In bf16 and bf16x6 a fused update was slower than one of its own, which streams its arrays from end to end.
-  if (precision == "ieee") call.describe(WeightGradient{px, pdz, pdW, pdb, B, I, O});
-  call.finish(2.0 * B * I * O + 1.0 * B * O, [=] { kernel(px, pdz, pdW, pdb, B, I, O); });
+  const auto with_adam = in_precision(precision, [](const auto& table) { return table.dense_wgrad_adam; });
+  // Elsewhere than in float32 a fused update pays where weights and moments are more than a core's cache holds.
+  const bool fuse = precision == "ieee" || I * O >= 1 << 17;
+  const WeightGradient gradient = {kernel, fuse ? with_adam : nullptr, px, pdz, pdW, pdb, B, I, O};
+  call.describe(gradient);
+  call.finish(2.0 * B * I * O + 1.0 * B * O, gradient);
 }
 
 void activation_forward(Value z, Value y, const std::string& activation, Value program) {
@@ -407,6 +413,15 @@ void batch_indices(Value indices, int64_t n, int64_t seed, int64_t stream, Value
   call.finish(0.0, [=] { kernel(pindices, rows, n, key0, key1, pstep, batch_size, steps_per_epoch); });
 }
 
+// Whether u * scale + shift is a whole number of at most 255, divided by that, for every byte u.
+bool are_pixels(float scale, float shift) {
+  for (int u = 0; u < 256; ++u) {
+    const float value = static_cast<float>(u) * scale + shift, whole = std::nearbyint(255.0f * value);
+    if (!(std::abs(whole) <= 255.0f && std::abs(whole / 255.0f - value) <= 0x1p-23f)) return false;
+  }
+  return true;
+}
+
 void batch_gather(Value data, Value indices, Value out, double scale, double shift, Value program) {
   Call call("batch_gather", program);
   const bool bytes = py::isinstance<py::array_t<uint8_t>>(data);
@@ -419,6 +434,7 @@ void batch_gather(Value data, Value indices, Value out, double scale, double shi
   const double moved = 1.0 * B * D * (bytes ? 5 : 8) + 4.0 * B;
   const float a = static_cast<float>(scale), c = static_cast<float>(shift);
   const Kernels& k = kernels();
+  if (bytes && are_pixels(a, c)) call.describe(Pixels{pout, B, D});
   call.finish(2.0 * B * D, moved, [=, &k] {
     if (bytes)
       k.batch_gather_bytes(static_cast<const uint8_t*>(pdata), N, pindices, pout, B, D, a, c);

@@ -46,11 +46,26 @@ struct Argument {
   }
 };
 
-// The calls that fuse_update() looks for; the weight gradient is one in float32.
+// The calls that a program knows how to fuse or to simplify.
+struct DenseForward {
+  decltype(Kernels::dense_forward) kernel;
+  const float *x, *W, *b;
+  float* y;
+  int64_t B, I, O;
+  Activation activation;
+  int64_t pixels = 0;
+
+  void operator()() const { kernel(x, W, b, y, B, I, O, activation, pixels); }
+};
 struct WeightGradient {
+  decltype(Kernels::dense_wgrad) kernel;
+  decltype(Kernels::dense_wgrad_adam) with_adam;  // null: Adam had better be a call of its own
   const float *x, *dz;
   float *dW, *db;
   int64_t B, I, O;
+  int64_t pixels = 0;
+
+  void operator()() const { kernel(x, dz, dW, db, B, I, O, pixels); }
 
   Bytes x_bytes() const { return floats(x, B * I); }
   Bytes dz_bytes() const { return floats(dz, B * O); }
@@ -71,7 +86,14 @@ struct AdamUpdate {
     return {slots.p + offset, slots.m + offset, slots.v + offset};
   }
 };
-using Detail = std::variant<std::monostate, WeightGradient, AdamUpdate>;
+// Rows of bytes as floats, u / 255 or, centred, (2 u - 255) / 255.
+struct Pixels {
+  const float* out;
+  int64_t B, D;
+
+  Bytes bytes() const { return floats(out, B * D); }
+};
+using Detail = std::variant<std::monostate, DenseForward, WeightGradient, AdamUpdate, Pixels>;
 
 struct Recorded {
   std::string operation;
@@ -79,6 +101,7 @@ struct Recorded {
   double flops, bytes;
   std::function<void()> run;
   Detail detail;
+  int64_t pixels = 0;  // rows of the input that the kernel was told are pixels
 };
 
 class Program {
@@ -89,6 +112,7 @@ class Program {
   }
 
   void close() {
+    for (size_t i = 0; !closed_ && i < calls_.size(); ++i) mark_pixels(i);
     for (size_t i = 0; !closed_ && i < calls_.size(); ++i) fuse_update(i);
     closed_ = true;
   }
@@ -126,8 +150,10 @@ class Program {
     for (const Recorded& call : calls_) {
       py::dict shapes;
       for (const Argument& argument : call.arguments) shapes[py::str(argument.name)] = argument.array.attr("shape");
-      result.append(py::dict("operation"_a = call.operation, "shapes"_a = shapes, "flops"_a = call.flops,
-                             "bytes"_a = call.bytes));
+      py::dict described("operation"_a = call.operation, "shapes"_a = shapes, "flops"_a = call.flops,
+                         "bytes"_a = call.bytes);
+      if (call.pixels) described["pixels"] = call.pixels;
+      result.append(described);
     }
     return result;
   }
@@ -138,9 +164,32 @@ class Program {
     if (!closed_) throw std::runtime_error("program: still recording, close it before it runs");
   }
 
+  // If call `at` reads rows that begin with pixels of this step, it is told how many.
+  void mark_pixels(size_t at) {
+    const auto tell = [&](auto& call) {
+      calls_[at].pixels = call.pixels = pixels_before(at, call.x, call.B, call.I);
+      calls_[at].run = call;
+    };
+    if (auto* forward = std::get_if<DenseForward>(&calls_[at].detail)) tell(*forward);
+    if (auto* gradient = std::get_if<WeightGradient>(&calls_[at].detail)) tell(*gradient);
+  }
+
+  // How many of the first rows of x[B,I] are pixels when call `at` reads them.
+  int64_t pixels_before(size_t at, const float* x, int64_t B, int64_t I) const {
+    for (size_t i = at; i-- > 0;) {
+      const auto* pixels = std::get_if<Pixels>(&calls_[i].detail);
+      if (!pixels || pixels->out != x || pixels->D != I) continue;
+      for (size_t between = i + 1; between < at; ++between)
+        for (Bytes written : written_by(calls_[between]))
+          if (written.overlaps(pixels->bytes())) return 0;
+      return std::min(B, pixels->B);
+    }
+    return 0;
+  }
+
   // If call `at` is an Adam whose gradient is made by weight gradients of this program and read by nobody else, these
-  // move to its place and each updates its own layer, tile by tile: the gradient never goes through memory. What lies
-  // between the layers (padding) is updated as before. The results have the same bits; only the buffer of the gradient
+  // move to its place and each updates its own layer, part by part: the gradient never goes through memory. What lies
+  // between the layers (padding, or layers for which that does not pay) is updated as before. The results have the same bits; only the buffer of the gradient
   // is left with whatever was in it.
   void fuse_update(size_t& at) {
     const auto* adam = std::get_if<AdamUpdate>(&calls_[at].detail);
@@ -167,28 +216,31 @@ class Program {
     at += fused.size() - 1;
   }
 
-  // The weight gradients that fill the gradient of the Adam `at` and may wait until then, in order; none if it may not
-  // be fused.
+  // The weight gradients that make parts of the gradient of the Adam `at` and may wait until then, in order; none if
+  // it may not be fused.
   std::vector<size_t> layers_of(size_t at) const {
     const auto& adam = std::get<AdamUpdate>(calls_[at].detail);
     const Bytes gradient = floats(adam.g, adam.n);
-    std::vector<Bytes> written = written_by(calls_[at]);  // and by the calls between
-    std::vector<size_t> layers;
+    std::vector<Bytes> written;  // from a layer to the update, by calls that do not move
+    std::vector<size_t> layers, others;
     for (size_t i = calls_.size(); i-- > 0;) {
-      if (i == at) continue;
       const auto* layer = std::get_if<WeightGradient>(&calls_[i].detail);
-      if (layer && i < at && gradient.contains(layer->dW_bytes()) && gradient.contains(layer->db_bytes())) {
+      if (i < at && layer && layer->with_adam && gradient.contains(layer->dW_bytes()) &&
+          gradient.contains(layer->db_bytes())) {
         for (Bytes bytes : written)
           if (bytes.overlaps(layer->x_bytes()) || bytes.overlaps(layer->dz_bytes())) return {};
         layers.insert(layers.begin(), i);
         continue;
       }
-      for (const Argument& argument : calls_[i].arguments)
-        if (argument.bytes().overlaps(gradient)) return {};
+      if (i != at) others.push_back(i);
       if (i > at) continue;
       const std::vector<Bytes> more = written_by(calls_[i]);
       written.insert(written.end(), more.begin(), more.end());
     }
+    for (size_t i : others)
+      for (Bytes part : parts_of(layers))
+        for (const Argument& argument : calls_[i].arguments)
+          if (argument.bytes().overlaps(part)) return {};
     return layers;
   }
 
@@ -221,17 +273,16 @@ class Program {
     const auto layer = std::get<WeightGradient>(wgrad.detail);
     const auto adam = std::get<AdamUpdate>(update.detail);
     const AdamSlots W = adam.slots_of(layer.dW), b = adam.slots_of(layer.db);
-    const auto kernel = kernels().dense_wgrad_adam;
     const auto run = [=] {
-      kernel(layer.x, layer.dz, layer.dW, layer.db, layer.B, layer.I, layer.O, W, b, adam.lr, adam.step,
-             adam.settings);
+      layer.with_adam(layer.x, layer.dz, layer.dW, layer.db, layer.B, layer.I, layer.O, W, b, adam.lr, adam.step,
+                      adam.settings, layer.pixels);
     };
     std::vector<Argument> arguments = wgrad.arguments;
     arguments.insert(arguments.end(), update.arguments.begin(), update.arguments.end());
     const double parameters = static_cast<double>(layer.I * layer.O + layer.O);
     const double flops = wgrad.flops + update.flops / static_cast<double>(adam.n) * parameters;
     const double bytes = sizeof(float) * (static_cast<double>(layer.B * (layer.I + layer.O)) + 6 * parameters);
-    return {"dense_wgrad_" + update.operation, std::move(arguments), flops, bytes, run, {}};
+    return {"dense_wgrad_" + update.operation, std::move(arguments), flops, bytes, run, {}, layer.pixels};
   }
 
   // The elements [begin, end) of an update.

@@ -83,20 +83,23 @@ void add_dense(const Table& k, const std::string& precision, int64_t B, int64_t 
   for (int a = 0; a < 6; ++a) {
     const auto activation = static_cast<Activation>(a);
     const auto y = buffer<float>(B * O), dx = buffer<float>(B * I);
+    const int64_t pixels = a * B / 5;  // none, some, all
     cases.push_back({"dense_forward" + shape,
-                     [=, &k] { k.dense_forward(x.get(), W.get(), b.get(), y.get(), B, I, O, activation); }, y, B * O});
+                     [=, &k] { k.dense_forward(x.get(), W.get(), b.get(), y.get(), B, I, O, activation, pixels); }, y,
+                     B * O});
     cases.push_back({"dense_dgrad" + shape,
                      [=, &k] { k.dense_dgrad(dz.get(), W.get(), x.get(), dx.get(), B, I, O, activation); }, dx,
                      B * I});
   }
   const auto dW = buffer<float>(I * O), db = buffer<float>(O);
-  cases.push_back(
-      {"dense_wgrad" + shape, [=, &k] { k.dense_wgrad(x.get(), dz.get(), dW.get(), db.get(), B, I, O); }, dW, I * O});
+  for (const int64_t pixels : {int64_t{0}, B / 2, B})
+    cases.push_back({"dense_wgrad" + shape,
+                     [=, &k] { k.dense_wgrad(x.get(), dz.get(), dW.get(), db.get(), B, I, O, pixels); }, dW, I * O});
 }
 
 // From the same parameters and moments each time it runs.
-void add_wgrad_adam(int64_t B, int64_t I, int64_t O) {
-  const Kernels& k = kernels();
+template <class Table>
+void add_wgrad_adam(const Table& k, const std::string& precision, int64_t B, int64_t I, int64_t O) {
   const auto x = normals(B * I), dz = normals(B * O), W = normals(I * O), b = normals(O);
   const auto dW = buffer<float>(I * O), db = buffer<float>(O), lr = normals(1);
   const auto p = buffer<float>(I * O), m = buffer<float>(I * O), v = buffer<float>(I * O);
@@ -109,10 +112,16 @@ void add_wgrad_adam(int64_t B, int64_t I, int64_t O) {
     for (float* moment : {m.get(), v.get()}) std::fill_n(moment, I * O, 0.0f);
     for (float* moment : {bm.get(), bv.get()}) std::fill_n(moment, O, 0.0f);
     k.dense_wgrad_adam(x.get(), dz.get(), dW.get(), db.get(), B, I, O, {p.get(), m.get(), v.get()},
-                       {bp.get(), bm.get(), bv.get()}, lr.get(), step.get(), {0.9, 0.999, 1e-8, 0.01});
+                       {bp.get(), bm.get(), bv.get()}, lr.get(), step.get(), {0.9, 0.999, 1e-8, 0.01}, B / 2);
   };
-  const std::string shape = std::to_string(B) + "x" + std::to_string(I) + "x" + std::to_string(O);
+  const std::string shape = precision + " " + std::to_string(B) + "x" + std::to_string(I) + "x" + std::to_string(O);
   cases.push_back({"dense_wgrad_adam" + shape, run, p, I * O});
+}
+
+template <class Table>
+void add_products(const Table& k, const std::string& precision, const std::vector<int64_t>& shape) {
+  add_dense(k, precision, shape[0], shape[1], shape[2]);
+  add_wgrad_adam(k, precision, shape[0], shape[1], shape[2]);
 }
 
 void add_elementwise(int64_t n) {
@@ -222,12 +231,11 @@ bool run_all(int threads) {
 
 int main() {
   for (const auto& shape : {std::vector<int64_t>{1, 1, 1}, {2, 3, 5}, {13, 17, 33}, {128, 100, 129}, {129, 785, 1},
-                            {1, 300, 65}, {37, 1, 31}, {25, 257, 97}}) {
-    add_dense(kernels(), "", shape[0], shape[1], shape[2]);
-    add_wgrad_adam(shape[0], shape[1], shape[2]);
+                            {1, 300, 65}, {37, 1, 31}, {25, 257, 97}, {70, 40, 1100}}) {
+    add_products(kernels(), "", shape);
     if (supported_bf16().empty()) continue;
-    add_dense(*bf16_kernels().bf16, " in bf16", shape[0], shape[1], shape[2]);
-    if (bf16_kernels().bf16x6) add_dense(*bf16_kernels().bf16x6, " in bf16x6", shape[0], shape[1], shape[2]);
+    add_products(*bf16_kernels().bf16, " in bf16", shape);
+    if (bf16_kernels().bf16x6) add_products(*bf16_kernels().bf16x6, " in bf16x6", shape);
   }
   for (const int64_t n : {0, 1, 3, 15, 16, 17, 63, 64, 65, 127, 1000, 40001}) add_elementwise(n);
   for (const auto& shape : {std::vector<int64_t>{1, 1}, {2, 15}, {3, 16}, {5, 17}, {7, 33}, {129, 785}})

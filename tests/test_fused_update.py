@@ -162,16 +162,26 @@ def test_a_fused_call_tells_what_it_costs(rng: np.random.Generator) -> None:
     assert call["bytes"] == 4 * (7 * (9 + 5) + 6 * parameters)  # x and dz once; p, m and v read and written
 
 
-@pytest.mark.skipif(not cpu._native.supported_bf16(), reason="no AVX512-BF16 and no AMX-BF16, or no compiler for them")
-def test_bf16_is_not_fused_away(rng: np.random.Generator) -> None:
-    """The fused call multiplies float32: it would be more exact than what was asked for, and slower."""
+BF16 = cpu._native.supported_bf16()
+
+
+@pytest.mark.skipif(not BF16, reason="no AVX512-BF16 and no AMX-BF16, or no compiler for them")
+@pytest.mark.parametrize("precision", ["bf16", *["bf16x6"] * ("amx" in BF16)])
+@pytest.mark.parametrize("threads", [1, 2, 3])
+def test_in_bf16_only_large_layers_are_fused(rng: np.random.Generator, precision: str, threads: int) -> None:
+    """With products of the precision that was asked for; the others leave their gradient to an Adam of its own."""
+    cpu.set_num_threads(threads)
     seed = int(rng.integers(2**32))
-    ops = [cpu.CpuBackend(precision="bf16") for _ in range(2)]
-    program, plain = (Network(one, np.random.default_rng(seed), 64, [90, 50, 1], 1) for one in ops)
-    names = program.run(lambda: (program.gradients(), program.update()))  # type: ignore[func-returns-value]
-    assert names == ["dense_wgrad", "dense_wgrad", "adam"]
-    for _ in range(2):
-        plain.gradients()
-        plain.update()
-    for name in "pgmv":
-        assert getattr(program, name).tobytes() == getattr(plain, name).tobytes(), (seed, name)
+    for batch, sizes in ((64, [90, 500, 370, 1]), (200, [1500, 100, 1]), (1, [90, 1500, 3])):
+        ops = [cpu.CpuBackend(precision=precision) for _ in range(2)]
+        program, plain = (Network(one, np.random.default_rng(seed), batch, sizes, 1) for one in ops)
+        names = program.run(lambda net=program: (net.gradients(), net.decayed_update()))  # type: ignore[misc]
+        assert names.count("dense_wgrad_adamw") == 1, names
+        assert names.count("dense_wgrad") == len(sizes) - 2
+        assert names[-1] == "adamw"
+        for _ in range(2):
+            plain.gradients()
+            plain.decayed_update()
+        for name in "pmv":
+            got, wanted = getattr(program, name), getattr(plain, name)
+            assert got.tobytes() == wanted.tobytes(), (seed, name, batch, sizes)

@@ -4,6 +4,8 @@
 #include <cstdint>
 
 #include "../math/adam.hpp"
+#include "kernels.hpp"
+#include "product.hpp"
 
 #if defined(__AVX512F__)
 #include <immintrin.h>
@@ -70,5 +72,34 @@ static inline __attribute__((always_inline)) void adam_range(float* p, const flo
 }
 
 #endif
+
+// The update as the epilogue of a weight gradient: context and Consume of its product.
+struct Update {
+  AdamSlots slots;
+  AdamStep step;
+};
+
+static inline void update_block(const void* context, const float* gradient, int64_t stride, int64_t offset, int64_t N,
+                                int64_t rows, int64_t cols) {
+  const Update& u = *static_cast<const Update*>(context);
+  const auto update_row = [&](int64_t i, int64_t count) __attribute__((always_inline)) {
+    const int64_t at = offset + i * N;
+    adam_range(u.slots.p + at, gradient + i * stride, u.slots.m + at, u.slots.v + at, 0, count, u.step);
+  };
+  constexpr int64_t panel = 2 * lanes;  // a constant where a row is as wide as a panel: straight code
+  if (cols == panel)
+    for (int64_t i = 0; i < rows; ++i) update_row(i, panel);
+  else
+    for (int64_t i = 0; i < rows; ++i) update_row(i, cols);
+}
+
+static inline Product with_update(Product p, const Update& update) {
+  p.consume = update_block;
+  p.context = &update;
+  p.streams[0] = update.slots.p;
+  p.streams[1] = update.slots.m;
+  p.streams[2] = update.slots.v;
+  return p;
+}
 
 }  // namespace minigen::MINIGEN_ISA

@@ -19,12 +19,14 @@ constexpr int64_t tile_size = tile_side * tile_depth;
 struct Term {
   int a, b;  // part of A, part of B: 0 is the largest
 };
-template <int parts>
+template <int a_parts, int b_parts>
 constexpr Term terms[] = {{0, 0}};
 template <>
-constexpr Term terms<3>[] = {{0, 2}, {0, 1}, {0, 0}, {2, 0}, {1, 0}, {1, 1}};
+constexpr Term terms<1, 3>[] = {{0, 2}, {0, 1}, {0, 0}};
+template <>
+constexpr Term terms<3, 3>[] = {{0, 2}, {0, 1}, {0, 0}, {2, 0}, {1, 0}, {1, 1}};
 
-// Rows x Cols tiles of sums over k, `tiles` of 32. Part p of tile t of A's tile row r is number (r * tiles + t) * parts
+// Rows x Cols tiles of sums over k, `tiles` of 32. Part p of tile t of A's tile row r is number (r * tiles + t) * a_parts
 // + p; so is B's. C0 may be C; with c0_stride = 0 it is one row for all. Where tiles are multiplied by a unit of their
 // own, aside() is called for each term: the rest of the core has that time for other work.
 template <class Aside>
@@ -55,7 +57,7 @@ class BlockUnit {
 };
 
 // Registers 0 to 3 are sums, 4 and 5 tiles of A, 6 and 7 of B.
-template <int parts, int Rows, int Cols, class Aside>
+template <int a_parts, int b_parts, int Rows, int Cols, class Aside>
 static void block(int64_t tiles, const uint16_t* a, const uint16_t* b, float* c, int64_t c_stride, const float* c0,
                   int64_t c0_stride, Aside& aside) {
   constexpr int64_t floats = sizeof(float);
@@ -65,19 +67,19 @@ static void block(int64_t tiles, const uint16_t* a, const uint16_t* b, float* c,
   if (Rows == 2) _tile_loadd(2, c0 + tile_side * c0_stride, c0_stride * floats);
   if (Rows == 2 && Cols == 2) _tile_loadd(3, c0 + tile_side * c0_stride + tile_side, c0_stride * floats);
 
-  const int64_t next = tiles * parts * tile_size;
+  const int64_t next_a = tiles * a_parts * tile_size, next_b = tiles * b_parts * tile_size;
   const auto multiply = [&](auto number) __attribute__((always_inline)) {
     constexpr int n = number.value;
-    constexpr Term term = terms<parts>[n], before = terms<parts>[n ? n - 1 : 0];
+    constexpr Term term = terms<a_parts, b_parts>[n], before = terms<a_parts, b_parts>[n ? n - 1 : 0];
     const uint16_t *at = a + term.a * tile_size, *bt = b + term.b * tile_size;
     aside();
     if (n == 0 || term.a != before.a) {
       _tile_loadd(4, at, 64);
-      if (Rows == 2) _tile_loadd(5, at + next, 64);
+      if (Rows == 2) _tile_loadd(5, at + next_a, 64);
     }
     if (n == 0 || term.b != before.b) {
       _tile_loadd(6, bt, 64);
-      if (Cols == 2) _tile_loadd(7, bt + next, 64);
+      if (Cols == 2) _tile_loadd(7, bt + next_b, 64);
     }
     _tile_dpbf16ps(0, 4, 6);
     if (Cols == 2) _tile_dpbf16ps(1, 4, 7);
@@ -87,8 +89,8 @@ static void block(int64_t tiles, const uint16_t* a, const uint16_t* b, float* c,
   const auto multiply_all = [&]<int... n>(std::integer_sequence<int, n...>) __attribute__((always_inline)) {
     (multiply(std::integral_constant<int, n>()), ...);
   };
-  for (int64_t t = 0; t < tiles; ++t, a += parts * tile_size, b += parts * tile_size)
-    multiply_all(std::make_integer_sequence<int, std::size(terms<parts>)>());
+  for (int64_t t = 0; t < tiles; ++t, a += a_parts * tile_size, b += b_parts * tile_size)
+    multiply_all(std::make_integer_sequence<int, std::size(terms<a_parts, b_parts>)>());
 
   _tile_stored(0, c, c_stride * floats);
   if (Cols == 2) _tile_stored(1, c + tile_side, c_stride * floats);
@@ -108,7 +110,7 @@ struct BlockUnit {
 typedef int32_t Pair __attribute__((may_alias));  // two bf16
 
 // Eight rows at a time: 16 sums in registers, an element of A is broadcast with its pair.
-template <int parts, int Rows, int Cols, class Aside>
+template <int a_parts, int b_parts, int Rows, int Cols, class Aside>
 static void block(int64_t tiles, const uint16_t* a, const uint16_t* b, float* c, int64_t c_stride, const float* c0,
                   int64_t c0_stride, Aside&) {
   constexpr int group = 8;
@@ -119,16 +121,16 @@ static void block(int64_t tiles, const uint16_t* a, const uint16_t* b, float* c,
 #pragma GCC unroll 2
       for (int j = 0; j < Cols; ++j) sum[i][j] = _mm512_loadu_ps(c0 + (low + i) * c0_stride + j * tile_side);
     for (int64_t t = 0; t < tiles; ++t)
-      for (const Term& term : terms<parts>) {
+      for (const Term& term : terms<a_parts, b_parts>) {
         const int64_t row = low / tile_side, inside = low % tile_side;
-        const uint16_t* at = a + ((row * tiles + t) * parts + term.a) * tile_size + inside * tile_depth;
-        const uint16_t* bt = b + (t * parts + term.b) * tile_size;
+        const uint16_t* at = a + ((row * tiles + t) * a_parts + term.a) * tile_size + inside * tile_depth;
+        const uint16_t* bt = b + (t * b_parts + term.b) * tile_size;
 #pragma GCC unroll 2
         for (int pair = 0; pair < tile_depth / 2; ++pair) {
           __m512i bk[Cols];
 #pragma GCC unroll 2
           for (int j = 0; j < Cols; ++j)
-            bk[j] = _mm512_load_si512(bt + j * tiles * parts * tile_size + pair * tile_depth);
+            bk[j] = _mm512_load_si512(bt + j * tiles * b_parts * tile_size + pair * tile_depth);
 #pragma GCC unroll 8
           for (int i = 0; i < group; ++i) {
             const __m512i aik = _mm512_set1_epi32(*reinterpret_cast<const Pair*>(at + i * tile_depth + 2 * pair));
@@ -149,10 +151,11 @@ static void block(int64_t tiles, const uint16_t* a, const uint16_t* b, float* c,
 #endif
 
 // For 1 or 2 rows and columns of tiles.
-template <int parts, class Aside>
+template <int a_parts, int b_parts, class Aside>
 static inline Block<Aside> pick_block(int64_t rows, int64_t cols) {
-  static constexpr Block<Aside> blocks[2][2] = {{block<parts, 1, 1, Aside>, block<parts, 1, 2, Aside>},
-                                                {block<parts, 2, 1, Aside>, block<parts, 2, 2, Aside>}};
+  static constexpr Block<Aside> blocks[2][2] = {
+      {block<a_parts, b_parts, 1, 1, Aside>, block<a_parts, b_parts, 1, 2, Aside>},
+      {block<a_parts, b_parts, 2, 1, Aside>, block<a_parts, b_parts, 2, 2, Aside>}};
   return blocks[rows - 1][cols - 1];
 }
 

@@ -67,7 +67,7 @@ static void differentiate(const float* y, int64_t y_stride, float* d, int64_t d_
 }
 
 void dense_forward(const float* x, const float* W, const float* b, float* y, int64_t B, int64_t I, int64_t O,
-                   Activation activation) {
+                   Activation activation, int64_t) {
   Product p = {.M = B, .N = O, .K = I, .A = x, .A_stride = I, .A_layout = Layout::plain, .B = W, .B_stride = O,
                .B_layout = Layout::plain, .C = y, .bias = b};
   if (O == 1) {  // a single column is contiguous
@@ -120,7 +120,7 @@ static Product weight_gradient(const float* x, const float* dz, float* dW, float
           .B_layout = Layout::plain, .C = dW, .column_sums = db};
 }
 
-void dense_wgrad(const float* x, const float* dz, float* dW, float* db, int64_t B, int64_t I, int64_t O) {
+void dense_wgrad(const float* x, const float* dz, float* dW, float* db, int64_t B, int64_t I, int64_t O, int64_t) {
   if (O != 1) return multiply(weight_gradient(x, dz, dW, db, B, I, O));
   // dW^T[1,I] = dz^T x, where both transposes are the vectors themselves.
   multiply({.M = 1, .N = I, .K = B, .A = dz, .A_stride = B, .A_layout = Layout::plain, .B = x, .B_stride = I,
@@ -128,39 +128,15 @@ void dense_wgrad(const float* x, const float* dz, float* dW, float* db, int64_t 
   *db = sum(dz, B);
 }
 
-struct Update {
-  AdamSlots slots;
-  AdamStep step;
-};
-
-static void update_block(const void* context, const float* gradient, int64_t stride, int64_t offset, int64_t N,
-                         int64_t rows, int64_t cols) {
-  const Update& u = *static_cast<const Update*>(context);
-  const auto update_row = [&](int64_t i, int64_t count) __attribute__((always_inline)) {
-    const int64_t at = offset + i * N;
-    adam_range(u.slots.p + at, gradient + i * stride, u.slots.m + at, u.slots.v + at, 0, count, u.step);
-  };
-  constexpr int64_t panel = 2 * lanes;  // a constant where a row is as wide as a panel: straight code
-  if (cols == panel)
-    for (int64_t i = 0; i < rows; ++i) update_row(i, panel);
-  else
-    for (int64_t i = 0; i < rows; ++i) update_row(i, cols);
-}
-
 void dense_wgrad_adam(const float* x, const float* dz, float* dW, float* db, int64_t B, int64_t I, int64_t O,
-                      AdamSlots W, AdamSlots b, const float* lr, const uint64_t* step, AdamSettings settings) {
+                      AdamSlots W, AdamSlots b, const float* lr, const uint64_t* step, AdamSettings settings,
+                      int64_t) {
   const Update update = {W, adam_step(settings, lr[0], step[0])};
   if (O == 1) {
-    dense_wgrad(x, dz, dW, db, B, I, O);
+    dense_wgrad(x, dz, dW, db, B, I, O, 0);
     adam_range(W.p, dW, W.m, W.v, 0, I, update.step);
   } else {
-    Product p = weight_gradient(x, dz, dW, db, B, I, O);
-    p.consume = update_block;
-    p.context = &update;
-    p.streams[0] = W.p;
-    p.streams[1] = W.m;
-    p.streams[2] = W.v;
-    multiply(p);
+    multiply(with_update(weight_gradient(x, dz, dW, db, B, I, O), update));
   }
   adam_range(b.p, db, b.m, b.v, 0, O, update.step);
 }

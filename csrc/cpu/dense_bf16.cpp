@@ -1,5 +1,6 @@
 // The three products of the dense layer, which minigen/reference/dense.py derives, in bf16: see bf16.hpp. Compiled once
 // for AVX512-BF16 and once for AMX.
+#include "adam.hpp"
 #include "bf16.hpp"
 #include "dispatch.hpp"
 #include "gemm_bf16.hpp"
@@ -80,12 +81,22 @@ static bool wgrad_stays_float32(int64_t I, int64_t O) {
   return O == 1 || (parts > 1 && I * O < 32 * (I + O));
 }
 
+// One part rounds pixels as it rounds everything.
+template <int parts>
+static void take_pixels(Product& p, int64_t pixels) {
+  if (parts == 1) return;
+  p.pixels = pixels;
+  p.levels = pixels > 0;
+}
+
 template <int parts>
 static void dense_forward(const float* x, const float* W, const float* b, float* y, int64_t B, int64_t I, int64_t O,
-                          Activation activation) {
-  if (forward_stays_float32<parts>(I, O)) return minigen::kernels().dense_forward(x, W, b, y, B, I, O, activation);
+                          Activation activation, int64_t pixels) {
+  if (forward_stays_float32<parts>(I, O))
+    return minigen::kernels().dense_forward(x, W, b, y, B, I, O, activation, pixels);
   Product p = {.M = B, .N = O, .K = I, .A = x, .A_stride = I, .A_layout = Layout::plain, .B = W, .B_stride = O,
                .B_layout = Layout::plain, .C = y, .bias = b};
+  take_pixels<parts>(p, pixels);
   with_activation(activation, [&](auto known) {
     if (known.value != Activation::linear) p.consume = activate<known.value>;
   });
@@ -110,14 +121,35 @@ static void dense_dgrad(const float* dz, const float* W, const float* x_or_null,
 }
 
 template <int parts>
-static void dense_wgrad(const float* x, const float* dz, float* dW, float* db, int64_t B, int64_t I, int64_t O) {
-  if (wgrad_stays_float32<parts>(I, O)) return minigen::kernels().dense_wgrad(x, dz, dW, db, B, I, O);
-  multiply_bf16<parts>({.M = I, .N = O, .K = B, .A = x, .A_stride = I, .A_layout = Layout::transposed, .B = dz,
-                        .B_stride = O, .B_layout = Layout::plain, .C = dW, .column_sums = db});
+static Product weight_gradient(const float* x, const float* dz, float* dW, float* db, int64_t B, int64_t I, int64_t O,
+                               int64_t pixels) {
+  Product p = {.M = I, .N = O, .K = B, .A = x, .A_stride = I, .A_layout = Layout::transposed, .B = dz, .B_stride = O,
+               .B_layout = Layout::plain, .C = dW, .column_sums = db};
+  take_pixels<parts>(p, pixels);
+  return p;
 }
 
 template <int parts>
-constexpr DenseKernels products = {dense_forward<parts>, dense_dgrad<parts>, dense_wgrad<parts>};
+static void dense_wgrad(const float* x, const float* dz, float* dW, float* db, int64_t B, int64_t I, int64_t O,
+                        int64_t pixels) {
+  if (wgrad_stays_float32<parts>(I, O)) return minigen::kernels().dense_wgrad(x, dz, dW, db, B, I, O, pixels);
+  multiply_bf16<parts>(weight_gradient<parts>(x, dz, dW, db, B, I, O, pixels));
+}
+
+template <int parts>
+static void dense_wgrad_adam(const float* x, const float* dz, float* dW, float* db, int64_t B, int64_t I, int64_t O,
+                             AdamSlots W, AdamSlots b, const float* lr, const uint64_t* step, AdamSettings settings,
+                             int64_t pixels) {
+  if (wgrad_stays_float32<parts>(I, O))
+    return minigen::kernels().dense_wgrad_adam(x, dz, dW, db, B, I, O, W, b, lr, step, settings, pixels);
+  const Update update = {W, adam_step(settings, lr[0], step[0])};
+  multiply_bf16<parts>(with_update(weight_gradient<parts>(x, dz, dW, db, B, I, O, pixels), update));
+  adam_range(b.p, db, b.m, b.v, 0, O, update.step);
+}
+
+template <int parts>
+constexpr DenseKernels products = {dense_forward<parts>, dense_dgrad<parts>, dense_wgrad<parts>,
+                                   dense_wgrad_adam<parts>};
 
 #if defined(__AMX_BF16__)
 constexpr const DenseKernels* in_six_products = &products<3>;

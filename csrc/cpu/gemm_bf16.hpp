@@ -28,6 +28,7 @@ constexpr int64_t block_side = 2 * tile_side;
 template <int parts>
 constexpr int64_t max_depth = 13 / parts;  // tiles of k at a time: a strip of A is 26 KiB of L1
 constexpr int64_t max_panels = 32;         // of B at a time: at most 832 KiB of L2
+constexpr int64_t strip_size = block_side * max_panels * block_side;  // sums of a strip of C
 
 // --- packing -------------------------------------------------------------------------------------------------------
 
@@ -91,6 +92,8 @@ struct Operand {
   int64_t stride, n, k;
   uint16_t* packed;
   float (*turned)[16][16];  // memory for the two transposed halves of a tile
+  float scale = 1;          // of the elements, where the packing scales
+  int64_t whole_rows = 0;   // the first rows in memory, which are whole numbers once scaled but for rounding
 };
 
 constexpr int quarters = 4;
@@ -100,24 +103,31 @@ constexpr int quarters = 4;
 // k + 16: a vector of floats from each becomes one of pairs without any element changing its place. Transpose: the rows
 // of the tile are columns of the halves. Whole: the matrix goes on to the end of the tile. With `sums`, adds those of
 // the columns.
-template <int parts, bool along, bool transpose, bool whole, bool with_sums>
+template <int parts, bool along, bool transpose, bool whole, bool with_sums, bool scaled>
 static inline __attribute__((always_inline)) void pack_quarter(const Operand& o, int64_t s, int64_t t, int quarter,
                                                                float* sums) {
   const int64_t row = along ? s * tile_side : t * tile_depth, rows = (along ? o.n : o.k) - row;
   const int64_t col = along ? t * tile_depth : s * tile_side, cols = (along ? o.k : o.n) - col;
   const float* from = o.from + row * o.stride + col;
   uint16_t* tile = o.packed + (s * ceil_div(o.k, tile_depth) + t) * parts * tile_size;
+  const __m512 scale = _mm512_set1_ps(o.scale);
   const auto read = [=](int half, int i) __attribute__((always_inline)) {
     const int64_t r = along ? i : 16 * half + i, c = along ? 16 * half : 0;
     const float* p = from + r * o.stride + c;
     if (whole) return _mm512_loadu_ps(p);
     return r < rows ? _mm512_maskz_loadu_ps(first_lanes(cols - c), p) : _mm512_setzero_ps();
   };
+  const auto scale_if = [=](__m512 x, int half, int i) __attribute__((always_inline)) {
+    if (!scaled) return x;
+    x = _mm512_mul_ps(x, scale);
+    const int64_t r = row + (along ? i : 16 * half + i);
+    return parts > 1 && r < o.whole_rows ? _mm512_roundscale_ps(x, _MM_FROUND_TO_NEAREST_INT) : x;
+  };
   if constexpr (transpose) {  // one half, the other, half the rows of the tile, the others
     if (quarter < 2) {
       __m512 v[16];
 #pragma GCC unroll 16
-      for (int i = 0; i < 16; ++i) v[i] = read(quarter, i);
+      for (int i = 0; i < 16; ++i) v[i] = scale_if(read(quarter, i), quarter, i);
       transpose_floats(v);
 #pragma GCC unroll 16
       for (int i = 0; i < 16; ++i) _mm512_store_ps(o.turned[quarter][i], v[i]);
@@ -134,7 +144,7 @@ static inline __attribute__((always_inline)) void pack_quarter(const Operand& o,
 #pragma GCC unroll 4
   for (int i = first; i < first + 4; ++i) {
     const __m512 low = read(0, i), high = read(1, i);
-    pack_row<parts>(low, high, tile + i * tile_depth);
+    pack_row<parts>(scale_if(low, 0, i), scale_if(high, 1, i), tile + i * tile_depth);
     if (with_sums) sum = _mm512_add_ps(sum, _mm512_add_ps(low, high));
     if (!along) continue;
     // Sixteen rows at once are too much for the CPU's own prefetching. Past the end of the matrix nothing happens.
@@ -147,27 +157,27 @@ static inline __attribute__((always_inline)) void pack_quarter(const Operand& o,
 }
 
 // `count` quarters of a tile from the first on.
-template <int parts, bool along, bool transpose, bool with_sums, int count>
+template <int parts, bool along, bool transpose, bool with_sums, bool scaled, int count>
 static void pack(const Operand& o, int64_t s, int64_t t, int first, float* sums) {
   const bool whole = o.n >= (s + 1) * tile_side && o.k >= (t + 1) * tile_depth;
 #pragma GCC unroll 4
   for (int q = first; q < first + count; ++q)
     if (whole)
-      pack_quarter<parts, along, transpose, true, with_sums>(o, s, t, q, sums);
+      pack_quarter<parts, along, transpose, true, with_sums, scaled>(o, s, t, q, sums);
     else
-      pack_quarter<parts, along, transpose, false, with_sums>(o, s, t, q, sums);
+      pack_quarter<parts, along, transpose, false, with_sums, scaled>(o, s, t, q, sums);
 }
 
-template <int parts, bool along, bool transpose, bool with_sums>
+template <int parts, bool along, bool transpose, bool with_sums, bool scaled>
 static void pack_all(const Operand& o, float* sums) {
   const int64_t wide = ceil_div(o.n, tile_side), deep = ceil_div(o.k, tile_depth);
   // In the order of memory: a few rows from end to end.
   if (along)
     for (int64_t s = 0; s < wide; ++s)
-      for (int64_t t = 0; t < deep; ++t) pack<parts, along, transpose, with_sums, quarters>(o, s, t, 0, sums);
+      for (int64_t t = 0; t < deep; ++t) pack<parts, along, transpose, with_sums, scaled, quarters>(o, s, t, 0, sums);
   else
     for (int64_t t = 0; t < deep; ++t)
-      for (int64_t s = 0; s < wide; ++s) pack<parts, along, transpose, with_sums, quarters>(o, s, t, 0, sums);
+      for (int64_t s = 0; s < wide; ++s) pack<parts, along, transpose, with_sums, scaled, quarters>(o, s, t, 0, sums);
 }
 
 // B[k0.., j0..]. Adds the sums of its columns to `sums` unless that is null.
@@ -176,17 +186,19 @@ static void pack_B(const Product& p, int64_t j0, int64_t cols, int64_t k0, int64
                    float* sums) {
   alignas(64) float turned[2][16][16];
   const bool plain = p.B_layout == Layout::plain;
-  const Operand B = {p.B + (plain ? k0 * p.B_stride + j0 : j0 * p.B_stride + k0), p.B_stride, cols, k, packed, turned};
+  const Operand B = {p.B + (plain ? k0 * p.B_stride + j0 : j0 * p.B_stride + k0), p.B_stride, cols, k, packed, turned,
+                     1 / pixel_levels};
   if (!plain)
-    pack_all<parts, true, true, false>(B, nullptr);
+    pack_all<parts, true, true, false, false>(B, nullptr);
   else if (sums)
-    pack_all<parts, false, false, true>(B, sums);
+    p.levels ? pack_all<parts, false, false, true, true>(B, sums) : pack_all<parts, false, false, true, false>(B, sums);
   else
-    pack_all<parts, false, false, false>(B, nullptr);
+    p.levels ? pack_all<parts, false, false, false, true>(B, nullptr)
+             : pack_all<parts, false, false, false, false>(B, nullptr);
 }
 
-// What is done bit by bit while tiles are multiplied: the block of C before this one is finished, and then the next
-// strip of A is packed. One bit has to fit between the multiplications of a term: the core looks ahead by some five
+// What is done bit by bit while tiles are multiplied: the block of C before this one is finished (the whole strip before
+// this one, if the epilogue reads arrays as large as C), and then the next strip of A is packed. One bit has to fit between the multiplications of a term: the core looks ahead by some five
 // hundred instructions, and if these are all of one bit, no multiplication is under way.
 template <int parts>
 class Aside {
@@ -196,11 +208,12 @@ class Aside {
   Aside& operator=(const Aside&) = delete;
 
   // A[i0.., k0..], after what was to be packed before.
-  void pack_later(int64_t i0, int64_t rows, int64_t k0, int64_t k, uint16_t* packed) {
+  void pack_later(int64_t i0, int64_t rows, int64_t k0, int64_t k, uint16_t* packed, bool exact) {
     pack_now();
     const bool plain = p_.A_layout == Layout::plain;
-    A_ = {p_.A + (plain ? i0 * p_.A_stride + k0 : k0 * p_.A_stride + i0), p_.A_stride, rows, k, packed, turned_};
-    pack_ = plain ? pack<parts, true, false, false, unit> : pack<parts, false, true, false, unit>;
+    A_ = {p_.A + (plain ? i0 * p_.A_stride + k0 : k0 * p_.A_stride + i0), p_.A_stride, rows, k, packed, turned_,
+          pixel_levels, p_.pixels - (plain ? i0 : k0)};
+    pack_ = pick_pack(plain, exact);
     next_ = 0;
     deep_ = ceil_div(k, tile_depth);
     end_ = ceil_div(rows, tile_side) * deep_ * quarters;
@@ -210,13 +223,15 @@ class Aside {
     while (next_ < end_) pack_next();
   }
 
-  // The block at row i0 and column j0 from its sums z, after the one that was to be finished before.
-  void finish_later(int64_t i0, int64_t j0, const float* z, int64_t rows, int64_t cols) {
+  // The part of C at row i0 and column j0 from its sums z, after the one that was to be finished before.
+  void finish_later(int64_t i0, int64_t j0, const float* z, int64_t z_stride, int64_t rows, int64_t cols) {
     finish_now();
     z_ = z;
+    z_stride_ = z_stride;
     at_ = i0 * p_.N + j0;
     rows_ = rows;
     cols_ = cols;
+    col_ = 0;
   }
 
   void finish_now() {
@@ -231,6 +246,15 @@ class Aside {
   }
 
  private:
+  using Pack = void (*)(const Operand&, int64_t, int64_t, int, float*);
+
+  Pack pick_pack(bool plain, bool exact) const {
+    if (exact) return plain ? pack<1, true, false, false, true, unit> : pack<1, false, true, false, true, unit>;
+    if (p_.levels)
+      return plain ? pack<parts, true, false, false, true, unit> : pack<parts, false, true, false, true, unit>;
+    return plain ? pack<parts, true, false, false, false, unit> : pack<parts, false, true, false, false, unit>;
+  }
+
   static constexpr int unit = parts == 1 ? quarters : 1;  // one part packs faster, and multiplies less at a time
 
   void pack_next() {
@@ -240,20 +264,33 @@ class Aside {
   }
 
   void finish_next() {
+    if (p_.streams[0]) return finish_along();
     const int64_t few = p_.X ? 8 : 2;  // rows: those of a derivative wait for X rather than compute
-    p_.consume(p_.context, z_, block_side, at_, p_.N, smaller(few, rows_), cols_);
-    z_ += few * block_side;
+    p_.consume(p_.context, z_, z_stride_, at_, p_.N, smaller(few, rows_), cols_);
+    z_ += few * z_stride_;
     at_ += few * p_.N;
     rows_ -= few;
   }
 
+  // From end to end of a row, in the order in which the CPU fetches ahead.
+  void finish_along() {
+    constexpr int64_t few = 4 * lanes;
+    p_.consume(p_.context, z_ + col_, z_stride_, at_ + col_, p_.N, 1, smaller(few, cols_ - col_));
+    col_ += few;
+    if (col_ < cols_) return;
+    col_ = 0;
+    z_ += z_stride_;
+    at_ += p_.N;
+    --rows_;
+  }
+
   const Product& p_;
   Operand A_ = {};
-  void (*pack_)(const Operand&, int64_t, int64_t, int, float*) = nullptr;
+  Pack pack_ = nullptr;
   int64_t next_ = 0, end_ = 0, deep_ = 1;  // quarters of tiles, but for the last: whole tiles of k
   alignas(64) float turned_[2][16][16];
   const float* z_ = nullptr;
-  int64_t at_ = 0, rows_ = 0, cols_ = 0;
+  int64_t z_stride_ = 0, at_ = 0, rows_ = 0, cols_ = 0, col_ = 0;
 };
 
 // --- one thread's share --------------------------------------------------------------------------------------------
@@ -267,7 +304,7 @@ struct Part {
 struct Packed {
   uint16_t *A[2], *B;  // A: a strip and the next one
   float* bias;         // filled up with zeros
-  float* z[2];         // sums of a block and of the one before
+  float* z[2];         // sums of a strip and of the one before
 };
 
 static thread_local Scratch<uint16_t> packing_scratch;
@@ -279,33 +316,45 @@ struct Slice {
 };
 
 template <int parts>
-static void compute_block(const Product& p, const Slice& slice, int64_t i0, int64_t j0, const uint16_t* a,
-                          const uint16_t* b, const float* bias, float* z, Aside<parts>& aside) {
+static void compute_block(const Product& p, const Slice& slice, bool exact, int64_t i0, int64_t j0, const uint16_t* a,
+                          const uint16_t* b, const float* bias, float* z, int64_t z_stride, Aside<parts>& aside) {
   const int64_t rows = smaller(block_side, p.M - i0), cols = smaller(block_side, p.N - j0);
-  const auto block = pick_block<parts, Aside<parts>>(ceil_div(rows, tile_side), ceil_div(cols, tile_side));
-  float* c = p.C + i0 * p.N + j0;
+  const int64_t high = ceil_div(rows, tile_side), wide = ceil_div(cols, tile_side);
+  const auto block =
+      exact ? pick_block<1, parts, Aside<parts>>(high, wide) : pick_block<parts, parts, Aside<parts>>(high, wide);
+  float* const c = p.C + i0 * p.N + j0;
   const bool finish = slice.last && p.consume;
   if (rows % tile_side == 0 && cols % tile_side == 0 && !finish) {
     block(slice.tiles, a, b, c, p.N, slice.first ? bias : c, slice.first ? 0 : p.N, aside);
     return;
   }
-  if (!slice.first) copy_rows(c, p.N, z, block_side, rows, cols);
-  block(slice.tiles, a, b, z, block_side, slice.first ? bias : z, slice.first ? 0 : block_side, aside);
-  if (finish)
-    aside.finish_later(i0, j0, z, rows, cols);
-  else
-    copy_rows(z, block_side, c, p.N, rows, cols);
+  if (!slice.first) copy_rows(c, p.N, z, z_stride, rows, cols);
+  block(slice.tiles, a, b, z, z_stride, slice.first ? bias : z, slice.first ? 0 : z_stride, aside);
+  if (!finish) copy_rows(z, z_stride, c, p.N, rows, cols);
+}
+
+// Whether all of the strip of A at row i0 are pixels: one part is then all there is of them.
+static inline bool is_exact(const Product& p, const Slice& slice, int64_t i0) {
+  return p.A_layout == Layout::plain ? p.pixels >= smaller(p.M, i0 + block_side) : p.pixels >= slice.k0 + slice.k;
 }
 
 // Strip i of the part's, whose A is packed, against the columns of blocks from `low` to `high`.
 template <int parts>
 static void compute_strip(const Product& p, const Slice& slice, int64_t i, int64_t low, int64_t high,
-                          const Packed& packed, Aside<parts>& aside) {
-  for (int64_t j = 0; j < high - low; ++j)
-    compute_block<parts>(p, slice, i * block_side, (low + j) * block_side, packed.A[i % 2],
-                         packed.B + j * 2 * slice.tiles * parts * tile_size, packed.bias + j * block_side,
-                         packed.z[j % 2], aside);
-  aside.finish_now();
+                          const Packed& packed, float* z, Aside<parts>& aside) {
+  const int64_t blocks = high - low, z_stride = blocks * block_side, i0 = i * block_side, j0 = low * block_side;
+  const int64_t groups = p.streams[0] ? 1 : blocks;
+  const bool exact = is_exact(p, slice, i0), finish = slice.last && p.consume;
+  for (int64_t g = 0; g < groups; ++g) {
+    const int64_t first = blocks * g / groups, last = blocks * (g + 1) / groups;
+    for (int64_t j = first; j < last; ++j)
+      compute_block<parts>(p, slice, exact, i0, j0 + j * block_side, packed.A[i % 2],
+                           packed.B + j * 2 * slice.tiles * parts * tile_size, packed.bias + j * block_side,
+                           z + j * block_side, z_stride, aside);
+    if (finish)
+      aside.finish_later(i0, j0 + first * block_side, z + first * block_side, z_stride, smaller(block_side, p.M - i0),
+                         smaller((last - first) * block_side, p.N - j0 - first * block_side));
+  }
 }
 
 template <int parts>
@@ -313,6 +362,7 @@ static void compute_part(const Product& p, const Part& part, const Packed& packe
   const int64_t deep = ceil_div(p.K, tile_depth);
   const int64_t slices = larger(1, ceil_div(deep, max_depth<parts>));  // K = 0: one without terms, for the bias
   const bool with_sums = p.column_sums && part.has_sums;
+  int64_t strips_done = 0;
   Aside<parts> aside(p);
   if (part.row == part.row_end && !with_sums) return;
   for (int64_t low = part.column; low < part.column_end; low += max_panels) {
@@ -327,16 +377,18 @@ static void compute_part(const Product& p, const Part& part, const Packed& packe
       pack_B<parts>(p, j0, cols, k0, slice.k, packed.B, with_sums ? p.column_sums + j0 : nullptr);
       const auto pack_strip = [&](int64_t i) {
         if (i < part.row_end)
-          aside.pack_later(i * block_side, smaller(block_side, p.M - i * block_side), k0, slice.k, packed.A[i % 2]);
+          aside.pack_later(i * block_side, smaller(block_side, p.M - i * block_side), k0, slice.k, packed.A[i % 2],
+                           is_exact(p, slice, i * block_side));
       };
       pack_strip(part.row);
       for (int64_t i = part.row; i < part.row_end; ++i) {
         aside.pack_now();
         pack_strip(i + 1);
-        compute_strip<parts>(p, slice, i, low, high, packed, aside);
+        compute_strip<parts>(p, slice, i, low, high, packed, packed.z[strips_done++ % 2], aside);
       }
     }
   }
+  aside.finish_now();
 }
 
 // --- all of it -----------------------------------------------------------------------------------------------------
@@ -345,7 +397,7 @@ static void compute_part(const Product& p, const Part& part, const Packed& packe
 template <int parts>
 static double part_work(int64_t rows, int64_t columns, int64_t K) {
   const double m = static_cast<double>(rows * block_side), n = static_cast<double>(columns * block_side);
-  constexpr double products = std::size(terms<parts>);
+  constexpr double products = std::size(terms<parts, parts>);
   const double k = static_cast<double>(K);
   return products * 2 * m * n * k / block_flops_per_ns + 0.1 * parts * (m + n) * k + 0.1 * m * n;
 }
@@ -374,21 +426,24 @@ constexpr int64_t max_A_tiles = 4 * max_depth<parts> * parts;
 template <int parts>
 constexpr int64_t max_B_tiles = 2 * max_panels * max_depth<parts> * parts;
 template <int parts>
-constexpr int64_t scratch_size = (max_A_tiles<parts> + max_B_tiles<parts>)*tile_size;
+constexpr int64_t scratch_size = (max_A_tiles<parts> + max_B_tiles<parts>)*tile_size + 4 * strip_size;
 
 // What thread t of `threads` has in a product. `scratch` is its own.
 template <int parts>
 static void compute_share(const Product& p, int t, int threads, uint16_t* scratch) {
   const int64_t rows = ceil_div(p.M, block_side), columns = ceil_div(p.N, block_side);
-  const int r_parts = row_parts<parts>(threads, rows, columns, p.K), c_parts = threads / r_parts;
+  // Of arrays as large as C each core had better have whole rows: at the end of half a row it fetches ahead what the
+  // other is writing.
+  const bool by_rows = p.streams[0] && rows >= threads;
+  const int r_parts = by_rows ? threads : row_parts<parts>(threads, rows, columns, p.K), c_parts = threads / r_parts;
   const int64_t r = t / c_parts, c = t % c_parts;
   const Part part = {rows * r / r_parts, rows * (r + 1) / r_parts, columns * c / c_parts, columns * (c + 1) / c_parts,
                      r == 0};
   alignas(64) float bias[max_panels * block_side];
-  alignas(64) float z[2][block_side * block_side];
   uint16_t *const A = scratch, *const B = scratch + max_A_tiles<parts> * tile_size;
+  float* const z = reinterpret_cast<float*>(B + max_B_tiles<parts> * tile_size);
   const BlockUnit unit;
-  compute_part<parts>(p, part, {{A, A + max_A_tiles<parts> / 2 * tile_size}, B, bias, {z[0], z[1]}});
+  compute_part<parts>(p, part, {{A, A + max_A_tiles<parts> / 2 * tile_size}, B, bias, {z, z + strip_size}});
 }
 
 template <int parts>

@@ -68,6 +68,7 @@ static inline Product half_of(const Product& p, int half, float* other) {
 static inline Product rows_of(const Product& p, int64_t begin, int64_t end) {
   Product r = p;
   r.M = end - begin;
+  r.pixels = larger(0, p.pixels - begin);
   r.A += begin * p.A_stride;
   r.C += begin * p.N;
   return r;

@@ -36,14 +36,20 @@ struct Product {
   Layout B_layout;
   float* C;
   const float* bias = nullptr;
+  // The first so many rows in A's memory hold u / pixel_levels for whole u of at most that size. If `levels`, A is to be
+  // multiplied by pixel_levels, and B divided: pixels are then short numbers.
+  int64_t pixels = 0;
+  bool levels = false;
   float* column_sums = nullptr;  // [N], those of B, which then has to be plain
   Activate activate = nullptr;
   const float* X = nullptr;
   Differentiate differentiate = nullptr;
   Consume consume = nullptr;           // where set, C holds unfinished sums at most
   const void* context = nullptr;       // of `consume`
-  const float* streams[3] = {};        // arrays laid out like C that `consume` reads, to be fetched ahead of it
+  const float* streams[3] = {};        // arrays laid out like C that `consume` updates
 };
+
+constexpr float pixel_levels = 255;
 
 static inline double flops(const Product& p) {
   return 2.0 * static_cast<double>(p.M) * static_cast<double>(p.N) * static_cast<double>(p.K);
