@@ -191,15 +191,17 @@ static thread_local Scratch<float> packed_A, packed_B;  // null: packs nothing
 
 // --- one thread's share --------------------------------------------------------------------------------------------
 
-// The cut of C, the same for all threads. Heights of tiles differ by one row at most.
+// The cut of C, the same for all threads. Heights of tiles differ by one row at most, and their number is one that
+// `shares` divides.
 struct Grid {
   int64_t vectors, panel_vectors, panels, tiles, low_rows, high_tiles;
 
-  explicit Grid(const Product& p) {
+  explicit Grid(const Product& p, int shares = 1) {
     vectors = ceil_div(p.N, lanes);
     panel_vectors = vectors == 3 ? 3 : 2;
     panels = ceil_div(vectors, panel_vectors);
     tiles = larger(1, ceil_div(p.M, vectors == 3 ? wide_tile_rows : tile_rows));  // M = 0: one, for the column sums
+    tiles = ceil_div(tiles, shares) * shares;
     low_rows = p.M / tiles;
     high_tiles = p.M % tiles;
   }
@@ -404,7 +406,9 @@ static void compute_share_of(const Product& p, int t, int threads) {
   // Shares of whole rows let the next operation find its rows in this core's cache; each thread then packs all of B.
   const bool small_B = p.K * p.N <= 1 << 15 && p.M >= 24 * threads;
   const bool by_rows = small_B || (p.M >= p.N && grid.tiles >= 16 * threads);
-  compute_share(p, grid, by_rows ? share_of_rows(grid, t, threads) : share_in_order(grid, t, threads));
+  if (!by_rows) return compute_share(p, grid, share_in_order(grid, t, threads));
+  const Grid even(p, threads);
+  compute_share(p, even, share_of_rows(even, t, threads));
 }
 
 static void multiply_panels(const Product& p) {
