@@ -103,7 +103,7 @@ def test_wgrad(library: Any, measure: Any, shape: tuple[int, int, int]) -> None:
 @pytest.mark.parametrize("shape", [shape for shape in cases("wgrad")[:-2] if shape[2] > 1], ids=str)
 @pytest.mark.rows(lambda library, **case: not library.startswith("torch-compile"))
 def test_wgrad_adam(library: Any, measure: Any, shape: tuple[int, int, int]) -> None:
-    """minigen in float32 updates each tile of W where its gradient is computed: dW never goes through memory."""
+    """minigen updates W part by part while its gradient is near; in bf16x6 only where W is large."""
     B, n_in, n_out = shape
     x, dz = library.array(normal(B, n_in)), library.array(normal(B, n_out))
     size = (n_in + 1) * n_out

@@ -84,9 +84,10 @@ class CpuBackend:
     PRECISIONS = ("ieee", "bf16x6", "bf16")
     """``"ieee"`` multiplies float32. ``"bf16"`` rounds both operands of a dense layer's products to bf16 and sums in
     float32, on AVX512-BF16 or AMX. ``"bf16x6"`` takes each operand for the sum of three bf16 that hold all its bits,
-    and the six largest of their nine products, on AMX: as good as ``"ieee"``, but infinities become NaN. Everything
-    else, a head of one output included, is as in ``"ieee"``, and so are a small layer's products in ``"bf16x6"``, where
-    splitting the operands does not pay."""
+    and the six largest of their nine products, on AMX: as good as ``"ieee"``, but infinities become NaN. In a captured
+    step pixels, bytes that :meth:`batch_gather` has put in [0, 1] or [-1, 1], take three: whole numbers over 255, they
+    are one bf16 each. Everything else, a head of one output included, is as in ``"ieee"``, and so are a small layer's
+    products in ``"bf16x6"``, where splitting the operands does not pay."""
 
     @staticmethod
     def default_precision() -> str:
