@@ -22,6 +22,29 @@ void gather_row(const T* from, float* to, int64_t D, float scale, float shift) {
   for (int64_t d = 0; d < D; ++d) to[d] = static_cast<float>(from[d]) * scale + shift;
 }
 
+constexpr int64_t group = 32;
+
+// permute() of `count` positions from `first` on, up to a group: all go through the network until the last has met an
+// entry of the permutation.
+void permute_group(uint32_t first, int64_t count, const Permutation& permutation, int32_t* out) {
+  const Permutation p = permutation;  // a copy that no store can change
+  uint32_t x[group];
+#pragma omp simd
+  for (uint32_t l = 0; l < group; ++l) x[l] = feistel(first + l, p);
+  for (;;) {
+    uint32_t outside = 0;
+#pragma omp simd reduction(| : outside)
+    for (int64_t l = 0; l < group; ++l) outside |= l < count && x[l] >= p.n ? 1u : 0u;
+    if (!outside) break;
+#pragma omp simd
+    for (int64_t l = 0; l < group; ++l) {
+      const uint32_t next = feistel(x[l], p);
+      x[l] = x[l] >= p.n ? next : x[l];
+    }
+  }
+  for (int64_t l = 0; l < count; ++l) out[l] = static_cast<int32_t>(x[l]);
+}
+
 // Rows lie anywhere in a data set larger than the caches: ask for each some rows ahead of its turn.
 template <class T>
 void prefetch_row(const T* row, int64_t D) {
@@ -50,9 +73,9 @@ void batch_indices(int32_t* indices, int64_t rows, int64_t n, uint32_t seed, uin
   const int64_t first = static_cast<int64_t>(step[0] % static_cast<uint64_t>(steps_per_epoch)) * batch_size;
   if (first + rows > n) throw std::invalid_argument("the step takes rows past the end of the epoch");
   const Permutation permutation = make_permutation(static_cast<uint32_t>(n), seed, stream, epoch);
-  parallel_ranges(rows, 64, rows * 30.0, [&](int64_t begin, int64_t end) {
-    for (int64_t r = begin; r < end; ++r)
-      indices[r] = static_cast<int32_t>(permute(static_cast<uint32_t>(first + r), permutation));
+  parallel_ranges(rows, group, rows * 6.0, [&](int64_t begin, int64_t end) {
+    for (int64_t r = begin; r < end; r += group)
+      permute_group(static_cast<uint32_t>(first + r), end - r < group ? end - r : group, permutation, indices + r);
   });
 }
 

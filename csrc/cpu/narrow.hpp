@@ -89,7 +89,7 @@ static void multiply_rows(const Product& p, int64_t begin, int64_t end) {
 }
 
 static void multiply_narrow(const Product& p) {
-  parallel_ranges(p.M, 8, flops(p) / flops_per_ns, [&](int64_t begin, int64_t end) { multiply_rows(p, begin, end); });
+  parallel_ranges(p.M, 8, 0.1 * static_cast<double>(p.M * p.K), [&](int64_t begin, int64_t end) { multiply_rows(p, begin, end); });
 }
 
 }  // namespace minigen::MINIGEN_ISA
