@@ -238,21 +238,20 @@ class Cell:
         out = self.folder / "checked.npz"
         process.ask("check", inputs=str(self.inputs(attempt)), out=str(out))
         losses, weights = self.oracle(algorithm, attempt)
-        loss_error, weight_error = oracle.errors(np.load(out)["losses"], read_weights(out), losses, weights)
+        loss_error, weight_error = oracle.errors(
+            np.load(out)["losses"], read_weights(out), losses, weights, self.weights
+        )
         return {"loss_error": loss_error, "weight_error": weight_error}
 
     def check_timed(self, process: Process) -> float:
-        """The weights' error after the first timed steps; 0 where the contender does not tell its draws.
-
-        Its draws are what they are, so that the next attempt has fewer steps, and the error counts for so much more.
-        """
+        """The weights' error after the first timed steps, by the attempt's own draws; 0 where they are not told."""
         out = self.folder / "checked.npz"
-        for steps in (CHECK_STEPS, CHECK_STEPS // 2, CHECK_STEPS // 5):
-            if not process.ask("check_timed", steps=steps, out=str(out))["drawn"]:
+        for attempt in range(CHECK_ATTEMPTS):
+            if not process.ask("check_timed", steps=CHECK_STEPS, attempt=attempt, out=str(out))["drawn"]:
                 return 0.0
             drawn = np.load(out)
             _, weights = oracle.train(self.spec, self.data, self.weights, drawn["indices"], drawn["noise"])
-            error = oracle.weight_error(read_weights(out), weights) * CHECK_STEPS / steps
+            error = oracle.weight_error(read_weights(out), weights, self.weights)
             if oracle.agrees({"loss_error": 0.0, "weight_error": error}, self.spec.precision):
                 break
         return error

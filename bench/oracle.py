@@ -10,12 +10,12 @@ import numpy as np
 
 from bench.spec import Spec, pixels
 
-TOLERANCES = {"ieee": {"loss_error": 1e-4, "weight_error": 2e-4}, "tf32": {"loss_error": 1e-2, "weight_error": 1e-2}}
-"""Largest relative error of any step's loss, and of all weights together after the last step: ||w - w64|| / ||w64||.
+TOLERANCES = {"ieee": {"loss_error": 1e-4, "weight_error": 5e-3}, "tf32": {"loss_error": 1e-2, "weight_error": 0.2}}
+"""Largest relative error of any step's loss; and of the way that all weights together have gone after the last step,
+``||w - w64|| / ||w64 - w0||``. A learning rate 1 % off is about 1e-2 of it, whatever the model.
 
 float32's part in it: 1 - beta2^t loses a few digits, and Adam's first steps are lr * sign(g) in effect, so that an
-element whose gradient is rounding noise may go the other way. In a bias, which starts at zero, that alone would be a
-large part; over all weights it is not, while a bias left out or a rate 1 % off still is above the tolerance.
+element whose gradient is rounding noise may go the other way.
 """
 
 
@@ -162,19 +162,23 @@ def negative_elbo(
 
 
 def errors(
-    losses: np.ndarray, weights: list[np.ndarray], expected_losses: np.ndarray, expected_weights: list[np.ndarray]
-) -> tuple[float, float]:
+    losses: np.ndarray, weights: list[np.ndarray], expected_losses: np.ndarray, expected_weights: list[np.ndarray],
+    initial: list[np.ndarray],
+) -> tuple[float, float]:  # fmt: skip
     """Largest relative error of a loss, and that of the weights; NaN where anything is NaN or has another shape."""
     if losses.shape != expected_losses.shape or [w.shape for w in weights] != [w.shape for w in expected_weights]:
         return float("nan"), float("nan")
     loss = np.max(np.abs(losses - expected_losses) / np.abs(expected_losses))
-    return float(loss), weight_error(weights, expected_weights)
+    return float(loss), weight_error(weights, expected_weights, initial)
 
 
-def weight_error(weights: list[np.ndarray], expected: list[np.ndarray]) -> float:
-    """Relative error of all weights together, NaN if any is."""
-    differences = [np.linalg.norm(w.astype(np.float64) - e) for w, e in zip(weights, expected, strict=True)]
-    return float(np.linalg.norm(differences) / np.linalg.norm([np.linalg.norm(e) for e in expected]))
+def weight_error(weights: list[np.ndarray], expected: list[np.ndarray], initial: list[np.ndarray]) -> float:
+    """How far all weights together are off, as a part of the way that they should have gone; NaN if any is."""
+    return distance(weights, expected) / distance(initial, expected)
+
+
+def distance(a: list[np.ndarray], b: list[np.ndarray]) -> float:
+    return float(np.linalg.norm([np.linalg.norm(x.astype(np.float64) - y) for x, y in zip(a, b, strict=True)]))
 
 
 def agrees(errors: dict[str, float], precision: str) -> bool:

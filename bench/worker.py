@@ -80,14 +80,18 @@ class Worker:
         self.contender.reset(self.weights)
         return {}
 
-    def check_timed(self, steps: int, out: str) -> dict[str, Any]:
+    def check_timed(self, steps: int, attempt: int, out: str) -> dict[str, Any]:
         """The same of the timed step itself, where the contender can tell what it draws; start afresh."""
         if not hasattr(self.contender, "draws"):
             return {"drawn": False}
+        if attempt:
+            self.contender.reseed(attempt)
         self.contender.reset(self.weights)
         indices, noise = self.contender.draws(steps)
         self.contender.run(steps)
         self.save(out, indices=indices, noise=noise)
+        if attempt:
+            self.contender.reseed(0)
         self.contender.reset(self.weights)
         return {"drawn": True}
 

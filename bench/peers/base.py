@@ -31,7 +31,8 @@ class Contender(Protocol):
         """Train ``steps`` steps, a multiple of ``spec.steps_per_call``, and return when they are done."""
 
     # Optional, for a contender whose timed step is compiled by other means than the one that `check` runs:
-    # draws(steps) -> (indices, noise), what `run` will draw in its first steps, so that the oracle can repeat it.
+    # draws(steps) -> (indices, noise), what `run` will draw in its first steps, so that the oracle can repeat it;
+    # reseed(attempt), after which it draws other numbers, for 0 the first again.
 
     def weights(self) -> list[np.ndarray]:
         """The present weights, in the order of the initial ones."""

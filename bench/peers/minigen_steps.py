@@ -46,23 +46,29 @@ class Contender:
         if spec.device == "cpu" and self.floor is None:
             minigen.set_num_threads(spec.threads)
         self.ops: Any = self.backend()
-        s = spec.adam
-        settings = OptimizerSettings("adam", learning_rate=s["lr"], beta1=s["beta1"], beta2=s["beta2"], eps=s["eps"])
+        self.data = data[: spec.whole_rows]
         gan = spec.model == "gan"
-        kind: Any = GanTraining if gan else VaeTraining
         names = ("generator", "discriminator") if gan else ("encoder", "decoder")
         outputs = ("tanh" if gan else "linear", "linear")
         self.networks = [
             Mlp(self.ops, name, sizes, "relu", output)
             for name, sizes, output in zip(names, spec.networks, outputs, strict=True)
         ]
+        self.reseed(0)
+        self.reset(weights)
+
+    def reseed(self, attempt: int) -> None:
+        """A training with draws of its own: `reset` comes next."""
+        spec, s = self.spec, self.spec.adam
+        settings = OptimizerSettings("adam", learning_rate=s["lr"], beta1=s["beta1"], beta2=s["beta2"], eps=s["eps"])
+        kind: Any = GanTraining if spec.model == "gan" else VaeTraining
         scale, shift = spec.range
+        self.seed = spec.seed + attempt
         self.training: TrainingRun = kind(
-            self.ops, *self.networks, data[: spec.whole_rows], batch_size=spec.batch, settings=settings, seed=spec.seed,
-            scale=scale, shift=shift,
+            self.ops, *self.networks, self.data, batch_size=spec.batch, settings=settings, seed=self.seed, scale=scale,
+            shift=shift,
         )
         self.fresh = self.training.state()
-        self.reset(weights)
 
     def backend(self) -> Any:
         if self.spec.device == "cpu":
@@ -95,13 +101,13 @@ class Contender:
         noise = np.empty((steps, *spec.noise_shape), np.float32)
         for k in range(steps):
             step = np.array([k], np.uint64)
-            order = (spec.seed, random.ORDER, step, spec.batch, self.training.steps_per_epoch)
+            order = (self.seed, random.ORDER, step, spec.batch, self.training.steps_per_epoch)
             reference.batch_indices(indices[k], spec.whole_rows, *order)
             if spec.model == "gan":
                 both = noise[k].reshape(-1, noise.shape[-1])  # D's rows, then G's: one draw
-                reference.random_normal(both, spec.seed, random.NOISE, step)
+                reference.random_normal(both, self.seed, random.NOISE, step)
             else:
-                reference.random_normal(noise[k], spec.seed, random.LATENT, step)
+                reference.random_normal(noise[k], self.seed, random.LATENT, step)
         return indices, noise
 
     def run(self, steps: int) -> None:
