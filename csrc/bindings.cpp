@@ -222,6 +222,7 @@ void dense_dgrad(Value dz, Value W, Value dx, Value x, const std::string& activa
     px = call.in("x", x, {B, I});
   }
   const auto kernel = in_precision(precision, [](const auto& table) { return table.dense_dgrad; });
+  call.describe(InputGradient{pdz, pW, px, pdx, B, I, O, act});
   call.finish(2.0 * B * I * O, [=] { kernel(pdz, pW, px, pdx, B, I, O, act); });
 }
 
@@ -273,6 +274,7 @@ void gan_loss_discriminator(Value logits, int64_t n_real, Value dlogits, Value l
   float* pds = call.out("dlogits", dlogits, {B, 1});
   float* ploss = call.out("loss", loss, {1});
   const auto kernel = kernels().gan_loss_discriminator;
+  call.describe(GanLossCall{Player::discriminator, ps, pds, ploss, B, n_real});
   call.finish(2.0 * B, [=] { kernel(ps, B, n_real, pds, ploss); });
 }
 
@@ -285,6 +287,8 @@ void gan_loss_generator(Value logits, Value dlogits, Value loss, const std::stri
   float* pds = call.out("dlogits", dlogits, {B, 1});
   float* ploss = call.out("loss", loss, {1});
   const auto kernel = kernels().gan_loss_generator;
+  const Player player = which == GanLoss::minimax ? Player::minimax_generator : Player::generator;
+  call.describe(GanLossCall{player, ps, pds, ploss, B, B});
   call.finish(2.0 * B, [=] { kernel(ps, B, which, pds, ploss); });
 }
 

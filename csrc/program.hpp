@@ -86,6 +86,18 @@ struct AdamUpdate {
     return {slots.p + offset, slots.m + offset, slots.v + offset};
   }
 };
+struct InputGradient {
+  const float *dz, *W, *x;
+  float* dx;
+  int64_t B, I, O;
+  Activation activation;
+};
+struct GanLossCall {
+  Player player;
+  const float* logits;
+  float *dlogits, *loss;
+  int64_t B, n_real;
+};
 // Rows of bytes as floats, u / 255 or, centred, (2 u - 255) / 255.
 struct Pixels {
   const float* out;
@@ -93,7 +105,7 @@ struct Pixels {
 
   Bytes bytes() const { return floats(out, B * D); }
 };
-using Detail = std::variant<std::monostate, DenseForward, WeightGradient, AdamUpdate, Pixels>;
+using Detail = std::variant<std::monostate, DenseForward, WeightGradient, InputGradient, GanLossCall, AdamUpdate, Pixels>;
 
 struct Recorded {
   std::string operation;
@@ -113,6 +125,7 @@ class Program {
 
   void close() {
     for (size_t i = 0; !closed_ && i < calls_.size(); ++i) mark_pixels(i);
+    for (size_t i = 0; !closed_ && i < calls_.size(); ++i) fuse_head(i);
     for (size_t i = 0; !closed_ && i < calls_.size(); ++i) fuse_update(i);
     closed_ = true;
   }
@@ -187,10 +200,53 @@ class Program {
     return 0;
   }
 
+  // A detail of call `at`; null if there is no such call or it has none of that kind.
+  template <class T>
+  const T* detail(size_t at) const {
+    return at < calls_.size() ? std::get_if<T>(&calls_[at].detail) : nullptr;
+  }
+
+  // If call `at` is a layer of one output, and then come a GAN's loss of its logits, the layer's weight gradient or not,
+  // and its input gradient, they become one call that leaves the same in all their buffers, but for rounding.
+  void fuse_head(size_t at) {
+    const auto* layer = detail<DenseForward>(at);
+    const auto* loss = detail<GanLossCall>(at + 1);
+    const auto* weights = detail<WeightGradient>(at + 2);
+    const size_t end = at + (weights ? 4 : 3);
+    const auto* input = detail<InputGradient>(end - 1);
+    if (!layer || !loss || !input || layer->O != 1 || layer->activation != Activation::linear ||
+        layer->y != loss->logits || loss->dlogits != input->dz || layer->W != input->W || layer->B != loss->B ||
+        (input->activation != Activation::linear && input->x != layer->x))
+      return;
+    if (weights && (weights->x != layer->x || weights->dz != loss->dlogits)) return;
+    for (size_t i = at; i < end; ++i)  // nothing that one reads is written by another, but logits and their gradient
+      for (Bytes written : written_by(calls_[i]))
+        for (size_t j = at; j < end; ++j)
+          for (const Argument& argument : calls_[j].arguments)
+            if (j != i && argument.bytes().overlaps(written) && argument.array.data() != layer->y &&
+                argument.array.data() != loss->dlogits)
+              return;
+
+    const GanHead head = {loss->player, layer->x, layer->W, layer->b, input->activation, layer->B, layer->I,
+                          loss->n_real, layer->y, loss->dlogits, loss->loss, input->dx,
+                          weights ? weights->dW : nullptr, weights ? weights->db : nullptr};
+    const auto kernel = kernels().gan_head;
+    Recorded fused = {"gan_head", {}, 0, 0, [=] { kernel(head); }, {}};
+    for (size_t i = at; i < end; ++i) {
+      fused.arguments.insert(fused.arguments.end(), calls_[i].arguments.begin(), calls_[i].arguments.end());
+      fused.flops += calls_[i].flops;
+      fused.bytes += calls_[i].bytes;
+    }
+    // The layer's input is read once, not by each.
+    fused.bytes -= sizeof(float) * static_cast<double>((end - at - 2) * static_cast<size_t>(layer->B * layer->I));
+    calls_[at] = std::move(fused);
+    calls_.erase(calls_.begin() + static_cast<ptrdiff_t>(at) + 1, calls_.begin() + static_cast<ptrdiff_t>(end));
+  }
+
   // If call `at` is an Adam whose gradient is made by weight gradients of this program and read by nobody else, these
   // move to its place and each updates its own layer, part by part: the gradient never goes through memory. What lies
-  // between the layers (padding, or layers for which that does not pay) is updated as before. The results have the same bits; only the buffer of the gradient
-  // is left with whatever was in it.
+  // between the layers (padding, or layers for which that does not pay) is updated as before. The results have the same
+  // bits; only the buffer of the gradient is left with whatever was in it.
   void fuse_update(size_t& at) {
     const auto* adam = std::get_if<AdamUpdate>(&calls_[at].detail);
     if (!adam) return;

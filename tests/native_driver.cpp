@@ -184,6 +184,16 @@ void add_losses(int64_t B, int64_t D) {
     cases.push_back({"gan_loss_discriminator" + shape,
                      [=, &k] { k.gan_loss_discriminator(column.get(), B, B / 2, dcolumn.get(), loss.get()); },
                      dcolumn, B});
+  const auto W = normals(D), b = normals(1), dx = buffer<float>(B * D), dW = buffer<float>(D), db = buffer<float>(1);
+  for (const Player player : {Player::discriminator, Player::generator, Player::minimax_generator}) {
+    const bool of_D = player == Player::discriminator;
+    if (of_D && B == 1) continue;
+    const GanHead head = {player, x.get(), W.get(), b.get(), Activation::leaky_relu, B, D, of_D ? B / 2 : B,
+                          rows.get(), dcolumn.get(), loss.get(), dx.get(), of_D ? dW.get() : nullptr, db.get()};
+    cases.push_back({"gan_head" + shape, [=, &k, keep = std::vector{x, W, b, rows, dcolumn, loss, dx, dW, db}] {
+                       k.gan_head(head);
+                     }, dx, B * D});
+  }
 }
 
 void add_batch(int64_t N, int64_t B, int64_t D) {

@@ -80,23 +80,13 @@ void dense_forward(const float* x, const float* W, const float* b, float* y, int
   multiply(p);
 }
 
-// O = 1: dx = (dz W^T) * act'(x) is an outer product, one row for each element of dz.
-template <Activation activation>
-static void outer_product(const float* dz, const float* W, const float* x, float* dx, int64_t B, int64_t I) {
-  parallel_ranges(B, 1, 0.1 * static_cast<double>(B) * static_cast<double>(I), [=](int64_t begin, int64_t end) {
-    for (int64_t r = begin; r < end; ++r) {
-      const float* y = activation == Activation::linear ? W : x + r * I;  // not read if linear
-      float* to = dx + r * I;
-#pragma omp simd
-      for (int64_t i = 0; i < I; ++i) to[i] = dz[r] * W[i] * activation_derivative(y[i], activation);
-    }
-  });
-}
-
 void dense_dgrad(const float* dz, const float* W, const float* x_or_null, float* dx, int64_t B, int64_t I, int64_t O,
                  Activation activation) {
   with_activation(activation, [&](auto known) {
-    if (O == 1) return outer_product<known.value>(dz, W, x_or_null, dx, B, I);
+    if (O == 1)
+      return parallel_ranges(B, 1, 0.1 * static_cast<double>(B * I), [=](int64_t begin, int64_t end) {
+        outer_product<known.value>(dz, W, x_or_null, dx, begin, end, I);
+      });
     Product p = {.M = B, .N = I, .K = O, .A = dz, .A_stride = O, .A_layout = Layout::plain, .B = W, .B_stride = O,
                  .B_layout = Layout::transposed, .C = dx};
     if (known.value != Activation::linear) {

@@ -3,6 +3,7 @@
 // order of summation depends on K alone, so the result does not depend on the number of threads.
 #pragma once
 
+#include "../math/activations.hpp"
 #include "product.hpp"
 #include "threads.hpp"
 #include "vector.hpp"
@@ -11,7 +12,7 @@ namespace minigen::MINIGEN_ISA {
 
 constexpr int max_dot_columns = has_32_registers ? 5 : 2;
 
-static bool is_narrow(const Product& p) {
+static inline bool is_narrow(const Product& p) {
   if (p.A_layout != Layout::plain || p.B_layout != Layout::transposed || p.column_sums) return false;
   const int64_t padded = ceil_div(p.N, lanes) * lanes;
   return p.N == 1 || (padded <= 2 * lanes && 4 * p.N < 3 * padded && p.K >= 4 * lanes);
@@ -88,7 +89,19 @@ static void multiply_rows(const Product& p, int64_t begin, int64_t end) {
   }
 }
 
-static void multiply_narrow(const Product& p) {
+// dx = (dz W^T) * act'(x) where dz and W are vectors: one row for each element of dz, those of [begin, end).
+template <Activation activation>
+static void outer_product(const float* dz, const float* W, const float* x, float* dx, int64_t begin, int64_t end,
+                          int64_t I) {
+  for (int64_t r = begin; r < end; ++r) {
+    const float* y = activation == Activation::linear ? W : x + r * I;  // not read if linear
+    float* to = dx + r * I;
+#pragma omp simd
+    for (int64_t i = 0; i < I; ++i) to[i] = dz[r] * W[i] * activation_derivative(y[i], activation);
+  }
+}
+
+static inline void multiply_narrow(const Product& p) {
   parallel_ranges(p.M, 8, 0.1 * static_cast<double>(p.M * p.K), [&](int64_t begin, int64_t end) { multiply_rows(p, begin, end); });
 }
 
