@@ -105,7 +105,8 @@ struct Pixels {
 
   Bytes bytes() const { return floats(out, B * D); }
 };
-using Detail = std::variant<std::monostate, DenseForward, WeightGradient, InputGradient, GanLossCall, AdamUpdate, Pixels>;
+using Detail =
+    std::variant<std::monostate, DenseForward, WeightGradient, InputGradient, GanLossCall, AdamUpdate, Pixels>;
 
 struct Recorded {
   std::string operation;
@@ -206,8 +207,8 @@ class Program {
     return at < calls_.size() ? std::get_if<T>(&calls_[at].detail) : nullptr;
   }
 
-  // If call `at` is a layer of one output, and then come a GAN's loss of its logits, the layer's weight gradient or not,
-  // and its input gradient, they become one call that leaves the same in all their buffers, but for rounding.
+  // If call `at` is a layer of one output, and then come a GAN's loss of its logits, the layer's weight gradient or
+  // not, and its input gradient, they become one call that leaves the same in all their buffers, but for rounding.
   void fuse_head(size_t at) {
     const auto* layer = detail<DenseForward>(at);
     const auto* loss = detail<GanLossCall>(at + 1);

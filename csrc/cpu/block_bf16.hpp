@@ -26,9 +26,10 @@ constexpr Term terms<1, 3>[] = {{0, 2}, {0, 1}, {0, 0}};
 template <>
 constexpr Term terms<3, 3>[] = {{0, 2}, {0, 1}, {0, 0}, {2, 0}, {1, 0}, {1, 1}};
 
-// Rows x Cols tiles of sums over k, `tiles` of 32. Part p of tile t of A's tile row r is number (r * tiles + t) * a_parts
-// + p; so is B's. C0 may be C; with c0_stride = 0 it is one row for all. Where tiles are multiplied by a unit of their
-// own, aside() is called for each term: the rest of the core has that time for other work.
+// Rows x Cols tiles of sums over k, `tiles` of 32. Part p of tile t of A's tile row r is number
+// (r * tiles + t) * a_parts + p; so is B's. C0 may be C, or null for zeros; with c0_stride = 0 it is one row for all.
+// Where tiles are multiplied by a unit of their own, aside() is called for each term: the rest of the core has that time
+// for other work.
 template <class Aside>
 using Block = void (*)(int64_t tiles, const uint16_t* a, const uint16_t* b, float* c, int64_t c_stride, const float* c0,
                        int64_t c0_stride, Aside& aside);
@@ -62,10 +63,17 @@ static void block(int64_t tiles, const uint16_t* a, const uint16_t* b, float* c,
                   int64_t c0_stride, Aside& aside) {
   constexpr int64_t floats = sizeof(float);
   __asm__ volatile("" ::: "memory");  // what was packed has to be there: see BlockUnit
-  _tile_loadd(0, c0, c0_stride * floats);
-  if (Cols == 2) _tile_loadd(1, c0 + tile_side, c0_stride * floats);
-  if (Rows == 2) _tile_loadd(2, c0 + tile_side * c0_stride, c0_stride * floats);
-  if (Rows == 2 && Cols == 2) _tile_loadd(3, c0 + tile_side * c0_stride + tile_side, c0_stride * floats);
+  if (c0) {
+    _tile_loadd(0, c0, c0_stride * floats);
+    if (Cols == 2) _tile_loadd(1, c0 + tile_side, c0_stride * floats);
+    if (Rows == 2) _tile_loadd(2, c0 + tile_side * c0_stride, c0_stride * floats);
+    if (Rows == 2 && Cols == 2) _tile_loadd(3, c0 + tile_side * c0_stride + tile_side, c0_stride * floats);
+  } else {
+    _tile_zero(0);
+    if (Cols == 2) _tile_zero(1);
+    if (Rows == 2) _tile_zero(2);
+    if (Rows == 2 && Cols == 2) _tile_zero(3);
+  }
 
   const int64_t next_a = tiles * a_parts * tile_size, next_b = tiles * b_parts * tile_size;
   const auto multiply = [&](auto number) __attribute__((always_inline)) {
@@ -78,8 +86,8 @@ static void block(int64_t tiles, const uint16_t* a, const uint16_t* b, float* c,
       if (Rows == 2) _tile_loadd(5, at + next_a, 64);
     }
     if (n == 0 || term.b != before.b) {
-      _tile_loadd(6, bt, 64);
-      if (Cols == 2) _tile_loadd(7, bt + next_b, 64);
+      _tile_stream_loadd(6, bt, 64);  // the next rows need A again before they need this
+      if (Cols == 2) _tile_stream_loadd(7, bt + next_b, 64);
     }
     _tile_dpbf16ps(0, 4, 6);
     if (Cols == 2) _tile_dpbf16ps(1, 4, 7);
@@ -119,7 +127,8 @@ static void block(int64_t tiles, const uint16_t* a, const uint16_t* b, float* c,
 #pragma GCC unroll 8
     for (int i = 0; i < group; ++i)
 #pragma GCC unroll 2
-      for (int j = 0; j < Cols; ++j) sum[i][j] = _mm512_loadu_ps(c0 + (low + i) * c0_stride + j * tile_side);
+      for (int j = 0; j < Cols; ++j)
+        sum[i][j] = c0 ? _mm512_loadu_ps(c0 + (low + i) * c0_stride + j * tile_side) : _mm512_setzero_ps();
     for (int64_t t = 0; t < tiles; ++t)
       for (const Term& term : terms<a_parts, b_parts>) {
         const int64_t row = low / tile_side, inside = low % tile_side;

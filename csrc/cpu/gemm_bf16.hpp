@@ -6,7 +6,8 @@
 //
 // Arithmetic is so fast here that a product costs about as much as reading and rounding its operands. So each thread
 // packs its part of B once for each block of k, and A strip by strip. AMX multiplies tiles in a unit of its own, which
-// leaves the core free: meanwhile it packs the next strip and finishes the block before.
+// leaves the core free: meanwhile it packs the next panel of B (32 columns) or strip of A (32 rows), and finishes the
+// block before.
 //
 // Every element of C is summed over k in the same order by the same instructions, in whichever block and thread it
 // falls: the result does not depend on the number of threads.
@@ -91,115 +92,146 @@ struct Operand {
   const float* from;
   int64_t stride, n, k;
   uint16_t* packed;
-  float (*turned)[16][16];  // memory for the two transposed halves of a tile
-  float scale = 1;          // of the elements, where the packing scales
-  int64_t whole_rows = 0;   // the first rows in memory, which are whole numbers once scaled but for rounding
+  float scale = 1;         // of the elements, where the packing scales
+  int64_t whole_rows = 0;  // the first rows in memory, which are whole numbers once scaled but for rounding
+  float* sums = nullptr;   // where wanted, those of B's columns are added to these
 };
 
-constexpr int quarters = 4;
+// An operand on its way into tiles, a few rows of a tile at a step. Along: k runs along the rows of the matrix, and a
+// tile comes from 16 rows of 32; else k counts the rows, and it comes from 32 rows of 16. Either way from two halves of
+// 16 x 16, and a pair is k and k + 16: a vector of floats from each becomes one of pairs without any element changing
+// its place. Transpose: the rows of the tile are columns of the halves, which are turned before.
+//
+// Where to read and to write next is kept and not computed from a number: tiles are loaded far ahead, unless there are
+// stores before them whose addresses are not known yet.
+class Packing {
+ public:
+  template <int parts, int few, bool along, bool transpose, bool with_sums, bool scaled>
+  void start(const Operand& o) {
+    step_ = step<parts, few, along, transpose, with_sums, scaled>;
+    o_ = o;
+    to_ = o.packed;
+    deep_ = ceil_div(o.k, tile_depth);
+    k_ = o.k;
+    row_ = transpose ? -2 : 0;
+    if (o.k == 0) o_.n = 0;
+    find_edges<along>();
+  }
 
-// A quarter of the work on a tile. Along: k runs along the rows of the matrix, and the tile comes from 16 rows of 32;
-// else k counts the rows, and it comes from 32 rows of 16. Either way from two halves of 16 x 16, and a pair is k and
-// k + 16: a vector of floats from each becomes one of pairs without any element changing its place. Transpose: the rows
-// of the tile are columns of the halves. Whole: the matrix goes on to the end of the tile. With `sums`, adds those of
-// the columns.
-template <int parts, bool along, bool transpose, bool whole, bool with_sums, bool scaled>
-static inline __attribute__((always_inline)) void pack_quarter(const Operand& o, int64_t s, int64_t t, int quarter,
-                                                               float* sums) {
-  const int64_t row = along ? s * tile_side : t * tile_depth, rows = (along ? o.n : o.k) - row;
-  const int64_t col = along ? t * tile_depth : s * tile_side, cols = (along ? o.k : o.n) - col;
-  const float* from = o.from + row * o.stride + col;
-  uint16_t* tile = o.packed + (s * ceil_div(o.k, tile_depth) + t) * parts * tile_size;
-  const __m512 scale = _mm512_set1_ps(o.scale);
-  const auto read = [=](int half, int i) __attribute__((always_inline)) {
+  bool done() const { return o_.n <= 0; }
+
+  void steps(int count) {
+    for (int i = 0; i < count && !done(); ++i) step_(*this);
+  }
+  void all() {
+    while (!done()) step_(*this);
+  }
+
+  // How many steps a tile takes, of `few` rows each.
+  static constexpr int tile_steps(int few, bool transpose) {
+    return static_cast<int>(tile_side) / few + (transpose ? 2 : 0);
+  }
+
+ private:
+  template <bool along>
+  void find_edges() {
+    whole_ = o_.n >= tile_side && k_ >= tile_depth;
+    rows_ = along ? o_.n : k_;
+    cols_ = along ? k_ : o_.n;
+  }
+
+  // Row i of a half of the tile, as it lies in memory; zeros past the end of the matrix.
+  template <bool along>
+  __m512 read(int64_t half, int64_t i) const {
     const int64_t r = along ? i : 16 * half + i, c = along ? 16 * half : 0;
-    const float* p = from + r * o.stride + c;
-    if (whole) return _mm512_loadu_ps(p);
-    return r < rows ? _mm512_maskz_loadu_ps(first_lanes(cols - c), p) : _mm512_setzero_ps();
-  };
-  const auto scale_if = [=](__m512 x, int half, int i) __attribute__((always_inline)) {
+    const float* p = o_.from + r * o_.stride + c;
+    if (whole_) return _mm512_loadu_ps(p);
+    return r < rows_ ? _mm512_maskz_loadu_ps(first_lanes(cols_ - c), p) : _mm512_setzero_ps();
+  }
+
+  template <int parts, bool along, bool scaled>
+  __m512 scale(__m512 x, int64_t half, int64_t i) const {
     if (!scaled) return x;
-    x = _mm512_mul_ps(x, scale);
-    const int64_t r = row + (along ? i : 16 * half + i);
-    return parts > 1 && r < o.whole_rows ? _mm512_roundscale_ps(x, _MM_FROUND_TO_NEAREST_INT) : x;
-  };
-  if constexpr (transpose) {  // one half, the other, half the rows of the tile, the others
-    if (quarter < 2) {
-      __m512 v[16];
+    x = _mm512_mul_ps(x, _mm512_set1_ps(o_.scale));
+    return parts > 1 && (along ? i : 16 * half + i) < o_.whole_rows
+               ? _mm512_roundscale_ps(x, _MM_FROUND_TO_NEAREST_INT)
+               : x;
+  }
+
+  template <int parts, int few, bool along, bool transpose, bool with_sums, bool scaled>
+  static void step(Packing& p) {
+    if (transpose && p.row_ < 0) return p.turn_half<parts, along, scaled>();
+    __m512 sum = _mm512_setzero_ps();
 #pragma GCC unroll 16
-      for (int i = 0; i < 16; ++i) v[i] = scale_if(read(quarter, i), quarter, i);
-      transpose_floats(v);
-#pragma GCC unroll 16
-      for (int i = 0; i < 16; ++i) _mm512_store_ps(o.turned[quarter][i], v[i]);
-    } else {
-      const int first = 8 * (quarter - 2);
-#pragma GCC unroll 8
-      for (int i = first; i < first + 8; ++i)
-        pack_row<parts>(_mm512_load_ps(o.turned[0][i]), _mm512_load_ps(o.turned[1][i]), tile + i * tile_depth);
+    for (int64_t i = p.row_; i < p.row_ + few; ++i) {
+      uint16_t* const to = p.to_ + i * tile_depth;
+      if (transpose) {
+        pack_row<parts>(_mm512_load_ps(p.turned_[0][i]), _mm512_load_ps(p.turned_[1][i]), to);
+        continue;
+      }
+      const __m512 low = p.read<along>(0, i), high = p.read<along>(1, i);
+      pack_row<parts>(p.scale<parts, along, scaled>(low, 0, i), p.scale<parts, along, scaled>(high, 1, i), to);
+      if (with_sums) sum = _mm512_add_ps(sum, _mm512_add_ps(low, high));
+      // So many rows at once are too much for the CPU's own prefetching. Past the end of the matrix nothing happens.
+      __builtin_prefetch(p.o_.from + i * p.o_.stride + 2 * tile_depth);
     }
-    return;
+    if (with_sums) {
+      const __mmask16 lanes_used = first_lanes(p.o_.n);
+      const __m512 before = _mm512_maskz_loadu_ps(lanes_used, p.o_.sums);
+      _mm512_mask_storeu_ps(p.o_.sums, lanes_used, _mm512_add_ps(before, sum));
+    }
+    p.row_ += few;
+    if (p.row_ == tile_side) p.next_tile<parts, along, transpose, with_sums>();
   }
-  __m512 sum = _mm512_setzero_ps();
-  const int first = 4 * quarter;
-#pragma GCC unroll 4
-  for (int i = first; i < first + 4; ++i) {
-    const __m512 low = read(0, i), high = read(1, i);
-    pack_row<parts>(scale_if(low, 0, i), scale_if(high, 1, i), tile + i * tile_depth);
-    if (with_sums) sum = _mm512_add_ps(sum, _mm512_add_ps(low, high));
-    if (!along) continue;
-    // Sixteen rows at once are too much for the CPU's own prefetching. Past the end of the matrix nothing happens.
-    const uintptr_t ahead = reinterpret_cast<uintptr_t>(from) + (i * o.stride + 2 * tile_depth) * sizeof(float);
-    __builtin_prefetch(reinterpret_cast<const void*>(ahead));
+
+  // Rows -2 and -1 stand for the halves.
+  template <int parts, bool along, bool scaled>
+  void turn_half() {
+    const int64_t half = row_++ + 2;
+    __m512 v[16];
+#pragma GCC unroll 16
+    for (int i = 0; i < 16; ++i) v[i] = scale<parts, along, scaled>(read<along>(half, i), half, i);
+    transpose_floats(v);
+#pragma GCC unroll 16
+    for (int i = 0; i < 16; ++i) _mm512_store_ps(turned_[half][i], v[i]);
   }
-  if (!with_sums) return;
-  const __mmask16 lanes_used = first_lanes(cols);
-  _mm512_mask_storeu_ps(sums + col, lanes_used, _mm512_add_ps(_mm512_maskz_loadu_ps(lanes_used, sums + col), sum));
-}
 
-// `count` quarters of a tile from the first on.
-template <int parts, bool along, bool transpose, bool with_sums, bool scaled, int count>
-static void pack(const Operand& o, int64_t s, int64_t t, int first, float* sums) {
-  const bool whole = o.n >= (s + 1) * tile_side && o.k >= (t + 1) * tile_depth;
-#pragma GCC unroll 4
-  for (int q = first; q < first + count; ++q)
-    if (whole)
-      pack_quarter<parts, along, transpose, true, with_sums, scaled>(o, s, t, q, sums);
-    else
-      pack_quarter<parts, along, transpose, false, with_sums, scaled>(o, s, t, q, sums);
-}
+  template <int parts, bool along, bool transpose, bool with_sums>
+  void next_tile() {
+    const int64_t k_step = along ? tile_depth : tile_depth * o_.stride;
+    row_ = transpose ? -2 : 0;
+    to_ += parts * tile_size;
+    o_.from += k_step;
+    k_ -= tile_depth;
+    if (!along) o_.whole_rows -= tile_depth;
+    if (k_ <= 0) {  // to the next rows of A or columns of B
+      o_.from += (along ? tile_side * o_.stride : tile_side) - deep_ * k_step;
+      o_.whole_rows += along ? -tile_side : deep_ * tile_depth;
+      o_.n -= tile_side;
+      if (with_sums) o_.sums += tile_side;
+      k_ = o_.k;
+    }
+    find_edges<along>();
+  }
 
-template <int parts, bool along, bool transpose, bool with_sums, bool scaled>
-static void pack_all(const Operand& o, float* sums) {
-  const int64_t wide = ceil_div(o.n, tile_side), deep = ceil_div(o.k, tile_depth);
-  // In the order of memory: a few rows from end to end.
-  if (along)
-    for (int64_t s = 0; s < wide; ++s)
-      for (int64_t t = 0; t < deep; ++t) pack<parts, along, transpose, with_sums, scaled, quarters>(o, s, t, 0, sums);
-  else
-    for (int64_t t = 0; t < deep; ++t)
-      for (int64_t s = 0; s < wide; ++s) pack<parts, along, transpose, with_sums, scaled, quarters>(o, s, t, 0, sums);
-}
+  void (*step_)(Packing&) = nullptr;
+  Operand o_ = {};
+  uint16_t* to_ = nullptr;
+  int64_t deep_ = 0, k_ = 0, row_ = 0, rows_ = 0, cols_ = 0;
+  bool whole_ = false;
+  alignas(64) float turned_[2][16][16];
+};
 
-// B[k0.., j0..]. Adds the sums of its columns to `sums` unless that is null.
-template <int parts>
-static void pack_B(const Product& p, int64_t j0, int64_t cols, int64_t k0, int64_t k, uint16_t* packed,
-                   float* sums) {
-  alignas(64) float turned[2][16][16];
-  const bool plain = p.B_layout == Layout::plain;
-  const Operand B = {p.B + (plain ? k0 * p.B_stride + j0 : j0 * p.B_stride + k0), p.B_stride, cols, k, packed, turned,
-                     1 / pixel_levels};
-  if (!plain)
-    pack_all<parts, true, true, false, false>(B, nullptr);
-  else if (sums)
-    p.levels ? pack_all<parts, false, false, true, true>(B, sums) : pack_all<parts, false, false, true, false>(B, sums);
-  else
-    p.levels ? pack_all<parts, false, false, false, true>(B, nullptr)
-             : pack_all<parts, false, false, false, false>(B, nullptr);
-}
+// k in [k0, k0 + k) of one product.
+struct Slice {
+  int64_t k0, k, tiles;
+  bool first, last;
+};
 
-// What is done bit by bit while tiles are multiplied: the block of C before this one is finished (the whole strip before
-// this one, if the epilogue reads arrays as large as C), and then the next strip of A is packed. One bit has to fit between the multiplications of a term: the core looks ahead by some five
-// hundred instructions, and if these are all of one bit, no multiplication is under way.
+// What is done bit by bit while tiles are multiplied: the block of C before this one is finished (the whole strip
+// before this one, if the epilogue reads arrays as large as C), and the next panel of B and the next strip of A are
+// packed. One bit has to fit between the multiplications of a term: the core looks ahead by some five hundred
+// instructions, and if these are all of one bit, no multiplication is under way.
 template <int parts>
 class Aside {
  public:
@@ -207,21 +239,41 @@ class Aside {
   Aside(const Aside&) = delete;
   Aside& operator=(const Aside&) = delete;
 
-  // A[i0.., k0..], after what was to be packed before.
-  void pack_later(int64_t i0, int64_t rows, int64_t k0, int64_t k, uint16_t* packed, bool exact) {
-    pack_now();
+  // A[i0.., k0..], after what was to be packed before; against so many blocks of B.
+  void pack_A_later(const Slice& slice, int64_t i0, int64_t rows, bool exact, int64_t blocks, uint16_t* packed) {
+    pack_A_now();
     const bool plain = p_.A_layout == Layout::plain;
-    A_ = {p_.A + (plain ? i0 * p_.A_stride + k0 : k0 * p_.A_stride + i0), p_.A_stride, rows, k, packed, turned_,
-          pixel_levels, p_.pixels - (plain ? i0 : k0)};
-    pack_ = pick_pack(plain, exact);
-    next_ = 0;
-    deep_ = ceil_div(k, tile_depth);
-    end_ = ceil_div(rows, tile_side) * deep_ * quarters;
+    const Operand A = {p_.A + (plain ? i0 * p_.A_stride + slice.k0 : slice.k0 * p_.A_stride + i0), p_.A_stride, rows,
+                       slice.k, packed, pixel_levels, p_.pixels - (plain ? i0 : slice.k0)};
+    if (exact)
+      plain ? A_.start<1, step_rows, true, false, false, true>(A) : A_.start<1, step_rows, false, true, false, true>(A);
+    else if (p_.levels)
+      plain ? A_.start<parts, step_rows, true, false, false, true>(A)
+            : A_.start<parts, step_rows, false, true, false, true>(A);
+    else
+      plain ? A_.start<parts, step_rows, true, false, false, false>(A)
+            : A_.start<parts, step_rows, false, true, false, false>(A);
+    A_steps_ = steps_a_term(!plain, blocks);
   }
+  void pack_A_now() { A_.all(); }
 
-  void pack_now() {
-    while (next_ < end_) pack_next();
+  // B[k0.., j0..]. Adds the sums of its columns to `sums` unless that is null.
+  void pack_B_later(const Slice& slice, int64_t j0, int64_t cols, uint16_t* packed, float* sums) {
+    pack_B_now();
+    const bool plain = p_.B_layout == Layout::plain;
+    const Operand B = {p_.B + (plain ? slice.k0 * p_.B_stride + j0 : j0 * p_.B_stride + slice.k0), p_.B_stride, cols,
+                       slice.k, packed, 1 / pixel_levels, 0, sums};
+    if (!plain)
+      B_.start<parts, step_rows, true, true, false, false>(B);
+    else if (sums)
+      p_.levels ? B_.start<parts, step_rows, false, false, true, true>(B)
+                : B_.start<parts, step_rows, false, false, true, false>(B);
+    else
+      p_.levels ? B_.start<parts, step_rows, false, false, false, true>(B)
+                : B_.start<parts, step_rows, false, false, false, false>(B);
+    B_steps_ = steps_a_term(!plain, 1);
   }
+  void pack_B_now() { B_.all(); }
 
   // The part of C at row i0 and column j0 from its sums z, after the one that was to be finished before.
   void finish_later(int64_t i0, int64_t j0, const float* z, int64_t z_stride, int64_t rows, int64_t cols) {
@@ -239,28 +291,21 @@ class Aside {
   }
 
   void operator()() {
-    if (rows_ > 0)
-      finish_next();
-    else if (next_ < end_)
-      pack_next();
+    const bool finishes = rows_ > 0;
+    if (finishes) finish_next();
+    if (!B_.done())
+      B_.steps(B_steps_);
+    else if (!finishes)
+      A_.steps(A_steps_);
   }
 
  private:
-  using Pack = void (*)(const Operand&, int64_t, int64_t, int, float*);
+  static constexpr int step_rows = parts == 1 ? tile_side : 2;  // one part packs faster, and multiplies less at a time
 
-  Pack pick_pack(bool plain, bool exact) const {
-    if (exact) return plain ? pack<1, true, false, false, true, unit> : pack<1, false, true, false, true, unit>;
-    if (p_.levels)
-      return plain ? pack<parts, true, false, false, true, unit> : pack<parts, false, true, false, true, unit>;
-    return plain ? pack<parts, true, false, false, false, unit> : pack<parts, false, true, false, false, unit>;
-  }
-
-  static constexpr int unit = parts == 1 ? quarters : 1;  // one part packs faster, and multiplies less at a time
-
-  void pack_next() {
-    const int64_t tile = next_ / quarters;
-    pack_(A_, tile / deep_, tile % deep_, static_cast<int>(next_ % quarters), nullptr);
-    next_ += unit;
+  // So that two rows or columns of tiles are packed while so many blocks are multiplied.
+  static int steps_a_term(bool transpose, int64_t blocks) {
+    constexpr int64_t terms_a_tile = std::size(terms<parts, parts>);
+    return static_cast<int>(ceil_div(2 * Packing::tile_steps(step_rows, transpose), blocks * terms_a_tile));
   }
 
   void finish_next() {
@@ -285,10 +330,8 @@ class Aside {
   }
 
   const Product& p_;
-  Operand A_ = {};
-  Pack pack_ = nullptr;
-  int64_t next_ = 0, end_ = 0, deep_ = 1;  // quarters of tiles, but for the last: whole tiles of k
-  alignas(64) float turned_[2][16][16];
+  Packing A_, B_;
+  int A_steps_ = 0, B_steps_ = 0;  // for each term
   const float* z_ = nullptr;
   int64_t z_stride_ = 0, at_ = 0, rows_ = 0, cols_ = 0, col_ = 0;
 };
@@ -309,12 +352,6 @@ struct Packed {
 
 static thread_local Scratch<uint16_t> packing_scratch;
 
-// k in [k0, k0 + k) of one product.
-struct Slice {
-  int64_t k0, k, tiles;
-  bool first, last;
-};
-
 template <int parts>
 static void compute_block(const Product& p, const Slice& slice, bool exact, int64_t i0, int64_t j0, const uint16_t* a,
                           const uint16_t* b, const float* bias, float* z, int64_t z_stride, Aside<parts>& aside) {
@@ -323,13 +360,14 @@ static void compute_block(const Product& p, const Slice& slice, bool exact, int6
   const auto block =
       exact ? pick_block<1, parts, Aside<parts>>(high, wide) : pick_block<parts, parts, Aside<parts>>(high, wide);
   float* const c = p.C + i0 * p.N + j0;
+  const float* const start = p.bias ? bias : nullptr;
   const bool finish = slice.last && p.consume;
   if (rows % tile_side == 0 && cols % tile_side == 0 && !finish) {
-    block(slice.tiles, a, b, c, p.N, slice.first ? bias : c, slice.first ? 0 : p.N, aside);
+    block(slice.tiles, a, b, c, p.N, slice.first ? start : c, slice.first ? 0 : p.N, aside);
     return;
   }
   if (!slice.first) copy_rows(c, p.N, z, z_stride, rows, cols);
-  block(slice.tiles, a, b, z, z_stride, slice.first ? bias : z, slice.first ? 0 : z_stride, aside);
+  block(slice.tiles, a, b, z, z_stride, slice.first ? start : z, slice.first ? 0 : z_stride, aside);
   if (!finish) copy_rows(z, z_stride, c, p.N, rows, cols);
 }
 
@@ -338,23 +376,52 @@ static inline bool is_exact(const Product& p, const Slice& slice, int64_t i0) {
   return p.A_layout == Layout::plain ? p.pixels >= smaller(p.M, i0 + block_side) : p.pixels >= slice.k0 + slice.k;
 }
 
-// Strip i of the part's, whose A is packed, against the columns of blocks from `low` to `high`.
+// Where the packed columns of block j are, counted from the panels' first.
 template <int parts>
-static void compute_strip(const Product& p, const Slice& slice, int64_t i, int64_t low, int64_t high,
-                          const Packed& packed, float* z, Aside<parts>& aside) {
-  const int64_t blocks = high - low, z_stride = blocks * block_side, i0 = i * block_side, j0 = low * block_side;
-  const int64_t groups = p.streams[0] ? 1 : blocks;
-  const bool exact = is_exact(p, slice, i0), finish = slice.last && p.consume;
-  for (int64_t g = 0; g < groups; ++g) {
-    const int64_t first = blocks * g / groups, last = blocks * (g + 1) / groups;
-    for (int64_t j = first; j < last; ++j)
-      compute_block<parts>(p, slice, exact, i0, j0 + j * block_side, packed.A[i % 2],
-                           packed.B + j * 2 * slice.tiles * parts * tile_size, packed.bias + j * block_side,
-                           z + j * block_side, z_stride, aside);
-    if (finish)
-      aside.finish_later(i0, j0 + first * block_side, z + first * block_side, z_stride, smaller(block_side, p.M - i0),
-                         smaller((last - first) * block_side, p.N - j0 - first * block_side));
+static uint16_t* panel_of(const Packed& packed, const Slice& slice, int64_t j) {
+  return packed.B + j * 2 * slice.tiles * parts * tile_size;
+}
+
+// The columns of blocks from `low` to `high` of one slice: what their B is packed for.
+struct Panels {
+  int64_t low, high;
+  float* sums;  // of their columns, null if not wanted
+
+  int64_t count() const { return high - low; }
+  int64_t first_column() const { return low * block_side; }
+};
+
+template <int parts>
+static void pack_panel_later(const Product& p, const Slice& slice, const Panels& panels, int64_t j,
+                             const Packed& packed, Aside<parts>& aside) {
+  if (j >= panels.count()) return;
+  const int64_t j0 = panels.first_column() + j * block_side;
+  aside.pack_B_later(slice, j0, smaller(block_side, p.N - j0), panel_of<parts>(packed, slice, j),
+                     panels.sums ? panels.sums + j * block_side : nullptr);
+}
+
+// The strip at row i0, whose A is packed, against the panels; the part's first strip packs them as it goes.
+template <int parts>
+static void compute_strip(const Product& p, const Slice& slice, int64_t i0, bool first, const Panels& panels,
+                          const uint16_t* A, const Packed& packed, float* z, Aside<parts>& aside) {
+  const int64_t blocks = panels.count(), j0 = panels.first_column();
+  const bool exact = is_exact(p, slice, i0), finish = slice.last && p.consume, along = p.streams[0] != nullptr;
+  const int64_t z_stride = along ? blocks * block_side : block_side;
+  const int64_t rows = smaller(block_side, p.M - i0);
+  for (int64_t j = 0; j < blocks; ++j) {
+    if (first) {
+      aside.pack_B_now();
+      pack_panel_later<parts>(p, slice, panels, j + 1, packed, aside);
+    }
+    const int64_t column = j0 + j * block_side;
+    // Sums that are finished block by block stay in L1: this one's, and those of the one before.
+    float* const sums = z + (along ? j * block_side : j % 2 * block_side * block_side);
+    compute_block<parts>(p, slice, exact, i0, column, A, panel_of<parts>(packed, slice, j),
+                         packed.bias + j * block_side, sums, z_stride, aside);
+    if (finish && !along) aside.finish_later(i0, column, sums, z_stride, rows, smaller(block_side, p.N - column));
   }
+  if (finish && along)
+    aside.finish_later(i0, j0, z, z_stride, rows, smaller(blocks * block_side, p.N - j0));
 }
 
 template <int parts>
@@ -371,21 +438,26 @@ static void compute_part(const Product& p, const Part& part, const Packed& packe
     for (int64_t j = 0; j < (high - low) * block_side; ++j) packed.bias[j] = p.bias && j < cols ? p.bias[j0 + j] : 0;
     if (with_sums)
       for (int64_t j = j0; j < j0 + cols; ++j) p.column_sums[j] = 0;
+    const Panels panels = {low, high, with_sums ? p.column_sums + j0 : nullptr};
     for (int64_t s = 0; s < slices; ++s) {
       const int64_t k0 = deep * s / slices * tile_depth, k1 = smaller(deep * (s + 1) / slices * tile_depth, p.K);
       const Slice slice = {k0, k1 - k0, ceil_div(k1 - k0, tile_depth), s == 0, s + 1 == slices};
-      pack_B<parts>(p, j0, cols, k0, slice.k, packed.B, with_sums ? p.column_sums + j0 : nullptr);
       const auto pack_strip = [&](int64_t i) {
         if (i < part.row_end)
-          aside.pack_later(i * block_side, smaller(block_side, p.M - i * block_side), k0, slice.k, packed.A[i % 2],
-                           is_exact(p, slice, i * block_side));
+          aside.pack_A_later(slice, i * block_side, smaller(block_side, p.M - i * block_side),
+                             is_exact(p, slice, i * block_side), panels.count(), packed.A[i % 2]);
       };
+      pack_panel_later<parts>(p, slice, panels, 0, packed, aside);
       pack_strip(part.row);
       for (int64_t i = part.row; i < part.row_end; ++i) {
-        aside.pack_now();
+        aside.pack_A_now();
         pack_strip(i + 1);
-        compute_strip<parts>(p, slice, i, low, high, packed, packed.z[strips_done++ % 2], aside);
+        compute_strip<parts>(p, slice, i * block_side, i == part.row, panels, packed.A[i % 2], packed,
+                             packed.z[strips_done++ % 2], aside);
       }
+      if (part.row == part.row_end)  // no row of C, but the sums of B's columns
+        for (int64_t j = 1; j <= panels.count(); ++j) pack_panel_later<parts>(p, slice, panels, j, packed, aside);
+      aside.pack_B_now();
     }
   }
   aside.finish_now();
