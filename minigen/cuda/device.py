@@ -312,8 +312,12 @@ class DeviceExecutor:
         return self._staging
 
     def _copy(self, out: Array, source: Array) -> None:
-        with self.device, self.stream:
-            out[...] = source
+        """Within the device; ``out`` is contiguous."""
+        runtime = self.cupy.cuda.runtime
+        with self.device, self.stream, self._reporting():
+            source = self.cupy.ascontiguousarray(source)
+            addresses = self.address(out), self.address(source)
+            runtime.memcpyAsync(*addresses, out.nbytes, runtime.memcpyDeviceToDevice, self.stream.ptr)
 
     @contextmanager
     def _reporting(self) -> Iterator[None]:
