@@ -40,13 +40,13 @@ def stages(site: Path) -> list[Stage]:
     return [
         Stage("install", 120, [*install, str(site), str(ROOT)]),
         Stage("facts", 30, [python, "-m", "bench.gpu_facts"]),
-        Stage("tests", 210, [python, "-m", "bench.gpu_tests"]),
+        Stage("tests", 180, [python, "-m", "bench.gpu_tests"]),
         Stage("steps", 75, [python, "-m", "bench.gpu_steps"]),
-        Stage("compare", 120, compare("ieee")),
+        Stage("compare", 180, compare("ieee")),
+        Stage("training", 90, [python, "-m", "bench.gpu_training"]),
         Stage("sanitizer", 75, [python, "-m", "bench.gpu_sanitizer"]),
-        Stage("training", 75, [python, "-m", "bench.gpu_training"]),
-        Stage("compare-tf32", 120, compare("tf32")),
-        Stage("kernels", 120, [python, "-m", "bench.gpu_kernels"]),
+        Stage("kernels", 100, [python, "-m", "bench.gpu_kernels"]),
+        Stage("compare-tf32", 120, compare("tf32")),  # the last: what a slow machine does not come to
     ]
 
 

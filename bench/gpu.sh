@@ -3,7 +3,7 @@
 # PyTorch and JAX. Writes one JSON file, after every stage anew, to $OUT if set, else to bench/results.
 #
 #   sh bench/gpu.sh                 # all stages
-#   sh bench/gpu.sh tests steps     # some of: facts tests steps compare sanitizer training compare-tf32 kernels
+#   sh bench/gpu.sh tests steps     # some of: facts tests steps compare training sanitizer kernels compare-tf32
 set -eu
 cd "$(dirname "$0")/.."
 export PYTHONUNBUFFERED=1

@@ -44,7 +44,8 @@ def dense(precision: str) -> list[dict[str, Any]]:
         for name in ("forward", "dgrad", "wgrad"):
             calls = [getattr(layer, name) for layer in layers]
             launches = [launch for call in calls for launch in ops.schedule(call, fuse=False).launches]
-            graph = executor.record(executor.prepare(launches), 1)
+            ready = executor.prepare(launches)
+            graph = executor.record(ready, 1)
             samples = timing.samples(executor, lambda graph=graph: graph.launch(executor.stream), REPEATS)
             results.append(row(name, shape, precision, [s / SETS for s in samples]))
     return results

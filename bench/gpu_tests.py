@@ -27,11 +27,15 @@ class Part:
 
 def parts() -> list[Part]:
     """Every operation's tests, products in every precision; the models'; the CUDA floor's own. The longest first."""
-    others = " and ".join(f"not {word}" for word in ("ieee", "tf32", "bf16"))
+    others = " and ".join(f"not {word}" for word in ("ieee", "tf32", "bf16", "memory"))
     words = [word.replace("tf32", "tf32 and not tf32x3") if word == "tf32" else word for word in PRECISIONS]
     device = [Part("cuda_device", selected=word) for word in (*words, others)]
     dense = [Part("dense", f"cuda-{precision}") for precision in PRECISIONS]
     return [*device, *dense, *(Part(name) for name in (*MODELS, *OPERATIONS))]
+
+
+ALONE = Part("cuda_device", selected="memory")
+"""It takes all of the GPU's memory, and counts what is free: nobody else may be there."""
 
 
 def run(part: Part) -> dict[str, Any]:
@@ -57,6 +61,7 @@ def main() -> int:
 
     with ThreadPoolExecutor(max(1, (os.cpu_count() or 2) - 2)) as pool:
         records = list(pool.map(run, parts()))
+    records.append(run(ALONE))
     save({"parts": records})
     return 0 if all(record["passed"] for record in records) else 1
 

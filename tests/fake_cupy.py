@@ -223,6 +223,7 @@ class FakeCupy(types.ModuleType):
             CUDARuntimeError=FakeRuntimeError,
             memcpyHostToDevice=1,
             memcpyDeviceToHost=2,
+            memcpyDeviceToDevice=3,
             cudaDevAttrMaxSharedMemoryPerBlockOptin=97,
             deviceGetAttribute=lambda attribute, index: 232448,
             getDeviceCount=lambda: gpus,

@@ -296,6 +296,17 @@ def test_the_gpu_runs_every_test_that_takes_a_floor() -> None:
     assert floors == {f"cuda-{precision}" for precision in PRECISIONS}
 
 
+def test_tests_that_fill_the_gpus_memory_run_alone() -> None:
+    from bench import gpu_tests
+
+    text = (Path(__file__).parent / "test_cuda_device.py").read_text()
+    section = text[text.index("# --- memory") : text.index("# --- arrays of other")]
+    filling = re.findall(r"^def (test_\w+)\(.*\n(?:    .*\n|\n)*?    .*free_memory\(\)", section, re.MULTILINE)
+    assert len(filling) == 3 and all(gpu_tests.ALONE.selected in name for name in filling)
+    others = [part for part in gpu_tests.parts() if part.file == "cuda_device" and "not" in part.selected]
+    assert any("not memory" in part.selected for part in others) and gpu_tests.ALONE not in gpu_tests.parts()
+
+
 def test_the_gpus_comparison_has_its_default_precision_where_it_is_as_accurate() -> None:
     from bench import gpu
 

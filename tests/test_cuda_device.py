@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import minigen
-from helpers import Arena, InOut, Out, normals, relative_error
+from helpers import PRODUCTS, Arena, InOut, Out, normals, relative_error
 from minigen import cuda, floors, gradcheck
 from minigen.backend import ACTIVATIONS
 from minigen.reference import NumpyBackend, activations, dense
@@ -65,7 +65,7 @@ def test_every_operation_against_the_book(precision, round_seed, round):
     for (operation, what, _, arguments, expected), (method, buffers) in zip(table, calls, strict=True):
         getattr(ops, method)(*buffers)
         written = [b for a, b in zip(arguments, buffers, strict=True) if isinstance(a, (Out, InOut))]
-        tolerance = TOLERANCES[precision if operation == "dense" else "ieee"]
+        tolerance = PRODUCTS[precision] if operation == "dense" else TOLERANCES["ieee"]
         for buffer, reference in zip(written, expected, strict=True):
             assert relative_error(ops.download(buffer), reference) < tolerance, (operation, what)
     arena.verify()
@@ -75,7 +75,8 @@ def test_every_operation_against_the_book(precision, round_seed, round):
 def test_products_of_many_tiles(precision, rng, sizes):
     B, n_in, n_out = sizes
     x, W, b, dz = normals(rng, B, n_in), normals(rng, n_in, n_out), normals(rng, n_out), normals(rng, B, n_out)
-    ops, tolerance = backend(precision), TOLERANCES[precision]
+    # One product alone may be off by twice what cutting its factors off costs: see PRODUCTS.
+    ops, tolerance = backend(precision), (PRODUCTS if max(sizes) == 1 else TOLERANCES)[precision]
     arena = Arena(ops, rng)
     arguments = {
         "dense_forward": (x, W, b, Out(B, n_out)), "dense_dgrad": (dz, W, Out(B, n_in)),
@@ -274,7 +275,7 @@ def test_numbered_gpus():
     np.testing.assert_array_equal(first.history_.values, second.history_.values)
 
 
-# --- memory ----------------------------------------------------------------------------------------
+# --- memory: bench/gpu_tests.py runs those with "memory" in their names while nobody else is on the GPU -----------
 
 
 SLACK = 64 * 2**20  # bytes that the driver and the loaded kernels may have taken meanwhile
@@ -297,7 +298,7 @@ def test_out_of_memory_says_the_figures_and_leaves_nothing():
     assert free_memory() > before - SLACK
 
 
-def test_training_can_start_again_smaller():
+def test_with_little_memory_training_can_start_again_smaller():
     ops = backend()
     others = ops.empty(((free_memory() - 256 * 2**20) // 4,))
     before = free_memory()
@@ -308,7 +309,7 @@ def test_training_can_start_again_smaller():
     assert len(others)
 
 
-def test_data_too_large_for_the_gpu_are_refused_with_the_figure():
+def test_data_larger_than_the_memory_are_refused_with_the_figure():
     rows = free_memory() // 784 * 2
     data = np.broadcast_to(np.zeros(1, np.uint8), (rows, 784))
     with pytest.raises(MemoryError, match="the data take .* GiB"):

@@ -183,6 +183,20 @@ def test_out_of_memory_says_the_figures_and_leaves_nothing(install):
     assert fake.used == 0
 
 
+def test_what_a_failed_training_leaves_makes_room_for_the_next(install):
+    """Its frames and buffers hold each other in cycles, which only the garbage collector undoes."""
+    install(memory=2**28)
+    gc.disable()
+    try:
+        left = [device.DeviceExecutor()]
+        left.append(left[0].empty((2**25,), np.float32))  # half of the memory
+        left.append(left)
+        del left
+        assert device.DeviceExecutor().empty((2**25 + 2**24,), np.float32).size
+    finally:
+        gc.enable()
+
+
 def test_a_small_block_fits_where_a_piece_does_not(install):
     install(memory=2**20)
     assert device.DeviceExecutor().empty((1000,), np.float32).shape == (1000,)

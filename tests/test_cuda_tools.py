@@ -156,7 +156,7 @@ def test_the_fastest_tile_is_kept_and_preferred(monkeypatch, fake):
 def test_noise_does_not_replace_the_table(monkeypatch, fake):
     path, _ = tuning(monkeypatch, fake, lambda tile: 0.99 if tile.BM == 64 else 1.0)
     for entry in json.loads(path.read_text())["entries"]:
-        assert tiles.Tile(**entry["tile"]) == tiles.TABLE[entry["operation"], entry["kind"]]
+        assert tiles.Tile(**entry["tile"]) == tiles.default(entry["operation"], entry["kind"], 90, "tf32x3")
 
 
 @pytest.mark.parametrize("text", ["", "{}", '{"entries": [{"operation": "forward"}]}', '{"entries": 3}'])
@@ -167,12 +167,23 @@ def test_a_damaged_file_of_tiles_is_left_aside(fake, text):
     assert tiles._preferred == {}
 
 
+def test_terms_are_taken_in_stretches_where_a_chain_of_products_is_long():
+    """On the tensor cores of architectures with the registers for it; no more stretches than there are terms."""
+    small = (256, 128, 784)
+    assert tiles.choose("forward", *small, 90, "tf32x3").SPLIT == 4
+    assert tiles.choose("forward", *small, 90, "ieee").SPLIT == tiles.choose("forward", *small, 80, "tf32").SPLIT == 1
+    assert tiles.choose("forward", 4096, 4096, 4096, 90, "tf32x3").SPLIT == 1
+    for depth in range(1, 300):
+        tile = tiles.choose("dgrad", 128, 128, depth, 90, "bf16")
+        assert tile.SPLIT == 1 or tile.SPLIT // 2 * tile.BK < depth
+
+
 @pytest.mark.parametrize("architecture", [80, 86, 90, 120])
 def test_candidates_fit_the_card(architecture):
     from minigen.cuda import tune
 
     for operation, kind in tune.SHAPES:
-        found = tune.candidates(operation, kind, architecture)
-        assert found[0] == tiles.TABLE[operation, kind] and len(found) == len(set(found)) > 5
+        found = tune.candidates(operation, kind, architecture, "tf32x3")
+        assert found[0] == tiles.default(operation, kind, architecture, "tf32x3") and len(found) == len(set(found)) > 5
         room = 1024 * tiles.SHARED.get(architecture, 99)
-        assert all(4 * t.stages * (t.BM + t.BN) * t.BK <= room for t in found[1:])
+        assert all(4 * t.stages * (t.BM + t.BN) * t.SPLIT * t.BK <= room for t in found[1:])

@@ -6,6 +6,7 @@ again. All work on the blocks runs on one stream, so a block may be given out ag
 
 from __future__ import annotations
 
+import gc
 from bisect import insort
 from collections import deque
 from collections.abc import Callable
@@ -104,7 +105,9 @@ class Arena:
         try:
             piece = Piece(self.allocate(max(size, PIECE)), max(size, PIECE))
         except MemoryError:
-            # Pieces that nobody uses may make room, or there is room for the block but not for a whole piece.
+            # Pieces that nobody uses may make room, those too that a failed training's frames hold in cycles; or there
+            # is room for the block but not for a whole piece.
+            gc.collect()
             self.trim()
             piece = Piece(self.allocate(size), size)
         self.pieces.append(piece)

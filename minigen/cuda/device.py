@@ -10,6 +10,7 @@ import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -73,7 +74,8 @@ class DeviceExecutor:
         with self.device:
             self.stream = cupy.cuda.Stream(non_blocking=True)
         self.shared_limit = runtime.deviceGetAttribute(runtime.cudaDevAttrMaxSharedMemoryPerBlockOptin, index)
-        self.arena = Arena(self._allocate)
+        # Not a method: the arena outlives this object as long as anybody holds a buffer, and must not keep it alive.
+        self.arena = Arena(partial(allocate, cupy, self.device))
         self._staging: Staging | None = None
         self._capturing = False
         tuned.load(self.architecture)
@@ -275,17 +277,6 @@ class DeviceExecutor:
 
     # --- helpers ------------------------------------------------------------------------------
 
-    def _allocate(self, nbytes: int) -> Any:
-        """Memory from the driver. Raises MemoryError."""
-        runtime = self.cupy.cuda.runtime
-        with self.device:
-            try:
-                return self.cupy.cuda.Memory(nbytes)
-            except runtime.CUDARuntimeError as error:
-                if error.status != OUT_OF_MEMORY:
-                    raise
-        raise MemoryError
-
     def _take(self, nbytes: int, what: str) -> Block:
         try:
             return self.arena.take(nbytes)
@@ -312,8 +303,12 @@ class DeviceExecutor:
         return self._staging
 
     def _copy(self, out: Array, source: Array) -> None:
-        with self.device, self.stream:
-            out[...] = source
+        """Within the device; ``out`` is contiguous."""
+        runtime = self.cupy.cuda.runtime
+        with self.device, self.stream, self._reporting():
+            source = self.cupy.ascontiguousarray(source)
+            addresses = self.address(out), self.address(source)
+            runtime.memcpyAsync(*addresses, out.nbytes, runtime.memcpyDeviceToDevice, self.stream.ptr)
 
     @contextmanager
     def _reporting(self) -> Iterator[None]:
@@ -390,6 +385,17 @@ class Staging:
             )
             self.stream.synchronize()
             piece[...] = self.views[0][: piece.size]
+
+
+def allocate(cupy: Any, device: Any, nbytes: int) -> Any:
+    """Memory from the driver. Raises MemoryError."""
+    try:
+        with device:
+            return cupy.cuda.Memory(nbytes)
+    except cupy.cuda.runtime.CUDARuntimeError as error:
+        if error.status != OUT_OF_MEMORY:
+            raise
+    raise MemoryError
 
 
 def _scalar_or_buffer(argument: Any) -> Any:

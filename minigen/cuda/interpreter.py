@@ -150,11 +150,12 @@ def dot(a: Any, b: Any, total: Any, precision: Any, *rest: Any) -> Any:
         products = [tuple((x.data.astype(np.uint32) << np.uint32(16)).view(np.float32) for x in (a, b))]
     elif str(precision).endswith("IEEE"):
         products = [(a.data, b.data)]
-    else:
+    elif str(precision).endswith("TF32x3"):
         high = [rounded_to_tf32(x.data) for x in (a, b)]
         low = [rounded_to_tf32(x.data - y) for x, y in zip((a, b), high, strict=True)]
-        products = [(low[0], high[1]), (high[0], low[1])] if str(precision).endswith("TF32x3") else []
-        products.append((high[0], high[1]))
+        products = [(low[0], high[1]), (high[0], low[1]), (high[0], high[1])]
+    else:
+        products = [(cut_to_tf32(a.data), cut_to_tf32(b.data))]
     summed = sum(np.matmul(x, y, dtype=np.float32) for x, y in products)
     return type(total)(summed + total.data, total.dtype.scalar)
 
@@ -164,6 +165,11 @@ def rounded_to_tf32(x: np.ndarray) -> np.ndarray:
     bits = x.view(np.uint32)
     rounded = ((bits + np.uint32(0x1000)) & np.uint32(0xFFFFE000)).view(np.float32)
     return np.where(np.isfinite(x), rounded, x)
+
+
+def cut_to_tf32(x: np.ndarray) -> np.ndarray:
+    """The first 11 significant bits: the tensor cores do not read the others (a NaN keeps one that tells it)."""
+    return np.where(np.isnan(x), x, (x.view(np.uint32) & np.uint32(0xFFFFE000)).view(np.float32))
 
 
 class Trace:

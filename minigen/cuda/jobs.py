@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import ModuleType
 from typing import Any
 
@@ -74,7 +74,8 @@ def _traffic(op: Operation, buffer: Array) -> int:
 
 
 def tile_arguments(tile: tiles.Tile, target: Target) -> dict[str, Any]:
-    return {"BM": tile.BM, "BN": tile.BN, "BK": tile.BK, "GROUP": tile.GROUP, "PRECISION": target.precision}
+    sides = {"BM": tile.BM, "BN": tile.BN, "BK": tile.BK, "SPLIT": tile.SPLIT}
+    return {**sides, "GROUP": tile.GROUP, "PRECISION": target.precision}
 
 
 def forward_tile(B: int, n_in: int, n_out: int, target: Target) -> tiles.Tile:
@@ -134,7 +135,7 @@ def dense_wgrad(op: Operation, target: Target) -> list[Job]:
     (B, n_in), n_out = op["x"].shape, dz.shape[1]
     tile = tiles.choose("wgrad", n_in, n_out, B, target.architecture, target.precision)
     slices = tiles.splits(tile, n_in, n_out, B, target.architecture)
-    chunk = blocks(blocks(B, slices), tile.BK) * tile.BK
+    chunk = blocks(blocks(B, slices), tile.SPLIT * tile.BK) * tile.SPLIT * tile.BK
     arguments = {
         "x": op["x"], "dz": op["dz"], "B": B, "chunk": chunk, "N_IN": n_in, "N_OUT": n_out,
         **hidden(op), **tile_arguments(tile, target),
@@ -361,6 +362,7 @@ def latent_sample_and_decode(op: Operation, target: Target) -> list[Job]:
 def latent_backward_through(op: Operation, target: Target) -> list[Job]:
     (B, n_out), n_in, L = op["dy"].shape, len(op["W"]), len(op["W_decoder"])
     tile = tiles.choose("dgrad", B, n_in, n_out, target.architecture, target.precision)
+    tile = replace(tile, stages=min(tile.stages, 2))  # three products beside each other leave no registers for more
     arguments = {
         **{name: op[name] for name in ("dy", "W_decoder", "heads", "eps", "dheads", "W", "dx", "x", "beta")}, "B": B,
         "N_IN": n_in, "L": L, "N_OUT": n_out, "ACTIVATION": op["activation"], "BL": latent_block(L)[1],

@@ -34,7 +34,8 @@ ASYNCHRONOUS = (90, 100, 103)
 class Tile:
     """``BM x BN`` results a program, ``BK`` terms at a time; ``warps`` and pipeline ``stages`` of the launch.
 
-    Rows of GROUP tiles are worked on together, so that they find their inputs in the L2 cache.
+    Rows of GROUP tiles are worked on together, so that they find their inputs in the L2 cache. The terms are taken in
+    SPLIT stretches at once, ``SPLIT * BK`` terms at a time: see :mod:`minigen.cuda.kernels.dense`.
     """
 
     BM: int
@@ -43,6 +44,7 @@ class Tile:
     warps: int
     stages: int
     GROUP: int = 8
+    SPLIT: int = 1
     measured: bool = False
 
 
@@ -63,6 +65,8 @@ TABLE: dict[tuple[str, str], Tile] = {
 
 STAGES: dict[tuple[int, str, str, str], int] = {
     (80, "ieee", "wgrad", "few"): 2,
+    (90, "tf32", "wgrad", "few"): 2,
+    (90, "bf16", "wgrad", "few"): 2,
     (120, "tf32", "wgrad", "some"): 2,
 }
 """By (architecture, precision, operation, class): stages, where the compiler spills a register with the table's."""
@@ -84,13 +88,28 @@ def shape_class(rows: int, columns: int, architecture: int) -> str:
 def choose(operation: str, rows: int, columns: int, depth: int, architecture: int, precision: str) -> Tile:
     """The tile for one product. ``operation`` is forward, dgrad or wgrad."""
     kind = shape_class(rows, columns, architecture)
-    tile = _preferred.get((architecture, operation, kind))
-    if tile is None:
-        tile = TABLE[operation, kind] if architecture in ASYNCHRONOUS else lighter(TABLE[operation, kind])
-        tile = replace(tile, stages=STAGES.get((architecture, precision, operation, kind), tile.stages))
+    tile = _preferred.get((architecture, operation, kind)) or default(operation, kind, architecture, precision)
     if kind == "few" and programs(tile, rows, columns) * 2 <= multiprocessors(architecture):
-        tile = SMALLEST
+        tile = in_stretches(SMALLEST) if tile.SPLIT > 1 else SMALLEST
     return _fit(tile, rows, columns, depth, architecture)
+
+
+def default(operation: str, kind: str, architecture: int, precision: str) -> Tile:
+    """The tile of a class of shapes where none was measured."""
+    tile = TABLE[operation, kind] if architecture in ASYNCHRONOUS else lighter(TABLE[operation, kind])
+    tile = replace(tile, stages=STAGES.get((architecture, precision, operation, kind), tile.stages))
+    if kind == "few" and architecture in ASYNCHRONOUS and precision != "ieee":
+        tile = in_stretches(tile)
+    return tile
+
+
+def in_stretches(tile: Tile) -> Tile:
+    """``tile`` with a stretch of the terms for each warp, which shortens the chain of products that wait for another.
+
+    Only the tensor cores have such chains: in float32 a thread has several sums under way. On architectures whose cards
+    have fewer registers to spare for one program, the compiler spills one or two with these tiles.
+    """
+    return replace(tile, BK=32, SPLIT=tile.warps)
 
 
 def prefer(architecture: int, operation: str, kind: str, tile: Tile) -> None:
@@ -132,7 +151,9 @@ def _fit(tile: Tile, rows: int, columns: int, depth: int, architecture: int) -> 
     BM = min(tile.BM, max(16, power_of_two(rows)))
     BN = min(tile.BN, max(16, power_of_two(columns)))
     BK = min(tile.BK, max(16, power_of_two(depth)))
-    stages = tile.stages
-    while stages > 1 and stages * (BM + BN) * BK * 4 > SHARED.get(architecture, 99) * 1024:
+    SPLIT, stages = tile.SPLIT, tile.stages
+    while SPLIT > 1 and SPLIT // 2 * BK >= depth:
+        SPLIT //= 2
+    while stages > 1 and stages * (BM + BN) * SPLIT * BK * 4 > SHARED.get(architecture, 99) * 1024:
         stages -= 1
-    return replace(tile, BM=BM, BN=BN, BK=BK, stages=stages)
+    return replace(tile, BM=BM, BN=BN, BK=BK, SPLIT=SPLIT, stages=stages)

@@ -33,7 +33,8 @@ def launch_samples(executor: Any, launch: Launch, copies: int = 50, repeats: int
 
     What a launch writes it writes ``copies * repeats`` times, so the contents of its buffers are spoilt afterwards.
     """
-    graph = executor.record(executor.prepare([launch]), copies)
+    ready = executor.prepare([launch])  # held until the end: it may own scratch memory
+    graph = executor.record(ready, copies)
     return [seconds / copies for seconds in samples(executor, lambda: graph.launch(executor.stream), repeats)]
 
 

@@ -42,18 +42,20 @@ DIFFERENT = 1e-4  # largest relative error between two tiles' results: they diff
 COMPARED = 256  # rows of the results
 
 
-def candidates(operation: str, kind: str, architecture: int) -> list[Tile]:
+def candidates(operation: str, kind: str, architecture: int, precision: str) -> list[Tile]:
     """Tiles worth measuring, those whose stages fit in shared memory; the table's own first, then what is like it."""
-    table = tiles.TABLE[operation, kind]
+    table = tiles.default(operation, kind, architecture, precision)
     room = tiles.SHARED.get(architecture, 99) * 1024
     found = [
-        replace(table, BM=BM, BN=BN, BK=BK, warps=8 if BM * BN >= 128 * 128 else 4, stages=stages)
-        for BM, BN, BK, stages in itertools.product(SIDES[kind], SIDES[kind], (32, 64), (2, 3, 4))
-        if BM * BN <= LARGEST and 4 * stages * (BM + BN) * BK <= room
+        replace(table, BM=BM, BN=BN, BK=BK, SPLIT=SPLIT, warps=8 if BM * BN >= 128 * 128 else 4, stages=stages)
+        for BM, BN, BK, SPLIT, stages in itertools.product(
+            SIDES[kind], SIDES[kind], (32, 64), (1, 4) if kind == "few" else (1,), (2, 3, 4)
+        )
+        if BM * BN <= LARGEST and 4 * stages * (BM + BN) * SPLIT * BK <= room
     ]
 
     def unlike(tile: Tile) -> float:
-        pairs = ((tile.BM, table.BM), (tile.BN, table.BN), (tile.BK, table.BK))
+        pairs = ((tile.BM, table.BM), (tile.BN, table.BN), (tile.BK, table.BK), (tile.SPLIT, table.SPLIT))
         return sum(abs(math.log2(a / b)) for a, b in pairs) + abs(tile.stages - table.stages)
 
     return [table, *sorted((tile for tile in found if tile != table), key=unlike)]
@@ -93,7 +95,7 @@ def best(
     """The fastest tile for one class that was found in about ``seconds``, its time and the table's (medians)."""
     executor: Any = backend.executor
     make, output = product(backend, operation, shape)
-    tried = candidates(operation, kind, executor.architecture)
+    tried = candidates(operation, kind, executor.architecture, backend.precision)
     table = tried[0]
     times: dict[Tile, float] = {}
     reference = None
@@ -125,7 +127,8 @@ def best(
 
 def measure(executor: Any, launches: Sequence[Launch], copies: int = 10) -> float:
     """Median seconds of the launches, in a graph that repeats them."""
-    graph = executor.record(executor.prepare(launches), copies)
+    ready = executor.prepare(launches)  # held until the end: it may own scratch memory
+    graph = executor.record(ready, copies)
     return float(np.median(timing.samples(executor, lambda: graph.launch(executor.stream), 20))) / copies
 
 

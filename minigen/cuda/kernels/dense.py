@@ -2,13 +2,18 @@
 
 Each program computes one tile ``[BM, BN]``: of ``y`` in forward, of ``dx`` in dgrad, of ``dW`` in wgrad. N_IN and N_OUT
 are the layer's widths ``I`` and ``O``. Sums run in one order, so that results repeat bit for bit. Tiles begin at
-multiples of their size; rows and columns beyond a buffer are loaded as 0. Storage and sums are float32; PRECISION is
-how the products are taken:
+multiples of their size; rows and columns beyond a buffer are loaded as 0.
+
+At small batches a sum of several hundred terms is a long chain of products that wait for each other, in a program that
+has its multiprocessor to itself. With SPLIT > 1 the program works on SPLIT stretches of BK terms at once, as one
+product of three-dimensional tiles, of which each warp takes a share; their sums are added at the end, in one order.
+
+Storage and sums are float32; PRECISION is how the products are taken:
 
 ======  ==============================================================================================
 ieee    float32 products, on the ordinary cores
 tf32x3  each factor as a sum of two tf32 numbers, three products of the four: float32's accuracy on the tensor cores
-tf32    factors rounded to 11 bits
+tf32    factors cut off after 11 bits (the tensor cores do not look at the others)
 bf16    factors rounded to 8 bits
 ======  ==============================================================================================
 """
@@ -59,17 +64,77 @@ def dot(a, b, total, PRECISION: tl.constexpr):
 
 
 @triton.jit
+def stretches(first, BK: tl.constexpr, SPLIT: tl.constexpr):
+    """The numbers of SPLIT * BK terms from ``first`` on, ``[SPLIT, BK]``."""
+    return first + tl.arange(0, SPLIT)[:, None] * BK + tl.arange(0, BK)[None, :]
+
+
+@triton.jit
+def load_across(base, rows, first, height, WIDTH: tl.constexpr, BK: tl.constexpr, SPLIT: tl.constexpr):
+    """Tile ``[BM, BK]`` of ``base[height, WIDTH]`` at column ``first``, or SPLIT of them, ``[SPLIT, BM, BK]``."""
+    if SPLIT > 1:
+        columns = stretches(first, BK, SPLIT)[:, None, :]
+        mask = (rows < height)[None, :, None] & (columns < WIDTH)
+        tile = tl.load(base + rows[None, :, None] * WIDTH + columns, mask=mask, other=0.0)
+    else:
+        tile = load(base, rows, first + tl.arange(0, BK), height, WIDTH)
+    return tile
+
+
+@triton.jit
+def load_down(base, first, columns, height, WIDTH: tl.constexpr, BK: tl.constexpr, SPLIT: tl.constexpr):
+    """Tile ``[BK, BN]`` of ``base[height, WIDTH]`` at row ``first``, or SPLIT of them, ``[SPLIT, BK, BN]``."""
+    if SPLIT > 1:
+        rows = stretches(first, BK, SPLIT)[:, :, None]
+        mask = (rows < height) & (columns < WIDTH)[None, None, :]
+        tile = tl.load(base + rows * WIDTH + columns[None, None, :], mask=mask, other=0.0)
+    else:
+        tile = load(base, first + tl.arange(0, BK), columns, height, WIDTH)
+    return tile
+
+
+@triton.jit
+def split_across(tile, BM: tl.constexpr, BK: tl.constexpr, SPLIT: tl.constexpr):
+    """A computed tile ``[BM, SPLIT * BK]`` as :func:`load_across` gives one."""
+    return tl.permute(tl.reshape(tile, [BM, SPLIT, BK]), (1, 0, 2)) if SPLIT > 1 else tile
+
+
+@triton.jit
+def split_down(tile, BK: tl.constexpr, BN: tl.constexpr, SPLIT: tl.constexpr):
+    """A computed tile ``[SPLIT * BK, BN]`` as :func:`load_down` gives one."""
+    return tl.reshape(tile, [SPLIT, BK, BN]) if SPLIT > 1 else tile
+
+
+@triton.jit
+def turned(tile, SPLIT: tl.constexpr):
+    """The transpose of each of SPLIT tiles."""
+    return tl.permute(tile, (0, 2, 1)) if SPLIT > 1 else tl.trans(tile)
+
+
+@triton.jit
+def nothing(BM: tl.constexpr, BN: tl.constexpr, SPLIT: tl.constexpr):
+    """Where the sums of a tile begin."""
+    return tl.zeros([SPLIT, BM, BN], tl.float32) if SPLIT > 1 else tl.zeros([BM, BN], tl.float32)
+
+
+@triton.jit
+def together(total, SPLIT: tl.constexpr):
+    """The tile from its SPLIT partial sums."""
+    return tl.sum(total, axis=0) if SPLIT > 1 else total
+
+
+@triton.jit
 def product(
     x, W, rows, columns, B,
     N_IN: tl.constexpr, N_OUT: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr,
-    PRECISION: tl.constexpr,
+    SPLIT: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """Tile of ``x[B,I] W[I,O]``."""
-    total = tl.zeros([BM, BN], tl.float32)
-    for k in range(0, N_IN, BK):
-        inner = k + tl.arange(0, BK)
-        total = dot(load(x, rows, inner, B, N_IN), load(W, inner, columns, N_IN, N_OUT), total, PRECISION)
-    return total
+    total = nothing(BM, BN, SPLIT)
+    for k in range(0, N_IN, SPLIT * BK):
+        a = load_across(x, rows, k, B, N_IN, BK, SPLIT)
+        total = dot(a, load_down(W, k, columns, N_IN, N_OUT, BK, SPLIT), total, PRECISION)
+    return together(total, SPLIT)
 
 
 @triton.jit
@@ -90,13 +155,14 @@ def finish(
 def forward(
     pid, x, W, b, y, head, B,
     N_IN: tl.constexpr, N_OUT: tl.constexpr, ACTIVATION: tl.constexpr, PARTS: tl.constexpr,
-    BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr, GROUP: tl.constexpr, PRECISION: tl.constexpr,
+    BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr, SPLIT: tl.constexpr, GROUP: tl.constexpr,
+    PRECISION: tl.constexpr,
 ):  # fmt: skip
     """``y[B,O] = act(x[B,I] W + b)``."""
     tile_m, tile_n = tile_of(pid, tl.cdiv(B, BM), (N_OUT + BN - 1) // BN, GROUP)
     rows = (tile_m * BM + tl.arange(0, BM)).to(tl.int64)
     columns = tile_n * BN + tl.arange(0, BN)
-    total = product(x, W, rows, columns, B, N_IN, N_OUT, BM, BN, BK, PRECISION)
+    total = product(x, W, rows, columns, B, N_IN, N_OUT, BM, BN, BK, SPLIT, PRECISION)
     finish(total, b, head, rows, columns, tile_n, y, B, N_OUT, ACTIVATION, PARTS)
 
 
@@ -104,29 +170,31 @@ def forward(
 def forward_of_noise(
     pid, noise, step, seed, stream, W, b, y, head, B,
     N_IN: tl.constexpr, N_OUT: tl.constexpr, ACTIVATION: tl.constexpr, PARTS: tl.constexpr, STEPS_AHEAD: tl.constexpr,
-    BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr, GROUP: tl.constexpr, PRECISION: tl.constexpr,
+    BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr, SPLIT: tl.constexpr, GROUP: tl.constexpr,
+    PRECISION: tl.constexpr,
 ):  # fmt: skip
     """:func:`forward` of normals drawn here. Every column of tiles draws them, the first one stores ``noise[B,I]``."""
     tile_m, tile_n = tile_of(pid, tl.cdiv(B, BM), (N_OUT + BN - 1) // BN, GROUP)
     rows = (tile_m * BM + tl.arange(0, BM)).to(tl.int64)
     columns = tile_n * BN + tl.arange(0, BN)
     now = tl.load(step) - STEPS_AHEAD
-    total = tl.zeros([BM, BN], tl.float32)
-    for k in range(0, N_IN, BK):
-        inner = k + tl.arange(0, BK)
-        drawn = normal_tile(seed, stream, now, tile_m * BM, k, N_IN, BM, BK)
+    total = nothing(BM, BN, SPLIT)
+    for k in range(0, N_IN, SPLIT * BK):
+        inner = k + tl.arange(0, SPLIT * BK)
+        drawn = normal_tile(seed, stream, now, tile_m * BM, k, N_IN, BM, SPLIT * BK)
         if noise is not None:
             store(noise, rows, inner, tl.where(tile_n == 0, B, 0), N_IN, drawn)
-        drawn = tl.where((inner < N_IN)[None, :], drawn, 0.0)
-        total = dot(drawn, load(W, inner, columns, N_IN, N_OUT), total, PRECISION)
-    finish(total, b, head, rows, columns, tile_n, y, B, N_OUT, ACTIVATION, PARTS)
+        a = split_across(tl.where((inner < N_IN)[None, :], drawn, 0.0), BM, BK, SPLIT)
+        total = dot(a, load_down(W, k, columns, N_IN, N_OUT, BK, SPLIT), total, PRECISION)
+    finish(together(total, SPLIT), b, head, rows, columns, tile_n, y, B, N_OUT, ACTIVATION, PARTS)
 
 
 @triton.jit
 def forward_of_batch(
     pid, data, x, step, n, order, scale, shift, W, b, y, head, B,
     N_IN: tl.constexpr, N_OUT: tl.constexpr, ACTIVATION: tl.constexpr, PARTS: tl.constexpr, STEPS_AHEAD: tl.constexpr,
-    BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr, GROUP: tl.constexpr, PRECISION: tl.constexpr,
+    BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr, SPLIT: tl.constexpr, GROUP: tl.constexpr,
+    PRECISION: tl.constexpr,
 ):  # fmt: skip
     """:func:`forward` of the step's batch, gathered from ``data[n,I]``; the first column of tiles stores ``x[B,I]``.
 
@@ -140,14 +208,15 @@ def forward_of_batch(
     seed, stream, batch_size, steps_per_epoch, high_bits, low_bits = order
     now = tl.load(step) - STEPS_AHEAD
     chosen = rows_of_step(places, n, seed, stream, now, batch_size, steps_per_epoch, high_bits, low_bits)
-    total = tl.zeros([BM, BN], tl.float32)
-    for k in range(0, N_IN, BK):
-        inner = k + tl.arange(0, BK)
+    total = nothing(BM, BN, SPLIT)
+    for k in range(0, N_IN, SPLIT * BK):
+        inner = k + tl.arange(0, SPLIT * BK)
         values = gather_tile(data, chosen, inner, n, scale, shift, N_IN)
         if x is not None:
             store(x, rows, inner, tl.where(tile_n == 0, B, 0), N_IN, values)
-        total = dot(values, load(W, inner, columns, N_IN, N_OUT), total, PRECISION)
-    finish(total, b, head, rows, columns, tile_n, y, B, N_OUT, ACTIVATION, PARTS)
+        a = split_across(values, BM, BK, SPLIT)
+        total = dot(a, load_down(W, k, columns, N_IN, N_OUT, BK, SPLIT), total, PRECISION)
+    finish(together(total, SPLIT), b, head, rows, columns, tile_n, y, B, N_OUT, ACTIVATION, PARTS)
 
 
 @triton.jit
@@ -167,15 +236,21 @@ def incoming(
 def back_product(
     dz, hidden, W, rows, columns, B,
     N_IN: tl.constexpr, N_OUT: tl.constexpr, HIDDEN: tl.constexpr, LOSS: tl.constexpr, PARTS: tl.constexpr,
-    WIDTH: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr, PRECISION: tl.constexpr,
+    WIDTH: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr, SPLIT: tl.constexpr,
+    PRECISION: tl.constexpr,
 ):  # fmt: skip
     """Tile of ``dz[B,O] W[I,O]^T``."""
-    total = tl.zeros([BM, BN], tl.float32)
-    for k in range(0, N_OUT, BK):
-        inner = k + tl.arange(0, BK)
-        d = incoming(dz, hidden, rows, inner, B, N_OUT, HIDDEN, LOSS, PARTS, WIDTH)
-        total = dot(d, tl.trans(load(W, columns, inner, N_IN, N_OUT)), total, PRECISION)
-    return total
+    total = nothing(BM, BN, SPLIT)
+    for k in range(0, N_OUT, SPLIT * BK):
+        if dz is None:
+            inner = k + tl.arange(0, SPLIT * BK)
+            computed = delta(hidden, rows, inner, B, N_OUT, HIDDEN, LOSS, PARTS, WIDTH)
+            d = split_across(computed, BM, BK, SPLIT)
+        else:
+            d = load_across(dz, rows, k, B, N_OUT, BK, SPLIT)
+        w = turned(load_across(W, columns, k, N_IN, N_OUT, BK, SPLIT), SPLIT)
+        total = dot(d, w, total, PRECISION)
+    return together(total, SPLIT)
 
 
 @triton.jit
@@ -183,14 +258,15 @@ def dgrad(
     pid, dz, hidden, W, dx, x, B,
     N_IN: tl.constexpr, N_OUT: tl.constexpr, ACTIVATION: tl.constexpr,
     HIDDEN: tl.constexpr, LOSS: tl.constexpr, PARTS: tl.constexpr, WIDTH: tl.constexpr,
-    BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr, GROUP: tl.constexpr, PRECISION: tl.constexpr,
+    BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr, SPLIT: tl.constexpr, GROUP: tl.constexpr,
+    PRECISION: tl.constexpr,
 ):  # fmt: skip
     """``dx[B,I] = (dz[B,O] W^T) * act'(x)``. HIDDEN, LOSS, PARTS, WIDTH: of :func:`incoming`."""
     tile_m, tile_n = tile_of(pid, tl.cdiv(B, BM), (N_IN + BN - 1) // BN, GROUP)
     rows = (tile_m * BM + tl.arange(0, BM)).to(tl.int64)
     columns = tile_n * BN + tl.arange(0, BN)
     total = back_product(
-        dz, hidden, W, rows, columns, B, N_IN, N_OUT, HIDDEN, LOSS, PARTS, WIDTH, BM, BN, BK, PRECISION
+        dz, hidden, W, rows, columns, B, N_IN, N_OUT, HIDDEN, LOSS, PARTS, WIDTH, BM, BN, BK, SPLIT, PRECISION
     )
     if ACTIVATION != "linear":
         total = differentiate(total, load(x, rows, columns, B, N_IN), ACTIVATION)
@@ -203,7 +279,8 @@ def wgrad(
     N_IN: tl.constexpr, N_OUT: tl.constexpr,
     HIDDEN: tl.constexpr, LOSS: tl.constexpr, PARTS: tl.constexpr, WIDTH: tl.constexpr,
     OPTIMIZER: tl.constexpr, STEPS_AHEAD: tl.constexpr,
-    BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr, GROUP: tl.constexpr, PRECISION: tl.constexpr,
+    BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr, SPLIT: tl.constexpr, GROUP: tl.constexpr,
+    PRECISION: tl.constexpr,
 ):  # fmt: skip
     """``dW[I,O] = x[B,I]^T dz[B,O]`` and ``db[O]``, the column sums of dz, from the first row of tiles.
 
@@ -217,13 +294,15 @@ def wgrad(
     tile_m, tile_n = tile_of(pid % (tiles_m * tiles_n), tiles_m, tiles_n, GROUP)
     ins = tile_m * BM + tl.arange(0, BM)
     outs = tile_n * BN + tl.arange(0, BN)
-    total = tl.zeros([BM, BN], tl.float32)
+    total = nothing(BM, BN, SPLIT)
     bias_total = tl.zeros([BN], tl.float32)
-    for r in range(part * chunk, tl.minimum(B, (part + 1) * chunk), BK):
-        rows = (r + tl.arange(0, BK)).to(tl.int64)
+    for r in range(part * chunk, tl.minimum(B, (part + 1) * chunk), SPLIT * BK):
+        rows = (r + tl.arange(0, SPLIT * BK)).to(tl.int64)
         d = incoming(dz, hidden, rows, outs, B, N_OUT, HIDDEN, LOSS, PARTS, WIDTH)
-        total = dot(tl.trans(load(x, rows, ins, B, N_IN)), d, total, PRECISION)
         bias_total += tl.sum(d, axis=0)
+        a = turned(load_down(x, tl.cast(r, tl.int64), ins, B, N_IN, BK, SPLIT), SPLIT)
+        total = dot(a, split_down(d, BK, BN, SPLIT), total, PRECISION)
+    total = together(total, SPLIT)
     inside = (ins < N_IN)[:, None] & (outs < N_OUT)[None, :]
     mine = outs < tl.where(tile_m == 0, N_OUT, 0)
     if OPTIMIZER is not None:

@@ -12,7 +12,18 @@ import triton
 import triton.language as tl
 
 from minigen.cuda.kernels.activations import differentiate
-from minigen.cuda.kernels.dense import back_product, dot, finish, load, store, tile_of
+from minigen.cuda.kernels.dense import (
+    back_product,
+    dot,
+    finish,
+    load,
+    load_across,
+    nothing,
+    store,
+    stretches,
+    tile_of,
+    together,
+)
 from minigen.cuda.kernels.elementary import exp, expm1
 from minigen.cuda.kernels.random import normal_tile
 
@@ -36,6 +47,18 @@ def load_half(base, rows, columns, height, L: tl.constexpr):
     """Tile of the first L columns of ``base[height, 2L]``, 0 outside; ``base + L`` has the other half."""
     mask = (rows < height)[:, None] & (columns < L)[None, :]
     return tl.load(base + rows[:, None] * (2 * L) + columns[None, :], mask=mask, other=0.0)
+
+
+@triton.jit
+def load_half_down(base, first, columns, height, L: tl.constexpr, BK: tl.constexpr, SPLIT: tl.constexpr):
+    """The same of BK rows from ``first`` on, or SPLIT such tiles: see :func:`minigen.cuda.kernels.dense.load_down`."""
+    if SPLIT > 1:
+        rows = stretches(first, BK, SPLIT)[:, :, None]
+        mask = (rows < height) & (columns < L)[None, None, :]
+        tile = tl.load(base + rows * (2 * L) + columns[None, None, :], mask=mask, other=0.0)
+    else:
+        tile = load_half(base, first + tl.arange(0, BK), columns, height, L)
+    return tile
 
 
 @triton.jit
@@ -86,8 +109,8 @@ def sample_and_decode(
     pid, x, W, b, heads, eps, z, kl, step, seed, stream, W_decoder, b_decoder, y, B,
     N_IN: tl.constexpr, L: tl.constexpr, N_OUT: tl.constexpr, ACTIVATION: tl.constexpr,
     STEPS_AHEAD: tl.constexpr,
-    BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr, BL: tl.constexpr, GROUP: tl.constexpr,
-    PRECISION: tl.constexpr,
+    BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr, BL: tl.constexpr, SPLIT: tl.constexpr,
+    GROUP: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """``heads[B,2L] = x[B,I] W + b``, ``z`` and ``kl`` from them, ``y[B,O] = act(z W_decoder + b_decoder)``."""
     tile_m, tile_n = tile_of(pid, tl.cdiv(B, BM), (N_OUT + BN - 1) // BN, GROUP)
@@ -95,15 +118,14 @@ def sample_and_decode(
     columns = tile_n * BN + tl.arange(0, BN)
     latents = tl.arange(0, BL)
     inside = (latents < L)[None, :]
-    mu = tl.zeros([BM, BL], tl.float32)
-    logvar = tl.zeros([BM, BL], tl.float32)
-    for k in range(0, N_IN, BK):
-        inner = k + tl.arange(0, BK)
-        a = load(x, rows, inner, B, N_IN)
-        mu = dot(a, load_half(W, inner, latents, N_IN, L), mu, PRECISION)
-        logvar = dot(a, load_half(W + L, inner, latents, N_IN, L), logvar, PRECISION)
-    mu += tl.load(b + latents, mask=latents < L, other=0.0)[None, :]
-    logvar += tl.load(b + L + latents, mask=latents < L, other=0.0)[None, :]
+    mu = nothing(BM, BL, SPLIT)
+    logvar = nothing(BM, BL, SPLIT)
+    for k in range(0, N_IN, SPLIT * BK):
+        a = load_across(x, rows, k, B, N_IN, BK, SPLIT)
+        mu = dot(a, load_half_down(W, k, latents, N_IN, L, BK, SPLIT), mu, PRECISION)
+        logvar = dot(a, load_half_down(W + L, k, latents, N_IN, L, BK, SPLIT), logvar, PRECISION)
+    mu = together(mu, SPLIT) + tl.load(b + latents, mask=latents < L, other=0.0)[None, :]
+    logvar = together(logvar, SPLIT) + tl.load(b + L + latents, mask=latents < L, other=0.0)[None, :]
     noise = normal_tile(seed, stream, tl.load(step) - STEPS_AHEAD, tile_m * BM, 0, L, BM, BL)
     sampled = tl.where(inside, mu + exp(logvar * 0.5) * noise, 0.0)
     if tile_n == 0:
@@ -121,15 +143,16 @@ def sample_and_decode(
 def backward_through(
     pid, dy, W_decoder, heads, eps, dheads, W, dx, x, beta, B,
     N_IN: tl.constexpr, L: tl.constexpr, N_OUT: tl.constexpr, ACTIVATION: tl.constexpr,
-    BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr, BL: tl.constexpr, GROUP: tl.constexpr,
-    PRECISION: tl.constexpr,
+    BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr, BL: tl.constexpr, SPLIT: tl.constexpr,
+    GROUP: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """``dz = dy[B,O] W_decoder[L,O]^T``, ``dheads[B,2L]`` from it, ``dx[B,I] = (dheads W[I,2L]^T) * act'(x)``."""
     tile_m, tile_n = tile_of(pid, tl.cdiv(B, BM), (N_IN + BN - 1) // BN, GROUP)
     rows = (tile_m * BM + tl.arange(0, BM)).to(tl.int64)
     columns = tile_n * BN + tl.arange(0, BN)
     latents = tl.arange(0, BL)
-    dz = back_product(dy, None, W_decoder, rows, latents, B, L, N_OUT, None, None, 0, 0, BM, BL, BK, PRECISION)
+    dz = back_product(dy, None, W_decoder, rows, latents, B, L, N_OUT, None, None, 0, 0, BM, BL, BK, SPLIT,
+                      PRECISION)  # fmt: skip
     mu = load_half(heads, rows, latents, B, L)
     logvar = load_half(heads + L, rows, latents, B, L)
     noise = load(eps, rows, latents, B, L)

@@ -57,13 +57,14 @@ def from_output(
 def forward(
     pid, h, W, b, x, doutput, parts, B, half_precision,
     N_IN: tl.constexpr, D: tl.constexpr, LIKELIHOOD: tl.constexpr, PARTS: tl.constexpr,
-    BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr, GROUP: tl.constexpr, PRECISION: tl.constexpr,
+    BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr, SPLIT: tl.constexpr, GROUP: tl.constexpr,
+    PRECISION: tl.constexpr,
 ):  # fmt: skip
     """The decoder's last layer ``h[B,I] W + b`` with the loss in its epilogue: the output itself is not stored."""
     tile_m, tile_n = tile_of(pid, tl.cdiv(B, BM), (D + BN - 1) // BN, GROUP)
     rows = (tile_m * BM + tl.arange(0, BM)).to(tl.int64)
     columns = tile_n * BN + tl.arange(0, BN)
-    output = product(h, W, rows, columns, B, N_IN, D, BM, BN, BK, PRECISION)
+    output = product(h, W, rows, columns, B, N_IN, D, BM, BN, BK, SPLIT, PRECISION)
     output += tl.load(b + columns, mask=columns < D, other=0.0)[None, :]
     share(output, x, doutput, parts, rows, columns, tile_n, B, half_precision, D, LIKELIHOOD, PARTS)
 
