@@ -9,7 +9,7 @@ import numpy as np
 
 from minigen import checks
 from minigen.backend import GAN_LOSSES, Array, Backend
-from minigen.estimators.base import Estimator, beside
+from minigen.estimators.base import Estimator, beside, numbers
 from minigen.models.gan import GanTraining
 from minigen.models.mlp import Mlp
 from minigen.reference import activations, random
@@ -44,6 +44,11 @@ class GAN(Estimator):
     """
 
     kind = "gan"
+    lasting = (*Estimator.lasting, "hidden_discriminator", "output")
+    chosen = (*Estimator.chosen, "output_")
+    output_: str
+    generator_: Mlp
+    discriminator_: Mlp
     presets: ClassVar[dict[str, dict[str, Any]]] = {
         "article": {},
         "quality": {"hidden": (256, 512, 1024), "batch_size": 64, "epochs": 100},
@@ -105,7 +110,8 @@ class GAN(Estimator):
     def latent(self, n: int = 1, seed: int | None = None) -> np.ndarray:
         """``n`` draws of the noise, ``float32[n, latent_dim]``."""
         self._require_fit()
-        return self._normal((checks.integer("n", n, 0), self.latent_dim), seed, random.SAMPLE)
+        width = self._lasting["latent_dim"]
+        return self._normal((checks.integer("n", n, 0), width), seed, random.SAMPLE)
 
     def generate(self, z: Any) -> Array:
         """Samples for given noise ``z[n, latent_dim]``."""
@@ -140,9 +146,10 @@ class GAN(Estimator):
     def _endpoint(self, name: str, value: Any) -> np.ndarray:
         if isinstance(value, (int, np.integer)):
             return self.latent(1, checks.seed(name, value))[0].astype(np.float64)
-        z = np.asarray(value, np.float64)
-        if z.shape != (self.latent_dim,) or not np.isfinite(z).all():
-            raise ValueError(f"{name} must be a seed or a finite point of shape ({self.latent_dim},), not {value!r}")
+        z = numbers(name, value, np.float64)
+        width = self._lasting["latent_dim"]
+        if z.shape != (width,):
+            raise ValueError(f"{name} must be a seed (an integer) or a point of shape ({width},), not {z.shape}")
         return z
 
     # --- what Estimator asks for ----------------------------------------------------------------
@@ -155,35 +162,38 @@ class GAN(Estimator):
         checks.choice("output", self.output, ("auto", *RANGES))
         checks.choice("loss", self.loss, GAN_LOSSES)
 
-    def _choose_range(self, rows: Array) -> tuple[float, float]:
+    def _choose_range(self, rows: Array) -> tuple[float, float, str]:
         if rows.dtype == np.uint8:
-            self.output_ = "tanh" if self.output == "auto" else self.output
-            return (1 / 255, 0.0) if self.output_ == "sigmoid" else (2 / 255, -1.0)
-        if self.output == "auto":
+            output = "tanh" if self.output == "auto" else self.output
+            scale, shift = (1 / 255, 0.0) if output == "sigmoid" else (2 / 255, -1.0)
+            return scale, shift, output
+        output = self.output
+        if output == "auto":
             low, high = float(rows.min()), float(rows.max())
             names = ("sigmoid", "tanh", "linear")
-            self.output_ = next(name for name in names if RANGES[name][0] <= low and high <= RANGES[name][1])
-        else:
-            self.output_ = self.output
-        self._check_range(rows)
-        return 1.0, 0.0
+            output = next(name for name in names if RANGES[name][0] <= low and high <= RANGES[name][1])
+        _check_reach(rows, output)
+        return 1.0, 0.0, output
 
     def _check_range(self, rows: Array) -> None:
-        low, high = RANGES[self.output_]
-        least, most = float(rows.min()), float(rows.max())
-        if least < low or most > high:
-            raise ValueError(
-                f"X must lie in [{low:g}, {high:g}] for output={self.output_!r}, not in "
-                f"[{least:g}, {most:g}]; rescale it or choose another output"
-            )
+        _check_reach(rows, self.output_)
 
-    def _networks(self, ops: Backend, columns: int) -> tuple[Mlp, Mlp]:
+    def _sizes(self, columns: int) -> dict[str, tuple[int, ...]]:
         hidden = checks.widths("hidden", self.hidden)
         mirrored = hidden[::-1] if self.hidden_discriminator is None else self.hidden_discriminator
         hidden_discriminator = checks.widths("hidden_discriminator", mirrored)
-        self.generator_ = Mlp(ops, "generator", (self.latent_dim, *hidden, columns), self.activation, self.output_)
-        self.discriminator_ = Mlp(ops, "discriminator", (columns, *hidden_discriminator, 1), self.activation, "linear")
-        return self.generator_, self.discriminator_
+        return {
+            "generator": (self.latent_dim, *hidden, columns),
+            "discriminator": (columns, *hidden_discriminator, 1),
+        }
+
+    def _networks(self, ops: Backend, columns: int, *chosen: Any) -> tuple[Mlp, Mlp]:
+        sizes = self._sizes(columns)
+        output = chosen[-1]
+        return (
+            Mlp(ops, "generator", sizes["generator"], self.activation, output),
+            Mlp(ops, "discriminator", sizes["discriminator"], self.activation, "linear"),
+        )
 
     def _training(self, rows: Array) -> GanTraining:
         return GanTraining(
@@ -193,6 +203,17 @@ class GAN(Estimator):
 
     def _history_names(self) -> tuple[str, ...]:
         return GanTraining.loss_names
+
+
+def _check_reach(rows: Array, output: str) -> None:
+    """Raise ValueError for values that a generator with this output activation cannot reach."""
+    low, high = RANGES[output]
+    least, most = float(rows.min()), float(rows.max())
+    if least < low or most > high:
+        raise ValueError(
+            f"X must lie in [{low:g}, {high:g}] for output={output!r}, not in [{least:g}, {most:g}]; "
+            "rescale it or choose another output"
+        )
 
 
 def train_gan(
