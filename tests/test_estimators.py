@@ -206,3 +206,33 @@ def test_threads_are_checked_by_name():
     for value, error in ((0, ValueError), (1025, ValueError), ("2", TypeError), (1.5, TypeError)):
         with pytest.raises(error, match="threads must be an integer from 1 to 1024"):
             minigen.set_num_threads(value)
+
+
+def test_scikit_learn_takes_the_models(family, rng):
+    pytest.importorskip("sklearn", reason="no scikit-learn")
+    from sklearn.base import clone
+    from sklearn.exceptions import NotFittedError
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import MinMaxScaler
+    from sklearn.utils.validation import check_is_fitted
+
+    table = rng.normal(size=(80, 5))
+    model = family(**SMALL)
+    pipeline = make_pipeline(MinMaxScaler(), model).fit(table)
+    check_is_fitted(pipeline[-1])
+    assert clone(pipeline[-1]).get_params() == model.get_params()
+    with pytest.raises(NotFittedError):
+        check_is_fitted(clone(model))
+
+
+def test_a_search_finds_the_better_settings():
+    pytest.importorskip("sklearn", reason="no scikit-learn")
+    from sklearn.model_selection import GridSearchCV
+
+    search = GridSearchCV(minigen.VAE(**SMALL), {"learning_rate": [1e-2, 1e-9]}, cv=2).fit(blobs())
+    assert search.best_params_ == {"learning_rate": 1e-2}
+
+
+def test_score_is_the_mean_bound():
+    model = minigen.VAE(**SMALL).fit(blobs(), **QUIET)
+    assert model.score(blobs()) == pytest.approx(model.elbo(blobs()).mean())

@@ -161,6 +161,15 @@ class Estimator:
     def __repr__(self) -> str:
         return f"{type(self).__name__}({', '.join(f'{k}={v!r}' for k, v in self.get_params().items())})"
 
+    def __sklearn_tags__(self) -> Any:
+        """What scikit-learn 1.6 and newer ask of an estimator in a pipeline or a search; only they call this."""
+        from sklearn.utils import InputTags, Tags, TargetTags
+
+        return Tags(
+            estimator_type=None, target_tags=TargetTags(required=False), transformer_tags=None, classifier_tags=None,
+            regressor_tags=None, input_tags=InputTags(three_d_array=True),
+        )  # fmt: skip
+
     def _check_params(self) -> None:
         """Raise for a bad hyper-parameter. Subclasses add their own."""
         checks.integer("latent_dim", self.latent_dim, 1)

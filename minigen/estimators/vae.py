@@ -142,6 +142,11 @@ class VAE(Estimator):
                 total = np.logaddexp(log_ratio - reconstruction, total)
             return give(total - np.log(samples))
 
+    def score(self, X: Any, y: Any = None) -> float:
+        """The mean of :meth:`elbo` over the rows of ``X``: higher is better, for searches over settings. ``y`` is
+        ignored."""
+        return float(self.elbo(X).mean())
+
     def _posterior(self, X: Any) -> tuple[Array, Array]:
         """``mu`` and ``logvar`` of ``q(z | x)``, each ``[N, latent_dim]``."""
         heads = self._apply(self.encoder_, self._to_model(self._check_rows(X)))
