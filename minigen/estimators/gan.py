@@ -102,7 +102,7 @@ class GAN(Estimator):
     def sample(self, n: int = 1, seed: int | None = None) -> np.ndarray:
         """``n`` new samples, ``[n, ...]`` in the units, type and shape of the training data.
 
-        ``seed=None`` draws fresh noise each time.
+        ``seed=None`` draws fresh noise each time. Raises :class:`~minigen.NotFittedError` before ``fit``.
         """
         self._require_fit()
         return self.generate(self.latent(n, seed))
@@ -114,13 +114,20 @@ class GAN(Estimator):
         return self._normal((checks.integer("n", n, 0), width), seed, random.SAMPLE)
 
     def generate(self, z: Any) -> Array:
-        """Samples for given noise ``z[n, latent_dim]``."""
+        """Samples for given noise ``z[n, latent_dim]``: ``[n, ...]`` in the units, type and shape of the training data.
+
+        Raises ``TypeError`` or ``ValueError`` for noise of another shape or that is no finite numbers.
+        """
         self._require_fit()
         with beside(self._ops, z) as give:
             return give(self._to_data(self._apply(self.generator_, self._latents(z))))
 
     def discriminate(self, X: Any) -> Array:
-        """``D(x)``, the discriminator's probability of being real, for each row of ``X``: ``float32[N]``."""
+        """``D(x)``, the discriminator's probability of being real, for each row of ``X``: ``float32[N]``.
+
+        ``X[N, ...]`` has items of the shape and dtype of the training data. Raises ``TypeError`` or ``ValueError`` for
+        others.
+        """
         self._require_fit()
         with beside(self._ops, X) as give:
             logits = self._apply(self.discriminator_, self._to_model(self._check_rows(X)))
@@ -130,7 +137,8 @@ class GAN(Estimator):
         """``steps`` samples on the way from ``a`` to ``b``, ends included, ``[steps, ...]``.
 
         ``a`` and ``b`` are points of latent space, ``[latent_dim]``, or seeds. The way is the great circle of White
-        2016 (slerp), on which the noise keeps a length that the generator has been trained with.
+        2016 (slerp), on which the noise keeps a length that the generator has been trained with. Raises ``TypeError``
+        or ``ValueError`` for other ends, and for fewer than two steps.
         """
         self._require_fit()
         za, zb = self._endpoint("a", a), self._endpoint("b", b)

@@ -93,26 +93,34 @@ class VAE(Estimator):
     # --- using it -------------------------------------------------------------------------------
 
     def encode(self, X: Any, return_logvar: bool = False) -> Array | tuple[Array, Array]:
-        """``mu[N, latent_dim]`` of ``q(z | x)`` for each row of ``X``; with ``return_logvar`` also ``logvar``."""
+        """``mu[N, latent_dim]`` of ``q(z | x)`` for each row of ``X``, float32; with ``return_logvar`` also ``logvar``.
+
+        Data of this method and the next ones, ``X[N, ...]``: items of the shape and dtype of the training data, at
+        least one. Raises ``TypeError`` or ``ValueError`` for others and :class:`~minigen.NotFittedError` before
+        ``fit``.
+        """
         self._require_fit()
         with beside(self._ops, X) as give:
             mu, logvar = self._posterior(X)
             return (give(mu), give(logvar)) if return_logvar else give(mu)
 
     def decode(self, z: Any) -> Array:
-        """Mean of ``p(x | z)`` for ``z[n, latent_dim]``, in the units, type and shape of the training data."""
+        """Mean of ``p(x | z)`` for ``z[n, latent_dim]``: ``[n, ...]`` in the training data's units, type and shape.
+
+        Raises ``TypeError`` or ``ValueError`` for latents of another shape or that are no finite numbers.
+        """
         self._require_fit()
         with beside(self._ops, z) as give:
             return give(self._mean(z))
 
     def reconstruct(self, X: Any) -> Array:
-        """``decode(encode(X))``: the mean of the reconstruction from the mean latent, in the units of ``X``."""
+        """``decode(encode(X))``, ``[N, ...]``: the mean of ``p(x | z)`` at the mean of ``z``, in the units of ``X``."""
         self._require_fit()
         with beside(self._ops, X) as give:
             return give(self._mean(self._posterior(X)[0]))
 
     def sample(self, n: int = 1, seed: int | None = None) -> np.ndarray:
-        """``n`` new samples: means of ``p(x | z)`` for ``z ~ N(0, I)``. ``seed=None`` draws fresh ``z`` each time."""
+        """``n`` new samples, ``[n, ...]``: means of ``p(x | z)`` for ``z ~ N(0, I)``, fresh ones with ``seed=None``."""
         self._require_fit()
         width = self._lasting["latent_dim"]
         return self.decode(self._normal((checks.integer("n", n, 0), width), seed, random.SAMPLE))
