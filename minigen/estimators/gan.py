@@ -51,7 +51,12 @@ class GAN(Estimator):
     discriminator_: Mlp
     presets: ClassVar[dict[str, dict[str, Any]]] = {
         "article": {},
-        "quality": {"hidden": (256, 512, 1024), "batch_size": 64, "epochs": 100},
+        # The discriminator is smaller than the generator. In reverse, 1024-512-256, it learns the 5,000 bundled digits
+        # by heart: after 100 epochs a classifier finds 37 ones in 100 samples and hardly a 0; with this one, 12.
+        "quality": {
+            "latent_dim": 64, "hidden": (256, 512, 1024), "hidden_discriminator": (512, 256), "batch_size": 64,
+            "epochs": 120,
+        },
     }
 
     def __init__(
