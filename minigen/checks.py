@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 SEED_LIMIT = 2**32
+FLOAT32_TINY, FLOAT32_MAX = 2.0**-126, (2 - 2.0**-23) * 2.0**127  # the smallest normal number, the largest
 
 
 def integer(name: str, value: Any, low: int, high: int | None = None) -> int:
@@ -25,7 +26,10 @@ def integer(name: str, value: Any, low: int, high: int | None = None) -> int:
 
 
 def number(name: str, value: Any, low: float, high: float = math.inf, *, exclude_low: bool = False) -> float:
-    """``value`` as a finite float in ``[low, high)``, or ``(low, high)`` with ``exclude_low``."""
+    """``value`` as a finite float in ``[low, high)``, or ``(low, high)`` with ``exclude_low``.
+
+    Nor may it lie so far out that a float32, in which the devices compute, has only infinity or 0 for it.
+    """
     bracket = "(" if exclude_low else "["
     allowed = f"a finite number in {bracket}{low:g}, {high:g})"
     if isinstance(value, bool) or not isinstance(value, Real):
@@ -33,10 +37,12 @@ def number(name: str, value: Any, low: float, high: float = math.inf, *, exclude
     x = float(value)
     if not math.isfinite(x) or x < low or x >= high or (exclude_low and x == low):
         raise ValueError(f"{name} must be {allowed}, not {value}")
+    if x and not FLOAT32_TINY <= abs(x) <= FLOAT32_MAX:
+        raise ValueError(f"{name} must be {allowed} that a float32 can hold, not {value}")
     return x
 
 
-def choice(name: str, value: Any, known: Iterable[str]) -> str:
+def choice(name: str, value: Any, known: Iterable[Any]) -> Any:
     """``value`` if it is one of ``known``; the ``ValueError`` lists them."""
     known = tuple(known)
     if value not in known:

@@ -391,7 +391,8 @@ def _fresh(family: Any, options: SimpleNamespace) -> tuple[Any, int, str]:
     from minigen import checks
 
     model = family.preset(options.preset or "article", **_settings(family, options))
-    return model, checks.integer("epochs", model.epochs, 0), options.data or "mnist-sample"
+    data = "mnist-sample" if options.data is None else options.data
+    return model, checks.integer("epochs", model.epochs, 0), data
 
 
 def _resumed(family: Any, options: SimpleNamespace) -> tuple[Any, int, str]:
@@ -411,7 +412,7 @@ def _resumed(family: Any, options: SimpleNamespace) -> tuple[Any, int, str]:
     if options.epochs is None and left <= 0:
         raise ValueError(f"the model has had all its {model.epochs} epochs; say how many more with --epochs")
     epochs = left if options.epochs is None else checks.integer("epochs", options.epochs, 0)
-    return model, epochs, options.data or _source(model)
+    return model, epochs, _source(model) if options.data is None else options.data
 
 
 def _prepared_folder(kind: str, options: SimpleNamespace) -> Path:
@@ -553,7 +554,7 @@ def reconstruct(
     path = _model_file(model)
     trained = load(path, device)
     _require(trained, "vae", path)
-    originals = _some_items(resolve(data or _source(trained)), n)
+    originals = _some_items(resolve(_source(trained) if data is None else data), n)
     target = out or Path(f"reconstructions{output.natural_suffix(trained)}")
     output.check_item_file(target, trained)
     output.write_items(target, trained, originals, trained.reconstruct(originals), across=columns)

@@ -13,6 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import minigen
+from minigen.training import checkpoint
 from minigen.training.checkpoint import read_settings
 from models import blobs
 
@@ -93,6 +94,70 @@ def test_a_foreign_safetensors_file_is_refused(tmp_path):
         minigen.load(tmp_path / "other.safetensors")
 
 
+def forged(path, settings, tensors):
+    """Write a file that says ``settings``, with a digest that fits."""
+    from safetensors.numpy import save
+
+    text = json.dumps(settings)
+    metadata = {"format": checkpoint.FORMAT, "settings": text, "sha256": checkpoint._digest(text, tensors)}
+    path.write_bytes(save(tensors, metadata))
+
+
+def places(value, path=()):
+    """Every path into nested dictionaries, that to the whole included."""
+    yield path
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            yield from places(inner, (*path, key))
+
+
+@pytest.mark.parametrize("wrong", [None, -1, "x", [], {}, [1.5], [[1]], 2**70, 10**12, 1e999])
+def test_settings_that_make_no_sense_are_refused_before_memory_is_taken(saved, tmp_path, wrong):
+    settings, tensors = checkpoint._read(saved)
+    refused = 0
+    for path in places(settings):
+        changed = {"": json.loads(json.dumps(settings))}
+        *way, last = ("", *path)
+        inner = changed
+        for key in way:
+            inner = inner[key]
+        inner[last] = wrong
+        forged(tmp_path / "forged", changed[""], tensors)
+        try:
+            minigen.load(tmp_path / "forged", device="numpy")
+        except minigen.ModelFileError:
+            refused += 1
+    assert refused > 10
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda a: None,
+        lambda a: a[:0],
+        lambda a: a.astype(np.float64),
+        lambda a: np.zeros((3, 3, 3), a.dtype),
+        lambda a: a * np.float32("nan") if a.dtype == np.float32 else np.flip(a) - 5,
+    ],
+)
+def test_tensors_that_do_not_fit_the_settings_are_refused(saved, tmp_path, change):
+    settings, tensors = checkpoint._read(saved)
+    for key in tensors:
+        if key in ("history.losses", "training.step"):  # any losses and any step are some training's
+            continue
+        changed = {**tensors, key: change(tensors[key])}
+        forged(tmp_path / "forged", settings, {k: v for k, v in changed.items() if v is not None})
+        with pytest.raises(minigen.ModelFileError, match="forged"):
+            minigen.load(tmp_path / "forged", device="numpy")
+
+
+def test_errors_name_the_file_and_not_a_temporary_one(model, tmp_path):
+    for path in (tmp_path / "no" / "folder" / "m.safetensors", tmp_path):
+        with pytest.raises(OSError) as caught:
+            model.save(path)
+        assert caught.value.filename == str(path)
+
+
 def test_missing_file_and_folder(model, tmp_path):
     with pytest.raises(FileNotFoundError, match="nothing.safetensors"):
         minigen.load(tmp_path / "nothing.safetensors")
@@ -115,7 +180,7 @@ except OSError as error:
     print("OSError", error)
 """
     out = subprocess.run([sys.executable, "-c", code, str(path)], capture_output=True, text=True, check=True)
-    assert out.stdout.startswith("OSError")
+    assert out.stdout.startswith("OSError") and str(path) in out.stdout
     assert os.listdir(tmp_path) == ["model.safetensors"]
     assert path.read_bytes() == saved.read_bytes()
 

@@ -489,8 +489,8 @@ def test_help_needs_none_of_what_computes():
 BAD_TRAINING = [
     ("--device tpu", "--device must be one of 'auto', 'numpy', 'cpu', 'cuda'"),
     ("--device numpy --precision tf32", "--precision must be one of 'auto', 'ieee' on device 'numpy', not 'tf32'"),
-    ("--data nothing.npy", "'nothing.npy' is neither a data set (mnist-sample, mnist, fashion-mnist) nor a file"),
-    ("--data cifar", "'cifar' is neither"),
+    ("--data nothing.npy", "--data must be a data set (mnist-sample, mnist, fashion-mnist) or a file (FILE.npy"),
+    ("--data cifar", "not 'cifar'"),
     ("--data nan.npy", "--data must be finite"),
     ("--data integers.npy", "not int64"),
     ("--data one.npy", "--data must have at least 2 rows"),
@@ -547,6 +547,14 @@ def bad_files(here):
     Path("junk.npy").write_bytes(b"no array")
     Path("junk").write_bytes(b"no array")
     return here
+
+
+@pytest.mark.parametrize("command", ["train gan --out out", "train vae --out out", "reconstruct vae"])
+def test_an_empty_name_of_data_is_no_data(runs, bad_files, command, capsys, monkeypatch):
+    """As in --data "$UNSET": it must not stand for the default."""
+    arguments = [str(runs / word) if word == "vae" and "reconstruct" in command else word for word in command.split()]
+    where = dict(folder=bad_files, capsys=capsys, monkeypatch=monkeypatch)
+    assert "--data must be a data set" in fails_here(*arguments, "--data", "", **where)
 
 
 @pytest.mark.parametrize("arguments, message", BAD_TRAINING, ids=[arguments for arguments, _ in BAD_TRAINING])

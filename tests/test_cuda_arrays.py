@@ -157,7 +157,7 @@ def test_other_devices_say_how_to_copy(gpu, train, device):
         (np.ones(64, np.uint8), ValueError, "X must have shape"),
         (np.full((64, 3), np.nan, np.float32), ValueError, "X must be finite"),
         (np.full((64, 3), 1.5, np.float32), ValueError, "X must lie in [0, 1]"),
-        (np.ones((5, 3), np.uint8), ValueError, "batch_size must be at most the 5 rows of X"),
+        (np.ones((5, 3), np.uint8), ValueError, "batch_size must be at most the 5 rows of the data"),
     ],
 )
 def test_bad_arrays_are_refused(gpu, array, error, text):

@@ -29,7 +29,7 @@ def train(request):
 def trained_on_cuda(train, tmp_path, monkeypatch):
     """A model file that says it was trained in tf32, as one from a GPU does."""
     model = train(blobs(64), device="numpy", **SMALL)
-    monkeypatch.setattr(model, "precision", "tf32")
+    monkeypatch.setitem(model._lasting, "precision", "tf32")
     model.save(tmp_path / "model.safetensors")
     return tmp_path / "model.safetensors"
 
@@ -109,7 +109,7 @@ def test_a_model_trained_on_a_gpu_goes_on_there_as_it_was(trained_on_cuda, prete
 def altered(monkeypatch, path, change):
     """Write ``path`` again with other settings."""
     dumps = json.dumps
-    monkeypatch.setattr(checkpoint.json, "dumps", lambda settings: dumps(change(settings)))
+    monkeypatch.setattr(checkpoint.json, "dumps", lambda settings, **kw: dumps(change(settings), **kw))
     minigen.load(path, device="numpy").save(path)
     monkeypatch.undo()
 

@@ -33,6 +33,7 @@ except ImportError as error:
     ) from error
 
 ALIGNMENT = 64
+MAX_THREADS = 1024  # the compiled module's own limit
 
 
 def isa() -> str:
@@ -53,13 +54,13 @@ def get_num_threads() -> int:
     return _native.get_num_threads()
 
 
-def set_num_threads(n: int) -> None:
-    """Let the operations use ``n`` threads, 1 to 1024; small ones use fewer. Results do not depend on it.
+def set_num_threads(threads: int) -> None:
+    """Let the operations use so many ``threads``, 1 to 1024; small ones use fewer. Results do not depend on it.
 
-    Raises ValueError for ``n`` out of range, TypeError for what is no integer, and RuntimeError where more than one
+    Raises ValueError for a number out of range, TypeError for what is no integer, and RuntimeError where more than one
     thread cannot be had: in a build without OpenMP, or in a forked child (see the module's docstring).
     """
-    _native.set_num_threads(n)
+    _native.set_num_threads(checks.integer("threads", threads, 1, MAX_THREADS))
 
 
 def aligned_empty(shape: tuple[int, ...], dtype: Any) -> np.ndarray:

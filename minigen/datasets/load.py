@@ -147,6 +147,6 @@ def resolve(data: str | os.PathLike[str]) -> Dataset | np.ndarray:
     stem, found, key = text.rpartition(".npz:")
     path, wanted = (f"{stem}.npz", key) if found and not os.path.exists(text) else (text, None)
     if not os.path.isfile(path):
-        raise ValueError(f"data: {text!r} is neither a data set ({', '.join(NAMED)}) nor a file "
-                         "(FILE.npy, FILE.npz, FILE.npz:KEY or IDX, plain or gzip)")
+        raise ValueError(f"data must be a data set ({', '.join(NAMED)}) or a file (FILE.npy, FILE.npz, FILE.npz:KEY "
+                         f"or IDX, plain or gzip), not {text!r}")
     return load_file(path, key=wanted)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 import os
 import secrets
 from collections.abc import Callable, Iterator, Sequence
@@ -19,7 +20,7 @@ from minigen.floors import get_backend
 from minigen.models.mlp import Mlp
 from minigen.models.optimizer import OPTIMIZERS, OptimizerSettings
 from minigen.training.history import History
-from minigen.training.loop import Callback, train
+from minigen.training.loop import Callback, check_callbacks, train
 from minigen.training.run import State, TrainingRun
 
 INITS = ("auto", "glorot_uniform", "glorot_normal", "he_uniform", "he_normal")
@@ -59,6 +60,34 @@ def rows_of(ops: Backend, X: Any, name: str, min_rows: int) -> tuple[Array, tupl
     return interop.rows(ops, X, name=name, min_rows=min_rows)
 
 
+def numbers(name: str, value: Any, dtype: Any) -> np.ndarray:
+    """``value``, an array of the host or nested lists, as finite ``dtype``. TypeError or ValueError for anything else.
+    """
+    try:
+        array = np.asarray(value)
+    except ValueError as error:  # lists of different lengths
+        raise ValueError(f"{name} must be an array of numbers: {error}") from error
+    if array.dtype.kind not in "iuf":
+        raise TypeError(f"{name} must be an array of real numbers, not of {array.dtype}")
+    with np.errstate(over="ignore"):  # what dtype cannot hold becomes infinite, and is reported as such below
+        array = array.astype(dtype)
+    if not np.isfinite(array).all():
+        raise ValueError(f"{name} must be finite in {array.dtype}, but some values are NaN or infinite")
+    return array
+
+
+def _check_training(epochs: int | None, callbacks: Sequence[Callback], progress: bool | None) -> None:
+    """Raise for a bad argument of ``fit`` or ``partial_fit`` other than the data."""
+    if epochs is not None:
+        checks.integer("epochs", epochs, 0)
+    check_callbacks(callbacks)
+    checks.choice("progress", progress, (None, True, False))
+
+
+def _as_tuple(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
+
+
 class Estimator:
     """Base of :class:`GAN` and :class:`VAE`.
 
@@ -69,6 +98,12 @@ class Estimator:
 
     kind: ClassVar[str]
     presets: ClassVar[dict[str, dict[str, Any]]]
+    lasting: ClassVar[tuple[str, ...]] = (
+        "latent_dim", "hidden", "activation", "optimizer", "init", "device", "precision",
+    )  # fmt: skip
+    """The hyper-parameters that a trained model keeps, whatever ``set_params`` says, until ``fit`` makes a new one."""
+    chosen: ClassVar[tuple[str, ...]] = ("scale_", "shift_")
+    """What ``fit`` decides from the data: from uint8 to the range of the model, ``x * scale_ + shift_``."""
 
     # The hyper-parameters that both models have, in the order of their documentation.
     latent_dim: int
@@ -87,9 +122,12 @@ class Estimator:
     device: str
     precision: str
 
+    scale_: float
+    shift_: float
     history_: History
     networks_: tuple[Mlp, Mlp]
     _ops: Backend
+    _lasting: dict[str, Any]  # the values of ``lasting`` that the networks were made with
     _run: TrainingRun | None  # the training under way
     _state: State | None  # counters and moments of the last training, to go on from
 
@@ -110,7 +148,11 @@ class Estimator:
         return {name: getattr(self, name) for name in self._parameter_names()}
 
     def set_params(self, **params: Any) -> Self:
-        """Change hyper-parameters; they take effect at the next ``fit``. ``ValueError`` for an unknown name."""
+        """Change hyper-parameters; they take effect at the next ``fit``. ``ValueError`` for an unknown name.
+
+        ``partial_fit`` takes those that only steer the training, such as ``learning_rate``, and refuses changes of the
+        others; a trained model is used and saved as it was made.
+        """
         for name, value in params.items():
             checks.choice("parameter", name, self._parameter_names())
             setattr(self, name, value)
@@ -118,6 +160,15 @@ class Estimator:
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({', '.join(f'{k}={v!r}' for k, v in self.get_params().items())})"
+
+    def __sklearn_tags__(self) -> Any:
+        """What scikit-learn 1.6 and newer ask of an estimator in a pipeline or a search; only they call this."""
+        from sklearn.utils import InputTags, Tags, TargetTags
+
+        return Tags(
+            estimator_type=None, target_tags=TargetTags(required=False), transformer_tags=None, classifier_tags=None,
+            regressor_tags=None, input_tags=InputTags(three_d_array=True),
+        )  # fmt: skip
 
     def _check_params(self) -> None:
         """Raise for a bad hyper-parameter. Subclasses add their own."""
@@ -137,9 +188,23 @@ class Estimator:
         checks.integer("epochs", self.epochs, 0)
         checks.seed("seed", self.seed)
 
+    def _check_lasting(self) -> None:
+        """Raise ValueError if a setting that the networks were made with has been changed since."""
+        for name, made in self._lasting.items():
+            now = _as_tuple(getattr(self, name))
+            if now != made:
+                raise ValueError(f"{name} must stay {made!r} in partial_fit, not {now!r}: the model was made with it; "
+                                 "fit makes a new one")
+
     def _settings(self) -> OptimizerSettings:
         names = OptimizerSettings.__dataclass_fields__
         return OptimizerSettings(**{name: getattr(self, name) for name in names})
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For copies and pickles, also of a model in training: a callback may keep ``copy.deepcopy(end.model)``."""
+        if not self._fitted():
+            return dict(self.__dict__)
+        return {**self.__dict__, "_state": self._training_state(), "_run": None}
 
     # --- training -------------------------------------------------------------------------------
 
@@ -156,20 +221,12 @@ class Estimator:
         With ``device="cuda"``, ``X`` may also be in that GPU's memory, a CuPy array or any with DLPack: training then
         reads it where it is, and so do the methods that take data or latents; these return CuPy arrays.
 
-        ``callbacks`` are called at the end of every epoch with an :class:`~minigen.training.EpochEnd`; training stops
-        when one returns ``True``. ``progress`` shows a bar (``None``: on a terminal only). ``y`` is ignored.
+        ``callbacks`` are called at the end of every epoch with an :class:`~minigen.EpochEnd`; training stops when one
+        returns ``True``. ``progress`` shows a bar (``None``: on a terminal only). ``y`` is ignored.
         Raises ``TypeError`` or ``ValueError`` for a bad setting or bad data, before any work;
         :class:`~minigen.TrainingDiverged` when a loss or weight is no longer finite.
         """
-        self._check_params()
-        ops = get_backend(self.device, self.precision)
-        with beside(ops, X):
-            rows, item_shape = self._check_data(ops, X)
-            scale, shift = self._choose_range(rows)
-        self._build(ops, item_shape, rows.dtype, scale, shift)
-        self._initialize()
-        self.history_ = History(self._history_names())
-        return self._train(rows, self.epochs, callbacks, progress)
+        return self._fit(X, None, callbacks, progress)
 
     def partial_fit(
         self,
@@ -183,25 +240,42 @@ class Estimator:
         """Go on training for ``epochs`` more (default: as the constructor says), as if it had never stopped.
 
         The same data, settings and device continue bit for bit, also after :meth:`save` and :func:`minigen.load`.
+        Data or a ``batch_size`` with another number of steps begin with a whole epoch, and may move the step counter
+        on to the beginning of one. Raises as :meth:`fit` does, and ``ValueError`` where the data's items or a setting
+        that the networks were made with are not those of the model.
         """
         if not self._fitted():
-            if epochs is not None:
-                self.epochs = checks.integer("epochs", epochs, 0)
-            return self.fit(X, callbacks=callbacks, progress=progress)
+            return self._fit(X, epochs, callbacks, progress)
         self._check_params()
-        more = self.epochs if epochs is None else checks.integer("epochs", epochs, 0)
+        self._check_lasting()
+        _check_training(epochs, callbacks, progress)
         with beside(self._ops, X):
             rows = self._check_rows(X)
-        if len(rows) < self.batch_size:
-            raise ValueError(f"batch_size must be at most the {len(rows)} rows of X, not {self.batch_size}")
-        return self._train(rows, more, callbacks, progress)
+        self._check_batch_size(rows)
+        return self._train(rows, epochs, callbacks, progress)
 
-    def _train(self, rows: Array, epochs: int, callbacks: Sequence[Callback], progress: bool | None) -> Self:
+    def _fit(self, X: Any, epochs: int | None, callbacks: Sequence[Callback], progress: bool | None) -> Self:
+        self._check_params()
+        _check_training(epochs, callbacks, progress)
+        ops = get_backend(self.device, self.precision)
+        with beside(ops, X):
+            rows, item_shape = rows_of(ops, X, "X", min_rows=2)
+            self._check_batch_size(rows)
+            chosen = self._choose_range(rows)
+        self._build(ops, item_shape, rows.dtype, *chosen)
+        self._initialize()
+        self.history_ = History(self._history_names())
+        return self._train(rows, epochs, callbacks, progress)
+
+    def _train(self, rows: Array, epochs: int | None, callbacks: Sequence[Callback], progress: bool | None) -> Self:
+        """``epochs`` more, or as many as the hyper-parameter says."""
         run = self._run = self._training(rows)
         if self._state is not None:
             run.load_state(self._state)
+            if run.done % run.steps_per_epoch != self.history_.steps_under_way:  # other data than before
+                run.begin_epoch()
         try:
-            train(run, self, self.history_, epochs, callbacks, progress)
+            train(run, self, self.history_, self.epochs if epochs is None else epochs, callbacks, progress)
         finally:
             self._state, self._run = run.state(), None
         return self
@@ -210,11 +284,9 @@ class Estimator:
         """Counters and moments as they stand, also in the middle of a training, for a callback that saves."""
         return self._state if self._run is None else self._run.state()
 
-    def _check_data(self, ops: Backend, X: Any) -> tuple[Array, tuple[int, ...]]:
-        rows, item_shape = rows_of(ops, X, "X", min_rows=2)
+    def _check_batch_size(self, rows: Array) -> None:
         if len(rows) < self.batch_size:
-            raise ValueError(f"batch_size must be at most the {len(rows)} rows of X, not {self.batch_size}")
-        return rows, item_shape
+            raise ValueError(f"batch_size must be at most the {len(rows)} rows of the data, not {self.batch_size}")
 
     def _check_rows(self, X: Any, name: str = "X") -> Array:
         """Rows of data for a fitted model, in the units it was trained in."""
@@ -229,13 +301,20 @@ class Estimator:
 
     # --- what a model of this kind is made of ---------------------------------------------------
 
-    def _choose_range(self, rows: Array) -> tuple[float, float]:
+    def _choose_range(self, rows: Array) -> tuple[Any, ...]:
+        """What ``fit`` decides from the data: values of the attributes ``chosen``. Raises ValueError for bad data."""
         raise NotImplementedError
 
     def _check_range(self, rows: Array) -> None:
+        """Raise ValueError for floating data that do not lie in the trained model's range."""
         raise NotImplementedError
 
-    def _networks(self, ops: Backend, columns: int) -> tuple[Mlp, Mlp]:
+    def _sizes(self, columns: int) -> dict[str, tuple[int, ...]]:
+        """The sizes of each network's layers, by its name, for data of so many columns."""
+        raise NotImplementedError
+
+    def _networks(self, ops: Backend, columns: int, *chosen: Any) -> tuple[Mlp, Mlp]:
+        """The networks, uninitialised."""
         raise NotImplementedError
 
     def _training(self, rows: Array) -> TrainingRun:
@@ -244,19 +323,22 @@ class Estimator:
     def _history_names(self) -> tuple[str, ...]:
         raise NotImplementedError
 
-    def _build(
-        self, ops: Backend, item_shape: tuple[int, ...], dtype: Any, scale: float, shift: float
-    ) -> None:
-        """Make the networks, uninitialised, for data of this shape, type and range."""
+    def _build(self, ops: Backend, item_shape: tuple[int, ...], dtype: Any, *chosen: Any) -> None:
+        """Make the networks, uninitialised, for data of this shape and type, as :meth:`_choose_range` has chosen.
+
+        What may fail comes first: a model that was trained before is then left as it was.
+        """
+        self.networks_ = self._networks(ops, math.prod(item_shape), *chosen)
+        vars(self).update(zip(self.chosen, chosen, strict=True))
+        vars(self).update({f"{net.name}_": net for net in self.networks_})
         self._ops = ops
         self._run = None
         self._state = None
+        self._lasting = {name: _as_tuple(getattr(self, name)) for name in self.lasting}
         self.device_, self.precision_ = ops.name, ops.precision
         self.source_: str | None = None
         self.item_shape_ = item_shape
         self.data_dtype_ = np.dtype(dtype)
-        self.scale_, self.shift_ = scale, shift
-        self.networks_ = self._networks(ops, int(np.prod(item_shape)))
 
     def _initialize(self) -> None:
         first = 0
@@ -303,9 +385,10 @@ class Estimator:
             z = interop.vectors(self._ops, z, name="z")
         else:
             check_on_host("z", z)
-            z = np.asarray(z, np.float32)
-        if z.ndim != 2 or z.shape[1] != self.latent_dim:
-            raise ValueError(f"z must have shape (n, {self.latent_dim}), not {z.shape}")
+            z = numbers("z", z, np.float32)
+        width = self._lasting["latent_dim"]
+        if z.ndim != 2 or z.shape[1] != width:
+            raise ValueError(f"z must have shape (n, {width}), not {z.shape}")
         return z
 
     def _to_model(self, rows: Array) -> Array:

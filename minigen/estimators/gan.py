@@ -9,7 +9,7 @@ import numpy as np
 
 from minigen import checks
 from minigen.backend import GAN_LOSSES, Array, Backend
-from minigen.estimators.base import Estimator, beside
+from minigen.estimators.base import Estimator, beside, numbers
 from minigen.models.gan import GanTraining
 from minigen.models.mlp import Mlp
 from minigen.reference import activations, random
@@ -44,9 +44,19 @@ class GAN(Estimator):
     """
 
     kind = "gan"
+    lasting = (*Estimator.lasting, "hidden_discriminator", "output")
+    chosen = (*Estimator.chosen, "output_")
+    output_: str
+    generator_: Mlp
+    discriminator_: Mlp
     presets: ClassVar[dict[str, dict[str, Any]]] = {
         "article": {},
-        "quality": {"hidden": (256, 512, 1024), "batch_size": 64, "epochs": 100},
+        # The discriminator is smaller than the generator. In reverse, 1024-512-256, it learns the 5,000 bundled digits
+        # by heart: after 100 epochs a classifier finds 37 ones in 100 samples and hardly a 0; with this one, 12.
+        "quality": {
+            "latent_dim": 64, "hidden": (256, 512, 1024), "hidden_discriminator": (512, 256), "batch_size": 64,
+            "epochs": 120,
+        },
     }
 
     def __init__(
@@ -97,7 +107,7 @@ class GAN(Estimator):
     def sample(self, n: int = 1, seed: int | None = None) -> np.ndarray:
         """``n`` new samples, ``[n, ...]`` in the units, type and shape of the training data.
 
-        ``seed=None`` draws fresh noise each time.
+        ``seed=None`` draws fresh noise each time. Raises :class:`~minigen.NotFittedError` before ``fit``.
         """
         self._require_fit()
         return self.generate(self.latent(n, seed))
@@ -105,16 +115,24 @@ class GAN(Estimator):
     def latent(self, n: int = 1, seed: int | None = None) -> np.ndarray:
         """``n`` draws of the noise, ``float32[n, latent_dim]``."""
         self._require_fit()
-        return self._normal((checks.integer("n", n, 0), self.latent_dim), seed, random.SAMPLE)
+        width = self._lasting["latent_dim"]
+        return self._normal((checks.integer("n", n, 0), width), seed, random.SAMPLE)
 
     def generate(self, z: Any) -> Array:
-        """Samples for given noise ``z[n, latent_dim]``."""
+        """Samples for given noise ``z[n, latent_dim]``: ``[n, ...]`` in the units, type and shape of the training data.
+
+        Raises ``TypeError`` or ``ValueError`` for noise of another shape or that is no finite numbers.
+        """
         self._require_fit()
         with beside(self._ops, z) as give:
             return give(self._to_data(self._apply(self.generator_, self._latents(z))))
 
     def discriminate(self, X: Any) -> Array:
-        """``D(x)``, the discriminator's probability of being real, for each row of ``X``: ``float32[N]``."""
+        """``D(x)``, the discriminator's probability of being real, for each row of ``X``: ``float32[N]``.
+
+        ``X[N, ...]`` has items of the shape and dtype of the training data. Raises ``TypeError`` or ``ValueError`` for
+        others.
+        """
         self._require_fit()
         with beside(self._ops, X) as give:
             logits = self._apply(self.discriminator_, self._to_model(self._check_rows(X)))
@@ -124,7 +142,8 @@ class GAN(Estimator):
         """``steps`` samples on the way from ``a`` to ``b``, ends included, ``[steps, ...]``.
 
         ``a`` and ``b`` are points of latent space, ``[latent_dim]``, or seeds. The way is the great circle of White
-        2016 (slerp), on which the noise keeps a length that the generator has been trained with.
+        2016 (slerp), on which the noise keeps a length that the generator has been trained with. Raises ``TypeError``
+        or ``ValueError`` for other ends, and for fewer than two steps.
         """
         self._require_fit()
         za, zb = self._endpoint("a", a), self._endpoint("b", b)
@@ -140,9 +159,10 @@ class GAN(Estimator):
     def _endpoint(self, name: str, value: Any) -> np.ndarray:
         if isinstance(value, (int, np.integer)):
             return self.latent(1, checks.seed(name, value))[0].astype(np.float64)
-        z = np.asarray(value, np.float64)
-        if z.shape != (self.latent_dim,) or not np.isfinite(z).all():
-            raise ValueError(f"{name} must be a seed or a finite point of shape ({self.latent_dim},), not {value!r}")
+        z = numbers(name, value, np.float64)
+        width = self._lasting["latent_dim"]
+        if z.shape != (width,):
+            raise ValueError(f"{name} must be a seed (an integer) or a point of shape ({width},), not {z.shape}")
         return z
 
     # --- what Estimator asks for ----------------------------------------------------------------
@@ -155,35 +175,38 @@ class GAN(Estimator):
         checks.choice("output", self.output, ("auto", *RANGES))
         checks.choice("loss", self.loss, GAN_LOSSES)
 
-    def _choose_range(self, rows: Array) -> tuple[float, float]:
+    def _choose_range(self, rows: Array) -> tuple[float, float, str]:
         if rows.dtype == np.uint8:
-            self.output_ = "tanh" if self.output == "auto" else self.output
-            return (1 / 255, 0.0) if self.output_ == "sigmoid" else (2 / 255, -1.0)
-        if self.output == "auto":
+            output = "tanh" if self.output == "auto" else self.output
+            scale, shift = (1 / 255, 0.0) if output == "sigmoid" else (2 / 255, -1.0)
+            return scale, shift, output
+        output = self.output
+        if output == "auto":
             low, high = float(rows.min()), float(rows.max())
             names = ("sigmoid", "tanh", "linear")
-            self.output_ = next(name for name in names if RANGES[name][0] <= low and high <= RANGES[name][1])
-        else:
-            self.output_ = self.output
-        self._check_range(rows)
-        return 1.0, 0.0
+            output = next(name for name in names if RANGES[name][0] <= low and high <= RANGES[name][1])
+        _check_reach(rows, output)
+        return 1.0, 0.0, output
 
     def _check_range(self, rows: Array) -> None:
-        low, high = RANGES[self.output_]
-        least, most = float(rows.min()), float(rows.max())
-        if least < low or most > high:
-            raise ValueError(
-                f"X must lie in [{low:g}, {high:g}] for output={self.output_!r}, not in "
-                f"[{least:g}, {most:g}]; rescale it or choose another output"
-            )
+        _check_reach(rows, self.output_)
 
-    def _networks(self, ops: Backend, columns: int) -> tuple[Mlp, Mlp]:
+    def _sizes(self, columns: int) -> dict[str, tuple[int, ...]]:
         hidden = checks.widths("hidden", self.hidden)
         mirrored = hidden[::-1] if self.hidden_discriminator is None else self.hidden_discriminator
         hidden_discriminator = checks.widths("hidden_discriminator", mirrored)
-        self.generator_ = Mlp(ops, "generator", (self.latent_dim, *hidden, columns), self.activation, self.output_)
-        self.discriminator_ = Mlp(ops, "discriminator", (columns, *hidden_discriminator, 1), self.activation, "linear")
-        return self.generator_, self.discriminator_
+        return {
+            "generator": (self.latent_dim, *hidden, columns),
+            "discriminator": (columns, *hidden_discriminator, 1),
+        }
+
+    def _networks(self, ops: Backend, columns: int, *chosen: Any) -> tuple[Mlp, Mlp]:
+        sizes = self._sizes(columns)
+        output = chosen[-1]
+        return (
+            Mlp(ops, "generator", sizes["generator"], self.activation, output),
+            Mlp(ops, "discriminator", sizes["discriminator"], self.activation, "linear"),
+        )
 
     def _training(self, rows: Array) -> GanTraining:
         return GanTraining(
@@ -193,6 +216,17 @@ class GAN(Estimator):
 
     def _history_names(self) -> tuple[str, ...]:
         return GanTraining.loss_names
+
+
+def _check_reach(rows: Array, output: str) -> None:
+    """Raise ValueError for values that a generator with this output activation cannot reach."""
+    low, high = RANGES[output]
+    least, most = float(rows.min()), float(rows.max())
+    if least < low or most > high:
+        raise ValueError(
+            f"X must lie in [{low:g}, {high:g}] for output={output!r}, not in [{least:g}, {most:g}]; "
+            "rescale it or choose another output"
+        )
 
 
 def train_gan(

@@ -12,7 +12,7 @@ from minigen.backend import Array, Backend
 from minigen.estimators.base import ROWS_AT_ONCE, Estimator, beside
 from minigen.models.mlp import Mlp
 from minigen.models.vae import LIKELIHOODS, VaeTraining
-from minigen.reference import activations, random
+from minigen.reference import activations, latent, random
 from minigen.training.loop import Callback
 
 
@@ -39,6 +39,9 @@ class VAE(Estimator):
     """
 
     kind = "vae"
+    lasting = (*Estimator.lasting, "likelihood", "variance")
+    encoder_: Mlp
+    decoder_: Mlp
     presets: ClassVar[dict[str, dict[str, Any]]] = {
         "article": {},
         "quality": {"hidden": (512, 512), "epochs": 50},
@@ -90,28 +93,37 @@ class VAE(Estimator):
     # --- using it -------------------------------------------------------------------------------
 
     def encode(self, X: Any, return_logvar: bool = False) -> Array | tuple[Array, Array]:
-        """``mu[N, latent_dim]`` of ``q(z | x)`` for each row of ``X``; with ``return_logvar`` also ``logvar``."""
+        """``mu[N, latent_dim]`` of ``q(z | x)`` for each row of ``X``, float32; with ``return_logvar`` also ``logvar``.
+
+        Data of this method and the next ones, ``X[N, ...]``: items of the shape and dtype of the training data, at
+        least one. Raises ``TypeError`` or ``ValueError`` for others and :class:`~minigen.NotFittedError` before
+        ``fit``.
+        """
         self._require_fit()
         with beside(self._ops, X) as give:
             mu, logvar = self._posterior(X)
             return (give(mu), give(logvar)) if return_logvar else give(mu)
 
     def decode(self, z: Any) -> Array:
-        """Mean of ``p(x | z)`` for ``z[n, latent_dim]``, in the units, type and shape of the training data."""
+        """Mean of ``p(x | z)`` for ``z[n, latent_dim]``: ``[n, ...]`` in the training data's units, type and shape.
+
+        Raises ``TypeError`` or ``ValueError`` for latents of another shape or that are no finite numbers.
+        """
         self._require_fit()
         with beside(self._ops, z) as give:
             return give(self._mean(z))
 
     def reconstruct(self, X: Any) -> Array:
-        """``decode(encode(X))``: the mean of the reconstruction from the mean latent, in the units of ``X``."""
+        """``decode(encode(X))``, ``[N, ...]``: the mean of ``p(x | z)`` at the mean of ``z``, in the units of ``X``."""
         self._require_fit()
         with beside(self._ops, X) as give:
             return give(self._mean(self._posterior(X)[0]))
 
     def sample(self, n: int = 1, seed: int | None = None) -> np.ndarray:
-        """``n`` new samples: means of ``p(x | z)`` for ``z ~ N(0, I)``. ``seed=None`` draws fresh ``z`` each time."""
+        """``n`` new samples, ``[n, ...]``: means of ``p(x | z)`` for ``z ~ N(0, I)``, fresh ones with ``seed=None``."""
         self._require_fit()
-        return self.decode(self._normal((checks.integer("n", n, 0), self.latent_dim), seed, random.SAMPLE))
+        width = self._lasting["latent_dim"]
+        return self.decode(self._normal((checks.integer("n", n, 0), width), seed, random.SAMPLE))
 
     def elbo(self, X: Any, *, samples: int = 1, seed: int = 0) -> Array:
         """Evidence lower bound of each row of ``X``, in nats, ``float64[N]``: ``E_q log p(x | z) - KL``.
@@ -138,15 +150,22 @@ class VAE(Estimator):
                 total = np.logaddexp(log_ratio - reconstruction, total)
             return give(total - np.log(samples))
 
+    def score(self, X: Any, y: Any = None) -> float:
+        """The mean of :meth:`elbo` over the rows of ``X``: higher is better, for searches over settings. ``y`` is
+        ignored."""
+        return float(self.elbo(X).mean())
+
     def _posterior(self, X: Any) -> tuple[Array, Array]:
         """``mu`` and ``logvar`` of ``q(z | x)``, each ``[N, latent_dim]``."""
         heads = self._apply(self.encoder_, self._to_model(self._check_rows(X)))
-        return heads[:, : self.latent_dim], heads[:, self.latent_dim :]
+        mu, logvar = latent.split(heads)
+        return mu, logvar
 
     def _mean(self, z: Any) -> Array:
         """Of ``p(x | z)``, in the units of the data."""
         output = self._apply(self.decoder_, self._latents(z))
-        return self._to_data(activations.forward(output, "sigmoid" if self.likelihood == "bernoulli" else "linear"))
+        bernoulli = self._lasting["likelihood"] == "bernoulli"
+        return self._to_data(activations.forward(output, "sigmoid" if bernoulli else "linear"))
 
     def _check_draws(self, samples: int, seed: int) -> None:
         self._require_fit()
@@ -164,10 +183,10 @@ class VAE(Estimator):
 
     def _draw(self, rows: Array, seed: int, block: int) -> tuple[Array, Array, Array]:
         """One draw for at most ``ROWS_AT_ONCE`` rows, by the operations of the training step."""
-        ops, n, latent = self._ops, len(rows), self.latent_dim
+        ops, n, width = self._ops, len(rows), self._lasting["latent_dim"]
         x = self._to_device(self._to_model(rows))
         heads = self.encoder_.forward(x, self.encoder_.workspace(n))
-        eps, z = ops.empty((n, latent)), ops.empty((n, latent))
+        eps, z = ops.empty((n, width)), ops.empty((n, width))
         nats, kl, loss = ops.empty((n,)), ops.empty((n,)), ops.empty((1,))
         ops.random_normal(eps, seed, random.SAMPLE, ops.upload(np.array([block], np.uint64)))
         ops.latent_forward(heads, eps, z, kl, loss)
@@ -177,14 +196,14 @@ class VAE(Estimator):
             self._from_device(buffer, rows).astype(np.float64) for buffer in (heads, eps, z, nats, kl)
         )
         # log N(z; 0, I) - log N(z; mu, exp(logvar)), where (z - mu)^2 / exp(logvar) is eps^2
-        log_ratio = 0.5 * (eps**2 + heads[:, latent:] - z**2).sum(axis=1)
+        log_ratio = 0.5 * (eps**2 + heads[:, width:] - z**2).sum(axis=1)
         return nats, kl, log_ratio
 
     def _reconstruction(self, output: Array, x: Array, gradient: Array, nats: Array, loss: Array) -> None:
-        if self.likelihood == "bernoulli":
+        if self._lasting["likelihood"] == "bernoulli":
             self._ops.vae_loss_bernoulli(output, x, gradient, nats, loss)
         else:
-            self._ops.vae_loss_gaussian(output, x, gradient, nats, loss, self.variance)
+            self._ops.vae_loss_gaussian(output, x, gradient, nats, loss, self._lasting["variance"])
 
     # --- what Estimator asks for ----------------------------------------------------------------
 
@@ -198,22 +217,25 @@ class VAE(Estimator):
     def _choose_range(self, rows: Array) -> tuple[float, float]:
         if rows.dtype == np.uint8:
             return 1 / 255, 0.0
-        self._check_range(rows)
+        _check_support(rows, self.likelihood)
         return 1.0, 0.0
 
     def _check_range(self, rows: Array) -> None:
-        least, most = float(rows.min()), float(rows.max())
-        if self.likelihood == "bernoulli" and (least < 0 or most > 1):
-            raise ValueError(
-                f"X must lie in [0, 1] for likelihood='bernoulli', not in [{least:g}, {most:g}]; "
-                "rescale it or choose likelihood='gaussian'"
-            )
+        _check_support(rows, self._lasting["likelihood"])
 
-    def _networks(self, ops: Backend, columns: int) -> tuple[Mlp, Mlp]:
-        hidden, latent = checks.widths("hidden", self.hidden), self.latent_dim
-        self.encoder_ = Mlp(ops, "encoder", (columns, *hidden, 2 * latent), self.activation, "linear")
-        self.decoder_ = Mlp(ops, "decoder", (latent, *hidden[::-1], columns), self.activation, "linear")
-        return self.encoder_, self.decoder_
+    def _sizes(self, columns: int) -> dict[str, tuple[int, ...]]:
+        hidden = checks.widths("hidden", self.hidden)
+        return {
+            "encoder": (columns, *hidden, 2 * self.latent_dim),
+            "decoder": (self.latent_dim, *hidden[::-1], columns),
+        }
+
+    def _networks(self, ops: Backend, columns: int, *chosen: Any) -> tuple[Mlp, Mlp]:
+        sizes = self._sizes(columns)
+        return (
+            Mlp(ops, "encoder", sizes["encoder"], self.activation, "linear"),
+            Mlp(ops, "decoder", sizes["decoder"], self.activation, "linear"),
+        )
 
     def _training(self, rows: Array) -> VaeTraining:
         return VaeTraining(
@@ -224,6 +246,16 @@ class VAE(Estimator):
 
     def _history_names(self) -> tuple[str, ...]:
         return VaeTraining.loss_names
+
+
+def _check_support(rows: Array, likelihood: str) -> None:
+    """Raise ValueError for values that the likelihood has no probability for."""
+    least, most = float(rows.min()), float(rows.max())
+    if likelihood == "bernoulli" and (least < 0 or most > 1):
+        raise ValueError(
+            f"X must lie in [0, 1] for likelihood='bernoulli', not in [{least:g}, {most:g}]; "
+            "rescale it or choose likelihood='gaussian'"
+        )
 
 
 def train_vae(

@@ -14,8 +14,11 @@ forward pass only the stored outputs ``y``.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
+from typing import Any
 
 import numpy as np
 
@@ -49,6 +52,21 @@ class Workspace:
         return Workspace([y[start:stop] for y in self.y], [dz[start:stop] for dz in self.dz])
 
 
+def flat_size(sizes: Sequence[int]) -> int:
+    """Elements of the flat buffer of a network with layers of these ``sizes``."""
+    return _offsets(_shapes(sizes))[-1]
+
+
+def _shapes(sizes: Sequence[int]) -> list[tuple[int, ...]]:
+    """Of ``W`` and ``b`` of each layer in turn."""
+    return [shape for i, o in zip(sizes, sizes[1:], strict=False) for shape in ((i, o), (o,))]
+
+
+def _offsets(shapes: Sequence[tuple[int, ...]]) -> list[int]:
+    """Where each parameter begins in the flat buffer, and where the last one ends."""
+    return list(accumulate((-(-math.prod(shape) // ALIGN) * ALIGN for shape in shapes), initial=0))
+
+
 class Mlp:
     """Dense layers of ``sizes[0]`` inputs, ``sizes[-1]`` outputs, and what lies between.
 
@@ -56,17 +74,18 @@ class Mlp:
     """
 
     def __init__(self, ops: Backend, name: str, sizes: Sequence[int], hidden: str, output: str) -> None:
+        self._made_of = ops, name, tuple(sizes), hidden, output
         self.ops = ops
         self.name = name
         self.sizes = tuple(sizes)
-        shapes = [shape for pair in zip(sizes, sizes[1:], strict=False) for shape in (pair, pair[1:])]
-        offsets = np.cumsum([0] + [-(-int(np.prod(shape)) // ALIGN) * ALIGN for shape in shapes])
+        shapes = _shapes(sizes)
+        offsets = _offsets(shapes)
         # Zeros, so that the padding between two parameters stays zero under every optimizer.
-        self.params = ops.upload(np.zeros(int(offsets[-1]), ops.dtype))
-        self.grads = ops.upload(np.zeros(int(offsets[-1]), ops.dtype))
+        self.params = ops.upload(np.zeros(offsets[-1], ops.dtype))
+        self.grads = ops.upload(np.zeros(offsets[-1], ops.dtype))
 
         def view(flat: Array, i: int) -> Array:
-            return flat[offsets[i] : offsets[i] + int(np.prod(shapes[i]))].reshape(shapes[i])
+            return flat[offsets[i] : offsets[i] + math.prod(shapes[i])].reshape(shapes[i])
 
         count = len(sizes) - 1
         activations = [hidden] * (count - 1) + [output]
@@ -81,6 +100,15 @@ class Mlp:
             )
             for i in range(count)
         ]
+
+    # A copy of the layers alone would no longer be views into the flat buffers, which the optimizer writes.
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"made_of": self._made_of, "parameters": self.state()}
+
+    def __setstate__(self, copied: dict[str, Any]) -> None:
+        self.__init__(*copied["made_of"])  # type: ignore[misc]
+        self.load_state(copied["parameters"])
 
     @property
     def output_activation(self) -> str:

@@ -9,7 +9,8 @@ import numpy as np
 from minigen.backend import Array, Backend
 from minigen.models.mlp import Mlp
 
-OPTIMIZERS = ("adam", "adamw", "sgd")
+SLOTS = {"adam": ("m", "v"), "adamw": ("m", "v"), "sgd": ("velocity",)}
+OPTIMIZERS = tuple(SLOTS)
 
 
 @dataclass(frozen=True)
@@ -26,15 +27,14 @@ class OptimizerSettings:
 
 
 class Optimizer:
-    """One of :data:`OPTIMIZERS` over all the parameters of ``net``; ``slots`` hold its moments."""
+    """One of :data:`OPTIMIZERS` over all the parameters of ``net``; ``slots`` are the :data:`SLOTS` that it keeps."""
 
     def __init__(self, ops: Backend, net: Mlp, settings: OptimizerSettings) -> None:
         self.ops = ops
         self.net = net
         self.settings = settings
-        names = {"sgd": ("velocity",), "adam": ("m", "v"), "adamw": ("m", "v")}[settings.optimizer]
         zeros = np.zeros(net.params.shape, ops.dtype)
-        self.slots: dict[str, Array] = {name: ops.upload(zeros) for name in names}
+        self.slots: dict[str, Array] = {name: ops.upload(zeros) for name in SLOTS[settings.optimizer]}
         self.lr = ops.upload(np.array([settings.learning_rate], ops.dtype))
 
     def update(self, step: Array) -> None:

@@ -8,12 +8,13 @@ Forward::
     z[r,o] = sum_i x[r,i] W[i,o] + b[o]
     y      = act(z)
 
-Backward. Each ``z[r,o]`` is linear in all three arguments, so the chain rule only sums over the outputs that an
-entry reaches::
+Backward. ``z[r,o]`` is linear in each entry of ``x``, ``W`` and ``b``: its derivative by ``W[i,o]`` is ``x[r,i]``, by
+``b[o]`` 1, by ``x[r,i]`` ``W[i,o]``. The chain rule sums over the ``z`` that an entry reaches: ``W[i,o]`` and ``b[o]``
+column ``o`` of every row, ``x[r,i]`` every column of row ``r``::
 
-    dL/dW[i,o] = sum_r dz[r,o] dz/dW = sum_r x[r,i] dz[r,o]      dW = x^T dz
-    dL/db[o]   = sum_r dz[r,o]                                   db = sum over rows of dz
-    dL/dx[r,i] = sum_o dz[r,o] W[i,o]                            dx = dz W^T
+    dL/dW[i,o] = sum_r x[r,i] dz[r,o]      dW = x^T dz
+    dL/db[o]   = sum_r dz[r,o]             db = sum over rows of dz
+    dL/dx[r,i] = sum_o dz[r,o] W[i,o]      dx = dz W^T
 
 If ``x`` is itself the output of a layer, ``x = act_before(z_before)``, then that layer wants
 ``dz_before = dx * act_before'(z_before)``. The derivative can be taken from the stored ``x`` (see ``activations``), so

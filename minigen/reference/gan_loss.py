@@ -16,7 +16,8 @@ Discriminator: minimise ``-V``, the mean over ``n_real`` real and ``n_fake`` gen
     dloss/ds_real = -sigmoid(-s_real) / n_real         ( = (D - 1) / n_real, without the cancellation near D = 1)
     dloss/ds_fake =  sigmoid( s_fake) / n_fake
 
-Generator, ``minimax`` (equation 1): the term of V that G reaches. Its gradient is D / B, nothing where D rejects G::
+Generator, ``minimax`` (equation 1): the term of V that G reaches. Its gradient, D / B in size, is nothing where D
+rejects G::
 
     loss = mean log(1 - D) = -mean softplus(s)         dloss/ds = -sigmoid(s) / B
 

@@ -9,10 +9,16 @@ Forward, with ``eps ~ N(0, I)`` given::
     rows = KL(q || N(0, I)) = 1/2 sum_j (mu_j^2 + sigma_j^2 - 1 - logvar_j)      nats, a value a row
     loss = mean of rows
 
+The KL is ``E_q[log q(z) - log p(z)]``, a sum over j since both are products. ``log 2 pi`` drops out, and the
+expectations ``E_q[((z_j - mu_j) / sigma_j)^2] = 1`` and ``E_q[z_j^2] = mu_j^2 + sigma_j^2`` leave ``rows``::
+
+    log q - log p = 1/2 sum_j (z_j^2 - ((z_j - mu_j) / sigma_j)^2 - logvar_j)
+
 ``sigma^2 - 1`` is ``expm1(logvar)``, which keeps the digits when the encoder stays near the prior.
 
 Backward. The total is ``R(z) + beta loss`` (beta of Higgins et al. 2017; 1 gives the ELBO), where ``dz = dR/dz`` comes
-from the decoder. With ``dz/dmu = 1`` and ``dz/dlogvar = eps sigma / 2``, and ``1/B`` from the mean::
+from the decoder. With ``dz/dmu = 1`` and ``dz/dlogvar = eps sigma / 2`` (as ``dsigma/dlogvar = sigma / 2``), the
+derivatives ``mu`` and ``(sigma^2 - 1) / 2`` of a row's KL, and ``1/B`` from the mean::
 
     dmu     = dz             + beta mu / B
     dlogvar = dz eps sigma/2 + beta (sigma^2 - 1) / (2 B)

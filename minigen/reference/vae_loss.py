@@ -7,7 +7,7 @@ Bernoulli (appendix C.1, equation 11), the decoder's output being logits ``l``, 
 ``log p = -softplus(-l) = l - softplus(l)`` and ``log(1 - p) = -softplus(l)``::
 
     -log p(x|l) = -x log p - (1 - x) log(1 - p) = softplus(l) - x l        summed over the columns
-    d/dl        = sigmoid(l) - x
+    d/dl        = sigmoid(l) - x                                           since softplus' = sigmoid
 
 ``softplus(l) - x l`` is computed as ``max(l, 0) - x l + log(1 + e^-|l|)``, the small term last: no overflow at
 ``|l| = 1e4``, and no digits lost where the prediction is right.

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from numbers import Integral
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,14 +19,16 @@ from minigen.backend import PRECISIONS
 from minigen.errors import ModelFileError
 from minigen.files import write_atomically
 from minigen.floors import get_backend, precisions
+from minigen.models.mlp import flat_size
+from minigen.models.optimizer import SLOTS
 from minigen.training.history import History
 
 if TYPE_CHECKING:
     from minigen.estimators.base import Estimator
 
 FORMAT = "minigen-1"
-# What fit decided from the data, and the name of the data where the command line gave one.
-FITTED = ("item_shape_", "data_dtype_", "scale_", "shift_", "output_", "source_")
+# Of the data; source_ is their name where the command line gave one.
+FITTED = ("item_shape_", "data_dtype_", "source_")
 
 
 def save(model: Estimator, path: str | os.PathLike[str]) -> None:
@@ -32,11 +38,11 @@ def save(model: Estimator, path: str | os.PathLike[str]) -> None:
     tensors = _tensors(model)
     settings = {
         "model": model.kind,
-        "params": model.get_params(),
-        "fitted": {name: _plain(getattr(model, name)) for name in FITTED if hasattr(model, name)},
+        "params": {**model.get_params(), **model._lasting},
+        "fitted": {name: getattr(model, name) for name in (*FITTED, *model.chosen)},
         "history": {"seconds": model.history_.seconds, "stop_reason": model.history_.stop_reason},
     }
-    text = json.dumps(settings)
+    text = json.dumps(settings, default=_plain)
     metadata = {"format": FORMAT, "settings": text, "sha256": _digest(text, tensors)}
     write_atomically(Path(path), to_bytes(tensors, metadata))
 
@@ -50,35 +56,65 @@ def load(path: str | os.PathLike[str], device: str = "auto", precision: str | No
     Raises ``FileNotFoundError``, :class:`~minigen.ModelFileError` for a file that is foreign, truncated or altered, and
     the errors of an unusable ``device`` or ``precision``.
     """
-    from minigen import GAN, VAE
-
     settings, tensors = _read(Path(path))
-    ops = get_backend(device, _kept_precision(settings, device) if precision is None else precision)
-    try:
-        model = {"gan": GAN, "vae": VAE}[settings["model"]](**_tuples(settings["params"]))
+    allowed = precisions(device)
+    with _foreign(path):
+        model = _from_settings(settings)
+        _check_tensors(model, settings["fitted"]["item_shape_"], tensors)
+    kept = model.precision if model.precision in allowed else "auto"
+    ops = get_backend(device, kept if precision is None else precision)
+    model.device = device
+    model.precision = model.precision if precision is None else precision
+    with _foreign(path):
         fitted = _tuples(settings["fitted"])
-        model.device = device
-        checks.choice("precision", model.precision, ("auto", *PRECISIONS))
-        model.precision = model.precision if precision is None else precision
-        model._check_params()
-        if "output_" in fitted:
-            model.output_ = fitted["output_"]
-        model._build(ops, fitted["item_shape_"], fitted["data_dtype_"], fitted["scale_"], fitted["shift_"])
+        dtype = checks.choice("data_dtype_", fitted["data_dtype_"], ("uint8", "float32"))
+        model._build(ops, fitted["item_shape_"], dtype, *(fitted[name] for name in model.chosen))
         model.source_ = fitted.get("source_")
         for net in model.networks_:
             net.load_state(tensors)
         model._state = _training_state(model, tensors)
         model.history_ = History(model._history_names())
         model.history_.restore(tensors["history.losses"], tensors["history.ends"], **settings["history"])
-    except (KeyError, TypeError, ValueError) as error:
-        raise ModelFileError(f"{path} does not hold a model of this version of minigen: {error!r}") from error
     return model
 
 
-def _kept_precision(settings: dict[str, Any], device: str) -> str:
-    """The precision that the model was trained in, or ``"auto"`` where ``device`` does not have it."""
-    kept = settings.get("params", {}).get("precision", "auto")
-    return kept if kept in precisions(device) else "auto"
+@contextmanager
+def _foreign(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Whatever is missing, of another type or out of range in what the file says becomes a ModelFileError."""
+    try:
+        yield
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
+        raise ModelFileError(f"{path} does not hold a model of this version of minigen: {error!r}") from error
+
+
+def _from_settings(settings: dict[str, Any]) -> Any:
+    """The untrained model that the settings of a file describe, checked."""
+    from minigen import GAN, VAE
+
+    model = {"gan": GAN, "vae": VAE}[settings["model"]](**_tuples(settings["params"]))
+    checks.choice("precision", model.precision, ("auto", *PRECISIONS))
+    model._check_params()
+    return model
+
+
+def _check_tensors(model: Any, item_shape: Sequence[int], tensors: dict[str, np.ndarray]) -> None:
+    """Raise ValueError or KeyError unless the weights and moments are those of ``model``; nothing is allocated yet."""
+    columns = math.prod(checks.integer("item_shape_", size, 1) for size in item_shape)
+    for name, sizes in model._sizes(columns).items():
+        for i, (fan_in, fan_out) in enumerate(zip(sizes, sizes[1:], strict=False)):
+            _check_tensor(tensors, f"{name}.{i}.W", (fan_in, fan_out), np.float32)
+            _check_tensor(tensors, f"{name}.{i}.b", (fan_out,), np.float32)
+        for slot in SLOTS[model.optimizer]:
+            _check_tensor(tensors, f"training.{name}.{slot}", (flat_size(sizes),), np.float32)
+    _check_tensor(tensors, "training.step", (1,), np.uint64)
+
+
+def _check_tensor(tensors: dict[str, np.ndarray], key: str, shape: tuple[int, ...], dtype: Any) -> None:
+    value = tensors[key]
+    if value.shape != shape or value.dtype != dtype:
+        raise ValueError(f"{key} must be {np.dtype(dtype)} of shape {shape}, not {value.dtype} {value.shape}")
+    if value.dtype.kind == "f" and not np.isfinite(value).all():
+        raise ValueError(f"{key} must be finite, but some values are NaN or infinite")
 
 
 def read_settings(path: str | os.PathLike[str]) -> dict[str, Any]:
@@ -95,10 +131,8 @@ def _tensors(model: Estimator) -> dict[str, np.ndarray]:
     return tensors
 
 
-def _training_state(model: Estimator, tensors: dict[str, np.ndarray]) -> dict[str, np.ndarray] | None:
+def _training_state(model: Estimator, tensors: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     state = {key.removeprefix("training."): value for key, value in tensors.items() if key.startswith("training.")}
-    if not state:
-        return None
     for net in model.networks_:
         state[f"{net.name}.params"] = np.array(net.ops.download(net.params))
     return state
@@ -134,8 +168,12 @@ def _digest(text: str, tensors: dict[str, np.ndarray]) -> str:
 
 
 def _plain(value: Any) -> Any:
-    """A JSON value; a dtype by its name."""
-    return value.name if isinstance(value, np.dtype) else value
+    """A JSON value for what JSON does not know: a dtype by its name, NumPy's numbers and fractions as Python's."""
+    if isinstance(value, np.dtype):
+        return value.name
+    if isinstance(value, np.generic):
+        return value.item()
+    return int(value) if isinstance(value, Integral) else float(value)
 
 
 def _tuples(values: dict[str, Any]) -> dict[str, Any]:

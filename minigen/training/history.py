@@ -20,6 +20,7 @@ class History:
     ----------
     names : names of the losses, in the order of the columns of ``values``
     epochs : epochs completed
+    steps : steps done
     ends : steps done at the end of each epoch
     seconds : seconds spent in training steps, for each epoch
     stop_reason : why the last ``fit`` ended: ``"finished"``, ``"callback"``, ``"interrupted"`` or ``"diverged"``
@@ -56,6 +57,11 @@ class History:
     def steps(self) -> int:
         return self._steps + (self.ends[-1] if self.ends else 0)
 
+    @property
+    def steps_under_way(self) -> int:
+        """Steps since the end of the last epoch: more than 0 after an interruption."""
+        return self._steps
+
     def epoch_means(self) -> np.ndarray:
         """``float64[epochs, len(names)]``: the mean of each loss over the steps of each epoch."""
         return np.array(self._means).reshape(len(self.ends), len(self.names))
@@ -78,9 +84,12 @@ class History:
         self._sum, self._steps = np.zeros(len(self.names)), 0
 
     def restore(self, values: np.ndarray, ends: np.ndarray, seconds: list[float], stop_reason: str) -> None:
-        """Take over what a saved history held, into a new one."""
+        """Take over what a saved history held, into a new one. Raises ValueError where its parts do not agree."""
         if values.ndim != 2 or values.shape[1] != len(self.names) or len(ends) != len(seconds):
             raise ValueError("the saved history does not fit the model")
+        steps = np.diff(ends, prepend=0, append=len(values))
+        if np.any(steps[:-1] < 1) or steps[-1] < 0:
+            raise ValueError("the saved history's epochs are not in order")
         *whole, rest = np.split(values, ends)
         for losses, time in zip(whole, seconds, strict=True):
             self.add(losses)

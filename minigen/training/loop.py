@@ -39,6 +39,20 @@ Callback = Callable[[EpochEnd], bool | None]
 """Called at the end of every epoch; training stops when it returns ``True``."""
 
 
+def check_callbacks(callbacks: Sequence[Callback]) -> None:
+    """Raise TypeError unless ``callbacks`` is a sequence of functions: better now than at the end of an epoch."""
+    if not isinstance(callbacks, Sequence):
+        raise TypeError(f"callbacks must be a list of functions, not {callbacks!r}")
+    for i, callback in enumerate(callbacks):
+        if not callable(callback):
+            raise TypeError(f"callbacks[{i}] must be a function of an EpochEnd, not {callback!r}")
+
+
+def _says_stop(word: Any) -> bool:
+    """Whether a callback returned ``True``, also NumPy's, which comparisons of NumPy's numbers give."""
+    return isinstance(word, (bool, np.bool_)) and bool(word)
+
+
 def train(
     run: TrainingRun,
     model: Any,
@@ -53,18 +67,19 @@ def train(
     ``"interrupted"``. Raises :class:`TrainingDiverged` when a loss or weight turns NaN or infinite; the networks are
     then as they were before the step that did it.
     """
-    first_epoch = run.done // run.steps_per_epoch
+    first_epoch = history.epochs
     history.stop_reason = "finished"
     with _progress_bar(epochs * run.steps_per_epoch, progress) as bar, _interrupt_flag() as interrupted:
         for epoch in range(first_epoch, first_epoch + epochs):
+            end_of_epoch = run.done + run.steps_left
             seconds = _train_epoch(run, history, bar, interrupted, f"epoch {epoch + 1}/{first_epoch + epochs}")
-            if run.done < (epoch + 1) * run.steps_per_epoch:
+            if run.done < end_of_epoch:
                 history.stop_reason = "interrupted"
                 return
             history.end_epoch(seconds)
             end = EpochEnd(model, epoch + 1, first_epoch + epochs, run.done, history.last_epoch(), seconds)
             # A list, not a generator: every callback hears of the epoch, whatever the others say.
-            if any([callback(end) is True for callback in callbacks]):
+            if any([_says_stop(callback(end)) for callback in callbacks]):
                 history.stop_reason = "callback"
                 return
             if interrupted.is_set():
@@ -76,7 +91,7 @@ def _train_epoch(run: TrainingRun, history: History, bar: Any, interrupted: thre
     """The steps up to the end of the epoch, or to an interrupt. Returns the seconds spent in steps."""
     spent, pace = 0.0, 1
     bar.set_description(title, refresh=False)
-    left = run.steps_per_epoch - run.done % run.steps_per_epoch
+    left = run.steps_left
     while left and not interrupted.is_set():
         steps = min(pace, left, RING)
         begin = time.perf_counter()

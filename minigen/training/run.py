@@ -89,6 +89,16 @@ class TrainingRun:
                 self._last_rows = rows
         self.done += steps
 
+    @property
+    def steps_left(self) -> int:
+        """Steps to the end of the epoch under way."""
+        return self.steps_per_epoch - self.done % self.steps_per_epoch
+
+    def begin_epoch(self) -> None:
+        """Put the step counter at the beginning of an epoch, the next one unless it is there already."""
+        self.done = -(-self.done // self.steps_per_epoch) * self.steps_per_epoch
+        self.ops.upload(np.array([self.done], np.uint64), out=self.step)
+
     def _program(self, rows: int) -> Program:
         if rows not in self._programs:
             self._programs[rows] = self.ops.capture(lambda: self.spell_step(rows))
