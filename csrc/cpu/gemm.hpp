@@ -403,11 +403,12 @@ static void compute_share(const Product& p, const Grid& grid, const Share& share
 // What thread t of `threads` has in a product.
 static void compute_share_of(const Product& p, int t, int threads) {
   const Grid grid(p);
-  // Shares of whole rows let the next operation find its rows in this core's cache; each thread then packs all of B.
-  const bool small_B = p.K * p.N <= 1 << 15 && p.M >= 24 * threads;
+  // Shares of whole rows let the next operation find its rows in this core's cache; each thread then packs all of B. But
+  // few rows make tiles that are not as high as they could be, if each thread is to have as many.
+  const Grid even(p, threads);
+  const bool small_B = p.K * p.N <= 1 << 15 && p.M >= 24 * threads && even.tiles == grid.tiles;
   const bool by_rows = small_B || (p.M >= p.N && grid.tiles >= 16 * threads);
   if (!by_rows) return compute_share(p, grid, share_in_order(grid, t, threads));
-  const Grid even(p, threads);
   compute_share(p, even, share_of_rows(even, t, threads));
 }
 
