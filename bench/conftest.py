@@ -7,7 +7,8 @@
 Each file `bench_<operation>.py` runs the shapes of the models and a sweep, for every library that is installed. A
 kernel takes microseconds, so that one timed round repeats it; ``extra_info`` holds the median time of one call, its
 GFLOP/s and GB/s (of the bytes that must move; a small shape moves them to a cache and can pass the memory's bandwidth),
-and both as a share of what `bench.floor` measured on this machine.
+and both as a share of what this machine does: of the bandwidth that `bench.floor` measured at the start, and of the
+peak of multiply-adds measured right before and after the kernel, because the clock changes.
 """
 
 from __future__ import annotations
@@ -43,7 +44,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Without the libraries that ``--library`` leaves out, and without the rows that nobody would learn from."""
+    """Without the libraries that ``--library`` leaves out, and without the rows that nobody would learn from.
+
+    The libraries of a case follow each other: the clock of a machine that others share changes by the minute.
+    """
     chosen = config.getoption("--library") or list(LIBRARIES)
     amx = has_amx()
 
@@ -54,7 +58,15 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         return case["library"] in chosen and all(mark.args[0](**case) for mark in item.iter_markers("rows"))
 
     config.hook.pytest_deselected(items=[item for item in items if not wanted(item)])
-    items[:] = [item for item in items if wanted(item)]
+    cases: dict[Any, int] = {}
+    for item in items:
+        cases.setdefault(case_of(item), len(cases))
+    items[:] = sorted((item for item in items if wanted(item)), key=lambda item: cases[case_of(item)])
+
+
+def case_of(item: Any) -> tuple[Any, ...]:
+    """What a benchmark measures, whichever library does it."""
+    return item.path, item.originalname, str({k: v for k, v in item.callspec.params.items() if k != "library"})
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -164,18 +176,25 @@ LIBRARIES: dict[str, tuple[Callable[[], Any], str]] = {
 }
 
 
-@pytest.fixture(scope="session", params=list(LIBRARIES))
-def library(request: pytest.FixtureRequest) -> Any:
+@pytest.fixture(scope="session")
+def made() -> dict[str, Any]:
+    """The libraries in use, each made once."""
+    return {}
+
+
+@pytest.fixture(params=list(LIBRARIES))
+def library(request: pytest.FixtureRequest, made: dict[str, Any]) -> Any:
     """Every library in turn; skipped where it is not installed or has no GPU to run on."""
     make, package = LIBRARIES[request.param]
     if importlib.util.find_spec(package) is None:
         pytest.skip(f"{package} is not installed")
     if request.param in ("minigen-cuda", "cupy", "torch-cuda", "torch-compile-cuda") and not has_cuda():
         pytest.skip("no usable GPU")
-    made = make()
-    coretype = os.environ.get("OPENBLAS_CORETYPE") if request.param == "numpy" else None
-    made.name = f"numpy, OpenBLAS told {coretype}" if coretype else request.param
-    return made
+    if request.param not in made:
+        made[request.param] = make()
+        coretype = os.environ.get("OPENBLAS_CORETYPE") if request.param == "numpy" else None
+        made[request.param].name = f"numpy, OpenBLAS told {coretype}" if coretype else request.param
+    return made[request.param]
 
 
 @pytest.fixture(scope="session")
@@ -189,6 +208,16 @@ def limits() -> Callable[[str], dict[str, Any]]:
         return known[device]
 
     return of
+
+
+def peak_now(device: str, precision: str, machine: dict[str, Any]) -> float:
+    """GFLOP/s of multiply-adds in registers at this minute's clock; on a GPU the product measured at the start."""
+    bf16 = precision == "bf16"
+    if device != "cpu" or importlib.util.find_spec("minigen._native") is None:
+        return machine["bf16_peak_gflops" if bf16 else "peak_gflops"]
+    from minigen import _native
+
+    return (_native.bf16_peak_gflops if bf16 else _native.fma_peak_gflops)(THREADS, 0.02)
 
 
 @pytest.fixture
@@ -209,17 +238,20 @@ def measure(request: pytest.FixtureRequest, benchmark: Any, library: Any, limits
         times = int(max(1, min(1000, most_bytes / bytes, most_flops / max(flops, 1))))
         work = library.repeated(call, times)
         work()  # compilation and first touch are not the kernel's
-        benchmark.pedantic(work, rounds=ROUNDS, warmup_rounds=2)
         if benchmark.disabled:
+            benchmark.pedantic(work)
             return
-        seconds = benchmark.stats.stats.median / times
         machine = limits(library.device)
+        peaks = [peak_now(library.device, precision, machine)] if flops else []
+        benchmark.pedantic(work, rounds=ROUNDS, warmup_rounds=2)
+        seconds = benchmark.stats.stats.median / times
         note = {"calls_per_round": times, "seconds": seconds, "gbytes_per_second": bytes / seconds / 1e9}
         note["percent_of_bandwidth"] = 100 * note["gbytes_per_second"] / machine["bandwidth_gbytes"]
         if flops:
+            peaks.append(peak_now(library.device, precision, machine))
             note["gflops"] = flops / seconds / 1e9
-            peak = machine["bf16_peak_gflops" if precision == "bf16" else "peak_gflops"]
-            note["percent_of_peak"] = 100 * note["gflops"] / peak
+            note["peak_gflops"] = sum(peaks) / 2
+            note["percent_of_peak"] = 100 * note["gflops"] / note["peak_gflops"]
         benchmark.extra_info.update(note, operation=operation, case=case, library=present)
         benchmark.extra_info.update(precision=precision, device=library.device, limits=machine)
 
