@@ -37,6 +37,31 @@ class Program(Protocol):
         """Repeat the captured step ``steps`` times."""
 
 
+class Reader(Protocol):
+    """Brings something about a buffer to the host while the floor goes on computing, again and again."""
+
+    def begin(self) -> None:
+        """Ask for it as the work so far leaves it; what :meth:`get` gave before may be overwritten."""
+
+    def get(self) -> np.ndarray:
+        """What the last :meth:`begin` asked for. Waits for that and for nothing that was begun later."""
+
+
+class HostReader:
+    """A :class:`Reader` where the work so far is done already: ``read`` is called at once."""
+
+    def __init__(self, read: Callable[[], np.ndarray]) -> None:
+        self.read = read
+
+    def begin(self) -> None:
+        """Read."""
+        self.host = self.read()
+
+    def get(self) -> np.ndarray:
+        """What was read."""
+        return self.host
+
+
 class Backend(Protocol):
     """One floor of the house. See the module's docstring for the conventions."""
 
@@ -44,6 +69,8 @@ class Backend(Protocol):
     dtype: np.dtype[Any]
     precision: str
     """How its matrix products are taken, one of its own :data:`PRECISIONS`."""
+    ahead: int
+    """How many runs of a program to begin beyond the one whose results are waited for: 0 where a run ends done."""
 
     @staticmethod
     def default_precision() -> str:
@@ -74,6 +101,12 @@ class Backend(Protocol):
 
         Only the answer leaves the device.
         """
+
+    def reader(self, buffer: Array) -> Reader:
+        """A :meth:`download` of ``buffer`` in two halves; it allocates nothing after this call."""
+
+    def finite_reader(self, buffer: Array) -> Reader:
+        """:meth:`is_finite` in two halves: flags, any of them set where an element is NaN or infinite."""
 
     def capture(self, step: Callable[[], None]) -> Program:
         """Turn ``step``, a function that only calls operations of this backend on fixed buffers, into a program.

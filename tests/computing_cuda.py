@@ -17,7 +17,9 @@ from minigen.cuda.backend import CudaBackend
 from minigen.cuda.device import GraphProgram, Ready
 from minigen.reference import NumpyBackend
 
-OTHERS = ("empty", "upload", "resident", "download", "is_finite", "capture", "default_precision")
+OTHERS = (
+    "empty", "upload", "resident", "download", "is_finite", "reader", "finite_reader", "capture", "default_precision"
+)  # fmt: skip
 OPERATIONS = [name for name in vars(NumpyBackend) if not name.startswith("_") and name in vars(CudaBackend)]
 
 
@@ -35,11 +37,10 @@ class ComputingCuda(CudaBackend):
         cupy.effects[self.function.name] = lambda number: calls[int(number)]()
         weakref.finalize(self, calls.clear)  # the stand-in outlives the backend, whose memory must go
 
-    def _do(self, *operation: Any, **settings: Any) -> None:
-        """The arguments have passed CudaBackend's checks; what follows is in :func:`_computed`."""
-
-    def is_finite(self, buffer: Any) -> bool:
-        return self.book.is_finite(self.download(buffer))
+    def _do(self, kind: str, fuses: str, buffers: dict[str, Any], **settings: Any) -> None:
+        """The arguments have passed CudaBackend's checks; what follows is in :func:`_computed`, but for one kernel."""
+        if kind == "is_finite":
+            self.enqueue(lambda: buffers["flags"].fill(not self.book.is_finite(buffers["x"])))
 
     def capture(self, step: Callable[[], None]) -> Program:
         launches = self.launches = []
@@ -54,6 +55,7 @@ class ComputingCuda(CudaBackend):
             self.launches.append(ready)
         else:
             self.executor._launch(ready)  # type: ignore[attr-defined]
+            self.calls.pop()  # it has run, and would keep its buffers
 
 
 def _computed(name: str) -> Any:

@@ -2,6 +2,7 @@
 
 It checks what the real one leaves to the GPU: that launches go to a stream that is not the default one, that nothing is
 allocated, synchronized or copied while a stream is being captured, and that kernels get NumPy scalars of a fixed width.
+Kernels run when they are launched, but what is copied to the host arrives only when somebody waits for it.
 """
 
 from __future__ import annotations
@@ -65,6 +66,10 @@ class FakeCupy(types.ModuleType):
         self.devices: list[int] = []  # that were entered, the innermost last
         self.current: list[Any] = []  # the streams that were entered, the innermost last
         self.waits: list[tuple[Any, Any]] = []  # (stream, the one whose work it waits for)
+        self.waited = 0  # times that the host waited for the GPU
+        self.arriving: list[tuple[int, bytes]] = []  # copies under way: (where in the host's memory, what)
+        self.arrived = 0  # copies
+        self.pinned: list[np.ndarray] = []  # all that was asked for; what is under way may still arrive there
         self.ndarray = Array
         self.cuda = self._cuda(gpus, capability, driver)
 
@@ -92,6 +97,19 @@ class FakeCupy(types.ModuleType):
         """Raise as CUDA would for something that may not happen during a capture."""
         if self.capturing is not None:
             raise AssertionError(f"{what} during graph capture")
+
+    def arrive(self, copies: int) -> None:
+        """The host waits, for so many of the copies under way."""
+        self.idle("synchronization")
+        self.waited += 1
+        for to, content in self.arriving[:copies]:
+            ctypes.memmove(to, content, len(content))
+        del self.arriving[:copies]
+        self.arrived += copies
+
+    def alloc_pinned(self, nbytes: int) -> np.ndarray:
+        self.pinned.append(np.full(nbytes, 0xFF, np.uint8))
+        return self.pinned[-1]
 
     def _cuda(self, gpus: int, capability: str, driver: int) -> types.SimpleNamespace:
         fake = self
@@ -164,7 +182,7 @@ class FakeCupy(types.ModuleType):
                 return Graph(recorded)
 
             def synchronize(self) -> None:
-                fake.idle("synchronization")
+                fake.arrive(len(fake.arriving))
 
         class Graph:
             def __init__(self, recorded: list[Any]) -> None:
@@ -181,13 +199,14 @@ class FakeCupy(types.ModuleType):
 
         class Event:
             def __init__(self, disable_timing: bool = False) -> None:
-                pass
+                self.behind = 0  # copies asked for before it, since the beginning
 
             def record(self, stream: Any) -> None:
                 assert stream.ptr
+                self.behind = fake.arrived + len(fake.arriving)
 
             def synchronize(self) -> None:
-                fake.idle("synchronization")
+                fake.arrive(max(0, self.behind - fake.arrived))
 
         class Function:
             ptr = 11
@@ -217,7 +236,10 @@ class FakeCupy(types.ModuleType):
         def memcpy_async(to: int, source: int, size: int, kind: int, stream: int) -> None:
             fake.idle("a copy")
             assert stream == Stream.ptr
-            ctypes.memmove(to, source, size)
+            if kind == runtime.memcpyDeviceToHost:
+                fake.arriving.append((to, ctypes.string_at(source, size)))
+            else:
+                ctypes.memmove(to, source, size)
 
         runtime = types.SimpleNamespace(
             CUDARuntimeError=FakeRuntimeError,
@@ -243,7 +265,7 @@ class FakeCupy(types.ModuleType):
             Event=Event, Module=Module, runtime=runtime, driver=functions,
             get_current_stream=lambda: fake.current[-1] if fake.current else default,
             get_elapsed_time=lambda begin, end: 2.0,
-            alloc_pinned_memory=lambda n: np.empty(n, np.uint8),
+            alloc_pinned_memory=self.alloc_pinned,
         )  # fmt: skip
 
     def perform(self, name: str, grid: Any, block: Any, args: Any, shared: int) -> None:

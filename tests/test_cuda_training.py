@@ -5,17 +5,18 @@ from __future__ import annotations
 import gc
 import os
 import signal
+import time
 
 import numpy as np
 import pytest
 
 import minigen
-from minigen.cuda import device
+from minigen.cuda.jobs import BLOCK, blocks
 from minigen.reference import random
 from minigen.training import loop
 from minigen.training.history import History
-from minigen.training.run import RING
-from models import blobs, gan_training
+from minigen.training.run import RING, TrainingRun
+from models import blobs, gan_training, run
 
 SMALL = {"hidden": (16,), "latent_dim": 4, "batch_size": 32, "progress": False}
 TRAIN = {"gan": minigen.train_gan, "vae": minigen.train_vae}
@@ -31,27 +32,127 @@ def train(request):
     return TRAIN[request.param]
 
 
+def cuda_training(rows: int = 2000):
+    from minigen.floors import get_backend
+
+    return gan_training(get_backend("cuda"), blobs(rows))
+
+
+def assert_same_state(training, other):
+    for key, value in training.state().items():
+        np.testing.assert_array_equal(value, other.state()[key], err_msg=key)
+
+
 def test_a_read_back_brings_the_losses_and_little_more(gpu, monkeypatch):
-    """Not the weights and moments, whose copy for a return stays on the device."""
-    model = minigen.GAN(hidden=(64,), latent_dim=4, batch_size=32, epochs=0, device="cuda").fit(blobs())
-    run = model._training(model._ops.upload(blobs()))
-    monkeypatch.setattr(model._ops, "is_finite", lambda buffer: True)  # a launch and its flags: see test_floors.py
-    moved = {"to_host": 0, "to_device": 0}
+    """Not the weights and moments, whose copy for a return stays on the device; and nothing is made anew for it."""
+    training = cuda_training()
+    runtime, moved = gpu.cuda.runtime, {1: 0, 2: 0, 3: 0}
+    copy = runtime.memcpyAsync
 
-    def count(name, method):
-        def copy(self, *arguments):
-            moved[name] += next(a.nbytes for a in arguments if isinstance(a, np.ndarray))
-            return method(self, *arguments)
+    def count(to, source, size, kind, stream):
+        moved[kind] += size
+        copy(to, source, size, kind, stream)
 
-        return copy
+    def held():
+        return gpu.allocations, training.ops.executor.arena.in_use, len(gpu.pinned), len(training.ops.calls)
 
-    for name in moved:
-        monkeypatch.setattr(device.Staging, name, count(name, getattr(device.Staging, name)))
-    loop._checked_steps(run, model.history_, 5)
-    assert moved == {"to_host": RING * 2 * 4, "to_device": 0}
-    allocations = gpu.allocations, model._ops.executor.arena.in_use
-    loop._checked_steps(run, model.history_, 1)
-    assert (gpu.allocations, model._ops.executor.arena.in_use) == allocations, "what is kept is kept in the same place"
+    for _ in range(2):
+        training.begin(5)
+    monkeypatch.setattr(runtime, "memcpyAsync", count)
+    before = held()
+    training.outcome(training.begin(5))
+    flags = sum(blocks(net.params.size, BLOCK) for net in training.networks)
+    assert moved[runtime.memcpyDeviceToHost] == 4 * (2 * RING + flags) and moved[runtime.memcpyHostToDevice] == 0
+    loop.train(training, None, History(training.loss_names), 20, progress=False)
+    assert held() == before
+
+
+# --- one chunk ahead -------------------------------------------------------------------------------
+
+
+def test_the_next_chunk_is_launched_before_the_last_is_waited_for(gpu, monkeypatch):
+    """Also across the ends of epochs, where nobody looks at the model."""
+    training, history = cuda_training(), History(("discriminator", "generator"))
+    begin, outcome = TrainingRun.begin, TrainingRun.outcome
+    order = []
+
+    def logged_begin(self, steps):
+        waited = gpu.waited
+        chunk = begin(self, steps)
+        order.append(("begin", self.done))
+        assert gpu.waited == waited or len(order) == 1, "the host waited while it launched"
+        return chunk
+
+    def logged_outcome(self, chunk):
+        order.append(("look", chunk.before + chunk.steps))
+        return outcome(self, chunk)
+
+    monkeypatch.setattr(TrainingRun, "begin", logged_begin)
+    monkeypatch.setattr(TrainingRun, "outcome", logged_outcome)
+    loop.train(training, None, history, 5, progress=False)
+    ends = [end for what, end in order if what == "begin"]
+    assert set(training.steps_per_epoch * np.arange(1, 6)) <= set(ends)
+    expected = [("begin", ends[0])]
+    for end, following in zip(ends, ends[1:], strict=False):
+        expected += [("begin", following), ("look", end)]
+    assert order == [*expected, ("look", ends[-1])]
+    assert history.ends == list(training.steps_per_epoch * np.arange(1, 6)) and history.steps == training.done
+
+
+def test_the_pipeline_changes_no_bits(gpu, train):
+    """With callbacks each epoch is looked at before the next begins; the model is then that of the epoch's end."""
+    seen = []
+
+    def watch(end):
+        seen.append((end.epoch, end.step, end.seconds, end.losses, end.model.sample(3, seed=0)))
+        assert gpu.arriving == [] and end.model.history_.steps == end.step
+
+    begin = time.perf_counter()
+    ahead = train(blobs(1000), epochs=4, device="cuda", **SMALL)
+    elapsed = time.perf_counter() - begin
+    drained = train(blobs(1000), epochs=4, device="cuda", callbacks=[watch], **SMALL)
+    np.testing.assert_array_equal(ahead.history_.values, drained.history_.values)
+    for key, value in ahead._state.items():
+        np.testing.assert_array_equal(value, drained._state[key], err_msg=key)
+    assert ahead.history_.ends == drained.history_.ends == [step for _, step, *_ in seen]
+    assert [epoch for epoch, *_ in seen] == [1, 2, 3, 4]
+    assert [seconds for _, _, seconds, *_ in seen] == drained.history_.seconds
+    assert min(ahead.history_.seconds) > 0 and sum(ahead.history_.seconds) < elapsed
+    early = train(blobs(1000), epochs=2, device="cuda", **SMALL)
+    np.testing.assert_array_equal(seen[1][-1], early.sample(3, seed=0))
+
+
+def test_an_early_stop_leaves_nothing_behind_it(gpu, train):
+    stopped = train(blobs(1000), epochs=9, device="cuda", callbacks=[lambda end: end.epoch == 2], **SMALL)
+    assert (stopped.history_.epochs, stopped.history_.stop_reason) == (2, "callback")
+    whole = train(blobs(1000), epochs=2, device="cuda", **SMALL)
+    np.testing.assert_array_equal(stopped.history_.values, whole.history_.values)
+    for key, value in whole._state.items():
+        np.testing.assert_array_equal(value, stopped._state[key], err_msg=key)
+
+
+@pytest.mark.parametrize("at", [0, 1, 2, 30, 61, 62, 63, 100, 123, 124, 185])
+def test_nan_is_found_with_the_next_chunk_under_way(gpu, at, monkeypatch):
+    """In the first step, around the ends of epochs of 62 or 63 steps, and in the last chunk of all."""
+    training, clean = cuda_training(), cuda_training()
+    planting_nan(training, at)
+    back, behind = TrainingRun.go_back, []
+
+    def go_back(self, chunk):
+        behind.append(self.done - chunk.before - chunk.steps)
+        back(self, chunk)
+
+    monkeypatch.setattr(TrainingRun, "go_back", go_back)
+    history = History(training.loss_names)
+    with pytest.raises(minigen.TrainingDiverged, match=rf"step {at + 1}: .* output of layer generator\.0") as caught:
+        loop.train(training, None, history, 3, progress=False)
+    assert (caught.value.step, training.done, history.stop_reason) == (at + 1, at, "diverged")
+    assert behind[0] > 0 or at >= 2 * training.steps_per_epoch, "nothing had been launched behind it"
+    run(clean, at)
+    assert_same_state(training, clean)
+    assert history.steps == at and history.epochs == at // training.steps_per_epoch
+    if at:
+        np.testing.assert_array_equal(history.values, clean.recent_losses(at))
 
 
 # --- two GPUs --------------------------------------------------------------------------------------
@@ -136,7 +237,7 @@ def test_nan_is_found_within_one_read_back_and_named(gpu, at):
     planting_nan(training, at)
     history = History(training.loss_names)
     with pytest.raises(minigen.TrainingDiverged, match=rf"step {at + 1}: .* output of layer generator\.0") as caught:
-        loop._checked_steps(training, history, 40)
+        loop._checked(training, history, training.begin(40))
     assert (caught.value.step, training.done, history.stop_reason) == (at + 1, at, "diverged")
     if at:
         clean.run(at)
@@ -159,7 +260,7 @@ def test_an_infinite_weight_is_found_though_no_loss_shows_it(gpu):
 
     training.ops.book.adam = overflowing
     with pytest.raises(minigen.TrainingDiverged, match="step 7") as caught:
-        loop._checked_steps(training, History(training.loss_names), 7)
+        loop._checked(training, History(training.loss_names), training.begin(7))
     assert caught.value.layer == "generator.1" and training.done == 6 and np.isfinite(last).all()
 
 
@@ -184,7 +285,7 @@ def test_an_interrupt_in_the_middle_of_a_graph(gpu, train, at, monkeypatch):
     model = train(blobs(4000), epochs=3, device="cuda", **SMALL)
     assert interrupted and model.history_.stop_reason == "interrupted"
     steps = model.history_.steps
-    assert at < steps < 3 * (4000 // 32)
+    assert at < steps < 3 * (4000 // 32) and model._state["step"][0] == steps, "what was under way is kept"
     np.testing.assert_array_equal(model.history_.values, whole.history_.values[:steps])
     assert model.sample(2, seed=0).shape == (2, 12) and gpu.capturing is None
     ends = whole.history_.ends

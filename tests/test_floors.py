@@ -64,6 +64,19 @@ def test_is_finite(floor, rng):
     assert floor.is_finite(floor.upload(np.ones((7, 5), floor.dtype)))
 
 
+def test_readers_bring_what_was_there_when_they_began(floor, rng):
+    host = normals(rng, 5, 7).astype(floor.dtype)
+    buffer = floor.upload(host)
+    contents, finite = floor.reader(buffer), floor.finite_reader(buffer)
+    for change in (1, np.nan, 2):
+        for reader in (contents, finite):
+            reader.begin()
+        floor.upload(host * change + 3, out=buffer)
+        np.testing.assert_array_equal(contents.get(), host)
+        assert finite.get().any() == np.isnan(host).any()
+        host = floor.download(buffer)
+
+
 class Toy:
     """A model with a step that uses most operations: two layers learn noise from gathered bytes."""
 

@@ -173,7 +173,7 @@ def test_divergence_is_found_at_the_right_step(floor):
     training._programs[training.batch_size] = Planting()
     history = History(training.loss_names)
     with pytest.raises(minigen.TrainingDiverged) as caught:
-        loop._checked_steps(training, history, 9)
+        loop._checked(training, history, training.begin(9))
     assert caught.value.step == 4 and caught.value.layer == "discriminator.0"
     assert history.steps == 3 and training.done == 3
 
@@ -182,11 +182,12 @@ def test_going_back_is_to_the_same_bits(floor):
     training = gan_training(floor, blobs(400), hidden=(3,), latent=2)
     training.run(2)
     before = training.state()
-    for _ in range(2):
-        training.keep()
-        training.run(2)
-        training.go_back()
-        assert training.done == 2
+    for _ in range(2 + floor.ahead):
+        chunk = training.begin(2)
+        for _ in range(floor.ahead):
+            training.begin(1)
+        training.go_back(chunk)
+        assert training.done == 2 and len(training._chunks) == 1 + floor.ahead
         for key, value in training.state().items():
             np.testing.assert_array_equal(value, before[key], err_msg=key)
 

@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 
 from minigen import checks
-from minigen.backend import Array, Program
+from minigen.backend import Array, HostReader, Program
 
 try:
     from minigen import _native
@@ -82,6 +82,7 @@ class CpuBackend:
     """
 
     name = "cpu"
+    ahead = 0
     PRECISIONS = ("ieee", "bf16x6", "bf16")
     """``"ieee"`` multiplies float32. ``"bf16"`` rounds both operands of a dense layer's products to bf16 and sums in
     float32, on AVX512-BF16 or AMX. ``"bf16x6"`` takes each operand for the sum of three bf16 that hold all its bits,
@@ -133,6 +134,12 @@ class CpuBackend:
     def is_finite(self, buffer: Array) -> bool:
         self._forbid_in_capture("is_finite")
         return bool(np.isfinite(buffer).all())
+
+    def reader(self, buffer: Array) -> HostReader:
+        return HostReader(lambda: self.download(buffer))
+
+    def finite_reader(self, buffer: Array) -> HostReader:
+        return HostReader(lambda: np.array([not self.is_finite(buffer)]))
 
     def capture(self, step: Callable[[], None]) -> Program:
         """Record the operations that ``step`` calls, without running them; the program keeps their buffers alive."""

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from minigen import checks
-from minigen.backend import ACTIVATIONS, GAN_LOSSES, Array, Program
+from minigen.backend import ACTIVATIONS, GAN_LOSSES, Array, Program, Reader
 from minigen.cuda.flow import Memory
 from minigen.cuda.jobs import BLOCK, Target, blocks
 from minigen.cuda.launch import Executor
@@ -32,6 +33,22 @@ class CapturedStep:
         self.program.run(checks.integer("steps", steps, 0))
 
 
+class FiniteReader:
+    """See :meth:`CudaBackend.finite_reader`. ``look`` launches what fills the flags that ``flags`` reads."""
+
+    def __init__(self, look: Callable[[], None], flags: Reader) -> None:
+        self.look, self.flags = look, flags
+
+    def begin(self) -> None:
+        """Look, and ask for the flags."""
+        self.look()
+        self.flags.begin()
+
+    def get(self) -> np.ndarray:
+        """``int32[programs]``, not 0 for each program of the launch that found something."""
+        return self.flags.get()
+
+
 class CudaBackend:
     """The operations on GPU number ``index``, or on another ``executor``; see :class:`minigen.cuda.launch.Executor`.
 
@@ -50,6 +67,7 @@ class CudaBackend:
     """
 
     name = "cuda"
+    ahead = 1
     PRECISIONS = PRECISIONS
 
     @staticmethod
@@ -129,11 +147,26 @@ class CudaBackend:
 
     def is_finite(self, buffer: Array) -> bool:
         """Whether no element is NaN or infinite: the device looks, and one flag of each program is read back."""
+        flags = self._flags(buffer)
+        self._look(buffer, flags)
+        return not self.download(flags).any()
+
+    def reader(self, buffer: Array) -> Reader:
+        """A download of ``buffer`` that the host need not wait for."""
+        return self.executor.reader(buffer)
+
+    def finite_reader(self, buffer: Array) -> Reader:
+        """:meth:`is_finite` that the host need not wait for: one flag of each program."""
+        flags = self._flags(buffer)
+        return FiniteReader(partial(self._look, buffer, flags), self.reader(flags))
+
+    def _flags(self, buffer: Array) -> Array:
+        return self.empty((blocks(self._any_shape("buffer", buffer).size, BLOCK),), np.int32)
+
+    def _look(self, buffer: Array, flags: Array) -> None:
         if self._recorded is not None:
             raise RuntimeError("is_finite cannot be part of a captured step: it would run now, not when the step runs")
-        flags = self.empty((blocks(self._any_shape("buffer", buffer).size, BLOCK),), np.int32)
         self._do("is_finite", "is_finite", {"x": buffer, "flags": flags})
-        return not self.download(flags).any()
 
     def schedule(self, step: Callable[[], None], fuse: bool | None = None) -> Schedule:
         """The schedule that :meth:`capture` makes of ``step``; nothing runs."""

@@ -1,7 +1,7 @@
 """Launches on a GPU: memory, copies, kernels and graphs, all on one stream of one device, through CuPy.
 
 The stream is not the default one, because that cannot be captured into a graph. Nothing here waits for the GPU but
-:meth:`DeviceExecutor.download` and :meth:`DeviceExecutor.synchronize`.
+:meth:`DeviceExecutor.download`, :meth:`DeviceExecutor.synchronize` and :meth:`PinnedReader.get`.
 """
 
 from __future__ import annotations
@@ -108,7 +108,7 @@ class DeviceExecutor:
         if on_device:
             self._copy(out, source)
         else:
-            with self.device, self._reporting():
+            with self.device, self.reporting():
                 self._pinned().to_device(np.ascontiguousarray(source), self.address(out))
         return out
 
@@ -132,10 +132,14 @@ class DeviceExecutor:
     def download(self, buffer: Array) -> np.ndarray:
         """A new host array with the contents of ``buffer``; waits for the work that writes it."""
         host = np.empty(buffer.shape, buffer.dtype)
-        with self.device, self.stream, self._reporting():
+        with self.device, self.stream, self.reporting():
             contiguous = self.cupy.ascontiguousarray(buffer)
             self._pinned().to_host(self.address(contiguous), host)
         return host
+
+    def reader(self, buffer: Array) -> PinnedReader:
+        """A download of contiguous ``buffer`` in two halves, through pinned memory of its own."""
+        return PinnedReader(self, buffer)
 
     def adopt(self, array: Any, name: str = "the array") -> Array:
         """The CuPy array that shares the memory of ``array`` (CuPy or DLPack), ready for use on this stream.
@@ -170,7 +174,7 @@ class DeviceExecutor:
 
     def synchronize(self) -> None:
         """Wait until everything that was asked for is done. Raises DeviceError where some of it failed."""
-        with self.device, self._reporting():
+        with self.device, self.reporting():
             self.stream.synchronize()
 
     # --- kernels ------------------------------------------------------------------------------
@@ -305,13 +309,13 @@ class DeviceExecutor:
     def _copy(self, out: Array, source: Array) -> None:
         """Within the device; ``out`` is contiguous."""
         runtime = self.cupy.cuda.runtime
-        with self.device, self.stream, self._reporting():
+        with self.device, self.stream, self.reporting():
             source = self.cupy.ascontiguousarray(source)
             addresses = self.address(out), self.address(source)
             runtime.memcpyAsync(*addresses, out.nbytes, runtime.memcpyDeviceToDevice, self.stream.ptr)
 
     @contextmanager
-    def _reporting(self) -> Iterator[None]:
+    def reporting(self) -> Iterator[None]:
         """Kernels fail long after their launch: say so where the failure is noticed."""
         runtime = self.cupy.cuda.runtime
         try:
@@ -385,6 +389,34 @@ class Staging:
             )
             self.stream.synchronize()
             piece[...] = self.views[0][: piece.size]
+
+
+class PinnedReader:
+    """Copies of ``buffer`` that the stream makes in its turn. See :class:`minigen.backend.Reader`.
+
+    Wait for the last copy before this object goes: its memory then goes to others.
+    """
+
+    def __init__(self, executor: DeviceExecutor, buffer: Array) -> None:
+        self.executor, self.buffer = executor, buffer
+        with executor.device:
+            pinned = executor.cupy.cuda.alloc_pinned_memory(buffer.nbytes)
+            self.event = executor.cupy.cuda.Event(disable_timing=True)
+        self.host = np.frombuffer(pinned, buffer.dtype, buffer.size).reshape(buffer.shape)
+
+    def begin(self) -> None:
+        """Ask for a copy after the work that is on the stream."""
+        runtime, stream = self.executor.cupy.cuda.runtime, self.executor.stream
+        with self.executor.device, self.executor.reporting():
+            addresses = self.host.ctypes.data, self.executor.address(self.buffer)
+            runtime.memcpyAsync(*addresses, self.host.nbytes, runtime.memcpyDeviceToHost, stream.ptr)
+            self.event.record(stream)
+
+    def get(self) -> np.ndarray:
+        """The last copy, which the next one overwrites. Raises DeviceError where the work before it failed."""
+        with self.executor.device, self.executor.reporting():
+            self.event.synchronize()
+        return self.host
 
 
 def allocate(cupy: Any, device: Any, nbytes: int) -> Any:

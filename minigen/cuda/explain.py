@@ -30,6 +30,7 @@ class Drawing:
         self.empty = NumpyBackend().empty
         self.upload = NumpyBackend().upload
         self.download = NumpyBackend().download
+        self.reader = NumpyBackend().reader
         self.resident = NumpyBackend().resident
 
     def address(self, buffer: np.ndarray) -> int:

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from minigen.backend import Array, Program
+from minigen.backend import Array, Program, Reader
 
 POINTERS = {"float32": "*fp32", "int32": "*i32", "uint64": "*u64", "uint8": "*u8"}
 """The parameter types of the buffers, in Triton's spelling, by dtype."""
@@ -74,6 +74,9 @@ class Executor(Protocol):
 
     def download(self, buffer: Array) -> np.ndarray:
         """See :meth:`minigen.backend.Backend.download`."""
+
+    def reader(self, buffer: Array) -> Reader:
+        """See :meth:`minigen.backend.Backend.reader`."""
 
     def address(self, buffer: Array) -> int:
         """Where the first byte of ``buffer`` lies in the executor's memory."""

@@ -84,6 +84,5 @@ class VaeTraining(TrainingRun):
         else:
             self.ops.vae_loss_gaussian(output, x, d.dz[-1], nats, self.losses[:1], self.variance)
 
-    def recent_losses(self, steps: int) -> np.ndarray:
-        terms = super().recent_losses(steps)
+    def report(self, terms: np.ndarray) -> np.ndarray:
         return np.column_stack([terms[:, 0] + self.beta * terms[:, 1], terms])

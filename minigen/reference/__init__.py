@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from .. import checks
+from ..backend import HostReader
 from . import activations, batch, dense, gan_loss, initializers, latent, optimizer, random, vae_loss
 
 __all__ = [
@@ -53,6 +54,7 @@ class NumpyBackend:
     """
 
     name = "numpy"
+    ahead = 0
     PRECISIONS = ("ieee",)
 
     @staticmethod
@@ -119,6 +121,14 @@ class NumpyBackend:
     def is_finite(self, buffer: np.ndarray) -> bool:
         """Whether no element is NaN or infinite."""
         return bool(np.isfinite(buffer).all())
+
+    def reader(self, buffer: np.ndarray) -> HostReader:
+        """:meth:`download`, at once."""
+        return HostReader(lambda: self.download(buffer))
+
+    def finite_reader(self, buffer: np.ndarray) -> HostReader:
+        """:meth:`is_finite`, at once; one flag."""
+        return HostReader(lambda: np.array([not self.is_finite(buffer)]))
 
     def capture(self, step: Callable[[], None]) -> Repeat:
         """A program that calls ``step``; capturing alone runs nothing."""

@@ -6,6 +6,7 @@ import signal
 import sys
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,9 +16,10 @@ import numpy as np
 
 from minigen.errors import TrainingDiverged
 from minigen.training.history import History
-from minigen.training.run import RING, TrainingRun
+from minigen.training.run import RING, Chunk, TrainingRun
 
-SECONDS_BETWEEN_READS = 0.2  # how long the host leaves the device alone: a progress bar's pace, an interrupt's patience
+SECONDS_BETWEEN_READS = 0.2
+"""How long a chunk of steps may take: a progress bar's pace, and for each chunk under way an interrupt's patience."""
 
 
 @dataclass(frozen=True)
@@ -68,71 +70,96 @@ def train(
     then as they were before the step that did it.
     """
     first_epoch = history.epochs
+    last_epoch = first_epoch + epochs
     history.stop_reason = "finished"
     with _progress_bar(epochs * run.steps_per_epoch, progress) as bar, _interrupt_flag() as interrupted:
-        for epoch in range(first_epoch, first_epoch + epochs):
+        pipeline = _Pipeline(run, history, bar)
+        for epoch in range(first_epoch + 1, last_epoch + 1):
+            bar.set_description(f"epoch {epoch}/{last_epoch}", refresh=False)
             end_of_epoch = run.done + run.steps_left
-            seconds = _train_epoch(run, history, bar, interrupted, f"epoch {epoch + 1}/{first_epoch + epochs}")
-            if run.done < end_of_epoch:
-                history.stop_reason = "interrupted"
-                return
-            history.end_epoch(seconds)
-            end = EpochEnd(model, epoch + 1, first_epoch + epochs, run.done, history.last_epoch(), seconds)
-            # A list, not a generator: every callback hears of the epoch, whatever the others say.
-            if any([_says_stop(callback(end)) for callback in callbacks]):
-                history.stop_reason = "callback"
-                return
+            while run.done < end_of_epoch and not interrupted.is_set():
+                pipeline.begin(end_of_epoch - run.done)
+            if callbacks and run.done == end_of_epoch:
+                pipeline.finish()  # what a callback sees is the model at the end of the epoch
+                end = EpochEnd(model, epoch, last_epoch, run.done, history.last_epoch(), history.seconds[-1])
+                # A list, not a generator: every callback hears of the epoch, whatever the others say.
+                if any([_says_stop(callback(end)) for callback in callbacks]):
+                    history.stop_reason = "callback"
+                    return
             if interrupted.is_set():
-                history.stop_reason = "interrupted"
-                return
+                break
+        pipeline.finish()
+        if interrupted.is_set():
+            history.stop_reason = "interrupted"
 
 
-def _train_epoch(run: TrainingRun, history: History, bar: Any, interrupted: threading.Event, title: str) -> float:
-    """The steps up to the end of the epoch, or to an interrupt. Returns the seconds spent in steps."""
-    spent, pace = 0.0, 1
-    bar.set_description(title, refresh=False)
-    left = run.steps_left
-    while left and not interrupted.is_set():
-        steps = min(pace, left, RING)
-        begin = time.perf_counter()
-        losses = _checked_steps(run, history, steps)
-        seconds = time.perf_counter() - begin
-        history.add(losses)
-        bar.set_postfix({n: f"{x:.4g}" for n, x in zip(history.names, losses[-1], strict=True)}, refresh=False)
-        bar.update(steps)
-        spent, left = spent + seconds, left - steps
-        pace = max(1, min(2 * steps, int(SECONDS_BETWEEN_READS * steps / max(seconds, 1e-9))))
-    return spent
+class _Pipeline:
+    """Chunks of steps: begun, and looked at when ``ops.ahead`` more have been begun, so that a GPU is never idle.
+
+    What a chunk brings goes into the history, and the end of an epoch with it. A chunk takes about
+    :data:`SECONDS_BETWEEN_READS`, and ends with the epoch.
+    """
+
+    def __init__(self, run: TrainingRun, history: History, bar: Any) -> None:
+        self.run, self.history, self.bar = run, history, bar
+        self.under_way: deque[tuple[Chunk, float]] = deque()  # with the time at which each was begun, the oldest first
+        self.pace = 1  # steps of the next chunk
+        self.seconds = 0.0  # spent in the steps of the epoch under way
+        self.looked = 0.0  # when a chunk was last looked at
+
+    def begin(self, left: int) -> None:
+        """Begin at most ``left`` steps, then look at those begun before them as far as that is due."""
+        begun = time.perf_counter()
+        self.under_way.append((self.run.begin(min(self.pace, left, RING)), begun))
+        while len(self.under_way) > self.run.ops.ahead:
+            self._look()
+
+    def finish(self) -> None:
+        """Look at all that is under way."""
+        while self.under_way:
+            self._look()
+
+    def _look(self) -> None:
+        """Wait for the oldest chunk. Raises TrainingDiverged; the chunks behind it are then undone too."""
+        chunk, begun = self.under_way.popleft()
+        losses = _checked(self.run, self.history, chunk)
+        now = time.perf_counter()
+        seconds = now - max(begun, self.looked)  # before, the device was busy with the chunk before
+        self.looked = now
+        self.seconds += seconds
+        self.history.add(losses)
+        if (chunk.before + chunk.steps) % self.run.steps_per_epoch == 0:
+            self.history.end_epoch(self.seconds)
+            self.seconds = 0.0
+        shown = {n: f"{x:.4g}" for n, x in zip(self.history.names, losses[-1], strict=True)}
+        self.bar.set_postfix(shown, refresh=False)
+        self.bar.update(chunk.steps)
+        self.pace = max(1, min(2 * self.pace, int(SECONDS_BETWEEN_READS * chunk.steps / max(seconds, 1e-9))))
 
 
-def _checked_steps(run: TrainingRun, history: History, steps: int) -> np.ndarray:
-    """Run ``steps`` steps and return their losses; diagnose them if anything is no longer finite."""
-    run.keep()
-    with np.errstate(over="ignore", invalid="ignore"):  # what overflows is reported below, by step and layer
-        run.run(steps)
-    losses = run.recent_losses(steps)
-    if not (np.isfinite(losses).all() and run.weights_are_finite()):
-        run.go_back()
+def _checked(run: TrainingRun, history: History, chunk: Chunk) -> np.ndarray:
+    """The losses of ``chunk``; where anything is no longer finite, find the step and raise TrainingDiverged."""
+    losses, finite = run.outcome(chunk)
+    if not finite:
+        run.go_back(chunk)
         history.stop_reason = "diverged"
-        _repeat_until_divergence(run, history, steps)
+        _repeat_until_divergence(run, history, chunk.steps)
     return losses
 
 
 def _repeat_until_divergence(run: TrainingRun, history: History, steps: int) -> None:
     """Repeat ``steps`` steps one by one (the same bits: a step depends on the state alone) and raise at the bad one."""
     for _ in range(steps):
-        run.keep()
-        with np.errstate(over="ignore", invalid="ignore"):
-            run.run(1)
-        losses = run.recent_losses(1)
-        if not (np.isfinite(losses).all() and run.weights_are_finite()):
-            failed = run.done
+        step = run.begin(1)
+        losses, finite = run.outcome(step)
+        if not finite:
             what, layer = run.first_non_finite() or ("loss", run.networks[-1].layers[-1].name)
-            run.go_back()
+            run.go_back(step)
             raise TrainingDiverged(
-                f"step {failed}: a NaN or an infinity, first seen in the {what} of layer {layer}. The model keeps the "
-                "weights from before this step. Try a smaller learning_rate, or look for extreme values in the data.",
-                step=failed,
+                f"step {run.done + 1}: a NaN or an infinity, first seen in the {what} of layer {layer}. The model "
+                "keeps the weights from before this step. Try a smaller learning_rate, or look for extreme values in "
+                "the data.",
+                step=run.done + 1,
                 layer=layer,
             )
         history.add(losses)

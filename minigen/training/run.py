@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 import numpy as np
 
-from minigen.backend import Array, Backend, Program
+from minigen.backend import Array, Backend, Program, Reader
 from minigen.models.mlp import Mlp, Workspace
 from minigen.models.optimizer import Optimizer
 from minigen.reference import random
@@ -15,6 +16,17 @@ from minigen.reference import random
 RING = 4096  # steps whose losses the device keeps until the host reads them
 
 State = dict[str, np.ndarray]
+
+
+@dataclass
+class Chunk:
+    """Some steps: where the training stood before them, and what tells how they went. See :meth:`TrainingRun.begin`."""
+
+    ring: Reader
+    flags: list[Reader]  # of each network's parameters
+    kept: dict[str, Array] = field(default_factory=dict)  # copies on the device
+    before: int = 0  # steps done before
+    steps: int = 0
 
 
 class TrainingRun:
@@ -25,7 +37,7 @@ class TrainingRun:
     """
 
     terms: ClassVar[tuple[str, ...]]  # the losses that a step computes, in the order of ``losses``
-    loss_names: ClassVar[tuple[str, ...]]  # the losses reported, in the order of ``recent_losses``
+    loss_names: ClassVar[tuple[str, ...]]  # the losses reported, in the order of :meth:`report`
 
     def __init__(
         self,
@@ -56,8 +68,7 @@ class TrainingRun:
         self.done = 0  # the host's copy of ``step``
         self._last_rows = batch_size
         self._programs: dict[int, Program] = {}
-        self._kept: dict[str, Array] = {}  # copies on the device
-        self._kept_done = 0
+        self._chunks: list[Chunk] = []  # the one used last is the last
 
     # --- spelled out by the models --------------------------------------------------------------
 
@@ -68,6 +79,10 @@ class TrainingRun:
     def workspaces(self, rows: int) -> list[tuple[Mlp, Workspace]]:
         """The networks in the order in which data flow through them, each with what a step on ``rows`` stores."""
         raise NotImplementedError
+
+    def report(self, terms: np.ndarray) -> np.ndarray:
+        """The losses to report, ``[steps, len(loss_names)]``, from ``terms[steps, len(terms)]``."""
+        return terms
 
     def gather(self, out: Array) -> None:
         """The next batch, in the generator's or decoder's range, into ``out[rows, D]``."""
@@ -106,8 +121,41 @@ class TrainingRun:
 
     def recent_losses(self, steps: int) -> np.ndarray:
         """Losses of the last ``steps`` steps, ``[steps, len(loss_names)]``, oldest first."""
-        ring = self.ops.download(self.ring)
-        return np.array(ring[np.arange(self.done - steps, self.done) % RING])
+        return self.report(self.ops.download(self.ring)[np.arange(self.done - steps, self.done) % RING])
+
+    # --- running with a way back ----------------------------------------------------------------
+
+    def begin(self, steps: int) -> Chunk:
+        """:meth:`run` with a way back. The host waits for nothing where the floor computes in the background.
+
+        ``ops.ahead`` more may be begun before :meth:`outcome` or :meth:`go_back` is asked of this chunk; the next one
+        then takes its memory.
+        """
+        full = len(self._chunks) > self.ops.ahead
+        chunk = self._chunks.pop(0) if full else self._new_chunk()
+        self._chunks.append(chunk)
+        chunk.before, chunk.steps = self.done, steps
+        for key, buffer in self._buffers().items():
+            chunk.kept[key] = self.ops.upload(buffer, out=chunk.kept.get(key))
+        with np.errstate(over="ignore", invalid="ignore"):  # what overflows is for the outcome to tell
+            self.run(steps)
+        for reader in (chunk.ring, *chunk.flags):
+            reader.begin()
+        return chunk
+
+    def _new_chunk(self) -> Chunk:
+        return Chunk(self.ops.reader(self.ring), [self.ops.finite_reader(net.params) for net in self.networks])
+
+    def outcome(self, chunk: Chunk) -> tuple[np.ndarray, bool]:
+        """Wait for a chunk: its losses, ``[steps, len(loss_names)]``, and whether they and the weights are finite."""
+        losses = self.report(chunk.ring.get()[np.arange(chunk.before, chunk.before + chunk.steps) % RING])
+        return losses, bool(np.isfinite(losses).all()) and not any(flags.get().any() for flags in chunk.flags)
+
+    def go_back(self, chunk: Chunk) -> None:
+        """To where the training stood before ``chunk``."""
+        for key, buffer in self._buffers().items():
+            self.ops.upload(chunk.kept[key], out=buffer)
+        self.done = chunk.before
 
     # --- state ----------------------------------------------------------------------------------
 
@@ -128,22 +176,6 @@ class TrainingRun:
         for key, buffer in self._buffers().items():
             self.ops.upload(state[key], out=buffer)
         self.done = int(state["step"][0])
-
-    def keep(self) -> None:
-        """Remember where the training stands, for :meth:`go_back`. The device copies; the host waits for nothing."""
-        for key, buffer in self._buffers().items():
-            self._kept[key] = self.ops.upload(buffer, out=self._kept.get(key))
-        self._kept_done = self.done
-
-    def go_back(self) -> None:
-        """To where the training stood at the last :meth:`keep`."""
-        for key, buffer in self._buffers().items():
-            self.ops.upload(self._kept[key], out=buffer)
-        self.done = self._kept_done
-
-    def weights_are_finite(self) -> bool:
-        """Whether no parameter is NaN or infinite."""
-        return all(self.ops.is_finite(net.params) for net in self.networks)
 
     def first_non_finite(self) -> tuple[str, str] | None:
         """Where the last step went wrong: (what, layer), following its data forward, backward, and into the weights."""
