@@ -112,13 +112,13 @@ class Packing {
     o_ = o;
     to_ = o.packed;
     deep_ = ceil_div(o.k, tile_depth);
+    n_ = o.k > 0 ? o.n : 0;
     k_ = o.k;
     row_ = transpose ? -2 : 0;
-    if (o.k == 0) o_.n = 0;
     find_edges<along>();
   }
 
-  bool done() const { return o_.n <= 0; }
+  bool done() const { return n_ <= 0; }
 
   void steps(int count) {
     for (int i = 0; i < count && !done(); ++i) step_(*this);
@@ -135,9 +135,9 @@ class Packing {
  private:
   template <bool along>
   void find_edges() {
-    whole_ = o_.n >= tile_side && k_ >= tile_depth;
-    rows_ = along ? o_.n : k_;
-    cols_ = along ? k_ : o_.n;
+    whole_ = n_ >= tile_side && k_ >= tile_depth;
+    rows_ = along ? n_ : k_;
+    cols_ = along ? k_ : n_;
   }
 
   // Row i of a half of the tile, as it lies in memory; zeros past the end of the matrix.
@@ -176,7 +176,7 @@ class Packing {
       __builtin_prefetch(p.o_.from + i * p.o_.stride + 2 * tile_depth);
     }
     if (with_sums) {
-      const __mmask16 lanes_used = first_lanes(p.o_.n);
+      const __mmask16 lanes_used = first_lanes(p.n_);
       const __m512 before = _mm512_maskz_loadu_ps(lanes_used, p.o_.sums);
       _mm512_mask_storeu_ps(p.o_.sums, lanes_used, _mm512_add_ps(before, sum));
     }
@@ -196,28 +196,46 @@ class Packing {
     for (int i = 0; i < 16; ++i) _mm512_store_ps(turned_[half][i], v[i]);
   }
 
+  // In the order of memory: along k, or along the columns.
   template <int parts, bool along, bool transpose, bool with_sums>
   void next_tile() {
-    const int64_t k_step = along ? tile_depth : tile_depth * o_.stride;
     row_ = transpose ? -2 : 0;
-    to_ += parts * tile_size;
-    o_.from += k_step;
-    k_ -= tile_depth;
-    if (!along) o_.whole_rows -= tile_depth;
-    if (k_ <= 0) {  // to the next rows of A or columns of B
-      o_.from += (along ? tile_side * o_.stride : tile_side) - deep_ * k_step;
-      o_.whole_rows += along ? -tile_side : deep_ * tile_depth;
-      o_.n -= tile_side;
-      if (with_sums) o_.sums += tile_side;
-      k_ = o_.k;
-    }
+    along ? next_along<parts>() : next_across<parts, with_sums>();
     find_edges<along>();
+  }
+
+  template <int parts>
+  void next_along() {
+    to_ += parts * tile_size;
+    o_.from += tile_depth;
+    k_ -= tile_depth;
+    if (k_ > 0) return;
+    k_ = o_.k;
+    o_.from += tile_side * o_.stride - deep_ * tile_depth;
+    o_.whole_rows -= tile_side;
+    n_ -= tile_side;
+  }
+
+  template <int parts, bool with_sums>
+  void next_across() {
+    to_ += deep_ * parts * tile_size;
+    o_.from += tile_side;
+    if (with_sums) o_.sums += tile_side;
+    n_ -= tile_side;
+    if (n_ > 0) return;
+    const int64_t wide = ceil_div(o_.n, tile_side);
+    to_ += (1 - wide * deep_) * parts * tile_size;
+    o_.from += tile_depth * o_.stride - wide * tile_side;
+    if (with_sums) o_.sums -= wide * tile_side;
+    o_.whole_rows -= tile_depth;
+    k_ -= tile_depth;
+    if (k_ > 0) n_ = o_.n;
   }
 
   void (*step_)(Packing&) = nullptr;
   Operand o_ = {};
   uint16_t* to_ = nullptr;
-  int64_t deep_ = 0, k_ = 0, row_ = 0, rows_ = 0, cols_ = 0;
+  int64_t deep_ = 0, n_ = 0, k_ = 0, row_ = 0, rows_ = 0, cols_ = 0;
   bool whole_ = false;
   alignas(64) float turned_[2][16][16];
 };
@@ -391,16 +409,21 @@ struct Panels {
   int64_t first_column() const { return low * block_side; }
 };
 
+// From so many strips on all of B is packed before the first: that costs little beside them, and a large matrix is read
+// from end to end.
+constexpr int64_t many_strips = 16;
+
+// Panels [j, j + count) of these.
 template <int parts>
-static void pack_panel_later(const Product& p, const Slice& slice, const Panels& panels, int64_t j,
-                             const Packed& packed, Aside<parts>& aside) {
+static void pack_panels_later(const Product& p, const Slice& slice, const Panels& panels, int64_t j, int64_t count,
+                              const Packed& packed, Aside<parts>& aside) {
   if (j >= panels.count()) return;
   const int64_t j0 = panels.first_column() + j * block_side;
-  aside.pack_B_later(slice, j0, smaller(block_side, p.N - j0), panel_of<parts>(packed, slice, j),
+  aside.pack_B_later(slice, j0, smaller(count * block_side, p.N - j0), panel_of<parts>(packed, slice, j),
                      panels.sums ? panels.sums + j * block_side : nullptr);
 }
 
-// The strip at row i0, whose A is packed, against the panels; the part's first strip packs them as it goes.
+// The strip at row i0, whose A is packed, against the panels; if `first`, they are packed as it goes.
 template <int parts>
 static void compute_strip(const Product& p, const Slice& slice, int64_t i0, bool first, const Panels& panels,
                           const uint16_t* A, const Packed& packed, float* z, Aside<parts>& aside) {
@@ -411,7 +434,7 @@ static void compute_strip(const Product& p, const Slice& slice, int64_t i0, bool
   for (int64_t j = 0; j < blocks; ++j) {
     if (first) {
       aside.pack_B_now();
-      pack_panel_later<parts>(p, slice, panels, j + 1, packed, aside);
+      pack_panels_later<parts>(p, slice, panels, j + 1, 1, packed, aside);
     }
     const int64_t column = j0 + j * block_side;
     // Sums that are finished block by block stay in L1: this one's, and those of the one before.
@@ -447,17 +470,18 @@ static void compute_part(const Product& p, const Part& part, const Packed& packe
           aside.pack_A_later(slice, i * block_side, smaller(block_side, p.M - i * block_side),
                              is_exact(p, slice, i * block_side), panels.count(), packed.A[i % 2]);
       };
-      pack_panel_later<parts>(p, slice, panels, 0, packed, aside);
+      // Where this part has no row of C, but the sums of B's columns, there is no strip to pack B beside.
+      const int64_t strips = part.row_end - part.row;
+      const bool as_it_goes = strips > 0 && strips < many_strips;
+      pack_panels_later<parts>(p, slice, panels, 0, as_it_goes ? 1 : panels.count(), packed, aside);
+      if (!as_it_goes) aside.pack_B_now();
       pack_strip(part.row);
       for (int64_t i = part.row; i < part.row_end; ++i) {
         aside.pack_A_now();
         pack_strip(i + 1);
-        compute_strip<parts>(p, slice, i * block_side, i == part.row, panels, packed.A[i % 2], packed,
+        compute_strip<parts>(p, slice, i * block_side, as_it_goes && i == part.row, panels, packed.A[i % 2], packed,
                              packed.z[strips_done++ % 2], aside);
       }
-      if (part.row == part.row_end)  // no row of C, but the sums of B's columns
-        for (int64_t j = 1; j <= panels.count(); ++j) pack_panel_later<parts>(p, slice, panels, j, packed, aside);
-      aside.pack_B_now();
     }
   }
   aside.finish_now();
