@@ -231,7 +231,7 @@ def test_idx(tmp_path, rng, name):
 
 def test_names():
     assert resolve("mnist-sample").shape == (5000, 28, 28)
-    with pytest.raises(ValueError, match="'mnits' is neither .*mnist-sample, mnist, fashion-mnist.* nor a file"):
+    with pytest.raises(ValueError, match="data set .*mnist-sample, mnist, fashion-mnist.* or a file .*not 'mnits'"):
         resolve("mnits")
 
 

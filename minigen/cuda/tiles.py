@@ -65,6 +65,7 @@ TABLE: dict[tuple[str, str], Tile] = {
 
 STAGES: dict[tuple[int, str, str, str], int] = {
     (80, "ieee", "wgrad", "few"): 2,
+    (80, "bf16", "wgrad", "some"): 1,
     (90, "tf32", "wgrad", "few"): 2,
     (90, "bf16", "wgrad", "few"): 2,
     (120, "tf32", "wgrad", "some"): 2,
