@@ -1,5 +1,6 @@
 // The discriminator's last layer with the loss behind it: logits, loss, and all gradients, in one pass over the rows of
-// its input while they are near. dense.cpp and gan_loss.cpp have the same one operation at a time.
+// its input while they are near. dense.cpp and gan_loss.cpp have the same one operation at a time;
+// minigen/reference/dense.py and gan_loss.py derive it.
 #include "halves.hpp"
 #include "kernels.hpp"
 #include "narrow.hpp"
