@@ -173,7 +173,8 @@ class Packing {
       pack_row<parts>(p.scale<parts, along, scaled>(low, 0, i), p.scale<parts, along, scaled>(high, 1, i), to);
       if (with_sums) sum = _mm512_add_ps(sum, _mm512_add_ps(low, high));
       // So many rows at once are too much for the CPU's own prefetching. Past the end of the matrix nothing happens.
-      __builtin_prefetch(p.o_.from + i * p.o_.stride + 2 * tile_depth);
+      const int64_t ahead = (i * p.o_.stride + 2 * tile_depth) * static_cast<int64_t>(sizeof(float));
+      __builtin_prefetch(reinterpret_cast<const void*>(reinterpret_cast<intptr_t>(p.o_.from) + ahead));
     }
     if (with_sums) {
       const __mmask16 lanes_used = first_lanes(p.n_);
