@@ -24,8 +24,9 @@ constexpr int wide_tile_rows = has_32_registers ? 8 : 4;   // for panels of thre
 constexpr int max_vectors = 3;
 constexpr int max_width = max_vectors * lanes;
 
-constexpr int64_t block_k = lanes == 16 ? 384 : 256;  // rows of a packed panel: 48 KiB with AVX-512, else at most 16
-constexpr int64_t block_rows = 384;   // rows of A, or half as many more, that one panel after the other reuses from L2
+constexpr int64_t block_k = lanes == 16 ? 384 : 400;  // rows of a packed panel: 48 KiB with AVX-512, else at most 25
+// Rows of A, or half as many more, that one panel after the other reuses from L2.
+constexpr int64_t block_rows = lanes == 16 ? 384 : 192;
 constexpr int steps = 8;              // of a tile for each row of memory that it asks for ahead
 constexpr int64_t direct_tiles = 2;   // with no more tiles than these, packing B costs more than it saves
 
@@ -315,9 +316,10 @@ static void compute_panel(const Product& p, const Grid& grid, const Block& block
     const int64_t next = grid.row_of(stay ? t + 1 : first) * p.N + (stay ? j0 : j0 + cols);
     const int64_t done = (t - first) * (K / steps);
     const Ahead next_c(p.C, next, p.N);
-    const Ahead next_b = block.B ? Ahead(b, (K + done) * b_stride, b_stride)
-                         : plain ? Ahead(from, done * p.B_stride + cols, p.B_stride)
-                                 : Ahead(from, cols * p.B_stride + done * 32, 32);
+    Ahead next_b(bias, 0, 0);  // what is in L1 anyway, once all of the panel has been asked for
+    if (block.B && done < K) next_b = Ahead(b, (K + done) * b_stride, b_stride);
+    if (!block.B && plain && done < K) next_b = Ahead(from, done * p.B_stride + cols, p.B_stride);
+    if (!block.B && !plain && done * 32 < cols * p.B_stride) next_b = Ahead(from, cols * p.B_stride + done * 32, 32);
     Streams streams = {next_c, next_b, next_c};
     if (p.differentiate) streams.read = Ahead(p.X, next, p.N);
     if (p.consume && block.k1 == p.K)
@@ -340,12 +342,17 @@ static const float* pack_A(const Product& p, const Grid& grid, int64_t first, in
     }
     return packed;
   }
-  constexpr int64_t few = 8;  // rows of A at a time: all of them stay in L1 from one tile to the next
+  constexpr int64_t few = 16;  // rows of A at a time: all of them stay in L1 from one tile to the next
   for (int64_t low = 0; low < K; low += few)
     for (int64_t t = first; t < last; ++t) {
-      const int64_t i0 = grid.row_of(t);
-      copy_rows(p.A + (k0 + low) * p.A_stride + i0, p.A_stride, packed + (t - first) * tile_size + low * tile_rows,
-                tile_rows, smaller(few, K - low), smaller(tile_rows, p.M - i0));
+      const int64_t i0 = grid.row_of(t), rows = grid.row_of(t + 1) - i0;
+      const float* from = p.A + (k0 + low) * p.A_stride + i0;
+      float* to = packed + (t - first) * tile_size + low * tile_rows;
+      if (rows == tile_rows)  // a constant: a move or two
+        for (int64_t k = 0; k < smaller(few, K - low); ++k)
+          __builtin_memcpy(to + k * tile_rows, from + k * p.A_stride, tile_rows * sizeof(float));
+      else
+        copy_rows(from, p.A_stride, to, tile_rows, smaller(few, K - low), rows);
     }
   return packed;
 }

@@ -47,7 +47,22 @@ static inline __m256i first_lanes(int64_t count) {
   return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(ones_then_zeros + lanes - count));
 }
 static inline Vector load_first(const float* p, int64_t count) { return _mm256_maskload_ps(p, first_lanes(count)); }
-static inline void store_first(float* p, Vector v, int64_t count) { _mm256_maskstore_ps(p, first_lanes(count), v); }
+// In pieces: AMD's cores before Zen 4 take a masked store apart into 40 operations.
+static inline void store_first(float* p, Vector v, int64_t count) {
+  if (count == lanes) return store(p, v);
+  __m128 rest = _mm256_castps256_ps128(v);
+  if (count & 4) {
+    _mm_storeu_ps(p, rest);
+    rest = _mm256_extractf128_ps(v, 1);
+    p += 4;
+  }
+  if (count & 2) {
+    _mm_storel_pi(reinterpret_cast<__m64*>(p), rest);
+    rest = _mm_movehl_ps(rest, rest);
+    p += 2;
+  }
+  if (count & 1) _mm_store_ss(p, rest);
+}
 #else
 static inline Vector load_first(const float* p, int64_t count) {
   Vector v = {};
