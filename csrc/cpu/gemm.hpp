@@ -36,18 +36,20 @@ constexpr int64_t direct_tiles = 2;   // with no more tiles than these, packing 
 // would stop it, because a core can only wait for a dozen cache lines at a time. They may run past the end of a matrix
 // (the CPU ignores what is not there), so they are numbers, not pointers.
 struct Ahead {
+  static constexpr int64_t fetched = 2 * lanes;
   uintptr_t row, stride;
 
   Ahead(const float* matrix, int64_t offset, int64_t row_stride)
       : row(reinterpret_cast<uintptr_t>(matrix) + static_cast<uintptr_t>(offset) * sizeof(float)),
         stride(static_cast<uintptr_t>(row_stride) * sizeof(float)) {}
 
-  // Two cache lines of a row, and on to the next. `write` takes them away from other cores, which is what a store would
-  // wait longest for.
+  // What a panel of two vectors has of a row, and on to the next. `write` takes it away from other cores, which is what a
+  // store would wait longest for.
   template <int write, int level>
   void fetch() {
+    constexpr uintptr_t last = smaller(64, (fetched - 1) * sizeof(float));  // one cache line or two
     __builtin_prefetch(reinterpret_cast<const void*>(row), write, level);
-    __builtin_prefetch(reinterpret_cast<const void*>(row + 64), write, level);
+    __builtin_prefetch(reinterpret_cast<const void*>(row + last), write, level);
     row += stride;
   }
 };
@@ -319,7 +321,8 @@ static void compute_panel(const Product& p, const Grid& grid, const Block& block
     Ahead next_b(bias, 0, 0);  // what is in L1 anyway, once all of the panel has been asked for
     if (block.B && done < K) next_b = Ahead(b, (K + done) * b_stride, b_stride);
     if (!block.B && plain && done < K) next_b = Ahead(from, done * p.B_stride + cols, p.B_stride);
-    if (!block.B && !plain && done * 32 < cols * p.B_stride) next_b = Ahead(from, cols * p.B_stride + done * 32, 32);
+    if (!block.B && !plain && done * Ahead::fetched < cols * p.B_stride)
+      next_b = Ahead(from, cols * p.B_stride + done * Ahead::fetched, Ahead::fetched);
     Streams streams = {next_c, next_b, next_c};
     if (p.differentiate) streams.read = Ahead(p.X, next, p.N);
     if (p.consume && block.k1 == p.K)

@@ -7,9 +7,9 @@
 
 namespace minigen::MINIGEN_ISA {
 
-static inline int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
-static inline int64_t larger(int64_t a, int64_t b) { return a > b ? a : b; }
-static inline int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+static constexpr int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
+static constexpr int64_t larger(int64_t a, int64_t b) { return a > b ? a : b; }
+static constexpr int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 // How a matrix is read: element (r, c) at [r * stride + c], or transposed at [r + c * stride].
 enum class Layout { plain, transposed };
