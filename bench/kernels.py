@@ -4,8 +4,8 @@
     python -m bench.kernels --operation dense --out dense.json
     python -m bench.kernels --device cuda
 
-Runs ``pytest bench --benchmark-only`` in a process of its own; on a CPU then once more the matrix products of NumPy
-alone, with its OpenBLAS told to use AVX-512 (``OPENBLAS_CORETYPE``), which it may not recognise by itself on a
+Runs ``pytest bench --benchmark-only`` in a process of its own; on a CPU with AVX-512 then once more the matrix products
+of NumPy alone, with its OpenBLAS told to use AVX-512 (``OPENBLAS_CORETYPE``), which it may not recognise by itself on a
 processor newer than it is. NumPy's own loops need no such word: they take the widest instruction set that they know.
 """
 
@@ -25,6 +25,7 @@ from typing import Any
 
 from bench import environment
 from bench.conftest import LIBRARIES
+from minigen import _native
 
 OPERATIONS = tuple(sorted(path.stem.removeprefix("bench_") for path in Path(__file__).parent.glob("bench_*.py")))
 DEVICES = {
@@ -68,13 +69,15 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     libraries = DEVICES[options.device]
     installed = [name for name in libraries if importlib.util.find_spec(LIBRARIES[name][1]) is not None]
+    wide = options.device == "cpu" and "avx512" in _native.supported_isas()
     print(f"{len(options.operation)} operations, {', '.join(installed)}: about five minutes for all", flush=True)
     begin = time.perf_counter()
     with tempfile.TemporaryDirectory(prefix="minigen-bench-") as folder:
         found = measure(options.operation, installed, Path(folder))["benchmarks"]
-        if options.device == "cpu" and "dense" in options.operation:
+        if wide and "dense" in options.operation:
             found += measure(["dense"], ["numpy"], Path(folder), WIDE)["benchmarks"]
-    cores = {name: environment.openblas_core(told) for name, told in (("by itself", None), (f"told {WIDE}", WIDE))}
+    cores = {"by itself": environment.openblas_core()}
+    cores |= {f"told {WIDE}": environment.openblas_core(WIDE)} if wide else {}
     result = {
         "schema": 1, "kind": "kernels", **environment.provenance(), "machine": environment.machine(options.device),
         "openblas": cores if options.device == "cpu" else {}, "versions": versions(installed),
