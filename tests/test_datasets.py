@@ -83,6 +83,8 @@ def test_sample():
 def test_dataset_is_an_array():
     sample = datasets.mnist_sample()
     assert np.asarray(sample) is sample.images
+    np.testing.assert_array_equal(sample[:3], sample.images[:3])
+    np.testing.assert_array_equal(sample[sample.labels == 7][5], sample.images[sample.labels == 7][5])
     copy = np.array(sample)
     assert copy is not sample.images and copy.dtype == np.uint8
     assert np.asarray(sample, dtype=np.float32).dtype == np.float32

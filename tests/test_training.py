@@ -85,6 +85,30 @@ def test_every_callback_is_called_even_when_one_stops():
     assert calls == [1]
 
 
+@pytest.mark.parametrize("train", [minigen.train_gan, minigen.train_vae])
+def test_a_callback_steers_the_learning_rate(train, device):
+    """As if the training had been stopped there and gone on with the other rate, bit for bit."""
+    def halve_after_two(end):
+        if end.epoch == 2:
+            end.model.learning_rate /= 2
+
+    steered = train(blobs(), epochs=4, device=device, callbacks=[halve_after_two], **SMALL)
+    stopped = train(blobs(), epochs=2, device=device, **SMALL)
+    steady = train(blobs(), epochs=4, device=device, **SMALL)
+    stopped.set_params(learning_rate=stopped.learning_rate / 2).partial_fit(blobs(), epochs=2, progress=False)
+    np.testing.assert_array_equal(steered.history_.values, stopped.history_.values)
+    np.testing.assert_array_equal(steered.sample(3, seed=1), stopped.sample(3, seed=1))
+    assert not np.array_equal(steered.sample(3, seed=1), steady.sample(3, seed=1))
+
+
+@pytest.mark.parametrize("rate", [0.0, -1e-3, float("nan"), "fast"])
+def test_a_callback_cannot_set_a_bad_learning_rate(rate):
+    model = minigen.GAN(epochs=3, **{k: v for k, v in SMALL.items() if k != "progress"})
+    with pytest.raises((ValueError, TypeError), match="learning_rate must be"):
+        model.fit(blobs(), callbacks=[lambda end: setattr(end.model, "learning_rate", rate)], progress=False)
+    assert model.history_.epochs == 1
+
+
 def test_a_callback_can_save_and_the_file_continues_bit_for_bit(tmp_path):
     path = tmp_path / "m.safetensors"
     save = lambda end: end.model.save(path) if end.epoch == 2 else None  # noqa: E731

@@ -34,6 +34,10 @@ class Dataset:
     def __len__(self) -> int:
         return len(self.images)
 
+    def __getitem__(self, index: Any) -> np.ndarray:
+        """Pictures as NumPy's indexing gives them: ``dataset[:1000]``, ``dataset[dataset.labels == 7]``."""
+        return self.images[index]
+
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
         return np.array(self.images, dtype=dtype, copy=copy)
 

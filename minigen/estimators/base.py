@@ -222,7 +222,8 @@ class Estimator:
         reads it where it is, and so do the methods that take data or latents; these return CuPy arrays.
 
         ``callbacks`` are called at the end of every epoch with an :class:`~minigen.EpochEnd`; training stops when one
-        returns ``True``. ``progress`` shows a bar (``None``: on a terminal only). ``y`` is ignored.
+        returns ``True``, and goes on at another learning rate when one sets ``end.model.learning_rate``. ``progress``
+        shows a bar (``None``: on a terminal only). ``y`` is ignored.
         Raises ``TypeError`` or ``ValueError`` for a bad setting or bad data, before any work;
         :class:`~minigen.TrainingDiverged` when a loss or weight is no longer finite.
         """

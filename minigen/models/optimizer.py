@@ -37,6 +37,10 @@ class Optimizer:
         self.slots: dict[str, Array] = {name: ops.upload(zeros) for name in SLOTS[settings.optimizer]}
         self.lr = ops.upload(np.array([settings.learning_rate], ops.dtype))
 
+    def set_learning_rate(self, rate: float) -> None:
+        """For the updates to come. It lies in the device's memory: a captured step reads it there."""
+        self.ops.upload(np.array([rate], self.ops.dtype), out=self.lr)
+
     def update(self, step: Array) -> None:
         """One update from ``net.grads``; ``step`` counts the updates done before."""
         p, g, s = self.net.params, self.net.grads, self.settings

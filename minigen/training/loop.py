@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from minigen import checks
 from minigen.errors import TrainingDiverged
 from minigen.training.history import History
 from minigen.training.run import RING, Chunk, TrainingRun
@@ -26,7 +27,8 @@ SECONDS_BETWEEN_READS = 0.2
 class EpochEnd:
     """What a callback is told at the end of an epoch.
 
-    ``losses`` are the means over the epoch, ``model`` the estimator in training: it can be sampled and saved.
+    ``losses`` are the means over the epoch, ``model`` the estimator in training: it can be sampled and saved, and its
+    ``learning_rate`` set for the epochs to come.
     """
 
     model: Any
@@ -86,6 +88,8 @@ def train(
                 if any([_says_stop(callback(end)) for callback in callbacks]):
                     history.stop_reason = "callback"
                     return
+                checks.number("learning_rate", model.learning_rate, 0, exclude_low=True)
+                run.set_learning_rate(model.learning_rate)
             if interrupted.is_set():
                 break
         pipeline.finish()

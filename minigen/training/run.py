@@ -104,6 +104,11 @@ class TrainingRun:
                 self._last_rows = rows
         self.done += steps
 
+    def set_learning_rate(self, rate: float) -> None:
+        """Of every network, for the steps to come."""
+        for optimizer in self.optimizers:
+            optimizer.set_learning_rate(rate)
+
     @property
     def steps_left(self) -> int:
         """Steps to the end of the epoch under way."""
