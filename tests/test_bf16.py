@@ -334,7 +334,7 @@ def test_wrong_instructions_are_an_error_that_lists_the_allowed() -> None:
 
 def test_a_machine_without_bf16_says_so() -> None:
     message = python(ERROR, MINIGEN_ISA="baseline")
-    assert "precision must be ieee on this machine, not 'bf16'" in message
+    assert "precision must be ieee on this machine: bf16 needs AVX512-BF16 or AMX-BF16" in message
 
 
 def test_an_unknown_precision_lists_the_known() -> None:

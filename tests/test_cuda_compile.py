@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import importlib.util
+import multiprocessing
 import os
+from concurrent.futures import ProcessPoolExecutor
 
 import pytest
 
@@ -15,12 +17,37 @@ pytestmark = [
     pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="Triton is not installed"),
     pytest.mark.skipif(os.environ.get("TRITON_INTERPRET") == "1", reason="Triton interprets in this process"),
 ]
+every_architecture = pytest.mark.parametrize("architecture", report.ARCHITECTURES)
+every_precision = pytest.mark.parametrize("precision", PRECISIONS)
 
 
-@pytest.fixture(autouse=True)
-def fresh_cache(tmp_path, monkeypatch):
-    """Nothing compiled before counts."""
-    monkeypatch.setenv("MINIGEN_CACHE", str(tmp_path))
+@pytest.fixture(scope="module")
+def workers(tmp_path_factory):
+    """A process for each core: compiling takes minutes, and Triton compiles one kernel at a time in a process."""
+    cache = str(tmp_path_factory.mktemp("cubins"))  # nothing compiled before counts
+    context = multiprocessing.get_context("spawn")  # a fork would have its parent's locks and none of its threads
+    with ProcessPoolExecutor(mp_context=context, initializer=_use_cache, initargs=(cache,)) as pool:
+        yield pool
+        pool.shutdown(cancel_futures=True)
+
+
+def _use_cache(folder: str) -> None:
+    os.environ["MINIGEN_CACHE"] = folder
+
+
+@pytest.fixture(scope="module")
+def under_way(request, workers):
+    """Each chosen test of this file, and the compilation of what it asks for, all begun at once."""
+    chosen = [item for item in request.session.items if item.path == request.path and "compiled" in item.fixturenames]
+    arguments = {item.name: item.callspec.params if hasattr(item, "callspec") else {} for item in chosen}
+    compilers = {item.name: globals()[item.originalname.replace("test_", "compile_")] for item in chosen}
+    return {name: workers.submit(compilers[name], **arguments[name]) for name in compilers}
+
+
+@pytest.fixture
+def compiled(request, under_way):
+    """The resources of the kernels that a test of ``test_NAME`` is about: what ``compile_NAME`` returns."""
+    return under_way[request.node.name].result()
 
 
 def assert_fit(found: list[report.Resources]) -> None:
@@ -31,32 +58,44 @@ def assert_fit(found: list[report.Resources]) -> None:
         assert kernel.shared <= tiles.SHARED.get(kernel.architecture, 99) * 1024, kernel
 
 
-@pytest.mark.parametrize("architecture", report.ARCHITECTURES)
-def test_the_models_steps(architecture):
-    """Every launch of the article's GAN step and of the VAE step beside it that takes no product: see below."""
+def compile_the_models_steps(architecture):
     ops = report.drawn(architecture, "tf32x3")
     launches = [launch for model in report.MODELS for launch in report.model_launches(model, ops)]
     assert len(launches) == 8 + 6
-    assert_fit(report.resources([x for x in launches if "PRECISION" not in kernel_parameters(x)], ops))
+    return report.resources([x for x in launches if "PRECISION" not in kernel_parameters(x)], ops)
 
 
-def test_operations_by_themselves():
-    """The launches of steps that are not fused, and of operations that the models do not use."""
+@every_architecture
+def test_the_models_steps(architecture, compiled):
+    """Every launch of the article's GAN step and of the VAE step beside it that takes no product: see below."""
+    assert_fit(compiled)
+
+
+def compile_operations_by_themselves():
     ops = report.drawn(90, "tf32x3")
     launches = [launch for model in report.MODELS for launch in report.model_launches(model, ops, fuse=False)]
-    assert_fit(report.resources([*launches, *report.other_launches(ops)], ops))
+    return report.resources([*launches, *report.other_launches(ops)], ops)
 
 
-@pytest.mark.parametrize("precision", PRECISIONS)
-@pytest.mark.parametrize("architecture", report.ARCHITECTURES)
-def test_products(architecture, precision):
-    """Those of both models, fused and not; what takes no product is the same in every precision."""
+def test_operations_by_themselves(compiled):
+    """The launches of steps that are not fused, and of operations that the models do not use."""
+    assert_fit(compiled)
+
+
+def compile_products(architecture, precision):
     ops = report.drawn(architecture, precision)
     launches = [launch for model in report.MODELS for fuse in (True, False)
                 for launch in report.model_launches(model, ops, fuse)]  # fmt: skip
-    found = report.resources([x for x in launches if "PRECISION" in kernel_parameters(x)], ops)
-    assert {"dense_forward", "dense_dgrad", "dense_wgrad"} <= {kernel.kernel for kernel in found}
-    assert_fit(found)
+    return report.resources([x for x in launches if "PRECISION" in kernel_parameters(x)], ops)
+
+
+@every_precision
+@every_architecture
+def test_products(architecture, precision, compiled):
+    """Those of both models, fused and not; what takes no product is the same in every precision."""
+    assert {"dense_forward", "dense_dgrad", "dense_wgrad"} <= {kernel.kernel for kernel in compiled}
+    assert {kernel.architecture for kernel in compiled} == {architecture}
+    assert_fit(compiled)
 
 
 def kernel_parameters(launch):
@@ -65,13 +104,18 @@ def kernel_parameters(launch):
     return {name for job in jobs for name in job.arg_names}
 
 
-@pytest.mark.parametrize("precision", PRECISIONS)
-@pytest.mark.parametrize("architecture", report.ARCHITECTURES)
-def test_large_layers(architecture, precision):
-    """The tiles of large products, in the gradients with an update in the epilogue."""
+def compile_large_layers(architecture, precision):
     ops = report.drawn(architecture, precision)
     assert tiles.shape_class(4096, 1024, architecture) == "many"
-    assert_fit(report.resources(dense_launches(ops, 4096, 1024, 1024), ops))
+    return report.resources(dense_launches(ops, 4096, 1024, 1024), ops)
+
+
+@every_precision
+@every_architecture
+def test_large_layers(architecture, precision, compiled):
+    """The tiles of large products, in the gradients with an update in the epilogue."""
+    assert {(kernel.architecture, kernel.precision) for kernel in compiled} == {(architecture, precision)}
+    assert_fit(compiled)
 
 
 def dense_launches(ops, B, n_in, n_out):

@@ -78,8 +78,8 @@ const Bf16Kernels* choose() {
   }
   if (!best)
     throw std::invalid_argument(
-        std::string("precision must be ieee on this machine, not 'bf16': that needs AVX512-BF16 or AMX-BF16, and ") +
-        (compiled().empty() ? "this build has neither"
+        "precision must be ieee on this machine: bf16 needs AVX512-BF16 or AMX-BF16, bf16x6 AMX-BF16, and " +
+        (compiled().empty() ? std::string("this build has neither")
                             : "the instruction set in use is " + std::string(kernels().isa)));
   if (wish)
     throw std::invalid_argument("MINIGEN_BF16 must be one of " + allowed + " on this machine, not '" + wish + "'");
