@@ -13,6 +13,7 @@ import pytest
 from fake_cupy import FakeCupy
 
 from minigen.cuda import card, driver, launch, tiles, timing, tuned
+from minigen.errors import DeviceError
 
 pytest.importorskip("triton", reason="no Triton")
 
@@ -61,6 +62,15 @@ def test_explain_refuses_bad_settings(monkeypatch):
         explain("gan", precision="fp8")
     with pytest.raises((TypeError, ValueError), match="batch_size"):
         explain("gan", batch_size=0)
+
+
+def test_explain_without_triton(monkeypatch):
+    from minigen.cuda.explain import explain
+
+    monkeypatch.setattr(driver, "find_problem", lambda index: "no GPU today")
+    monkeypatch.setattr(driver, "triton_problem", lambda: "Triton is missing: pip install it")
+    with pytest.raises(DeviceError, match="Triton's kernels, but Triton is missing: pip install it"):
+        explain("gan")
 
 
 def test_floor_is_the_longer_of_arithmetic_and_traffic():

@@ -21,7 +21,7 @@ def find_problem(index: int = 0) -> str | None:
     """
     if not _has_driver():
         return f"no NVIDIA driver on this machine ({LIBRARY} is missing)"
-    return _cupy_problem() or _triton_problem() or _device_problem(index)
+    return _cupy_problem() or triton_problem() or _device_problem(index)
 
 
 def describe(index: int = 0) -> str:
@@ -76,7 +76,8 @@ def _driver_too_old(runtime: Any) -> str | None:
     return f"the NVIDIA driver runs CUDA up to {major}.{minor}, this CuPy needs CUDA {built // 1000}: {remedy}"
 
 
-def _triton_problem() -> str | None:
+def triton_problem() -> str | None:
+    """Why Triton cannot be used, and what to install; None if it can."""
     wanted = ".".join(map(str, OLDEST_TRITON))
     if importlib.util.find_spec("triton") is None:
         return f"Triton is missing: pip install 'triton>={wanted}'"

@@ -13,6 +13,7 @@ from minigen.cuda.backend import CudaBackend
 from minigen.cuda.card import Card
 from minigen.cuda.launch import Launch
 from minigen.cuda.schedule import Schedule
+from minigen.errors import DeviceError
 from minigen.reference import NumpyBackend
 from minigen.training.run import TrainingRun
 
@@ -53,12 +54,15 @@ def explain(
 
     ``model`` is ``"gan"`` or ``"vae"``, ``settings`` are those of its constructor, ``columns`` the width of its uint8
     data. Where ``device`` (``"cuda"``, ``"cuda:1"``) is usable its own figures are taken and each launch is timed, else
-    those of an H100 are shown. Raises ValueError for a bad setting.
+    those of an H100 are shown. Raises ValueError for a bad setting, DeviceError where Triton is missing.
     """
     checks.choice("model", model, MODELS)
     index = int(device.partition(":")[2] or 0)
     problem = driver.find_problem(index)
     if problem:
+        missing = driver.triton_problem()
+        if missing:
+            raise DeviceError(f"the launches of a step are Triton's kernels, but {missing}")
         backend = CudaBackend(executor=Drawing(card.H100.architecture), precision=precision, fuse=fuse)
         schedule = schedule_of(model, backend, columns, settings)
         return f"{card.explain(schedule.launches, card.H100, precision)}\n\nnothing was timed: {problem}"
