@@ -10,6 +10,7 @@ import importlib.metadata
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -20,30 +21,43 @@ from minigen.cuda.interpreter import find_mismatch
 HERE = Path(__file__).parent
 TOO_SLOW = ("large_layer", "follow_the_same_path", "repeats_the_step", "distributions", "an_epoch_visits")
 
-PARTS = {
+PARTS = {  # the longest first
+    "steps": ["interpreted_steps.py"],
+    "fusions": ["interpreted_fusions.py", "interpreted_checks.py"],
     "dense": ["test_dense.py"],
     "operations": [
         f"test_{name}.py"
         for name in ("activations", "gan_loss", "vae_loss", "latent", "optimizer", "random", "batch", "floors")
     ],
-    "fusions": ["interpreted_fusions.py", "interpreted_checks.py"],
-    "steps": ["interpreted_steps.py"],
 }
 
 
-@pytest.mark.parametrize("part", PARTS)
-def test_interpreted(part):
+@pytest.fixture(scope="module")
+def interpreted(request):
+    """The chosen parts, each by a process of its own, as many at a time as there are cores."""
     try:
         mismatch = find_mismatch(importlib.metadata.version("triton"), np.__version__)
     except importlib.metadata.PackageNotFoundError:
         pytest.skip("Triton is not installed")
     if mismatch:
         pytest.skip(mismatch)
+    chosen = [item.callspec.params["part"] for item in request.session.items if item.path == request.path]
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        yield {part: pool.submit(interpret, part) for part in chosen}
+        pool.shutdown(cancel_futures=True)
+
+
+def interpret(part):
     left_out = " or ".join(TOO_SLOW)
     selected = f"not ({left_out})" if part in ("fusions", "steps") else f"interpreter and not ({left_out})"
     command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "-k", selected, *PARTS[part]]
     environment = {**os.environ, "TRITON_INTERPRET": "1", "MINIGEN_TEST_FLOORS": "interpreter", "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, cwd=HERE, env=environment, capture_output=True, text=True)
+    return subprocess.run(command, cwd=HERE, env=environment, capture_output=True, text=True)
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_interpreted(part, interpreted):
+    done = interpreted[part].result()
     print(done.stdout[-20000:], done.stderr[-2000:])
     assert done.returncode == 0
     assert " passed" in done.stdout and "skipped" not in done.stdout

@@ -12,8 +12,11 @@ from minigen.reference import NumpyBackend, random
 from models import blobs, gan_training, run
 
 
-def torch_step(training: GanTraining, kind: str) -> tuple[dict[str, np.ndarray], list[float]]:
-    """Both halves of one step by autograd, from the weights, rows and noise of ``training``: gradients and losses."""
+def torch_step(training: GanTraining, kind: str) -> tuple[dict[str, np.ndarray], list[float], float]:
+    """Both halves of one step by autograd, from the weights, rows and noise of ``training``.
+
+    Gradients, losses, and how far from 1 the most saturated pixel is that the generator draws for its own half.
+    """
     torch = pytest.importorskip("torch")
     state = {**training.generator.state(), **training.discriminator.state()}
     p = {key: torch.tensor(value, dtype=torch.float64, requires_grad=True) for key, value in state.items()}
@@ -33,14 +36,15 @@ def torch_step(training: GanTraining, kind: str) -> tuple[dict[str, np.ndarray],
     fake = mlp("generator", for_d, torch.tanh).detach()
     loss_d = softplus(-mlp("discriminator", real, identity)).mean()
     loss_d = loss_d + softplus(mlp("discriminator", fake, identity)).mean()
-    logits = mlp("discriminator", mlp("generator", for_g, torch.tanh), identity)
+    drawn = mlp("generator", for_g, torch.tanh)
+    logits = mlp("discriminator", drawn, identity)
     loss_g = softplus(-logits).mean() if kind == "non_saturating" else -softplus(logits).mean()
     gradients = {}
     for name, loss in (("discriminator", loss_d), ("generator", loss_g)):
         keys = [key for key in p if key.startswith(name)]
         for key, g in zip(keys, torch.autograd.grad(loss, [p[key] for key in keys]), strict=True):
             gradients[key] = g.numpy()
-    return gradients, [loss_d.item(), loss_g.item()]
+    return gradients, [loss_d.item(), loss_g.item()], 1 - drawn.abs().max().item()
 
 
 @pytest.mark.parametrize("kind", ["non_saturating", "minimax"])
@@ -53,14 +57,16 @@ def test_gradients_of_a_step_agree_with_autograd(floor, kind, hidden, rng):
     training.generate()
     training.discriminator_gradient()
     training.generator_gradient()
-    expected, losses = torch_step(training, kind)
+    expected, losses, unsaturated = torch_step(training, kind)
     tolerance = {"float32": 2e-5, "float64": 1e-12}[floor.dtype.name]
+    np.testing.assert_allclose(floor.download(training.losses), losses, rtol=tolerance)
+    # tanh' = (1 - y) (1 + y) has no more digits than 1 - y: few, where one saturated pixel is all that there is.
+    tolerance = max(tolerance, np.finfo(floor.dtype).eps / unsaturated)
     for net in training.networks:
         size = max(np.abs(expected[key]).max() for key in expected if key.startswith(net.name))
         for layer in net.layers:
             for part, key in ((layer.dW, f"{layer.name}.W"), (layer.db, f"{layer.name}.b")):
                 np.testing.assert_allclose(floor.download(part), expected[key], rtol=tolerance, atol=tolerance * size)
-    np.testing.assert_allclose(floor.download(training.losses), losses, rtol=tolerance)
 
 
 @pytest.mark.parametrize("optimizer", ["adam", "adamw", "sgd"])

@@ -105,14 +105,20 @@ class Arena:
         try:
             piece = Piece(self.allocate(max(size, PIECE)), max(size, PIECE))
         except MemoryError:
-            # Pieces that nobody uses may make room, those too that a failed training's frames hold in cycles; or there
-            # is room for the block but not for a whole piece.
-            gc.collect()
-            self.trim()
-            piece = Piece(self.allocate(size), size)
+            piece = self._last_piece(size)
         self.pieces.append(piece)
         self.reserved += piece.size
         self.peak = max(self.peak, self.reserved)
+
+    def _last_piece(self, size: int) -> Piece:
+        """There may be room for the block if not for a whole piece, and pieces that nobody uses make room."""
+        self.trim()
+        try:
+            return Piece(self.allocate(size), size)
+        except MemoryError:
+            gc.collect()  # what a failed training's frames hold in cycles; slow, so only now
+            self.trim()
+            return Piece(self.allocate(size), size)
 
     def _collect(self) -> None:
         while self.returned:
