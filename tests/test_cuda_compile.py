@@ -94,7 +94,8 @@ def compile_products(architecture, precision):
 @every_architecture
 def test_products(architecture, precision, compiled):
     """Those of both models, for sm_90 also unfused; what takes no product is the same in every precision."""
-    assert {"dense_forward", "dense_dgrad", "dense_wgrad"} <= {kernel.kernel for kernel in compiled}
+    names = [kernel.kernel for kernel in compiled]  # of fused ones, all their parts
+    assert all(any(part in name for name in names) for part in ("dense_forward", "dense_dgrad", "dense_wgrad"))
     assert {kernel.architecture for kernel in compiled} == {architecture}
     assert_fit(compiled)
 
