@@ -36,15 +36,15 @@ constexpr int64_t direct_tiles = 2;   // with no more tiles than these, packing 
 // would stop it, because a core can only wait for a dozen cache lines at a time. They may run past the end of a matrix
 // (the CPU ignores what is not there), so they are numbers, not pointers.
 struct Ahead {
-  static constexpr int64_t fetched = 2 * lanes;
+  static constexpr int64_t fetched = 2 * lanes;  // floats, by one fetch
   uintptr_t row, stride;
 
   Ahead(const float* matrix, int64_t offset, int64_t row_stride)
       : row(reinterpret_cast<uintptr_t>(matrix) + static_cast<uintptr_t>(offset) * sizeof(float)),
         stride(static_cast<uintptr_t>(row_stride) * sizeof(float)) {}
 
-  // What a panel of two vectors has of a row, and on to the next. `write` takes it away from other cores, which is what a
-  // store would wait longest for.
+  // What a panel of two vectors has of a row, and on to the next. `write` takes it away from other cores, which is what
+  // a store would wait longest for.
   template <int write, int level>
   void fetch() {
     constexpr uintptr_t last = smaller(64, (fetched - 1) * sizeof(float));  // one cache line or two
@@ -312,17 +312,17 @@ static void compute_panel(const Product& p, const Grid& grid, const Block& block
     pack_panel(p, from, K, cols, packed, sums);
   }
   if (p.bias && block.k0 == 0) copy_rows(p.bias + j0, 0, bias, 0, 1, cols);
+  const int64_t asks = block.B || plain ? K : ceil_div(cols * p.B_stride, Ahead::fetched);  // for the next panel of B
   for (int64_t t = first; t < last; ++t) {
     // Next come another tile of C, with its part of X, and, once for all tiles, the next panel of B.
     const bool stay = t + 1 < last;
     const int64_t next = grid.row_of(stay ? t + 1 : first) * p.N + (stay ? j0 : j0 + cols);
     const int64_t done = (t - first) * (K / steps);
     const Ahead next_c(p.C, next, p.N);
-    Ahead next_b(bias, 0, 0);  // what is in L1 anyway, once all of the panel has been asked for
-    if (block.B && done < K) next_b = Ahead(b, (K + done) * b_stride, b_stride);
-    if (!block.B && plain && done < K) next_b = Ahead(from, done * p.B_stride + cols, p.B_stride);
-    if (!block.B && !plain && done * Ahead::fetched < cols * p.B_stride)
-      next_b = Ahead(from, cols * p.B_stride + done * Ahead::fetched, Ahead::fetched);
+    const Ahead next_b = done >= asks ? Ahead(bias, 0, 0)  // all of it has been asked for: what is in L1 anyway
+                         : block.B    ? Ahead(b, (K + done) * b_stride, b_stride)
+                         : plain      ? Ahead(from, done * p.B_stride + cols, p.B_stride)
+                                      : Ahead(from, cols * p.B_stride + done * Ahead::fetched, Ahead::fetched);
     Streams streams = {next_c, next_b, next_c};
     if (p.differentiate) streams.read = Ahead(p.X, next, p.N);
     if (p.consume && block.k1 == p.K)
