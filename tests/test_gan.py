@@ -15,7 +15,7 @@ from models import blobs, gan_training, run
 def torch_step(training: GanTraining, kind: str) -> tuple[dict[str, np.ndarray], list[float], float]:
     """Both halves of one step by autograd, from the weights, rows and noise of ``training``.
 
-    Gradients, losses, and how far from 1 the most saturated pixel is that the generator draws for its own half.
+    Gradients, losses, and how far from 1 the least saturated pixel is that the generator draws for its own half.
     """
     torch = pytest.importorskip("torch")
     state = {**training.generator.state(), **training.discriminator.state()}
@@ -44,29 +44,30 @@ def torch_step(training: GanTraining, kind: str) -> tuple[dict[str, np.ndarray],
         keys = [key for key in p if key.startswith(name)]
         for key, g in zip(keys, torch.autograd.grad(loss, [p[key] for key in keys]), strict=True):
             gradients[key] = g.numpy()
-    return gradients, [loss_d.item(), loss_g.item()], 1 - drawn.abs().max().item()
+    return gradients, [loss_d.item(), loss_g.item()], 1 - drawn.abs().min().item()
 
 
 @pytest.mark.parametrize("kind", ["non_saturating", "minimax"])
 @pytest.mark.parametrize("hidden", [(1,), (17,), (9, 33, 5)])
 def test_gradients_of_a_step_agree_with_autograd(floor, kind, hidden, rng):
-    training = gan_training(floor, blobs(40, int(rng.integers(1, 40))), hidden, batch_size=int(rng.integers(1, 20)))
-    training.loss = kind
-    for net in training.networks:
-        floor.upload(np.full(net.grads.shape, np.nan, floor.dtype), out=net.grads)
-    training.generate()
-    training.discriminator_gradient()
-    training.generator_gradient()
-    expected, losses, unsaturated = torch_step(training, kind)
     tolerance = {"float32": 2e-5, "float64": 1e-12}[floor.dtype.name]
-    np.testing.assert_allclose(floor.download(training.losses), losses, rtol=tolerance)
-    # tanh' = (1 - y) (1 + y) has no more digits than 1 - y: few, where one saturated pixel is all that there is.
-    tolerance = max(tolerance, np.finfo(floor.dtype).eps / unsaturated)
+    unsaturated = 0.0
+    # tanh' = (1 - y) (1 + y) has the digits of 1 - y: few, in the rare draw whose pixels are saturated one and all.
+    while unsaturated < np.finfo(floor.dtype).eps / tolerance:
+        training = gan_training(floor, blobs(40, int(rng.integers(1, 40))), hidden, batch_size=int(rng.integers(1, 20)))
+        training.loss = kind
+        for net in training.networks:
+            floor.upload(np.full(net.grads.shape, np.nan, floor.dtype), out=net.grads)
+        training.generate()
+        training.discriminator_gradient()
+        training.generator_gradient()
+        expected, losses, unsaturated = torch_step(training, kind)
     for net in training.networks:
         size = max(np.abs(expected[key]).max() for key in expected if key.startswith(net.name))
         for layer in net.layers:
             for part, key in ((layer.dW, f"{layer.name}.W"), (layer.db, f"{layer.name}.b")):
                 np.testing.assert_allclose(floor.download(part), expected[key], rtol=tolerance, atol=tolerance * size)
+    np.testing.assert_allclose(floor.download(training.losses), losses, rtol=tolerance)
 
 
 @pytest.mark.parametrize("optimizer", ["adam", "adamw", "sgd"])
