@@ -1,11 +1,15 @@
-"""Fixtures: the usable floors, and a fresh seed for every test (``MINIGEN_TEST_SEED=n`` repeats one)."""
+"""Fixtures: the usable floors, a fresh seed for every test (``MINIGEN_TEST_SEED=n`` repeats one), and work in the
+background, which begins before the first test and is waited for by the last ones."""
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import secrets
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +30,8 @@ def make_floor(name: str) -> Any:
     device, _, precision = name.partition("-")
     if device == "numpy64":
         return NumpyBackend(np.float64)
-    if device == "interpreter":
-        return interpreter(**{"precision": precision} if precision else {})
+    if device == "interpreter" or device.startswith("ptx"):
+        return without_gpu(name)
     if device == "cpu":
         pytest.importorskip("minigen.cpu", reason="no compiled floor", exc_type=ImportError)
     return get_backend(device, precision or ("ieee" if device == "cpu" else "auto"))
@@ -48,8 +52,8 @@ def has_amx() -> bool:
 
 FLOORS = os.environ.get("MINIGEN_TEST_FLOORS", "").split() or usable_floors()
 """``numpy numpy64 cpu``, ``cpu-bf16x6`` on a processor with AMX, ``cuda`` on a machine with a GPU. The environment
-variable names others: ``cuda-bf16`` and so on, and ``interpreter``, the CUDA floor without a GPU, which wants
-TRITON_INTERPRET=1."""
+variable names others: ``cuda-bf16`` and so on; the CUDA floor without a GPU, as Triton's ``interpreter`` runs it, which
+wants TRITON_INTERPRET=1; and ``ptx80``, ``ptx90``, ``ptx120-tf32`` and so on, as the compiler's PTX does."""
 
 
 @pytest.fixture(params=FLOORS)
@@ -58,13 +62,22 @@ def floor(request: pytest.FixtureRequest) -> Any:
     return make_floor(request.param)
 
 
-def interpreter(**settings: Any) -> Any:
-    """The CUDA floor on Triton's interpreter, programs in random order, every access checked."""
+def without_gpu(name: str = FLOORS[0], **settings: Any) -> Any:
+    """The CUDA floor on the host: ``interpreter``, or ``ptx90`` and so on. Programs run in random order, every access
+    is checked."""
     from minigen.cuda.backend import CudaBackend
-    from minigen.cuda.interpreter import InterpreterExecutor
 
-    executor = InterpreterExecutor(shuffle=np.random.default_rng(), check=True)
-    return CudaBackend(executor=executor, **settings)
+    device, _, precision = name.partition("-")
+    executor: Any
+    if device.startswith("ptx"):
+        from ptx.executor import PtxExecutor
+
+        executor = PtxExecutor(int(device.removeprefix("ptx")))
+    else:
+        from minigen.cuda.interpreter import InterpreterExecutor
+
+        executor = InterpreterExecutor(shuffle=np.random.default_rng(), check=True)
+    return CudaBackend(executor=executor, **{"precision": precision} if precision else {}, **settings)
 
 
 @pytest.fixture
@@ -130,3 +143,59 @@ def computing_gpus(install: Callable[..., FakeCupy], monkeypatch: pytest.MonkeyP
 
     monkeypatch.setattr(backend, "CudaBackend", computing_cuda.ComputingCuda)
     return install
+
+
+# --- work in the background -----------------------------------------------------------------------------
+
+_begun: dict[Any, Future[Any]] = {}  # by function and arguments: two tests may ask for the same
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    text = "background(run=f): work of minutes; f gets the test's parameters, the fixture `result` is what it returns"
+    config.addinivalue_line("markers", text)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests that wait for others' work come last."""
+    items.sort(key=lambda item: item.get_closest_marker("background") is not None)
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Begin, at the lowest priority: most tests leave a core idle."""
+    chosen = [item for item in session.items if item.get_closest_marker("background")]
+    chosen = [item for item in chosen if not any(mark.args[0] for mark in item.iter_markers("skipif"))]
+    if not chosen or session.config.option.collectonly:
+        return
+    context = multiprocessing.get_context("spawn")  # a fork would have its parent's locks and none of its threads
+    folder = session.config.stash[_folder] = tempfile.TemporaryDirectory(prefix="minigen-tests-")
+    pool = session.config.stash[_pool] = ProcessPoolExecutor(
+        mp_context=context, initializer=_stand_back, initargs=(folder.name,)
+    )
+    for key in dict.fromkeys(_key(item) for item in chosen):
+        function, arguments = key
+        _begun[key] = pool.submit(function, **dict(arguments))
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    if _pool in config.stash:
+        config.stash[_pool].shutdown(cancel_futures=True)
+        config.stash[_folder].cleanup()
+
+
+_pool, _folder = pytest.StashKey[ProcessPoolExecutor](), pytest.StashKey[tempfile.TemporaryDirectory[str]]()
+
+
+def _stand_back(cache: str) -> None:
+    os.nice(19)
+    os.environ["MINIGEN_CACHE"] = cache  # nothing compiled before counts
+
+
+def _key(item: Any) -> Any:
+    function = item.get_closest_marker("background").kwargs["run"]
+    return function, tuple(sorted(item.callspec.params.items())) if hasattr(item, "callspec") else ()
+
+
+@pytest.fixture
+def result(request: pytest.FixtureRequest) -> Any:
+    """What the function of the test's mark ``background`` returns; raises what it raised."""
+    return _begun[_key(request.node)].result()

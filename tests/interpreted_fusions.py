@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import interpreter
+from conftest import without_gpu
 
 from helpers import normals, relative_error
 from minigen.backend import ACTIVATIONS
@@ -40,7 +40,7 @@ class Spelled:
 
 def check(step: Any, results: str, fused: str, launches: int | None = None, **buffers: Any) -> Any:
     """Capture ``step``, run it once, and compare the buffers named in ``results``; returns the schedule."""
-    ours, book = Spelled(interpreter(), **buffers), Spelled(NumpyBackend(np.float64), **buffers)
+    ours, book = Spelled(without_gpu(), **buffers), Spelled(NumpyBackend(np.float64), **buffers)
     program = ours.ops.capture(lambda: step(ours))
     program.run(1)
     step(book)
@@ -107,7 +107,7 @@ def test_batch_gathered_by_the_layer_that_takes_it(rng, dtype):
 @pytest.mark.parametrize("fuse", [True, False])
 def test_bad_indices(rng, fuse):
     """A step past the end of the epoch, and a row that is not in the data: index -1, and NaN in place of the row."""
-    ops = interpreter(fuse=fuse)
+    ops = without_gpu(fuse=fuse)
     data, step = ops.upload(rng.integers(0, 256, (10, 7), np.uint8)), ops.upload(np.array([2], np.uint64))
     indices, out = ops.empty((4,), np.int32), ops.empty((4, 7))
     ops.batch_indices(indices, 10, 1, 1, step, 4, 3)
@@ -272,7 +272,7 @@ def test_state_keeps_its_place(rng):
 @pytest.mark.parametrize("precision", PRECISIONS)
 def test_precisions(rng, precision):
     """tf32x3 is as good as float32, tf32 and bf16 are within what rounding the factors explains."""
-    ops = interpreter(precision=precision)
+    ops = without_gpu(precision=precision)
     x, W, b = (a.astype(np.float32) for a in (normals(rng, 37, 90), normals(rng, 90, 21), normals(rng, 21)))
     y, dx, dW, db = ops.empty((37, 21)), ops.empty((37, 90)), ops.empty((90, 21)), ops.empty((21,))
     ops.dense_forward(x, W, b, y)
@@ -286,7 +286,7 @@ def test_precisions(rng, precision):
 
 def test_large_product(rng):
     """Every class of tiles but the largest, edges in all three directions."""
-    ops = interpreter()
+    ops = without_gpu()
     B, n_in, n_out = 130, 131, 67
     x, W, b = (a.astype(np.float32) for a in (normals(rng, B, n_in), normals(rng, n_in, n_out), normals(rng, n_out)))
     for kind in ("few", "some", "many"):

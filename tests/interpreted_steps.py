@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import interpreter
+from conftest import without_gpu
 
 import models
 from minigen.backend import ACTIVATIONS
@@ -17,7 +17,7 @@ STEPS = 5
 
 def compare(make: Any, launches: int | None = None, **settings: Any) -> None:
     """Five steps, in random order of the programs, against float64: losses, weights, moments and the counter."""
-    ours, book = make(interpreter(), **settings), make(NumpyBackend(np.float64), **settings)
+    ours, book = make(without_gpu(), **settings), make(NumpyBackend(np.float64), **settings)
     models.run(ours, STEPS)
     models.run(book, STEPS)
     expected = book.state()
@@ -62,7 +62,7 @@ def test_any_vae(rng, likelihood):
 def test_spelled_out_and_fused_agree():
     """The same five steps, a launch for each call."""
     data = models.blobs(80, 21)
-    fused, spelled = (models.gan_training(interpreter(fuse=fuse), data, batch_size=19) for fuse in (True, False))
+    fused, spelled = (models.gan_training(without_gpu(fuse=fuse), data, batch_size=19) for fuse in (True, False))
     for training in (fused, spelled):
         models.run(training, STEPS)
     for name, found in fused.state().items():
@@ -71,7 +71,7 @@ def test_spelled_out_and_fused_agree():
 
 def test_a_run_in_pieces_gives_the_same_bits():
     data = models.blobs(80, 21)
-    whole, pieces = (models.vae_training(interpreter(), data, batch_size=19) for _ in range(2))
+    whole, pieces = (models.vae_training(without_gpu(), data, batch_size=19) for _ in range(2))
     models.run(whole, STEPS)
     for steps in (2, 1, 2):
         models.run(pieces, steps)

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
-import multiprocessing
 import os
-from concurrent.futures import ProcessPoolExecutor
 
 import pytest
 
@@ -19,35 +17,6 @@ pytestmark = [
 ]
 every_architecture = pytest.mark.parametrize("architecture", report.ARCHITECTURES)
 every_precision = pytest.mark.parametrize("precision", PRECISIONS)
-
-
-@pytest.fixture(scope="module")
-def workers(tmp_path_factory):
-    """A process for each core: compiling takes minutes, and Triton compiles one kernel at a time in a process."""
-    cache = str(tmp_path_factory.mktemp("cubins"))  # nothing compiled before counts
-    context = multiprocessing.get_context("spawn")  # a fork would have its parent's locks and none of its threads
-    with ProcessPoolExecutor(mp_context=context, initializer=_use_cache, initargs=(cache,)) as pool:
-        yield pool
-        pool.shutdown(cancel_futures=True)
-
-
-def _use_cache(folder: str) -> None:
-    os.environ["MINIGEN_CACHE"] = folder
-
-
-@pytest.fixture(scope="module")
-def under_way(request, workers):
-    """Each chosen test of this file, and the compilation of what it asks for, all begun at once."""
-    chosen = [item for item in request.session.items if item.path == request.path and "compiled" in item.fixturenames]
-    arguments = {item.name: item.callspec.params if hasattr(item, "callspec") else {} for item in chosen}
-    compilers = {item.name: globals()[item.originalname.replace("test_", "compile_")] for item in chosen}
-    return {name: workers.submit(compilers[name], **arguments[name]) for name in compilers}
-
-
-@pytest.fixture
-def compiled(request, under_way):
-    """The resources of the kernels that a test of ``test_NAME`` is about: what ``compile_NAME`` returns."""
-    return under_way[request.node.name].result()
 
 
 def assert_fit(found: list[report.Resources]) -> None:
@@ -65,10 +34,11 @@ def compile_the_models_steps(architecture):
     return report.resources([x for x in launches if "PRECISION" not in kernel_parameters(x)], ops)
 
 
+@pytest.mark.background(run=compile_the_models_steps)
 @every_architecture
-def test_the_models_steps(architecture, compiled):
+def test_the_models_steps(architecture, result):
     """Every launch of the article's GAN step and of the VAE step beside it that takes no product: see below."""
-    assert_fit(compiled)
+    assert_fit(result)
 
 
 def compile_operations_by_themselves():
@@ -78,9 +48,10 @@ def compile_operations_by_themselves():
     return report.resources([*launches, *report.other_launches(ops)], ops)
 
 
-def test_operations_by_themselves(compiled):
+@pytest.mark.background(run=compile_operations_by_themselves)
+def test_operations_by_themselves(result):
     """The launches of steps that are not fused, without products, and of operations that the models do not use."""
-    assert_fit(compiled)
+    assert_fit(result)
 
 
 def compile_products(architecture, precision):
@@ -90,13 +61,14 @@ def compile_products(architecture, precision):
     return report.resources([x for x in launches if "PRECISION" in kernel_parameters(x)], ops)
 
 
+@pytest.mark.background(run=compile_products)
 @every_precision
 @every_architecture
-def test_products(architecture, precision, compiled):
+def test_products(architecture, precision, result):
     """Those of both models, fused and not; what takes no product is the same in every precision."""
-    assert {"dense_forward", "dense_dgrad", "dense_wgrad"} <= {kernel.kernel for kernel in compiled}
-    assert {kernel.architecture for kernel in compiled} == {architecture}
-    assert_fit(compiled)
+    assert {"dense_forward", "dense_dgrad", "dense_wgrad"} <= {kernel.kernel for kernel in result}
+    assert {kernel.architecture for kernel in result} == {architecture}
+    assert_fit(result)
 
 
 def kernel_parameters(launch):
@@ -111,12 +83,13 @@ def compile_large_layers(architecture, precision):
     return report.resources(dense_launches(ops, 4096, 1024, 1024), ops)
 
 
+@pytest.mark.background(run=compile_large_layers)
 @every_precision
 @every_architecture
-def test_large_layers(architecture, precision, compiled):
+def test_large_layers(architecture, precision, result):
     """The tiles of large products, in the gradients with an update in the epilogue."""
-    assert {(kernel.architecture, kernel.precision) for kernel in compiled} == {(architecture, precision)}
-    assert_fit(compiled)
+    assert {(kernel.architecture, kernel.precision) for kernel in result} == {(architecture, precision)}
+    assert_fit(result)
 
 
 def dense_launches(ops, B, n_in, n_out):

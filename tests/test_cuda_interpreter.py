@@ -10,7 +10,6 @@ import importlib.metadata
 import os
 import subprocess
 import sys
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -32,19 +31,11 @@ PARTS = {  # the longest first
 }
 
 
-@pytest.fixture(scope="module")
-def interpreted(request):
-    """The chosen parts, each by a process of its own, as many at a time as there are cores."""
+def problem() -> str | None:
     try:
-        mismatch = find_mismatch(importlib.metadata.version("triton"), np.__version__)
+        return find_mismatch(importlib.metadata.version("triton"), np.__version__)
     except importlib.metadata.PackageNotFoundError:
-        pytest.skip("Triton is not installed")
-    if mismatch:
-        pytest.skip(mismatch)
-    chosen = [item.callspec.params["part"] for item in request.session.items if item.path == request.path]
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        yield {part: pool.submit(interpret, part) for part in chosen}
-        pool.shutdown(cancel_futures=True)
+        return "Triton is not installed"
 
 
 def interpret(part):
@@ -55,9 +46,10 @@ def interpret(part):
     return subprocess.run(command, cwd=HERE, env=environment, capture_output=True, text=True)
 
 
+@pytest.mark.background(run=interpret)
+@pytest.mark.skipif(problem() is not None, reason=str(problem()))
 @pytest.mark.parametrize("part", PARTS)
-def test_interpreted(part, interpreted):
-    done = interpreted[part].result()
-    print(done.stdout[-20000:], done.stderr[-2000:])
-    assert done.returncode == 0
-    assert " passed" in done.stdout and "skipped" not in done.stdout
+def test_interpreted(part, result):
+    print(result.stdout[-20000:], result.stderr[-2000:])
+    assert result.returncode == 0
+    assert " passed" in result.stdout and "skipped" not in result.stdout

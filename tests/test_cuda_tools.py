@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -28,15 +29,20 @@ def fake(monkeypatch, tmp_path):
     return fake
 
 
-def test_whole_steps_pass_what_their_cubins_take(tmp_path):
+def launch_whole_steps() -> subprocess.CompletedProcess[str]:
     environment = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
-    environment["MINIGEN_CACHE"] = str(tmp_path / "cache")
     tests = Path(__file__).parent
     environment["PYTHONPATH"] = os.pathsep.join([str(tests), str(tests.parent), environment.get("PYTHONPATH", "")])
-    command = [sys.executable, str(tests / "cuda_whole_step.py"), str(tmp_path)]
-    answer = subprocess.run(command, env=environment, capture_output=True, text=True)
-    assert answer.returncode == 0, answer.stderr
-    print(answer.stdout)
+    with tempfile.TemporaryDirectory() as folder:
+        environment["MINIGEN_CACHE"] = str(Path(folder) / "cache")
+        command = [sys.executable, str(tests / "cuda_whole_step.py"), folder]
+        return subprocess.run(command, env=environment, capture_output=True, text=True)
+
+
+@pytest.mark.background(run=launch_whole_steps)
+def test_whole_steps_pass_what_their_cubins_take(result):
+    print(result.stdout)
+    assert result.returncode == 0, result.stderr
 
 
 # --- explain ---------------------------------------------------------------------------------------

@@ -551,42 +551,47 @@ def test_nan_propagates(ops: Any) -> None:
 # --- the C++ side, under sanitizers ----------------------------------------------------------------
 
 
-def build_driver(folder: Path, *options: str) -> Path:
-    """Configure and build tests/native_driver.cpp; incremental if ``folder`` has been used before."""
-    for tool in ("cmake", "c++"):
-        if shutil.which(tool) is None:
-            pytest.skip(f"no {tool} here")
-    if not (ROOT / "CMakeLists.txt").exists():
-        pytest.skip("the C++ sources are not here")
+def drive(kind: str) -> tuple[Path, list[tuple[str, subprocess.CompletedProcess[str]]]]:
+    """Build tests/native_driver.cpp, and run it on every instruction set: the folder, and the ends of the runs."""
+    folder = ROOT / "build" / f"driver-{kind}"
+    options = ["-DMINIGEN_SANITIZE=address,undefined"] if kind == "sanitized" else []
     configure = ["cmake", "-S", str(ROOT), "-B", str(folder), "-DMINIGEN_DRIVER=ON", *options]
     for command in (configure, ["cmake", "--build", str(folder), "--parallel", "2"]):
-        result = subprocess.run(command, capture_output=True, text=True)
-        assert result.returncode == 0, result.stdout[-3000:] + result.stderr[-3000:]
-    return folder / "native_driver"
+        done = subprocess.run(command, capture_output=True, text=True)
+        assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    choices = [(isa, {"MINIGEN_ISA": isa}) for isa in ISAS]
+    choices += [(cpu.isa(), {"MINIGEN_BF16": name}) for name in native.supported_bf16()[:-1]]
+    ends = []
+    for isa, choice in choices:
+        environment = {**os.environ, **choice, "UBSAN_OPTIONS": "print_stacktrace=1"}
+        command = [str(folder / "native_driver")]
+        ends.append((isa, subprocess.run(command, env=environment, capture_output=True, text=True)))
+    return folder, ends
 
 
-def test_no_instruction_set_lends_code_to_another(pytestconfig: pytest.Config) -> None:
+builds = pytest.mark.skipif(
+    None in map(shutil.which, ("cmake", "c++", "nm")) or not (ROOT / "CMakeLists.txt").exists(),
+    reason="no cmake, c++ or nm here, or no C++ sources",
+)
+
+
+@pytest.mark.background(run=drive)
+@builds
+@pytest.mark.parametrize("kind", ["plain"])
+def test_no_instruction_set_lends_code_to_another(kind: str, result: Any) -> None:
     """The linker keeps one copy of a weak symbol (an inline function, say), perhaps one that this CPU cannot run."""
-    if shutil.which("nm") is None:
-        pytest.skip("no nm here")
-    folder = pytestconfig.cache.mkdir("native_driver_plain")
-    build_driver(folder)
     for isa in (*ISAS, *native.supported_bf16()):
-        objects = list(folder.glob(f"CMakeFiles/kernels_{isa}.dir/**/*.o"))
+        objects = list(result[0].glob(f"CMakeFiles/kernels_{isa}.dir/**/*.o"))
         assert objects
         symbols = subprocess.run(["nm", "-C", *objects], capture_output=True, text=True, check=True).stdout
         weak = [line.split(" W ", 1)[1] for line in symbols.splitlines() if " W " in line]
         assert not [symbol for symbol in weak if f"minigen::{isa}::" not in symbol]
 
 
+@pytest.mark.background(run=drive)
+@builds
 @pytest.mark.parametrize("kind", ["plain", "sanitized"])
-def test_kernels_in_buffers_of_exact_size(kind: str, pytestconfig: pytest.Config) -> None:
-    options = ["-DMINIGEN_SANITIZE=address,undefined"] if kind == "sanitized" else []
-    driver = build_driver(pytestconfig.cache.mkdir(f"native_driver_{kind}"), *options)
-    choices = [(isa, {"MINIGEN_ISA": isa}) for isa in ISAS]
-    choices += [(cpu.isa(), {"MINIGEN_BF16": name}) for name in native.supported_bf16()[:-1]]
-    for isa, choice in choices:
-        environment = {**os.environ, **choice, "UBSAN_OPTIONS": "print_stacktrace=1"}
-        result = subprocess.run([driver], env=environment, capture_output=True, text=True)
-        assert result.returncode == 0, result.stdout[-3000:] + result.stderr[-3000:]
-        assert result.stdout.startswith(f"{isa}: "), result.stdout
+def test_kernels_in_buffers_of_exact_size(kind: str, result: Any) -> None:
+    for isa, end in result[1]:
+        assert end.returncode == 0, end.stdout[-3000:] + end.stderr[-3000:]
+        assert end.stdout.startswith(f"{isa}: "), end.stdout

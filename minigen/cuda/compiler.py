@@ -15,7 +15,7 @@ from typing import Any
 
 from minigen.cuda import cache, sources
 from minigen.cuda.cache import Binary
-from minigen.cuda.launch import ALIGNMENT
+from minigen.cuda.launch import ALIGNMENT, Executor, Launch, aligned, signature
 from minigen.errors import DeviceError
 
 OLDEST_ARCHITECTURE = 80
@@ -64,6 +64,17 @@ class TritonBuild:
         )
 
 
+def build_of(launch: Launch, executor: Executor) -> TritonBuild:
+    """What has to be compiled for a Triton launch on the executor's architecture and on its buffers' addresses."""
+    function = launch.kernel.source
+    names = function.arg_names
+    addresses = [executor.address(a) if isinstance(a, executor.array_type) else None for a in launch.args]
+    return TritonBuild(
+        function, signature(launch, names), launch.constexprs, tuple(aligned(launch, names, addresses)),
+        launch.num_warps, launch.num_stages, executor.architecture,
+    )  # fmt: skip
+
+
 def compile_triton(builds: Sequence[TritonBuild]) -> list[Binary]:
     """The binaries of ``builds``, each from memory, else from disk, else compiled.
 
@@ -104,18 +115,23 @@ def _compile_missing(missing: Mapping[str, TritonBuild], scratch: str) -> None:
         # One after the other: Triton parses kernels with ``ast``, and CPython 3.11's counts the recursion of all
         # threads together ("AST constructor recursion depth mismatch").
         for key, build in missing.items():
-            _binaries[key] = _compile_one(build)
+            _binaries[key] = binary_of(translate(build))
             cache.store(key, _binaries[key])
 
 
-def _compile_one(build: TritonBuild) -> Binary:
+def translate(build: TritonBuild) -> Any:
+    """Triton's own record of a compilation: ``asm`` has the cubin and what came before it, ``metadata`` the facts."""
     import triton
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
 
     attributes = {(i,): [["tt.divisibility", ALIGNMENT]] for i in build.aligned}
     source = ASTSource(build.function, dict(build.signature), dict(build.constexprs), attributes)
-    compiled = triton.compile(source, target=GPUTarget("cuda", build.architecture, 32), options=build.options)
+    return triton.compile(source, target=GPUTarget("cuda", build.architecture, 32), options=build.options)
+
+
+def binary_of(compiled: Any) -> Binary:
+    """What is kept of :func:`translate`'s record."""
     facts = compiled.metadata
     return Binary(facts.name, compiled.asm["cubin"], 32 * facts.num_warps, facts.shared, facts.global_scratch_size)
 

@@ -20,9 +20,9 @@ from minigen.backend import Array
 from minigen.cuda import compiler, sources, tuned
 from minigen.cuda.arena import Arena, Block
 from minigen.cuda.cache import Binary
-from minigen.cuda.compiler import TritonBuild
+from minigen.cuda.compiler import TritonBuild, build_of
 from minigen.cuda.driver import GIB, architecture, find_problem
-from minigen.cuda.launch import Launch, aligned, signature
+from minigen.cuda.launch import Launch
 from minigen.errors import DeviceError
 
 STEPS_PER_GRAPH = 32
@@ -197,21 +197,12 @@ class DeviceExecutor:
 
     def compile(self, launches: Sequence[Launch]) -> tuple[list[TritonBuild], list[Binary]]:
         """The Triton kernels among ``launches`` and their binaries, which are in the cache from now on."""
-        builds = [self._build(launch) for launch in launches if launch.kernel.language == "triton"]
+        builds = [build_of(launch, self) for launch in launches if launch.kernel.language == "triton"]
         return builds, compiler.compile_triton(builds)
 
     def capture(self, launches: Sequence[Launch]) -> GraphProgram:
         """A program that repeats ``launches`` from CUDA graphs."""
         return GraphProgram(self, self.prepare(launches))
-
-    def _build(self, launch: Launch) -> TritonBuild:
-        function = launch.kernel.source
-        names = function.arg_names
-        addresses = [self.address(a) if isinstance(a, self.array_type) else None for a in launch.args]
-        return TritonBuild(
-            function, signature(launch, names), launch.constexprs, tuple(aligned(launch, names, addresses)),
-            launch.num_warps, launch.num_stages, self.architecture,
-        )  # fmt: skip
 
     def _ready_triton(self, launch: Launch, build: TritonBuild, binary: Binary) -> Ready:
         function = self._load(build.key, binary)

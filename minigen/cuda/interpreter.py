@@ -9,6 +9,7 @@ for one that another program of the launch writes or that lies outside of the la
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
@@ -24,27 +25,18 @@ from minigen.errors import DeviceError
 ALIGNMENT = 64
 
 
-class InterpreterExecutor:
-    """An :class:`minigen.cuda.launch.Executor`. ``architecture`` is the one whose tiles are taken.
+class HostExecutor(ABC):
+    """The memory of an :class:`minigen.cuda.launch.Executor` that runs launches on NumPy's, whatever way it does."""
 
-    Raises DeviceError where Triton is missing, too old for this NumPy, or not in the mode of the interpreter.
-    """
-
-    name = "interpreter"
+    name: str
     array_type = np.ndarray
 
-    def __init__(
-        self, architecture: int = 90, shuffle: np.random.Generator | None = None, check: bool = False
-    ) -> None:
-        problem = find_problem()
-        if problem:
-            raise DeviceError(problem)
-        from triton.runtime.interpreter import interpreter_builder
+    def __init__(self, architecture: int) -> None:
+        self.architecture = architecture
 
-        self.builder = interpreter_builder
-        # Integers wrap around, as on a GPU; without this every sum of integers is computed twice to look for that.
-        interpreter_builder.options = replace(interpreter_builder.options, sanitize_overflow=False)
-        self.architecture, self.shuffle, self.check = architecture, shuffle, check
+    @abstractmethod
+    def run(self, launch: Launch) -> None:
+        """Run one launch, after those before it."""
 
     def empty(self, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
         """A new array, aligned to 64 bytes, full of NaN or -1: what reads it before it is written shows."""
@@ -79,6 +71,29 @@ class InterpreterExecutor:
         """The launches, to be run again and again."""
         return Repeat(self, launches)
 
+
+class InterpreterExecutor(HostExecutor):
+    """An :class:`minigen.cuda.launch.Executor`. ``architecture`` is the one whose tiles are taken.
+
+    Raises DeviceError where Triton is missing, too old for this NumPy, or not in the mode of the interpreter.
+    """
+
+    name = "interpreter"
+
+    def __init__(
+        self, architecture: int = 90, shuffle: np.random.Generator | None = None, check: bool = False
+    ) -> None:
+        problem = find_problem()
+        if problem:
+            raise DeviceError(problem)
+        from triton.runtime.interpreter import interpreter_builder
+
+        self.builder = interpreter_builder
+        # Integers wrap around, as on a GPU; without this every sum of integers is computed twice to look for that.
+        interpreter_builder.options = replace(interpreter_builder.options, sanitize_overflow=False)
+        super().__init__(architecture)
+        self.shuffle, self.check = shuffle, check
+
     def run(self, launch: Launch) -> None:
         """Interpret one launch. Raises RuntimeError for what ``check`` finds."""
         arguments = [Pointer(a) if isinstance(a, np.ndarray) else a for a in launch.args]
@@ -105,7 +120,7 @@ class InterpreterExecutor:
 class Repeat:
     """A program that runs its launches in order."""
 
-    def __init__(self, executor: InterpreterExecutor, launches: Sequence[Launch]) -> None:
+    def __init__(self, executor: HostExecutor, launches: Sequence[Launch]) -> None:
         self.executor, self.launches = executor, tuple(launches)
 
     def run(self, steps: int) -> None:

@@ -18,9 +18,9 @@ import numpy as np
 
 from minigen.backend import ACTIVATIONS, Array
 from minigen.cuda.backend import PRECISIONS, CudaBackend
-from minigen.cuda.compiler import TritonBuild, compile_triton
+from minigen.cuda.compiler import build_of, compile_triton
 from minigen.cuda.explain import Drawing, schedule_of
-from minigen.cuda.launch import Launch, aligned, signature
+from minigen.cuda.launch import Launch
 
 ARCHITECTURES = (80, 90, 120)
 MODELS = {"gan": {"latent_dim": 100, "hidden": (128,)}, "vae": {"latent_dim": 20, "hidden": (400,)}}
@@ -77,7 +77,7 @@ def other_launches(ops: CudaBackend) -> list[Launch]:
 
 def resources(launches: Iterable[Launch], ops: CudaBackend) -> list[Resources]:
     """Compile the kernels of ``launches``, each once."""
-    builds = {build.key: (build, launch) for launch in launches for build in [_build(launch, ops)]}
+    builds = {build.key: (build, launch) for launch in launches for build in [build_of(launch, ops.executor)]}
     binaries = compile_triton([build for build, _ in builds.values()])
     found = []
     for (build, launch), binary in zip(builds.values(), binaries, strict=True):
@@ -95,16 +95,6 @@ def table(found: Sequence[Resources]) -> str:
             f"{r.architecture:<4} {r.precision:<9} {r.warps:>5} {r.registers:>9} {r.stack:>5} {r.shared:>7}  {r.kernel}"
         )
     return "\n".join(lines)
-
-
-def _build(launch: Launch, ops: CudaBackend) -> TritonBuild:
-    function, executor = launch.kernel.source, ops.executor
-    names = function.arg_names
-    addresses = [executor.address(a) if isinstance(a, np.ndarray) else None for a in launch.args]
-    return TritonBuild(
-        function, signature(launch, names), launch.constexprs, aligned(launch, names, addresses), launch.num_warps,
-        launch.num_stages, executor.architecture,
-    )  # fmt: skip
 
 
 def _usage(cubin: bytes) -> tuple[int, int, int]:

@@ -1,0 +1,31 @@
+"""The article's GAN and the VAE beside it in full size, a step of each without a GPU: run by test_cuda_ptx.py.
+
+These are the kernels that a user's training launches. ``MINIGEN_TEST_FLOORS=ptx80-bf16`` and so on takes another
+architecture and another precision.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from conftest import without_gpu
+
+from helpers import PRODUCTS, relative_error
+from minigen.cuda.explain import training_of
+from minigen.cuda.report import MODELS
+from minigen.reference import NumpyBackend
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_a_step(model, rng):
+    """Losses, weights and moments against float64."""
+    data, settings = rng.integers(0, 256, (300, 784), np.uint8), MODELS[model] | {"seed": int(rng.integers(2**31))}
+    ours, book = (training_of(model, ops, data, settings) for ops in (without_gpu(), NumpyBackend(np.float64)))
+    for training in (ours, book):
+        training.run(1)
+    allowed = 4 * PRODUCTS[ours.ops.precision]  # a step's products follow each other
+    np.testing.assert_allclose(ours.recent_losses(1), book.recent_losses(1), rtol=allowed)
+    expected = book.state()
+    for name, found in ours.state().items():
+        squared = name.endswith(".v")
+        assert relative_error(found, expected[name]) < allowed * (2 if squared else 1), name

@@ -1,0 +1,33 @@
+"""The CUDA floor on PTX run by NumPy: ``CudaBackend(executor=PtxExecutor(90))`` has all of its operations."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from minigen.cuda.compiler import build_of, translate
+from minigen.cuda.interpreter import HostExecutor
+from minigen.cuda.launch import Launch
+from ptx.code import Code
+from ptx.machine import run
+
+
+class PtxExecutor(HostExecutor):
+    """Compiles a launch's kernel as for a GPU of ``architecture`` and runs its PTX, the blocks in random order."""
+
+    name = "ptx"
+
+    def __init__(self, architecture: int) -> None:
+        super().__init__(architecture)
+        self.order = np.random.default_rng()
+        self.codes: dict[str, Code] = {}
+        self.blocks: dict[str, tuple[int, int]] = {}  # threads, and bytes of shared memory
+
+    def run(self, launch: Launch) -> None:
+        """Run one launch. Raises Fault for what would go wrong on a GPU."""
+        build = build_of(launch, self)
+        if build.key not in self.codes:
+            record = translate(build)
+            self.codes[build.key] = Code(record.asm["ptx"])
+            self.blocks[build.key] = 32 * record.metadata.num_warps, record.metadata.shared
+        order = self.order.permutation(launch.grid[0])
+        run(self.codes[build.key], order, launch.args, *self.blocks[build.key])
