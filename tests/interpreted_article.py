@@ -27,5 +27,10 @@ def test_a_step(model, rng):
     np.testing.assert_allclose(ours.recent_losses(1), book.recent_losses(1), rtol=allowed)
     expected = book.state()
     for name, found in ours.state().items():
+        reference = expected[name]
+        if name.endswith("params"):  # Adam's first step goes as far with a gradient of almost 0 as with any: not those
+            first = np.abs(expected[name.replace("params", "m")])
+            steady = first > 1e-3 * np.sqrt(np.mean(first**2))
+            found, reference = found[steady], reference[steady]
         squared = name.endswith(".v")
-        assert relative_error(found, expected[name]) < allowed * (2 if squared else 1), name
+        assert relative_error(found, reference) < allowed * (2 if squared else 1), name

@@ -140,7 +140,8 @@ def dense_wgrad(op: Operation, target: Target) -> list[Job]:
         "x": op["x"], "dz": op["dz"], "B": B, "chunk": chunk, "N_IN": n_in, "N_OUT": n_out,
         **hidden(op), **tile_arguments(tile, target),
     }  # fmt: skip
-    function, programs = kernels("dense").wgrad, tiles.programs(tile, n_in, n_out)
+    function = kernels("dense").wgrad
+    programs = tiles.programs(tile, n_in, n_out) + blocks(n_out, tile.BN)  # dW's, db's
     how = {"warps": tile.warps, "stages": tile.stages}
     flops = 2 * B * n_in * n_out
     if slices == 1:

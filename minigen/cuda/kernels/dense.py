@@ -25,7 +25,7 @@ import triton.language as tl
 
 from minigen.cuda.kernels.activations import activate, differentiate
 from minigen.cuda.kernels.batch import gather_tile, rows_of_step
-from minigen.cuda.kernels.gan_loss import delta
+from minigen.cuda.kernels.gan_loss import delta, delta_turned, stretches, turned_places
 from minigen.cuda.kernels.optimizer import update
 from minigen.cuda.kernels.random import normal_tile
 
@@ -64,12 +64,6 @@ def dot(a, b, total, PRECISION: tl.constexpr):
 
 
 @triton.jit
-def stretches(first, BK: tl.constexpr, SPLIT: tl.constexpr):
-    """The numbers of SPLIT * BK terms from ``first`` on, ``[SPLIT, BK]``."""
-    return first + tl.arange(0, SPLIT)[:, None] * BK + tl.arange(0, BK)[None, :]
-
-
-@triton.jit
 def load_across(base, rows, first, height, WIDTH: tl.constexpr, BK: tl.constexpr, SPLIT: tl.constexpr):
     """Tile ``[BM, BK]`` of ``base[height, WIDTH]`` at column ``first``, or SPLIT of them, ``[SPLIT, BM, BK]``."""
     if SPLIT > 1:
@@ -97,12 +91,6 @@ def load_down(base, first, columns, height, WIDTH: tl.constexpr, BK: tl.constexp
 def split_across(tile, BM: tl.constexpr, BK: tl.constexpr, SPLIT: tl.constexpr):
     """A computed tile ``[BM, SPLIT * BK]`` as :func:`load_across` gives one."""
     return tl.permute(tl.reshape(tile, [BM, SPLIT, BK]), (1, 0, 2)) if SPLIT > 1 else tile
-
-
-@triton.jit
-def split_down(tile, BK: tl.constexpr, BN: tl.constexpr, SPLIT: tl.constexpr):
-    """A computed tile ``[SPLIT * BK, BN]`` as :func:`load_down` gives one."""
-    return tl.reshape(tile, [SPLIT, BK, BN]) if SPLIT > 1 else tile
 
 
 @triton.jit
@@ -220,15 +208,21 @@ def forward_of_batch(
 
 
 @triton.jit
-def incoming(
-    dz, hidden, rows, columns, B,
+def incoming_turned(
+    dz, hidden, first, columns, B,
     N_OUT: tl.constexpr, HIDDEN: tl.constexpr, LOSS: tl.constexpr, PARTS: tl.constexpr, WIDTH: tl.constexpr,
+    BK: tl.constexpr, SPLIT: tl.constexpr,
 ):  # fmt: skip
-    """Tile of ``dz[B,O]``: stored, or where ``dz`` is None computed from the one-output head behind this layer."""
+    """The transpose of BK rows of ``dz[B,O]`` from ``first`` on, ``[BN, BK]``, or SPLIT of them, ``[SPLIT, BN, BK]``.
+
+    It is loaded as the left factor that it will be, not turned afterwards: only so does the compiler copy 16 bytes at
+    a time to shared memory. Where ``dz`` is None it is computed from the one-output head behind this layer.
+    """
     if dz is None:
-        tile = delta(hidden, rows, columns, B, N_OUT, HIDDEN, LOSS, PARTS, WIDTH)
+        tile = delta_turned(hidden, first, columns, B, N_OUT, HIDDEN, LOSS, PARTS, WIDTH, BK, SPLIT)
     else:
-        tile = load(dz, rows, columns, B, N_OUT)
+        rows, columns = turned_places(first, columns, BK, SPLIT)
+        tile = tl.load(dz + rows * N_OUT + columns, mask=(rows < B) & (columns < N_OUT), other=0.0)
     return tile
 
 
@@ -282,36 +276,52 @@ def wgrad(
     BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr, SPLIT: tl.constexpr, GROUP: tl.constexpr,
     PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """``dW[I,O] = x[B,I]^T dz[B,O]`` and ``db[O]``, the column sums of dz, from the first row of tiles.
+    """``dW[I,O] = x[B,I]^T dz[B,O]``, and ``db[O]``, the column sums of dz.
 
-    With an OPTIMIZER they update ``weights`` and ``bias`` (each p, m, v) at once, in the tile's own elements, and are
+    The first programs, one for each column of tiles, make db; each of the others makes a tile of dW, as the transpose
+    of ``dz^T x``: of two factors whose columns lie side by side a tensor core can take only the right one as it is, and
+    dz is the one that is computed, or narrow.
+
+    With an OPTIMIZER they update ``weights`` and ``bias`` (each p, m, v) at once, in their own elements, and are
     never stored. Else they are stored, and may be partial: rows ``s * chunk`` to ``(s + 1) * chunk`` give slice ``s``
     of ``dW[S,I,O]`` and ``db[S,O]``, which :func:`sum_slices` adds up in order.
     """
     tiles_m: tl.constexpr = (N_IN + BM - 1) // BM
     tiles_n: tl.constexpr = (N_OUT + BN - 1) // BN
-    part = pid // (tiles_m * tiles_n)
-    tile_m, tile_n = tile_of(pid % (tiles_m * tiles_n), tiles_m, tiles_n, GROUP)
-    ins = tile_m * BM + tl.arange(0, BM)
-    outs = tile_n * BN + tl.arange(0, BN)
-    total = nothing(BM, BN, SPLIT)
-    bias_total = tl.zeros([BN], tl.float32)
-    for r in range(part * chunk, tl.minimum(B, (part + 1) * chunk), SPLIT * BK):
-        rows = (r + tl.arange(0, SPLIT * BK)).to(tl.int64)
-        d = incoming(dz, hidden, rows, outs, B, N_OUT, HIDDEN, LOSS, PARTS, WIDTH)
-        bias_total += tl.sum(d, axis=0)
-        a = turned(load_down(x, tl.cast(r, tl.int64), ins, B, N_IN, BK, SPLIT), SPLIT)
-        total = dot(a, split_down(d, BK, BN, SPLIT), total, PRECISION)
-    total = together(total, SPLIT)
-    inside = (ins < N_IN)[:, None] & (outs < N_OUT)[None, :]
-    mine = outs < tl.where(tile_m == 0, N_OUT, 0)
-    if OPTIMIZER is not None:
-        update(weights, rule, ins[:, None] * N_OUT + outs[None, :], inside, total, OPTIMIZER, STEPS_AHEAD)
-        update(bias, rule, outs, mine, bias_total, OPTIMIZER, STEPS_AHEAD)
+    part = pid // ((tiles_m + 1) * tiles_n)
+    pid = pid % ((tiles_m + 1) * tiles_n)
+    begin, end = part * chunk, tl.minimum(B, (part + 1) * chunk)
+    if pid < tiles_n:
+        outs = pid * BN + tl.arange(0, BN)
+        sums = tl.zeros([BN, SPLIT * BK], tl.float32)
+        for r in range(begin, end, SPLIT * BK):
+            sums += incoming_turned(
+                dz, hidden, tl.cast(r, tl.int64), outs, B, N_OUT, HIDDEN, LOSS, PARTS, WIDTH, SPLIT * BK, 1
+            )
+        finish_gradient(tl.sum(sums, axis=1), db, part * N_OUT, bias, rule, outs, outs < N_OUT, OPTIMIZER, STEPS_AHEAD)
     else:
+        tile_m, tile_n = tile_of(pid - tiles_n, tiles_m, tiles_n, GROUP)
+        ins = tile_m * BM + tl.arange(0, BM)
+        outs = tile_n * BN + tl.arange(0, BN)
+        total = nothing(BN, BM, SPLIT)
+        for r in range(begin, end, SPLIT * BK):
+            row = tl.cast(r, tl.int64)
+            d = incoming_turned(dz, hidden, row, outs, B, N_OUT, HIDDEN, LOSS, PARTS, WIDTH, BK, SPLIT)
+            total = dot(d, load_down(x, row, ins, B, N_IN, BK, SPLIT), total, PRECISION)
+        gradient = tl.trans(together(total, SPLIT))
+        places = ins[:, None] * N_OUT + outs[None, :]
+        inside = (ins < N_IN)[:, None] & (outs < N_OUT)[None, :]
         first = part.to(tl.int64) * N_IN * N_OUT
-        tl.store(dW + first + ins[:, None] * N_OUT + outs[None, :], total, mask=inside)
-        tl.store(db + part * N_OUT + outs, bias_total, mask=mine)
+        finish_gradient(gradient, dW, first, weights, rule, places, inside, OPTIMIZER, STEPS_AHEAD)
+
+
+@triton.jit
+def finish_gradient(g, out, first, state, rule, places, mask, OPTIMIZER: tl.constexpr, STEPS_AHEAD: tl.constexpr):
+    """Store a gradient ``g`` (a tile) at ``out + first + places``, or with an OPTIMIZER update ``state`` at places."""
+    if OPTIMIZER is not None:
+        update(state, rule, places, mask, g, OPTIMIZER, STEPS_AHEAD)
+    else:
+        tl.store(out + first + places, g, mask=mask)
 
 
 @triton.jit
@@ -324,7 +334,4 @@ def sum_slices(
     total = tl.zeros([BLOCK], tl.float32)
     for s in range(SLICES):
         total += tl.load(slices + s * n.to(tl.int64) + i, mask=i < n, other=0.0)
-    if OPTIMIZER is not None:
-        update(state, rule, i, i < n, total, OPTIMIZER, STEPS_AHEAD)
-    else:
-        tl.store(out + i, total, mask=i < n)
+    finish_gradient(total, out, 0, state, rule, i, i < n, OPTIMIZER, STEPS_AHEAD)

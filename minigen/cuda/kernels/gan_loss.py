@@ -62,6 +62,44 @@ def delta(
 
 
 @triton.jit
+def stretches(first, BK: tl.constexpr, SPLIT: tl.constexpr):
+    """The numbers of SPLIT * BK terms from ``first`` on, ``[SPLIT, BK]``."""
+    return first + tl.arange(0, SPLIT)[:, None] * BK + tl.arange(0, BK)[None, :]
+
+
+@triton.jit
+def turned_places(first, columns, BK: tl.constexpr, SPLIT: tl.constexpr):
+    """Rows from ``first`` on and ``columns`` of a transposed tile ``[columns, BK]``, or ``[SPLIT, columns, BK]``."""
+    if SPLIT > 1:
+        rows = stretches(first, BK, SPLIT)[:, None, :]
+        columns = columns[None, :, None]
+    else:
+        rows = (first + tl.arange(0, BK))[None, :]
+        columns = columns[:, None]
+    return rows, columns
+
+
+@triton.jit
+def delta_turned(
+    hidden, first, columns, B,
+    H: tl.constexpr, ACTIVATION: tl.constexpr, LOSS: tl.constexpr, PARTS: tl.constexpr, WIDTH: tl.constexpr,
+    BK: tl.constexpr, SPLIT: tl.constexpr,
+):  # fmt: skip
+    """:func:`delta` of the rows from ``first`` on, transposed: ``[columns, BK]``, or ``[SPLIT, columns, BK]``."""
+    h, scores, w, n_real = hidden
+    rows = first + tl.arange(0, SPLIT * BK)
+    _, slope = terms(sum_scores(scores, rows, B, PARTS, WIDTH), rows, B, n_real, LOSS)
+    weight = tl.load(w + columns, mask=columns < H, other=0.0)
+    rows, columns = turned_places(first, columns, BK, SPLIT)
+    y = tl.load(h + rows * H + columns, mask=(rows < B) & (columns < H), other=0.0)
+    if SPLIT > 1:
+        dy = tl.reshape(slope, [SPLIT, BK])[:, None, :] * weight[None, :, None]
+    else:
+        dy = slope[None, :] * weight[:, None]
+    return differentiate(dy, y, ACTIVATION)
+
+
+@triton.jit
 def head(
     pid, hidden, loss, dw, db, weights, bias, rule, B,
     H: tl.constexpr, LOSS: tl.constexpr, PARTS: tl.constexpr, WIDTH: tl.constexpr, OPTIMIZER: tl.constexpr,
