@@ -47,9 +47,11 @@ def candidates(operation: str, kind: str, architecture: int, precision: str) -> 
     table = tiles.default(operation, kind, architecture, precision)
     room = tiles.SHARED.get(architecture, 99) * 1024
     found = [
-        replace(table, BM=BM, BN=BN, BK=BK, SPLIT=SPLIT, warps=8 if BM * BN >= 128 * 128 else 4, stages=stages)
+        replace(
+            table, BM=BM, BN=BN, BK=BK, SPLIT=SPLIT, warps=8 if SPLIT > 4 or BM * BN >= 128 * 128 else 4, stages=stages
+        )
         for BM, BN, BK, SPLIT, stages in itertools.product(
-            SIDES[kind], SIDES[kind], (32, 64), (1, 4) if kind == "few" else (1,), (2, 3, 4)
+            SIDES[kind], SIDES[kind], (32, 64), (1, 4, 8) if kind == "few" else (1,), (2, 3, 4)
         )
         if BM * BN <= LARGEST and 4 * stages * (BM + BN) * SPLIT * BK <= room
     ]
