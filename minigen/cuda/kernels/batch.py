@@ -72,13 +72,14 @@ def indices(
 
 @triton.jit
 def gather_tile(data, chosen, columns, N, scale, shift, WIDTH: tl.constexpr):
-    """``data[chosen] * scale + shift``; NaN for a row that is not in ``data[N, WIDTH]``, 0 beyond WIDTH."""
+    """``data[chosen] * scale + shift``; NaN for a row that is not in ``data[N, WIDTH]``, else 0 beyond WIDTH."""
     there = (chosen >= 0) & (chosen < N)
     wanted = there[:, None] & (columns < WIDTH)[None, :]
     raw = tl.load(data + chosen.to(tl.int64)[:, None] * WIDTH + columns[None, :], mask=wanted, other=0)
-    values = raw.to(tl.float32) * scale + shift
-    values = tl.where(there[:, None], values, float("nan"))
-    return tl.where((columns < WIDTH)[None, :], values, 0.0)
+    # What is not there is 0 * NaN + shift or 0 * scale + 0: chosen once a row and once a column, not once an element.
+    row_scale = tl.where(there, scale, float("nan"))
+    column_shift = tl.where(columns < WIDTH, shift, 0.0)
+    return raw.to(tl.float32) * row_scale[:, None] + column_shift[None, :]
 
 
 @triton.jit
