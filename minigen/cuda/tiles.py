@@ -66,6 +66,7 @@ TABLE: dict[tuple[str, str], Tile] = {
 
 EXCEPTIONS: dict[tuple[int, str, str, str], dict[str, Any]] = {
     (90, "tf32", "wgrad", "few"): {"BK": 64, "SPLIT": 4},
+    (120, "tf32", "wgrad", "some"): {"stages": 2},
 }
 """By (architecture, precision, operation, class): what is not the table's, where the compiler would spill registers."""
 
