@@ -116,3 +116,20 @@ def run_operations() -> subprocess.CompletedProcess[str]:
 @pytest.mark.background(run=run_operations)
 def test_operations(result):
     assert_passed(result)
+
+
+def run_profile() -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "ptx.profile", "gan", "--batch", "16", "--lines", "3"]
+    environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
+    environment["PYTHONPATH"] = os.pathsep.join([str(HERE.parent), environment.get("PYTHONPATH", "")])
+    return subprocess.run(command, cwd=HERE, env=environment, capture_output=True, text=True)
+
+
+@pytest.mark.background(run=run_profile)
+def test_profile(result):
+    """A line for each launch, and lines of the kernels beneath: the products among them."""
+    assert result.returncode == 0, result.stderr
+    *launches, total = (line for line in result.stdout.splitlines() if not line.startswith(" " * 8))
+    counts = [int(line.split()[0].replace(",", "")) for line in (*launches, total)]
+    assert len(launches) == 8 and sum(counts[:-1]) == counts[-1] > 1000
+    assert "total = tl.dot(a, b, total, input_precision=PRECISION)" in result.stdout

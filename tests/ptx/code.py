@@ -42,9 +42,10 @@ def operation(*names: str) -> Callable[[Any], Any]:
 
 @dataclass(frozen=True)
 class Instruction:
-    """``@guard name.modifiers operands``; a vector operand is a list."""
+    """``@guard name.modifiers operands``; a vector operand is a list. ``line`` is the source's, as ``file.py:12``."""
 
     text: str
+    line: str
     guard: str | None
     name: str
     modifiers: tuple[str, ...]
@@ -75,6 +76,8 @@ class Code:
             self.static += int(size)
         self.labels: dict[str, int] = {}
         self.instructions: list[Instruction] = []
+        self._files = dict(re.findall(r'\.file\s+(\d+)\s+"[^"]*?([^/"]+)"', text))
+        self._line = ""
         for statement in self._statements(rest):
             self._add(statement)
         self.steps = [OPERATIONS[i.name](i, self) for i in self.instructions]
@@ -82,7 +85,8 @@ class Code:
 
     @staticmethod
     def _statements(body: str) -> list[str]:
-        lines = [line for line in body.splitlines() if not re.match(r"\s*(\.loc|\.file|\$L__(tmp|func)\w*:)", line)]
+        lines = [line for line in body.splitlines() if not re.match(r"\s*(\.file|\$L__(tmp|func)\w*:)", line)]
+        lines = [f";{line};" if line.lstrip().startswith(".loc") else line for line in lines]
         return "\n".join(lines).partition("\t.section")[0].split(";")
 
     def _add(self, statement: str) -> None:
@@ -92,6 +96,10 @@ class Code:
                 self.labels[found[1]] = len(self.instructions)
             statement = statement[found.end() :]
         if not statement or statement.startswith(".pragma"):
+            return
+        if statement.startswith(".loc"):
+            file, line = statement.split()[1:3]
+            self._line = f"{self._files.get(file, file)}:{line}"
             return
         if statement.startswith(".reg"):
             kind, names = statement.removeprefix(".reg").strip().split(maxsplit=1)
@@ -105,7 +113,8 @@ class Code:
         name, *modifiers = word.split(".")
         if name not in OPERATIONS:
             raise NotImplementedError(f"PTX instruction {statement}")
-        self.instructions.append(Instruction(statement, guard, name, tuple(modifiers), tuple(_operands(rest))))
+        operands = tuple(_operands(rest))
+        self.instructions.append(Instruction(statement, self._line, guard, name, tuple(modifiers), operands))
 
     # Operands, as functions of the machine.
 

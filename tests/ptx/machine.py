@@ -164,6 +164,7 @@ class Blocks:
         self.mask: Any = None
         self.at = 0  # the next instruction; -1: all threads have returned
         self.waiting: dict[int, Any] = {}  # lanes that are further on, by their next instruction
+        self.executed = np.zeros(len(code.instructions), np.int64)  # how often, by instruction
 
     def where(self) -> str:
         """The instruction that runs, for messages."""
@@ -196,6 +197,7 @@ class Blocks:
 
     def _step(self) -> None:
         code, at, everyone = self.code, self.at, self.mask
+        self.executed[at] += 1
         if code.guards[at] is not None:
             chosen = code.guards[at](self)
             if code.instructions[at].name == "bra":
@@ -227,20 +229,26 @@ class Blocks:
             self.mask = None if lanes.all() else lanes
 
 
-def run(code: Code, order: np.ndarray, arguments: Sequence[Any], threads: int, shared: int) -> None:
-    """Run a launch, its blocks in ``order``, a permutation.
+def run(
+    code: Code, order: np.ndarray, arguments: Sequence[Any], threads: int, shared: int, together: int | None = None
+) -> list[np.ndarray]:
+    """Run a launch, its blocks in ``order``, a permutation, ``together`` at a time.
 
     ``arguments`` go with the kernel's first parameters: arrays (their addresses), ints and floats. The others, pointers
     to scratch memory that Triton appends, are null. ``threads`` are a block's, and ``shared`` the bytes of shared
-    memory that it asks for.
+    memory that it asks for. Returns how often each instruction ran, for each group of blocks.
     """
     memory = Global([argument for argument in arguments if isinstance(argument, np.ndarray)])
     rest = [0] * (len(code.parameters) - len(arguments))
     pairs = zip(code.parameters, [*arguments, *rest], strict=True)
     parameters = {name: _bits(argument, kind) for (name, kind), argument in pairs}
-    together = max(1, TOGETHER // threads)
+    together = together or max(1, TOGETHER // threads)
+    executed = []
     for first in range(0, len(order), together):
-        Blocks(code, order[first : first + together], len(order), parameters, memory, threads, shared).run()
+        blocks = Blocks(code, order[first : first + together], len(order), parameters, memory, threads, shared)
+        blocks.run()
+        executed.append(blocks.executed)
+    return executed
 
 
 def _bits(argument: Any, kind: str) -> Value:
