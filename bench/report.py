@@ -198,7 +198,9 @@ def cell_table(cell: dict[str, Any]) -> str:
         record = contenders[name]
         middle = median(record)
         if middle is None:
-            rows.append([label(name), record["reason"].replace("|", "/"), *[""] * 6])
+            absent = record["reason"].startswith("ValueError: precision must be")
+            reason = "not on this processor" if absent else record["reason"].replace("|", "/")
+            rows.append([label(name), reason, *[""] * 6])
             continue
         low, _, high = statistics.quantiles(record["samples"], n=4, method="inclusive")
         rows.append([
