@@ -135,13 +135,15 @@ def dense_wgrad(op: Operation, target: Target) -> list[Job]:
     (B, n_in), n_out = op["x"].shape, dz.shape[1]
     tile = tiles.choose("wgrad", n_in, n_out, B, target.architecture, target.precision)
     slices = tiles.splits(tile, n_in, n_out, B, target.architecture)
-    chunk = blocks(blocks(B, slices), tile.SPLIT * tile.BK) * tile.SPLIT * tile.BK
+    db_rows, db_columns = min(256, max(16, tiles.power_of_two(B))), 32  # many rows at once: nobody waits for db long
+    unit = max(db_rows, tile.SPLIT * tile.BK)
+    chunk = blocks(blocks(B, slices), unit) * unit
     arguments = {
         "x": op["x"], "dz": op["dz"], "B": B, "chunk": chunk, "N_IN": n_in, "N_OUT": n_out,
-        **hidden(op), **tile_arguments(tile, target),
+        **hidden(op), **tile_arguments(tile, target), "DB_ROWS": db_rows, "DB_COLS": db_columns,
     }  # fmt: skip
     function = kernels("dense").wgrad
-    programs = tiles.programs(tile, n_in, n_out) + blocks(n_out, tile.BN)  # dW's, db's
+    programs = tiles.programs(tile, n_in, n_out) + blocks(n_out, db_columns)  # dW's, db's
     how = {"warps": tile.warps, "stages": tile.stages}
     flops = 2 * B * n_in * n_out
     if slices == 1:

@@ -25,8 +25,9 @@ import triton.language as tl
 
 from minigen.cuda.kernels.activations import activate, differentiate
 from minigen.cuda.kernels.batch import gather_tile, rows_of_step
-from minigen.cuda.kernels.gan_loss import delta, delta_turned, stretches, turned_places
+from minigen.cuda.kernels.gan_loss import delta, delta_turned
 from minigen.cuda.kernels.optimizer import update
+from minigen.cuda.kernels.places import stretches, turned_places
 from minigen.cuda.kernels.random import normal_tile
 
 
@@ -274,45 +275,56 @@ def wgrad(
     HIDDEN: tl.constexpr, LOSS: tl.constexpr, PARTS: tl.constexpr, WIDTH: tl.constexpr,
     OPTIMIZER: tl.constexpr, STEPS_AHEAD: tl.constexpr,
     BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr, SPLIT: tl.constexpr, GROUP: tl.constexpr,
-    PRECISION: tl.constexpr,
+    PRECISION: tl.constexpr, DB_ROWS: tl.constexpr, DB_COLS: tl.constexpr,
 ):  # fmt: skip
     """``dW[I,O] = x[B,I]^T dz[B,O]``, and ``db[O]``, the column sums of dz.
 
-    The first programs, one for each column of tiles, make db; each of the others makes a tile of dW, as the transpose
-    of ``dz^T x``: of two factors whose columns lie side by side a tensor core can take only the right one as it is, and
-    dz is the one that is computed, or narrow.
+    The first programs make DB_COLS elements of db each, from DB_ROWS rows at a time; each of the others makes a tile of
+    dW, as the transpose of ``dz^T x``: of two factors whose columns lie side by side a tensor core can take only the
+    right one as it is, and dz is the one that is computed, or narrow.
 
     With an OPTIMIZER they update ``weights`` and ``bias`` (each p, m, v) at once, in their own elements, and are
     never stored. Else they are stored, and may be partial: rows ``s * chunk`` to ``(s + 1) * chunk`` give slice ``s``
-    of ``dW[S,I,O]`` and ``db[S,O]``, which :func:`sum_slices` adds up in order.
+    of ``dW[S,I,O]`` and ``db[S,O]``, which :func:`sum_slices` adds up in order. DB_ROWS and SPLIT * BK divide chunk.
     """
     tiles_m: tl.constexpr = (N_IN + BM - 1) // BM
     tiles_n: tl.constexpr = (N_OUT + BN - 1) // BN
-    part = pid // ((tiles_m + 1) * tiles_n)
-    pid = pid % ((tiles_m + 1) * tiles_n)
+    columns: tl.constexpr = (N_OUT + DB_COLS - 1) // DB_COLS
+    part = pid // (tiles_m * tiles_n + columns)
+    place = pid % (tiles_m * tiles_n + columns)
     begin, end = part * chunk, tl.minimum(B, (part + 1) * chunk)
-    if pid < tiles_n:
-        outs = pid * BN + tl.arange(0, BN)
-        sums = tl.zeros([BN, SPLIT * BK], tl.float32)
-        for r in range(begin, end, SPLIT * BK):
-            sums += incoming_turned(
-                dz, hidden, tl.cast(r, tl.int64), outs, B, N_OUT, HIDDEN, LOSS, PARTS, WIDTH, SPLIT * BK, 1
-            )
-        finish_gradient(tl.sum(sums, axis=1), db, part * N_OUT, bias, rule, outs, outs < N_OUT, OPTIMIZER, STEPS_AHEAD)
+    if place < columns:
+        outs = place * DB_COLS + tl.arange(0, DB_COLS)
+        sums = column_sums(begin, end, dz, hidden, outs, B, N_OUT, HIDDEN, LOSS, PARTS, WIDTH, DB_ROWS, DB_COLS)
+        finish_gradient(sums, db, part * N_OUT, bias, rule, outs, outs < N_OUT, OPTIMIZER, STEPS_AHEAD)
     else:
-        tile_m, tile_n = tile_of(pid - tiles_n, tiles_m, tiles_n, GROUP)
+        tile_m, tile_n = tile_of(place - columns, tiles_m, tiles_n, GROUP)
         ins = tile_m * BM + tl.arange(0, BM)
-        outs = tile_n * BN + tl.arange(0, BN)
+        cols = tile_n * BN + tl.arange(0, BN)
         total = nothing(BN, BM, SPLIT)
         for r in range(begin, end, SPLIT * BK):
             row = tl.cast(r, tl.int64)
-            d = incoming_turned(dz, hidden, row, outs, B, N_OUT, HIDDEN, LOSS, PARTS, WIDTH, BK, SPLIT)
+            d = incoming_turned(dz, hidden, row, cols, B, N_OUT, HIDDEN, LOSS, PARTS, WIDTH, BK, SPLIT)
             total = dot(d, load_down(x, row, ins, B, N_IN, BK, SPLIT), total, PRECISION)
         gradient = tl.trans(together(total, SPLIT))
-        places = ins[:, None] * N_OUT + outs[None, :]
-        inside = (ins < N_IN)[:, None] & (outs < N_OUT)[None, :]
+        inside = (ins < N_IN)[:, None] & (cols < N_OUT)[None, :]
         first = part.to(tl.int64) * N_IN * N_OUT
+        places = ins[:, None] * N_OUT + cols[None, :]
         finish_gradient(gradient, dW, first, weights, rule, places, inside, OPTIMIZER, STEPS_AHEAD)
+
+
+@triton.jit
+def column_sums(
+    begin, end, dz, hidden, columns, B,
+    N_OUT: tl.constexpr, HIDDEN: tl.constexpr, LOSS: tl.constexpr, PARTS: tl.constexpr, WIDTH: tl.constexpr,
+    ROWS: tl.constexpr, COLS: tl.constexpr,
+):  # fmt: skip
+    """The sums of some ``columns`` of dz over the rows from ``begin`` to ``end``."""
+    sums = tl.zeros([COLS, ROWS], tl.float32)
+    for r in range(begin, end, ROWS):
+        row = tl.cast(r, tl.int64)
+        sums += incoming_turned(dz, hidden, row, columns, B, N_OUT, HIDDEN, LOSS, PARTS, WIDTH, ROWS, 1)
+    return tl.sum(sums, axis=1)
 
 
 @triton.jit

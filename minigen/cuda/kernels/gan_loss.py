@@ -17,6 +17,7 @@ import triton.language as tl
 
 from minigen.cuda.kernels.activations import differentiate, softplus_sigmoid
 from minigen.cuda.kernels.optimizer import update
+from minigen.cuda.kernels.places import turned_places
 
 
 @triton.jit
@@ -59,24 +60,6 @@ def delta(
     mask = (rows < B)[:, None] & (columns < H)[None, :]
     y = tl.load(h + rows[:, None] * H + columns[None, :], mask=mask, other=0.0)
     return differentiate(slope[:, None] * weight[None, :], y, ACTIVATION)
-
-
-@triton.jit
-def stretches(first, BK: tl.constexpr, SPLIT: tl.constexpr):
-    """The numbers of SPLIT * BK terms from ``first`` on, ``[SPLIT, BK]``."""
-    return first + tl.arange(0, SPLIT)[:, None] * BK + tl.arange(0, BK)[None, :]
-
-
-@triton.jit
-def turned_places(first, columns, BK: tl.constexpr, SPLIT: tl.constexpr):
-    """Rows from ``first`` on and ``columns`` of a transposed tile ``[columns, BK]``, or ``[SPLIT, columns, BK]``."""
-    if SPLIT > 1:
-        rows = stretches(first, BK, SPLIT)[:, None, :]
-        columns = columns[None, :, None]
-    else:
-        rows = (first + tl.arange(0, BK))[None, :]
-        columns = columns[:, None]
-    return rows, columns
 
 
 @triton.jit
