@@ -65,10 +65,12 @@ TABLE: dict[tuple[str, str], Tile] = {
 """By (operation, class), for every architecture."""
 
 EXCEPTIONS: dict[tuple[int, str, str, str], dict[str, Any]] = {
+    (80, "bf16", "dgrad", "few"): {"BK": 64, "SPLIT": 4},
     (90, "tf32", "wgrad", "few"): {"BK": 64, "SPLIT": 4},
+    (120, "bf16", "wgrad", "few"): {"BK": 64, "SPLIT": 4},
     (120, "tf32", "wgrad", "some"): {"stages": 2},
 }
-"""By (architecture, precision, operation, class): what is not the table's, where the compiler would spill registers."""
+"""By (architecture, precision, operation, class): what is not the table's, where a Triton spills registers."""
 
 _preferred: dict[tuple[int, str, str], Tile] = {}
 
