@@ -26,12 +26,19 @@ pytestmark = pytest.mark.skipif(importlib.util.find_spec("triton") is None, reas
 HERE = Path(__file__).parent
 
 
+def python(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """A process that compiles, in the folder of the tests."""
+    environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"} | environment
+    path = os.pathsep.join(filter(None, [str(HERE.parent), environment.get("PYTHONPATH")]))
+    return subprocess.run(
+        [sys.executable, *arguments], cwd=HERE, env=environment | {"PYTHONPATH": path, "OMP_NUM_THREADS": "1"},
+        capture_output=True, text=True,
+    )  # fmt: skip
+
+
 def run(floor: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """pytest on one floor, in a process that compiles."""
-    environment = {**os.environ, "MINIGEN_TEST_FLOORS": floor, "OMP_NUM_THREADS": "1"}
-    environment.pop("TRITON_INTERPRET", None)
-    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *arguments]
-    return subprocess.run(command, cwd=HERE, env=environment, capture_output=True, text=True)
+    """pytest on one floor."""
+    return python("-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *arguments, MINIGEN_TEST_FLOORS=floor)
 
 
 def assert_passed(done: subprocess.CompletedProcess[str]) -> None:
@@ -119,10 +126,7 @@ def test_operations(result):
 
 
 def run_profile() -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "ptx.profile", "gan", "--batch", "16", "--lines", "3"]
-    environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
-    environment["PYTHONPATH"] = os.pathsep.join([str(HERE.parent), environment.get("PYTHONPATH", "")])
-    return subprocess.run(command, cwd=HERE, env=environment, capture_output=True, text=True)
+    return python("-m", "ptx.profile", "gan", "--batch", "16", "--lines", "3")
 
 
 @pytest.mark.background(run=run_profile)

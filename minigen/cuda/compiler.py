@@ -115,7 +115,7 @@ def _compile_missing(missing: Mapping[str, TritonBuild], scratch: str) -> None:
         # One after the other: Triton parses kernels with ``ast``, and CPython 3.11's counts the recursion of all
         # threads together ("AST constructor recursion depth mismatch").
         for key, build in missing.items():
-            _binaries[key] = binary_of(translate(build))
+            _binaries[key] = _binary_of(translate(build))
             cache.store(key, _binaries[key])
 
 
@@ -130,7 +130,7 @@ def translate(build: TritonBuild) -> Any:
     return triton.compile(source, target=GPUTarget("cuda", build.architecture, 32), options=build.options)
 
 
-def binary_of(compiled: Any) -> Binary:
+def _binary_of(compiled: Any) -> Binary:
     """What is kept of :func:`translate`'s record."""
     facts = compiled.metadata
     return Binary(facts.name, compiled.asm["cubin"], 32 * facts.num_warps, facts.shared, facts.global_scratch_size)

@@ -111,8 +111,8 @@ def in_stretches(tile: Tile) -> Tile:
 
     A program of a small product has its multiprocessor to itself: what counts is how long a warp takes, for the chain
     of its products that wait for each other and for the instructions around them. Two warps for each of the four
-    schedulers halve both (on sm_90 in tf32x3, the longest programs of the article's GAN step have 8,600 instructions a
-    warp, with four warps 12,900) and can still issue side by side. In float32 a thread has several sums under way.
+    schedulers shorten both (``tests/ptx/profile.py`` counts them) and can still issue side by side. In float32 a thread
+    has several sums under way.
     """
     return replace(tile, BK=32, SPLIT=8, warps=8)
 
