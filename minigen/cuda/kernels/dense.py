@@ -27,7 +27,7 @@ from minigen.cuda.kernels.activations import activate, differentiate
 from minigen.cuda.kernels.batch import gather_tile, rows_of_step
 from minigen.cuda.kernels.gan_loss import delta, delta_turned
 from minigen.cuda.kernels.optimizer import update
-from minigen.cuda.kernels.places import stretches, turned_places
+from minigen.cuda.kernels.places import left_places, stretches
 from minigen.cuda.kernels.random import normal_tile
 
 
@@ -67,13 +67,8 @@ def dot(a, b, total, PRECISION: tl.constexpr):
 @triton.jit
 def load_across(base, rows, first, height, WIDTH: tl.constexpr, BK: tl.constexpr, SPLIT: tl.constexpr):
     """Tile ``[BM, BK]`` of ``base[height, WIDTH]`` at column ``first``, or SPLIT of them, ``[SPLIT, BM, BK]``."""
-    if SPLIT > 1:
-        columns = stretches(first, BK, SPLIT)[:, None, :]
-        mask = (rows < height)[None, :, None] & (columns < WIDTH)
-        tile = tl.load(base + rows[None, :, None] * WIDTH + columns, mask=mask, other=0.0)
-    else:
-        tile = load(base, rows, first + tl.arange(0, BK), height, WIDTH)
-    return tile
+    columns, rows = left_places(first, rows, BK, SPLIT)
+    return tl.load(base + rows * WIDTH + columns, mask=(rows < height) & (columns < WIDTH), other=0.0)
 
 
 @triton.jit
@@ -222,7 +217,7 @@ def incoming_turned(
     if dz is None:
         tile = delta_turned(hidden, first, columns, B, N_OUT, HIDDEN, LOSS, PARTS, WIDTH, BK, SPLIT)
     else:
-        rows, columns = turned_places(first, columns, BK, SPLIT)
+        rows, columns = left_places(first, columns, BK, SPLIT)
         tile = tl.load(dz + rows * N_OUT + columns, mask=(rows < B) & (columns < N_OUT), other=0.0)
     return tile
 

@@ -17,7 +17,7 @@ import triton.language as tl
 
 from minigen.cuda.kernels.activations import differentiate, softplus_sigmoid
 from minigen.cuda.kernels.optimizer import update
-from minigen.cuda.kernels.places import turned_places
+from minigen.cuda.kernels.places import left_places
 
 
 @triton.jit
@@ -73,7 +73,7 @@ def delta_turned(
     rows = first + tl.arange(0, SPLIT * BK)
     _, slope = terms(sum_scores(scores, rows, B, PARTS, WIDTH), rows, B, n_real, LOSS)
     weight = tl.load(w + columns, mask=columns < H, other=0.0)
-    rows, columns = turned_places(first, columns, BK, SPLIT)
+    rows, columns = left_places(first, columns, BK, SPLIT)
     y = tl.load(h + rows * H + columns, mask=(rows < B) & (columns < H), other=0.0)
     if SPLIT > 1:
         dy = tl.reshape(slope, [SPLIT, BK])[:, None, :] * weight[None, :, None]

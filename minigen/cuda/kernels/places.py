@@ -13,12 +13,12 @@ def stretches(first, BK: tl.constexpr, SPLIT: tl.constexpr):
 
 
 @triton.jit
-def turned_places(first, columns, BK: tl.constexpr, SPLIT: tl.constexpr):
-    """Rows from ``first`` on and ``columns`` of a transposed tile ``[columns, BK]``, or ``[SPLIT, columns, BK]``."""
+def left_places(first, outer, BK: tl.constexpr, SPLIT: tl.constexpr):
+    """The terms from ``first`` on, and the ``outer`` numbers, of a left factor ``[outer, BK]`` or SPLIT of them."""
     if SPLIT > 1:
-        rows = stretches(first, BK, SPLIT)[:, None, :]
-        columns = columns[None, :, None]
+        terms = stretches(first, BK, SPLIT)[:, None, :]
+        outer = outer[None, :, None]
     else:
-        rows = (first + tl.arange(0, BK))[None, :]
-        columns = columns[:, None]
-    return rows, columns
+        terms = (first + tl.arange(0, BK))[None, :]
+        outer = outer[:, None]
+    return terms, outer
