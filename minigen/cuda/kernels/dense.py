@@ -27,7 +27,7 @@ from minigen.cuda.kernels.activations import activate, differentiate
 from minigen.cuda.kernels.batch import gather_tile, rows_of_step
 from minigen.cuda.kernels.gan_loss import delta, delta_turned
 from minigen.cuda.kernels.optimizer import update
-from minigen.cuda.kernels.places import left_places, stretches
+from minigen.cuda.kernels.places import left_places, right_places
 from minigen.cuda.kernels.random import normal_tile
 
 
@@ -74,13 +74,8 @@ def load_across(base, rows, first, height, WIDTH: tl.constexpr, BK: tl.constexpr
 @triton.jit
 def load_down(base, first, columns, height, WIDTH: tl.constexpr, BK: tl.constexpr, SPLIT: tl.constexpr):
     """Tile ``[BK, BN]`` of ``base[height, WIDTH]`` at row ``first``, or SPLIT of them, ``[SPLIT, BK, BN]``."""
-    if SPLIT > 1:
-        rows = stretches(first, BK, SPLIT)[:, :, None]
-        mask = (rows < height) & (columns < WIDTH)[None, None, :]
-        tile = tl.load(base + rows * WIDTH + columns[None, None, :], mask=mask, other=0.0)
-    else:
-        tile = load(base, first + tl.arange(0, BK), columns, height, WIDTH)
-    return tile
+    rows, columns = right_places(first, columns, BK, SPLIT)
+    return tl.load(base + rows * WIDTH + columns, mask=(rows < height) & (columns < WIDTH), other=0.0)
 
 
 @triton.jit

@@ -20,11 +20,11 @@ from minigen.cuda.kernels.dense import (
     load_across,
     nothing,
     store,
-    stretches,
     tile_of,
     together,
 )
 from minigen.cuda.kernels.elementary import exp, expm1
+from minigen.cuda.kernels.places import right_places
 from minigen.cuda.kernels.random import normal_tile
 
 
@@ -52,13 +52,8 @@ def load_half(base, rows, columns, height, L: tl.constexpr):
 @triton.jit
 def load_half_down(base, first, columns, height, L: tl.constexpr, BK: tl.constexpr, SPLIT: tl.constexpr):
     """The same of BK rows from ``first`` on, or SPLIT such tiles: see :func:`minigen.cuda.kernels.dense.load_down`."""
-    if SPLIT > 1:
-        rows = stretches(first, BK, SPLIT)[:, :, None]
-        mask = (rows < height) & (columns < L)[None, None, :]
-        tile = tl.load(base + rows * (2 * L) + columns[None, None, :], mask=mask, other=0.0)
-    else:
-        tile = load_half(base, first + tl.arange(0, BK), columns, height, L)
-    return tile
+    rows, columns = right_places(first, columns, BK, SPLIT)
+    return tl.load(base + rows * (2 * L) + columns, mask=(rows < height) & (columns < L), other=0.0)
 
 
 @triton.jit

@@ -22,3 +22,15 @@ def left_places(first, outer, BK: tl.constexpr, SPLIT: tl.constexpr):
         terms = (first + tl.arange(0, BK))[None, :]
         outer = outer[:, None]
     return terms, outer
+
+
+@triton.jit
+def right_places(first, outer, BK: tl.constexpr, SPLIT: tl.constexpr):
+    """The same of a right factor, ``[BK, outer]`` or SPLIT of them."""
+    if SPLIT > 1:
+        terms = stretches(first, BK, SPLIT)[:, :, None]
+        outer = outer[None, None, :]
+    else:
+        terms = (first + tl.arange(0, BK))[:, None]
+        outer = outer[None, :]
+    return terms, outer
