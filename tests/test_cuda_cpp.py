@@ -245,7 +245,6 @@ def test_nvrtc_compiles_the_shipped_source(file, tmp_path, monkeypatch):
         pytest.skip(f"no NVRTC: {error}")
     monkeypatch.setenv("MINIGEN_CACHE", str(tmp_path))
     monkeypatch.setattr(compiler, "_binaries", {})
-    monkeypatch.setattr(sources, "prebuilt", lambda file: None)
     assert compiler.compile_cuda(file, "any", 90).code[:4] == b"\x7fELF"
     monkeypatch.setattr(compiler, "_nvrtc", None)
     assert compiler.compile_cuda(file, "any", 90).code, "from the cache"

@@ -484,22 +484,6 @@ def test_unknown_kernels_and_types():
         sources._type(" short x")
 
 
-def test_a_fatbin_counts_only_for_the_sources_it_was_made_of(tmp_path, monkeypatch):
-    import hashlib
-
-    (tmp_path / "cuda").mkdir()
-    (tmp_path / "fatbin").mkdir()
-    (tmp_path / "cuda" / "a.cu").write_text("kernel")
-    digest = hashlib.sha256(b"kernel").hexdigest()
-    monkeypatch.setattr(sources, "folder", lambda: tmp_path)
-    assert sources.prebuilt("a.cu") is None
-    (tmp_path / "fatbin" / "a.fatbin").write_bytes(b"code")
-    (tmp_path / "fatbin" / "sources.sha256").write_text(f"{digest}  cuda/a.cu\n")
-    assert sources.prebuilt("a.cu") == b"code"
-    (tmp_path / "cuda" / "a.cu").write_text("another kernel")
-    assert sources.prebuilt("a.cu") is None
-
-
 def test_no_nvrtc(kernels_folder, monkeypatch):
     nvrtc = pytest.importorskip("cupy", reason="no CuPy").cuda.nvrtc
 

@@ -137,13 +137,10 @@ def _binary_of(compiled: Any) -> Binary:
 
 
 def compile_cuda(file: str, function: str, architecture: int) -> Binary:
-    """A function of ``csrc/cuda/file``: from the fatbin of the build, else from the cache, else through NVRTC.
+    """A function of ``csrc/cuda/file``: from the cache, else through NVRTC.
 
     Raises DeviceError with the compiler's log where NVRTC is missing or fails.
     """
-    code = sources.prebuilt(file)
-    if code is not None:
-        return Binary(function, code)
     from cupy.cuda import nvrtc
 
     text = sources.expanded(file)

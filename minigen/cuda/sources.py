@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import hashlib
 import re
 from pathlib import Path
 
@@ -65,18 +64,3 @@ def _type(parameter: str) -> type | None:
         allowed = ", ".join(SCALARS)
         raise ValueError(f"a kernel's parameter may be a pointer or one of {allowed}, not {parameter.strip()!r}")
     return SCALARS[name]
-
-
-def prebuilt(file: str) -> bytes | None:
-    """The fatbin that the build made of ``file``, if there is one and it was made of the sources that are here now."""
-    built = folder() / "fatbin"
-    code = built / f"{Path(file).stem}.fatbin"
-    manifest = built / "sources.sha256"
-    if not (code.is_file() and manifest.is_file()):
-        return None
-    for line in manifest.read_text().splitlines():
-        digest, _, name = line.partition("  ")
-        source = folder() / name
-        if not source.is_file() or hashlib.sha256(source.read_bytes()).hexdigest() != digest:
-            return None
-    return code.read_bytes()
