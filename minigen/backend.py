@@ -122,10 +122,11 @@ class Backend(Protocol):
         """``y[B,O] = act(x[B,I] @ W[I,O] + b[O])``."""
 
     def dense_dgrad(self, dz: Array, W: Array, dx: Array, x: Array | None = None, activation: str = "linear") -> None:
-        """``dx[B,I] = (dz[B,O] @ W[I,O].T) * act'(x)``.
+        """``dx[B,I] = (dz[B,O] @ W[I,O].T) * act'(z_before)``.
 
-        ``x[B,I]`` is the stored output of the layer before, whose ``activation`` is named here; with
-        ``"linear"`` it is not needed. The result is then that layer's ``dz``.
+        ``x[B,I] = act(z_before)`` is the stored output of the layer before, whose ``activation`` is named here, and
+        the derivative at ``z_before`` is computed from it; with ``"linear"`` it is 1 and ``x`` is not needed. With any
+        other activation the result is the previous layer's ``dz``, not ``dL/dx``.
         """
 
     def dense_wgrad(self, x: Array, dz: Array, dW: Array, db: Array) -> None:

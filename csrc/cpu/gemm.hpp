@@ -1,5 +1,5 @@
-// The matrix product that the dense operation stands on, C = act(A B + bias) or C = (A B) * act'(X), for one
-// instruction set.
+// The matrix product that the dense operation stands on, C = act(A B + bias) or C = (A B) * d with d
+// the activation's derivative computed from its stored output X, for one instruction set.
 //
 // C is cut into panels of a few vectors' width and these into tiles of a dozen rows. A tile of C stays in registers
 // while k runs: each step loads one row of B's panel, broadcasts one element of A for each row of the tile and does one

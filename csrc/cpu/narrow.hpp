@@ -89,7 +89,8 @@ static void multiply_rows(const Product& p, int64_t begin, int64_t end) {
   }
 }
 
-// dx = (dz W^T) * act'(x) where dz and W are vectors: one row for each element of dz, those of [begin, end).
+// dx = (dz W^T) * act'(z_before), the factor computed from x, where dz and W are vectors: one row for each element of
+// dz, those of [begin, end).
 template <Activation activation>
 static void outer_product(const float* dz, const float* W, const float* x, float* dx, int64_t begin, int64_t end,
                           int64_t I) {

@@ -27,7 +27,9 @@ using Consume = void (*)(const void* context, const float* block, int64_t stride
                          int64_t rows, int64_t cols);
 
 struct Product {
-  int64_t M, N, K;  // C[M,N] = act(A[M,K] B[K,N] + bias[N]) * act'(X[M,N])
+  // C[M,N] = act(A[M,K] B[K,N] + bias[N]) where `activate` is set (a forward pass), or (A B) * d where `differentiate`
+  // is (a backward pass), d[M,N] the activation's derivative, computed from its stored output X[M,N]. Never both.
+  int64_t M, N, K;
   const float* A;
   int64_t A_stride;
   Layout A_layout;
@@ -36,8 +38,8 @@ struct Product {
   Layout B_layout;
   float* C;
   const float* bias = nullptr;
-  // The first so many rows in A's memory hold u / pixel_levels for whole u of at most that size. If `levels`, A is to be
-  // multiplied by pixel_levels, and B divided: pixels are then short numbers.
+  // Leading rows of A whose entries are k / pixel_levels, k an integer from 0 to pixel_levels. If `levels`, A is
+  // multiplied by pixel_levels and B divided by it: such entries then have few significant bits.
   int64_t pixels = 0;
   bool levels = false;
   float* column_sums = nullptr;  // [N], those of B, which then has to be plain

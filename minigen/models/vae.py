@@ -1,11 +1,12 @@
 """The variational autoencoder of Kingma and Welling 2014, one training step spelled out.
 
-    loss = -E_q log p(x | z) + beta KL(q(z | x) || N(0, I)),   q(z | x) = N(mu, exp(logvar))     (equation 10)
+    loss = -E_q log p(x | z) + beta KL(q(z | x) || N(0, I)),   q(z | x) = N(mu, exp(logvar))     (equation 3)
 
-The encoder's last layer gives the ``heads = [mu | logvar]``, ``z = mu + exp(logvar / 2) eps`` is one sample of q, and
-the decoder's last layer gives the parameters of ``p(x | z)``: logits of a Bernoulli, or means of a Gaussian. The
-gradient runs back through the decoder to ``z``, through the reparameterisation (where the KL joins it) to the heads,
-and through the encoder. ``beta`` = 1 is the evidence lower bound (other values: Higgins et al. 2017).
+The encoder's last layer gives the ``heads = [mu | logvar]``, ``z = mu + exp(logvar / 2) eps`` is one sample of q, which
+makes the first term the one-sample estimate of their equation 10, and the decoder's last layer gives the parameters of
+``p(x | z)``: logits of a Bernoulli, or means of a Gaussian. The gradient runs back through the decoder to ``z``,
+through the reparameterisation (where the KL joins it) to the heads, and through the encoder. ``beta`` = 1 is the
+evidence lower bound (other values: Higgins et al. 2017).
 """
 
 from __future__ import annotations

@@ -17,8 +17,9 @@ column ``o`` of every row, ``x[r,i]`` every column of row ``r``::
     dL/dx[r,i] = sum_o dz[r,o] W[i,o]      dx = dz W^T
 
 If ``x`` is itself the output of a layer, ``x = act_before(z_before)``, then that layer wants
-``dz_before = dx * act_before'(z_before)``. The derivative can be taken from the stored ``x`` (see ``activations``), so
-:func:`dgrad` multiplies it in and no pre-activation is ever stored.
+``dz_before = dL/dx * act_before'(z_before)``. The derivative belongs at ``z_before``, but its value can be computed
+from the stored ``x`` (see ``activations``), so :func:`dgrad` multiplies it in and no pre-activation is ever stored. The
+buffer is called ``dx`` in both cases; it holds ``dL/dx`` for ``"linear"`` and ``dz_before`` for any other activation.
 
 Source: Rumelhart, Hinton and Williams, "Learning representations by back-propagating errors", Nature 323 (1986),
 equations 1 to 7, written for a batch.
@@ -37,9 +38,10 @@ def forward(x: np.ndarray, W: np.ndarray, b: np.ndarray, activation: str = "line
 
 
 def dgrad(dz: np.ndarray, W: np.ndarray, x: np.ndarray | None = None, activation: str = "linear") -> np.ndarray:
-    """``dx[B,I] = (dz[B,O] W^T) * act'(x)``, ``x[B,I]`` the stored output of the layer before and ``activation`` its.
+    """``dx[B,I] = (dz[B,O] W^T) * act'(z_before)``, the factor computed from the stored ``x[B,I] = act(z_before)``.
 
-    Raises ValueError for an unknown activation, or for one other than ``"linear"`` when ``x`` is missing.
+    ``activation`` is that of the layer before, whose output ``x`` is: the result is that layer's ``dz``. Raises
+    ValueError for an unknown activation, or for one other than ``"linear"`` when ``x`` is missing.
     """
     activations.check(activation)
     dx = dz @ W.T

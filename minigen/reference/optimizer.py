@@ -15,8 +15,8 @@ adam (Kingma and Ba 2015, algorithm 1), at t = 1, 2, ...::
 Both means start from 0. After t steps of a constant g, m = (1 - beta1) (1 + beta1 + ... + beta1^(t-1)) g
 = (1 - beta1^t) g: dividing by ``1 - beta^t`` takes that bias away.
 
-adamw (Loshchilov and Hutter 2019, algorithm 2): the decay acts on ``p`` itself, not through m and v; here ``lr`` is
-both their alpha and their schedule multiplier, so it scales the decay too::
+adamw (Loshchilov and Hutter 2019, algorithm 2): the decay acts on ``p`` itself, not through m and v. In their symbols
+``alpha = 1`` and ``lr`` is the schedule multiplier ``eta``, which scales the step and the decay alike::
 
     p = p - lr w p, then adam
 """

@@ -12,8 +12,8 @@ Here the key is (seed, stream), the counter is (step low word, step high word, b
 of a buffer takes word ``e % 4`` of block ``e // 4``. So any floor, any thread, any order gives the same numbers, and a
 resumed run continues exactly. Streams keep the uses of one seed apart.
 
-uniform: the upper 24 bits are all that a float32 in [0, 1) can hold, ``u = (word >> 8) 2^-24``: the same float
-everywhere.
+uniform: the upper 24 bits, ``u = (word >> 8) 2^-24``, are 2^24 equally spaced numbers in [0, 1), each exact in a
+float32: the same float everywhere.
 
 normal (Box and Muller 1958): in polar coordinates two independent normals have the density
 ``e^(-r^2/2) r dr dtheta / 2 pi``, so ``P(radius > r) = e^(-r^2/2)`` and the angle is uniform. Inverting, words (0, 1)
