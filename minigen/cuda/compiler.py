@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from minigen.cuda import cache, sources
+from minigen.cuda import cache, dispatch, sources
 from minigen.cuda.cache import Binary
 from minigen.cuda.launch import ALIGNMENT, Executor, Launch, aligned, signature
 from minigen.errors import DeviceError
@@ -75,8 +75,41 @@ def build_of(launch: Launch, executor: Executor) -> TritonBuild:
     )  # fmt: skip
 
 
+@dataclass(frozen=True)
+class Compiled:
+    """A launch of a Triton kernel and what it was compiled to. Its tile may be smaller than was asked for."""
+
+    launch: Launch
+    build: TritonBuild
+    binary: Binary
+
+
+def compile_launches(launches: Sequence[Launch], executor: Executor) -> list[Compiled]:
+    """The Triton kernels of ``launches``, each in at most ``executor.shared_limit`` bytes of shared memory.
+
+    Where a binary takes more, the launch is compiled with fewer stages, then with a smaller tile, until it fits
+    (:func:`minigen.cuda.dispatch.with_less_staged`): so it depends on nothing but the kernel, the compiler and the
+    card which tile is used. Raises DeviceError where none fits, and as :func:`compile_triton`.
+    """
+    fitting = list(launches)
+    while True:
+        builds = [build_of(launch, executor) for launch in fitting]
+        binaries = compile_triton(builds)
+        too_large = [i for i, binary in enumerate(binaries) if binary.shared > executor.shared_limit]
+        if not too_large:
+            return [Compiled(*parts) for parts in zip(fitting, builds, binaries, strict=True)]
+        for i in too_large:
+            smaller = dispatch.with_less_staged(fitting[i])
+            if smaller is None:
+                raise DeviceError(
+                    f"kernel {binaries[i].entry} wants {binaries[i].shared} bytes of shared memory a block, also with "
+                    f"the smallest tile, and this sm_{executor.architecture} has {executor.shared_limit}"
+                )
+            fitting[i] = smaller
+
+
 def compile_triton(builds: Sequence[TritonBuild]) -> list[Binary]:
-    """The binaries of ``builds``, each from memory, else from disk, else compiled.
+    """The binaries of ``builds``, each from memory, else from disk, else compiled, several at once where that pays.
 
     Raises DeviceError for an architecture older than sm_80 or a Triton that cannot compile here.
     """
@@ -107,16 +140,28 @@ def _find(key: str) -> bool:
 
 
 def _compile_missing(missing: Mapping[str, TritonBuild], scratch: str) -> None:
+    """Triton's own cache does not notice a damaged entry: it gets the empty folder, and this module keeps the results.
+
+    Kernels that were not written for jobs cannot be sent to another process and are compiled in this one.
+    """
     from triton import knobs
 
-    # Triton's own cache does not notice a damaged entry, so it gets an empty folder and this module keeps the results.
+    from minigen.cuda import processes
+
+    sent = {key: build for key, build in missing.items() if build.function in dispatch.WRITTEN}
+    count = processes.wanted(len(sent))
+    here = {key: build for key, build in missing.items() if not count or key not in sent}
+    if count:
+        processes.compile_all(sent, count, scratch, _keep)
     with knobs.cache.scope():
         knobs.cache.dir = scratch
-        # One after the other: Triton parses kernels with ``ast``, and CPython 3.11's counts the recursion of all
-        # threads together ("AST constructor recursion depth mismatch").
-        for key, build in missing.items():
-            _binaries[key] = _binary_of(translate(build))
-            cache.store(key, _binaries[key])
+        for key, build in here.items():
+            _keep(key, binary_of(translate(build)))
+
+
+def _keep(key: str, binary: Binary) -> None:
+    _binaries[key] = binary
+    cache.store(key, binary)
 
 
 def translate(build: TritonBuild) -> Any:
@@ -130,7 +175,7 @@ def translate(build: TritonBuild) -> Any:
     return triton.compile(source, target=GPUTarget("cuda", build.architecture, 32), options=build.options)
 
 
-def _binary_of(compiled: Any) -> Binary:
+def binary_of(compiled: Any) -> Binary:
     """What is kept of :func:`translate`'s record."""
     facts = compiled.metadata
     return Binary(facts.name, compiled.asm["cubin"], 32 * facts.num_warps, facts.shared, facts.global_scratch_size)

@@ -20,7 +20,7 @@ from minigen.backend import Array
 from minigen.cuda import compiler, sources, tuned
 from minigen.cuda.arena import Arena, Block
 from minigen.cuda.cache import Binary
-from minigen.cuda.compiler import TritonBuild, build_of
+from minigen.cuda.compiler import Compiled
 from minigen.cuda.driver import GIB, architecture, find_problem
 from minigen.cuda.launch import Launch
 from minigen.errors import DeviceError
@@ -186,26 +186,24 @@ class DeviceExecutor:
 
     def prepare(self, launches: Sequence[Launch]) -> list[Ready]:
         """Compile, load and pack: all that can be done before. New kernels are compiled side by side."""
-        builds, binaries = self.compile(launches)
-        compiled = iter(zip(builds, binaries, strict=True))
+        compiled = iter(self.compile(launches))
         with self.device:
             return [
-                self._ready_triton(launch, *next(compiled)) if launch.kernel.language == "triton"
-                else self._ready_cuda(launch)
+                self._ready_triton(next(compiled)) if launch.kernel.language == "triton" else self._ready_cuda(launch)
                 for launch in launches
-            ]  # fmt: skip
+            ]
 
-    def compile(self, launches: Sequence[Launch]) -> tuple[list[TritonBuild], list[Binary]]:
-        """The Triton kernels among ``launches`` and their binaries, which are in the cache from now on."""
-        builds = [build_of(launch, self) for launch in launches if launch.kernel.language == "triton"]
-        return builds, compiler.compile_triton(builds)
+    def compile(self, launches: Sequence[Launch]) -> list[Compiled]:
+        """The Triton kernels among ``launches``, which are in the cache from now on, with the tiles that fit."""
+        return compiler.compile_launches([x for x in launches if x.kernel.language == "triton"], self)
 
     def capture(self, launches: Sequence[Launch]) -> GraphProgram:
         """A program that repeats ``launches`` from CUDA graphs."""
         return GraphProgram(self, self.prepare(launches))
 
-    def _ready_triton(self, launch: Launch, build: TritonBuild, binary: Binary) -> Ready:
-        function = self._load(build.key, binary)
+    def _ready_triton(self, compiled: Compiled) -> Ready:
+        launch, binary = compiled.launch, compiled.binary
+        function = self._load(compiled.build.key, binary)
         scratch: Any = np.uint64(0)
         if binary.scratch:
             scratch = self.empty((binary.scratch * math.prod(launch.grid),), np.uint8)
@@ -227,11 +225,6 @@ class DeviceExecutor:
         """The function of ``binary``, on this device."""
         if (self.index, key) in _functions:
             return _functions[self.index, key]
-        if binary.shared > self.shared_limit:
-            raise DeviceError(
-                f"kernel {binary.entry} wants {binary.shared} bytes of shared memory a block and cuda:{self.index} has "
-                f"{self.shared_limit}: smaller tiles are needed (minigen tune finds them)"
-            )
         driver = self.cupy.cuda.driver
         module = self.cupy.cuda.Module()
         try:

@@ -23,13 +23,18 @@ import hashlib
 import inspect
 import linecache
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from minigen.backend import Array
+from minigen.cuda import tiles
 from minigen.cuda.launch import Kernel, Launch
+from minigen.cuda.tiles import Tile
 
 DEFAULT_WARPS = 4
+
+WRITTEN: dict[Any, tuple[str, str, tuple[Any, ...]]] = {}
+"""The kernels that were written for jobs: of each its name, text and functions, for :func:`compile_text`."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +43,8 @@ class Job:
 
     ``arguments`` are by parameter name, all but ``pid``; one may be a tuple. ``reads`` and ``writes`` are the
     buffers that the programs touch: no two jobs of a launch may touch the same memory if one of them writes there.
-    ``flops`` and ``bytes`` are as in :class:`minigen.cuda.launch.Launch`. ``warps`` is None where any number will do.
+    ``flops`` and ``bytes`` are as in :class:`minigen.cuda.launch.Launch`. ``tile`` is a matrix product's; other jobs
+    run with any number of warps.
     """
 
     function: Any
@@ -49,8 +55,23 @@ class Job:
     fuses: tuple[str, ...]
     flops: int = 0
     bytes: int = 0
-    warps: int | None = None
-    stages: int = 1
+    tile: Tile | None = None
+
+    @property
+    def warps(self) -> int | None:
+        """None where any number will do."""
+        return self.tile.warps if self.tile else None
+
+    @property
+    def stages(self) -> int:
+        return self.tile.stages if self.tile else 1
+
+    def with_less_staged(self) -> Job | None:
+        """The same with the tile of :func:`minigen.cuda.tiles.with_less_staged`, or None."""
+        tile = self.tile and tiles.with_less_staged(self.tile)
+        if not tile:
+            return None
+        return replace(self, tile=tile, arguments={**self.arguments, "BK": tile.BK, "SPLIT": tile.SPLIT})
 
     @property
     def name(self) -> str:
@@ -81,7 +102,7 @@ def launch_of(jobs: Sequence[Job]) -> Launch:
     parameters = [f"end_{i}" for i in range(len(jobs) - 1)] + [f"a{i}" for i in range(len(values))]
     text = _write(name, parameters, calls)
     return Launch(
-        kernel=Kernel(name, _compile(name, text, tuple(job.function for job in jobs))),
+        kernel=Kernel(name, compile_text(name, text, tuple(job.function for job in jobs))),
         grid=(ends[-1], 1, 1),
         args=(*ends[:-1], *values),
         num_warps=next((job.warps for job in jobs if job.warps), DEFAULT_WARPS),
@@ -89,7 +110,23 @@ def launch_of(jobs: Sequence[Job]) -> Launch:
         fuses=tuple(name for job in jobs for name in job.fuses),
         flops=sum(job.flops for job in jobs),
         bytes=sum(job.bytes for job in jobs),
+        jobs=tuple(jobs),
     )
+
+
+def with_less_staged(launch: Launch) -> Launch | None:
+    """What to try where ``launch`` takes too much shared memory, or None where its jobs have nothing left to reduce.
+
+    Jobs share the memory of a block, one after the other: those that hold the most are reduced.
+    """
+    held = [job.stages * (job.tile.BM + job.tile.BN) * job.tile.SPLIT * job.tile.BK if job.tile else 0
+            for job in launch.jobs]  # fmt: skip
+    reduced = {i: job.with_less_staged() for i, job in enumerate(launch.jobs)}
+    possible = [i for i, job in reduced.items() if job]
+    if not possible:
+        return None
+    most = max(held[i] for i in possible)
+    return launch_of([(reduced[i] if held[i] == most else None) or job for i, job in enumerate(launch.jobs)])
 
 
 def _ordered(job: Job) -> list[tuple[str, Any]]:
@@ -119,7 +156,7 @@ def _write(name: str, parameters: Sequence[str], calls: Sequence[str]) -> str:
 
 
 @functools.cache
-def _compile(name: str, text: str, functions: tuple[Callable[..., None], ...]) -> Any:
+def compile_text(name: str, text: str, functions: tuple[Callable[..., None], ...]) -> Any:
     """The jit function of the text. Triton reads its source through ``inspect``, hence the entry in ``linecache``."""
     import triton
     import triton.language as tl
@@ -129,4 +166,5 @@ def _compile(name: str, text: str, functions: tuple[Callable[..., None], ...]) -
     names: dict[str, Any] = {f"job_{i}": function for i, function in enumerate(functions)}
     names.update(triton=triton, tl=tl, __name__="minigen.cuda.generated")
     exec(compile(text, file, "exec"), names)
+    WRITTEN[names[name]] = name, text, functions
     return names[name]

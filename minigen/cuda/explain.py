@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from minigen import checks
-from minigen.cuda import card, driver, timing
+from minigen.cuda import card, driver, tiles, timing
 from minigen.cuda.backend import CudaBackend
 from minigen.cuda.card import Card
 from minigen.cuda.launch import Launch
@@ -28,6 +28,7 @@ class Drawing:
 
     def __init__(self, architecture: int) -> None:
         self.architecture = architecture
+        self.shared_limit = tiles.shared_memory(architecture)
         self.empty = NumpyBackend().empty
         self.upload = NumpyBackend().upload
         self.download = NumpyBackend().download

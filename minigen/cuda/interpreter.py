@@ -19,6 +19,7 @@ import numpy as np
 
 from minigen import checks
 from minigen.backend import HostReader
+from minigen.cuda import tiles
 from minigen.cuda.launch import Launch
 from minigen.errors import DeviceError
 
@@ -33,6 +34,7 @@ class HostExecutor(ABC):
 
     def __init__(self, architecture: int) -> None:
         self.architecture = architecture
+        self.shared_limit = tiles.shared_memory(architecture)
 
     @abstractmethod
     def run(self, launch: Launch) -> None:

@@ -78,8 +78,8 @@ def tile_arguments(tile: tiles.Tile, target: Target) -> dict[str, Any]:
     return {**sides, "GROUP": tile.GROUP, "PRECISION": target.precision}
 
 
-def forward_tile(B: int, n_in: int, n_out: int, target: Target) -> tiles.Tile:
-    return tiles.choose("forward", B, n_out, n_in, target.architecture, target.precision)
+def forward_tile(B: int, n_in: int, n_out: int, target: Target, width: int | None = None) -> tiles.Tile:
+    return tiles.choose("forward", B, n_out, n_in, target.architecture, target.precision, width)
 
 
 def dense_forward(op: Operation, target: Target) -> list[Job]:
@@ -93,7 +93,7 @@ def dense_forward(op: Operation, target: Target) -> list[Job]:
     }  # fmt: skip
     function = getattr(kernels("dense"), op.name.removeprefix("dense_"))
     programs = tiles.programs(tile, B, n_out)
-    return [job(op, function, programs, arguments, 2 * B * n_in * n_out, warps=tile.warps, stages=tile.stages)]
+    return [job(op, function, programs, arguments, 2 * B * n_in * n_out, tile=tile)]
 
 
 def _source(op: Operation) -> dict[str, Any]:
@@ -115,7 +115,7 @@ def dense_dgrad(op: Operation, target: Target) -> list[Job]:
         "ACTIVATION": op["activation"], **hidden(op), **tile_arguments(tile, target),
     }  # fmt: skip
     function, programs = kernels("dense").dgrad, tiles.programs(tile, B, n_in)
-    return [job(op, function, programs, arguments, 2 * B * n_in * n_out, warps=tile.warps, stages=tile.stages)]
+    return [job(op, function, programs, arguments, 2 * B * n_in * n_out, tile=tile)]
 
 
 def hidden(op: Operation) -> dict[str, Any]:
@@ -144,16 +144,15 @@ def dense_wgrad(op: Operation, target: Target) -> list[Job]:
     }  # fmt: skip
     function = kernels("dense").wgrad
     programs = tiles.programs(tile, n_in, n_out) + blocks(n_out, db_columns)  # dW's, db's
-    how = {"warps": tile.warps, "stages": tile.stages}
     flops = 2 * B * n_in * n_out
     if slices == 1:
         stored = {"dW": op["dW"], "db": op["db"], **update_arguments(op)}
-        return [job(op, function, programs, arguments | stored, flops, **how)]
+        return [job(op, function, programs, arguments | stored, flops, tile=tile)]
     parts_W, parts_b = (target.empty((slices, *shape), np.float32) for shape in ((n_in, n_out), (n_out,)))
     partial = {"dW": parts_W, "db": parts_b, "weights": None, "bias": None, "rule": None} | NO_OPTIMIZER
     reads = [op.buffers[name] for name in ("x", "dz", "h", "scores", "head_w") if name in op.buffers]
     first = job(
-        op, function, programs * slices, arguments | partial, flops, reads=reads, writes=(parts_W, parts_b), **how
+        op, function, programs * slices, arguments | partial, flops, reads=reads, writes=(parts_W, parts_b), tile=tile
     )
     return [first, *(_sum_slices(op, *part) for part in ((parts_W, "W"), (parts_b, "b")))]
 
@@ -284,8 +283,8 @@ def dense_forward_reconstruction(op: Operation, target: Target) -> list[Job]:
         **likelihood(op), "N_IN": n_in, "D": D, "PARTS": parts.shape[1], **tile_arguments(tile, target),
     }  # fmt: skip
     function, programs = kernels("vae_loss").forward, tiles.programs(tile, B, D)
-    how = {"warps": tile.warps, "stages": tile.stages, "writes": (op["doutput"], parts)}
-    first = job(op, function, programs, arguments, 2 * B * n_in * D, **how)
+    written = (op["doutput"], parts)
+    first = job(op, function, programs, arguments, 2 * B * n_in * D, writes=written, tile=tile)
     return [first, finish_rows(op, parts, op["rows"], constant(op, D))]
 
 
@@ -349,31 +348,34 @@ def latent_backward(op: Operation, target: Target) -> list[Job]:
 
 def latent_sample_and_decode(op: Operation, target: Target) -> list[Job]:
     (B, L), n_in, n_out = op["z"].shape, len(op["W"]), op["y"].shape[1]
-    tile = forward_tile(B, n_in, n_out, target)
+    BL = latent_block(L)[1]
+    # A stage holds the weights of both heads; the decoder's tile comes after the loop.
+    tile = forward_tile(B, n_in, n_out, target, 2 * BL)
     arguments = {
         **{name: op[name] for name in ("x", "W", "b", "heads", "eps", "z", "W_decoder", "b_decoder", "y")},
         "kl": op["rows"], **drawn(op), "B": B, "N_IN": n_in, "L": L, "N_OUT": n_out, "ACTIVATION": op["activation"],
-        "BL": latent_block(L)[1], **tile_arguments(tile, target),
+        "BL": BL, **tile_arguments(tile, target),
     }  # fmt: skip
     written = [buffer for buffer in op.writes() if buffer is not op["loss"]]
     function, programs = kernels("latent").sample_and_decode, tiles.programs(tile, B, n_out)
-    how = {"warps": tile.warps, "stages": tile.stages, "writes": written}
-    first = job(op, function, programs, arguments, 2 * B * L * (2 * n_in + n_out), **how)
+    flops = 2 * B * L * (2 * n_in + n_out)
+    first = job(op, function, programs, arguments, flops, writes=written, tile=tile)
     return [first, finish_rows(op, op["rows"].reshape(B, 1), None, 0.0)]
 
 
 def latent_backward_through(op: Operation, target: Target) -> list[Job]:
     (B, n_out), n_in, L = op["dy"].shape, len(op["W"]), len(op["W_decoder"])
-    tile = tiles.choose("dgrad", B, n_in, n_out, target.architecture, target.precision)
+    BL = latent_block(L)[1]
+    tile = tiles.choose("dgrad", B, n_in, n_out, target.architecture, target.precision, BL)
     tile = replace(tile, stages=min(tile.stages, 2))  # three products beside each other leave no registers for more
     arguments = {
         **{name: op[name] for name in ("dy", "W_decoder", "heads", "eps", "dheads", "W", "dx", "x", "beta")}, "B": B,
-        "N_IN": n_in, "L": L, "N_OUT": n_out, "ACTIVATION": op["activation"], "BL": latent_block(L)[1],
+        "N_IN": n_in, "L": L, "N_OUT": n_out, "ACTIVATION": op["activation"], "BL": BL,
         **tile_arguments(tile, target),
     }  # fmt: skip
     function, programs = kernels("latent").backward_through, tiles.programs(tile, B, n_in)
     flops = 2 * B * L * (n_out + 2 * n_in)
-    return [job(op, function, programs, arguments, flops, warps=tile.warps, stages=tile.stages)]
+    return [job(op, function, programs, arguments, flops, tile=tile)]
 
 
 # --- random and batch ---------------------------------------------------------------------------------

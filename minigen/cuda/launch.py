@@ -9,11 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
 from minigen.backend import Array, Program, Reader
+
+if TYPE_CHECKING:
+    from minigen.cuda.dispatch import Job
 
 POINTERS = {"float32": "*fp32", "int32": "*i32", "uint64": "*u64", "uint8": "*u8"}
 """The parameter types of the buffers, in Triton's spelling, by dtype."""
@@ -52,6 +55,17 @@ class Launch:
     fuses: tuple[str, ...] = ()
     flops: int = 0
     bytes: int = 0
+    jobs: tuple[Job, ...] = ()
+    """Whose kernel this is, where it was written for them: see :mod:`minigen.cuda.dispatch`."""
+
+    @property
+    def tile(self) -> str:
+        """Of the job with the most work, as ``BM x BN x BK, stages``; with SPLIT > 1 ``BM x BN x SPLIT x BK``."""
+        tile = next((job.tile for job in self.jobs if job.tile), None)
+        if tile is None:
+            return ""
+        sides = (tile.BM, tile.BN, tile.SPLIT, tile.BK) if tile.SPLIT > 1 else (tile.BM, tile.BN, tile.BK)
+        return f"{'x'.join(map(str, sides))}, {self.num_stages}"
 
 
 class Executor(Protocol):
@@ -62,6 +76,8 @@ class Executor(Protocol):
     """Type of the buffers: ``numpy.ndarray`` or ``cupy.ndarray``."""
     architecture: int
     """Compute capability times ten, such as 90: what the tiles are chosen for."""
+    shared_limit: int
+    """Bytes of shared memory that a block can have."""
 
     def empty(self, shape: tuple[int, ...], dtype: Any) -> Array:
         """See :meth:`minigen.backend.Backend.empty`."""

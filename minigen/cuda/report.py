@@ -18,7 +18,7 @@ import numpy as np
 
 from minigen.backend import ACTIVATIONS, Array
 from minigen.cuda.backend import PRECISIONS, CudaBackend
-from minigen.cuda.compiler import build_of, compile_triton
+from minigen.cuda.compiler import build_of, compile_launches
 from minigen.cuda.explain import Drawing, schedule_of
 from minigen.cuda.launch import Launch
 
@@ -31,7 +31,8 @@ MODELS = {"gan": {"latent_dim": 100, "hidden": (128,)}, "vae": {"latent_dim": 20
 class Resources:
     """What one kernel takes on one architecture; ``shared`` and ``stack`` in bytes.
 
-    A thread has a ``stack`` where registers are spilled to memory.
+    A thread has a ``stack`` where registers are spilled to memory. ``tile`` is what was compiled, and ``reduced`` tells
+    that the tile asked for took more shared memory than there is.
     """
 
     kernel: str
@@ -41,6 +42,8 @@ class Resources:
     registers: int
     stack: int
     shared: int
+    tile: str
+    reduced: bool
 
 
 def drawn(architecture: int, precision: str) -> CudaBackend:
@@ -77,23 +80,26 @@ def other_launches(ops: CudaBackend) -> list[Launch]:
 
 def resources(launches: Iterable[Launch], ops: CudaBackend) -> list[Resources]:
     """Compile the kernels of ``launches``, each once."""
-    builds = {build.key: (build, launch) for launch in launches for build in [build_of(launch, ops.executor)]}
-    binaries = compile_triton([build for build, _ in builds.values()])
+    different = {build_of(launch, ops.executor).key: launch for launch in launches}
     found = []
-    for (build, launch), binary in zip(builds.values(), binaries, strict=True):
+    compiled_to = compile_launches(list(different.values()), ops.executor)
+    for asked, compiled in zip(different.values(), compiled_to, strict=True):
+        launch, binary = compiled.launch, compiled.binary
         registers, stack, static = _usage(binary.code)
-        facts = (build.architecture, ops.target.precision, launch.num_warps, registers, stack, static + binary.shared)
-        found.append(Resources(launch.kernel.name, *facts))
+        facts = (launch.num_warps, registers, stack, static + binary.shared, launch.tile, launch is not asked)
+        found.append(Resources(launch.kernel.name, ops.executor.architecture, ops.target.precision, *facts))
     return found
 
 
 def table(found: Sequence[Resources]) -> str:
     """One line a kernel."""
-    lines = ["sm   precision warps registers stack  shared  kernel"]
+    lines = [f"sm   precision warps registers stack  shared  {'tile, stages':<15} kernel"]
     for r in found:
-        lines.append(
-            f"{r.architecture:<4} {r.precision:<9} {r.warps:>5} {r.registers:>9} {r.stack:>5} {r.shared:>7}  {r.kernel}"
-        )
+        resources = f"{r.warps:>5} {r.registers:>9} {r.stack:>5} {r.shared:>7}"
+        tile = r.tile + ("*" if r.reduced else "")
+        lines.append(f"{r.architecture:<4} {r.precision:<9} {resources}  {tile:<15} {r.kernel}")
+    if any(r.reduced for r in found):
+        lines.append("* smaller than chosen, which took more shared memory than there is")
     return "\n".join(lines)
 
 

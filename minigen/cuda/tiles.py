@@ -30,6 +30,9 @@ SHARED = {80: 163, 86: 99, 87: 163, 89: 99, 90: 227, 100: 227, 103: 227}
 ASYNCHRONOUS = (90, 100, 103)
 """Whose tensor cores read their factors from shared memory: elsewhere these lie in registers beside the sums."""
 
+BESIDE_STAGES = 1024  # bytes of shared memory that a product takes for other things than its loop's factors
+NARROWEST = 16  # terms of a tile that the tensor cores take at once in every precision
+
 
 @dataclass(frozen=True)
 class Tile:
@@ -86,13 +89,15 @@ def shape_class(rows: int, columns: int, architecture: int) -> str:
     return "few" if tiles < 0.5 else "some" if tiles < 4 else "many"
 
 
-def choose(operation: str, rows: int, columns: int, depth: int, architecture: int, precision: str) -> Tile:
-    """The tile for one product. ``operation`` is forward, dgrad or wgrad."""
+def choose(
+    operation: str, rows: int, columns: int, depth: int, architecture: int, precision: str, width: int | None = None
+) -> Tile:
+    """The tile for one product. ``operation`` is forward, dgrad or wgrad; ``width`` as in :func:`staged`."""
     kind = shape_class(rows, columns, architecture)
     tile = _preferred.get((architecture, operation, kind)) or default(operation, kind, architecture, precision)
     if kind == "few" and programs(tile, rows, columns) * 2 <= multiprocessors(architecture):
         tile = in_stretches(SMALLEST) if tile.SPLIT > 1 else SMALLEST
-    return _fit(tile, rows, columns, depth, architecture)
+    return _fit(tile, rows, columns, depth, architecture, width)
 
 
 def default(operation: str, kind: str, architecture: int, precision: str) -> Tile:
@@ -151,14 +156,49 @@ def power_of_two(n: int) -> int:
     return 1 << max(0, n - 1).bit_length()
 
 
-def _fit(tile: Tile, rows: int, columns: int, depth: int, architecture: int) -> Tile:
+def shared_memory(architecture: int) -> int:
+    """Bytes of shared memory that a block can have."""
+    return 1024 * SHARED.get(architecture, 99)
+
+
+def staged(tile: Tile, architecture: int, width: int | None = None) -> int:
+    """Bytes of shared memory that a product takes.
+
+    The right factors that a stage of its loop loads are ``width`` columns wide in all, where that is not BN. A stage's
+    memory is free again as soon as its factors are in registers, so that the stage being worked on needs none; tensor
+    cores that read shared memory by themselves (with SPLIT they do not) need that stage's too. A left factor that is
+    computed goes through memory once more.
+    """
+    reads_memory = architecture in ASYNCHRONOUS and tile.SPLIT == 1
+    buffers = tile.stages if reads_memory else max(1, tile.stages - 1)
+    columns = buffers * (tile.BN if width is None else width) + (buffers + 1) * tile.BM
+    return BESIDE_STAGES + 4 * columns * tile.SPLIT * tile.BK
+
+
+def with_less_staged(tile: Tile) -> Tile | None:
+    """What to try where ``tile`` takes too much shared memory: one stage less, or of one stage half the terms.
+
+    BM and BN stay, because other buffers and jobs depend on them. None where there is nothing left to reduce.
+    """
+    if tile.stages > 1:
+        return replace(tile, stages=tile.stages - 1)
+    if tile.SPLIT > 1:
+        return replace(tile, SPLIT=tile.SPLIT // 2)
+    return replace(tile, BK=tile.BK // 2) if tile.BK > NARROWEST else None
+
+
+def _fit(tile: Tile, rows: int, columns: int, depth: int, architecture: int, width: int | None) -> Tile:
     """No wider than the problem (though at least 16, which the tensor cores want), no more stages than memory holds."""
     BM = min(tile.BM, max(16, power_of_two(rows)))
     BN = min(tile.BN, max(16, power_of_two(columns)))
-    BK = min(tile.BK, max(16, power_of_two(depth)))
-    SPLIT, stages = tile.SPLIT, tile.stages
+    BK = min(tile.BK, max(NARROWEST, power_of_two(depth)))
+    SPLIT = tile.SPLIT
     while SPLIT > 1 and SPLIT // 2 * BK >= depth:
         SPLIT //= 2
-    while stages > 1 and stages * (BM + BN) * SPLIT * BK * 4 > SHARED.get(architecture, 99) * 1024:
-        stages -= 1
-    return replace(tile, BM=BM, BN=BN, BK=BK, SPLIT=SPLIT, stages=stages)
+    tile = replace(tile, BM=BM, BN=BN, BK=BK, SPLIT=SPLIT)
+    while staged(tile, architecture, width) > shared_memory(architecture):
+        smaller = with_less_staged(tile)
+        if smaller is None:
+            break
+        tile = smaller
+    return tile

@@ -21,7 +21,6 @@ from minigen.cuda import tiles, timing, tuned
 from minigen.cuda.backend import CudaBackend
 from minigen.cuda.launch import Launch
 from minigen.cuda.tiles import Tile
-from minigen.errors import DeviceError
 from minigen.files import write_atomically
 from minigen.gradcheck import relative_error
 
@@ -45,7 +44,7 @@ COMPARED = 256  # rows of the results
 def candidates(operation: str, kind: str, architecture: int, precision: str) -> list[Tile]:
     """Tiles worth measuring, those whose stages fit in shared memory; the table's own first, then what is like it."""
     table = tiles.default(operation, kind, architecture, precision)
-    room = tiles.SHARED.get(architecture, 99) * 1024
+    room = tiles.shared_memory(architecture)
     found = [
         replace(
             table, BM=BM, BN=BN, BK=BK, SPLIT=SPLIT, warps=8 if SPLIT > 4 or BM * BN >= 128 * 128 else 4, stages=stages
@@ -53,8 +52,9 @@ def candidates(operation: str, kind: str, architecture: int, precision: str) -> 
         for BM, BN, BK, SPLIT, stages in itertools.product(
             SIDES[kind], SIDES[kind], (32, 64), (1, 4, 8) if kind == "few" else (1,), (2, 3, 4)
         )
-        if BM * BN <= LARGEST and 4 * stages * (BM + BN) * SPLIT * BK <= room
+        if BM * BN <= LARGEST
     ]
+    found = [tile for tile in found if tiles.staged(tile, architecture) <= room]
 
     def unlike(tile: Tile) -> float:
         pairs = ((tile.BM, table.BM), (tile.BN, table.BN), (tile.BK, table.BK), (tile.SPLIT, table.SPLIT))
@@ -106,14 +106,14 @@ def best(
         if times and time.monotonic() > end:
             break
         some = {tile: launches_with(tile, backend, operation, kind, make) for tile in tried[first : first + AT_ONCE]}
-        executor.compile([launch for launches in some.values() for launch in launches])
+        compiled = iter(executor.compile([launch for launches in some.values() for launch in launches]))
         for tile, launches in some.items():
-            try:
-                got = result(executor, launches, output)
-            except DeviceError:  # more shared memory than the card has: no candidate after all
-                if tile == table:
-                    raise
-                continue
+            used = [next(compiled).launch for _ in launches]
+            if any(fitting is not asked for fitting, asked in zip(used, launches, strict=True)):
+                if tile != table:
+                    continue  # the card has too little shared memory for it, and what fits is a candidate itself
+                table = tile = used[0].jobs[0].tile
+            got = result(executor, launches, output)
             reference = got if reference is None else reference
             if relative_error(got, reference) <= DIFFERENT:
                 times[tile] = measure(executor, launches)
