@@ -16,7 +16,7 @@ class NotFittedError(ValueError, AttributeError):
 
 
 class TrainingDiverged(ArithmeticError):
-    """A loss or a weight became NaN or infinite; ``step`` and ``layer`` say where it began."""
+    """A loss, a weight or the optimizer's state became NaN or infinite; ``step`` and ``layer`` say where it began."""
 
     def __init__(self, message: str, *, step: int, layer: str) -> None:
         super().__init__(message)

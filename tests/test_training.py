@@ -178,27 +178,61 @@ def test_divergence_names_step_and_layer_and_keeps_the_last_good_weights(device)
     assert np.isfinite(model.history_.values).all()
 
 
-def test_divergence_is_found_at_the_right_step(floor):
-    """A NaN planted in one layer's weights before step 4 is named, though nine steps run before the losses are read."""
+@pytest.mark.parametrize("optimizer", ["adam", "sgd"])
+def test_a_model_that_finished_can_be_loaded(optimizer, device, tmp_path):
+    """Gradients above 1e19 overflow Adam's v and nothing else: no weight moves any more, and the losses stay finite."""
+    X = (np.random.default_rng(0).normal(size=(300, 4)) * 80).astype(np.float32)
+    model = minigen.VAE(likelihood="gaussian", epochs=5, optimizer=optimizer, device=device)
+    with pytest.raises(minigen.TrainingDiverged, match=r"step \d+: .* of layer (encoder|decoder)\.\d") as caught:
+        model.fit(X)
+    if optimizer == "adam":
+        assert "the moment v of the optimizer of layer encoder.0" in str(caught.value)
+    assert model.history_.steps == caught.value.step - 1 and model.history_.stop_reason == "diverged"
+    model.save(tmp_path / "m")
+    loaded = minigen.load(tmp_path / "m", device=device)
+    for key, value in model._state.items():
+        np.testing.assert_array_equal(loaded._state[key], value, key)
+
+
+def test_what_cannot_be_loaded_is_not_saved(tmp_path):
+    model = minigen.train_vae(blobs(), epochs=1, **SMALL)
+    v = model._state["decoder.v"]
+    v[3], before = np.inf, v[3]
+    with pytest.raises(ValueError, match=r"training\.decoder\.v must be finite"):
+        model.save(tmp_path / "m")
+    v[3] = before
+    model.learning_rate = -1
+    with pytest.raises(ValueError, match="learning_rate must be"):
+        model.save(tmp_path / "m")
+    assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize("where", ["weights", "m", "v"])
+def test_divergence_is_found_at_the_right_step(floor, where):
+    """A NaN planted in one layer before step 4 is named, though nine steps run before the losses are read."""
     from minigen.training import loop
     from minigen.training.history import History
 
     training = gan_training(floor, blobs(400))
     spell = training.spell_step
-    planted = training.discriminator.layers[0].W
+    layer = training.discriminator.layers[0 if where == "weights" else 1]
+    slots = training.optimizers[1].slots
+    bad = np.inf if where == "v" else np.nan  # an infinite v stops its weight: nothing else shows it
+    planted = layer.W if where == "weights" else training.discriminator.named(slots[where])[2][1]
 
     class Planting:
         def run(self, steps):
             for _ in range(steps):
                 if int(floor.download(training.step)[0]) == 3:
-                    floor.upload(np.full(planted.shape, np.nan, floor.dtype), out=planted)
+                    floor.upload(np.full(planted.shape, bad, floor.dtype), out=planted)
                 spell(training.batch_size)
 
     training._programs[training.batch_size] = Planting()
     history = History(training.loss_names)
     with pytest.raises(minigen.TrainingDiverged) as caught:
         loop._checked(training, history, training.begin(9))
-    assert caught.value.step == 4 and caught.value.layer == "discriminator.0"
+    assert caught.value.step == 4 and caught.value.layer == layer.name
+    assert where != "v" or "moment v of the optimizer" in str(caught.value)
     assert history.steps == 3 and training.done == 3
 
 

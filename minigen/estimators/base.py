@@ -225,7 +225,7 @@ class Estimator:
         returns ``True``, and goes on at another learning rate when one sets ``end.model.learning_rate``. ``progress``
         shows a bar (``None``: on a terminal only). ``y`` is ignored.
         Raises ``TypeError`` or ``ValueError`` for a bad setting or bad data, before any work;
-        :class:`~minigen.TrainingDiverged` when a loss or weight is no longer finite.
+        :class:`~minigen.TrainingDiverged` when a loss, a weight or the optimizer's state is no longer finite.
         """
         return self._fit(X, None, callbacks, progress)
 

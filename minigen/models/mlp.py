@@ -137,6 +137,14 @@ class Mlp:
             state[f"{layer.name}.b"] = np.zeros(fan_out, self.ops.dtype)
         self.load_state(state)
 
+    def named(self, flat: Array) -> list[tuple[str, Array]]:
+        """The layer's name and the part of ``flat`` for each ``W`` and ``b``; ``flat`` is laid out as ``params`` is."""
+        shapes = _shapes(self.sizes)
+        starts = _offsets(shapes)
+        return [
+            (self.layers[i // 2].name, flat[starts[i] : starts[i] + math.prod(shape)]) for i, shape in enumerate(shapes)
+        ]
+
     def state(self) -> dict[str, np.ndarray]:
         """Host copies of the parameters: ``name.i.W[I,O]`` and ``name.i.b[O]``."""
         parts = ((f"{layer.name}.{part}", getattr(layer, part)) for layer in self.layers for part in "Wb")

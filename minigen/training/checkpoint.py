@@ -32,7 +32,11 @@ FITTED = ("item_shape_", "data_dtype_", "source_")
 
 
 def save(model: Estimator, path: str | os.PathLike[str]) -> None:
-    """Write ``model`` to ``path``; see :meth:`minigen.GAN.save`."""
+    """Write ``model`` to ``path``; see :meth:`minigen.GAN.save`.
+
+    Raises ValueError, and writes nothing, for what :func:`load` would refuse: a setting that has been changed to an
+    invalid one since, or a tensor that is not finite.
+    """
     from safetensors.numpy import save as to_bytes
 
     tensors = _tensors(model)
@@ -43,6 +47,7 @@ def save(model: Estimator, path: str | os.PathLike[str]) -> None:
         "history": {"seconds": model.history_.seconds, "stop_reason": model.history_.stop_reason},
     }
     text = json.dumps(settings, default=_plain)
+    _check_tensors(_from_settings(json.loads(text)), model.item_shape_, tensors)
     metadata = {"format": FORMAT, "settings": text, "sha256": _digest(text, tensors)}
     write_atomically(Path(path), to_bytes(tensors, metadata))
 
@@ -110,6 +115,8 @@ def _check_tensors(model: Any, item_shape: Sequence[int], tensors: dict[str, np.
 
 
 def _check_tensor(tensors: dict[str, np.ndarray], key: str, shape: tuple[int, ...], dtype: Any) -> None:
+    if key not in tensors:
+        raise ValueError(f"{key} is missing")
     value = tensors[key]
     if value.shape != shape or value.dtype != dtype:
         raise ValueError(f"{key} must be {np.dtype(dtype)} of shape {shape}, not {value.dtype} {value.shape}")

@@ -68,8 +68,8 @@ def train(
     """Run ``epochs`` more epochs of ``run`` and record them in ``history``.
 
     Ctrl-C ends the training after the steps under way; what was learnt is kept and ``history.stop_reason`` says
-    ``"interrupted"``. Raises :class:`TrainingDiverged` when a loss or weight turns NaN or infinite; the networks are
-    then as they were before the step that did it.
+    ``"interrupted"``. Raises :class:`TrainingDiverged` when a loss, a weight or the optimizer's state turns NaN or
+    infinite; the networks are then as they were before the step that did it.
     """
     first_epoch = history.epochs
     last_epoch = first_epoch + epochs
@@ -161,8 +161,8 @@ def _repeat_until_divergence(run: TrainingRun, history: History, steps: int) -> 
             run.go_back(step)
             raise TrainingDiverged(
                 f"step {run.done + 1}: a NaN or an infinity, first seen in the {what} of layer {layer}. The model "
-                "keeps the weights from before this step. Try a smaller learning_rate, or look for extreme values in "
-                "the data.",
+                "keeps the weights from before this step. Try a smaller learning_rate, and look for extreme values in "
+                "the data: columns of about unit size train best, and standardize=True makes them so.",
                 step=run.done + 1,
                 layer=layer,
             )

@@ -23,7 +23,7 @@ class Chunk:
     """Some steps: where the training stood before them, and what tells how they went. See :meth:`TrainingRun.begin`."""
 
     ring: Reader
-    flags: list[Reader]  # of each network's parameters
+    flags: list[Reader]  # of all that a step changes: weights and the optimizer's state
     kept: dict[str, Array] = field(default_factory=dict)  # copies on the device
     before: int = 0  # steps done before
     steps: int = 0
@@ -149,10 +149,15 @@ class TrainingRun:
         return chunk
 
     def _new_chunk(self) -> Chunk:
-        return Chunk(self.ops.reader(self.ring), [self.ops.finite_reader(net.params) for net in self.networks])
+        state = [buffer for key, buffer in self._buffers().items() if key != "step"]
+        return Chunk(self.ops.reader(self.ring), [self.ops.finite_reader(buffer) for buffer in state])
 
     def outcome(self, chunk: Chunk) -> tuple[np.ndarray, bool]:
-        """Wait for a chunk: its losses, ``[steps, len(loss_names)]``, and whether they and the weights are finite."""
+        """Wait for a chunk: its losses, ``[steps, len(loss_names)]``, and whether they and all of the state are finite.
+
+        The state is looked at as the last step left it: what is NaN or infinite there stays so. Adam's ``v`` overflows
+        for gradients above 1e19 while losses and weights stay finite, and the weights then never move again.
+        """
         losses = self.report(chunk.ring.get()[np.arange(chunk.before, chunk.before + chunk.steps) % RING])
         return losses, bool(np.isfinite(losses).all()) and not any(flags.get().any() for flags in chunk.flags)
 
@@ -183,12 +188,18 @@ class TrainingRun:
         self.done = int(state["step"][0])
 
     def first_non_finite(self) -> tuple[str, str] | None:
-        """Where the last step went wrong: (what, layer), following its data forward, backward, and into the weights."""
+        """Where the last step went wrong: (what, layer), following its data forward, backward, and into the state."""
         work = self.workspaces(self._last_rows)
         forward = [("output", layer.name, y) for net, w in work for layer, y in zip(net.layers, w.y, strict=True)]
         backward = [("gradient", layer.name, dz) for net, w in work for layer, dz in zip(net.layers, w.dz, strict=True)]
         weights = [("weight", layer.name, w) for net, _ in work for layer in net.layers for w in (layer.W, layer.b)]
-        for what, layer, buffer in (*forward, *reversed(backward), *weights):
+        moments = [
+            ("velocity" if slot == "velocity" else f"moment {slot} of the optimizer", layer, part)
+            for net, optimizer in zip(self.networks, self.optimizers, strict=True)
+            for slot, buffer in optimizer.slots.items()
+            for layer, part in net.named(buffer)
+        ]
+        for what, layer, buffer in (*forward, *reversed(backward), *weights, *moments):
             if not self.ops.is_finite(buffer):
                 return what, layer
         return None
