@@ -352,8 +352,9 @@ def vae(
 
 def _train(family: Any, options: SimpleNamespace) -> None:
     """Train a model of ``family`` as the options of its command say."""
-    from minigen import checks, output
+    from minigen import checks
     from minigen.datasets.load import resolve
+    from minigen.run_folder import reserve
 
     model, epochs, source = _resumed(family, options) if options.resume else _fresh(family, options)
     every = max(1, epochs // PICTURES_A_RUN)
@@ -364,18 +365,25 @@ def _train(family: Any, options: SimpleNamespace) -> None:
     model.partial_fit(items, epochs=0, progress=False)  # no step yet: settings, device and data pass every check
     model.set_params(epochs=model.history_.epochs + epochs)
     model.source_ = source
-    folder = _prepared_folder(family.kind, options)
+    with reserve(family.kind, options.out, data=source, resume=options.resume, force=options.force) as folder:
+        _train_in(folder, model, epochs, every, items, options.quiet)
 
-    say = _silent if options.quiet else _say
+
+def _train_in(folder: Path, model: Any, epochs: int, every: int, items: Any, quiet: bool) -> None:
+    """Train ``model`` for ``epochs`` more and write the results into ``folder``."""
+    from minigen import output
+
+    say = _silent if quiet else _say
+    source = model.source_
     say(f"{source}: {' x '.join(map(str, items.shape))}, {model.data_dtype_}")
     where = f"{model.device_} ({model.precision_})"
     say(f"{_architecture(model)}, on {where}, {epochs} epoch{'s' * (epochs != 1)}")
     callbacks = [_watcher(folder, every, say)] if every else []
-    model.partial_fit(items, epochs=epochs, callbacks=callbacks, progress=False if options.quiet else None)
+    model.partial_fit(items, epochs=epochs, callbacks=callbacks, progress=False if quiet else None)
     _write_run(model, folder, items, say)
     if model.history_.stop_reason == "interrupted":
         done = f"{model.history_.epochs} of {model.epochs} epochs are done and saved"
-        print(f"minigen: interrupted: {done}; minigen train {family.kind} --resume {folder} goes on", file=sys.stderr)
+        print(f"minigen: interrupted: {done}; minigen train {model.kind} --resume {folder} goes on", file=sys.stderr)
         raise typer.Exit(INTERRUPTED)
     say(f"next: minigen sample {folder} -n {PICTURED} --out new{output.natural_suffix(model)}")
 
@@ -415,18 +423,6 @@ def _resumed(family: Any, options: SimpleNamespace) -> tuple[Any, int, str]:
     return model, epochs, _source(model) if options.data is None else options.data
 
 
-def _prepared_folder(kind: str, options: SimpleNamespace) -> Path:
-    """The folder for the results, proved to be writable and, with --force, cleared of an earlier run."""
-    from minigen import checks, output
-
-    folder = output.run_folder(kind, options.out, resume=options.resume, force=options.force)
-    checks.writable_folder("--out", folder)
-    if not output.continues(options.out, options.resume):
-        for old in output.run_files(folder):
-            old.unlink()
-    return folder
-
-
 def _source(model: Any) -> str:
     """The data that ``model`` was trained on, as --data named them."""
     if model.source_ is None:
@@ -464,20 +460,21 @@ def _watcher(folder: Path, every: int, say: Callable[[str], None]) -> Callable[[
 
 
 def _keep(model: Any, folder: Path) -> None:
-    from minigen import output
+    from minigen.run_folder import MODEL
 
-    model.save(folder / output.MODEL)
+    model.save(folder / MODEL)
     model.history_.to_csv(folder / "history.csv")
 
 
 def _write_run(model: Any, folder: Path, items: Any, say: Callable[[str], None]) -> None:
     """All that a training leaves in its folder."""
     from minigen import output
+    from minigen.run_folder import MODEL
 
     _keep(model, folder)
     suffix = output.natural_suffix(model)
     output.write_items(folder / f"samples{suffix}", model, model.sample(PICTURED, seed=model.seed))
-    names = [output.MODEL, "history.csv", f"samples{suffix}"]
+    names = [MODEL, "history.csv", f"samples{suffix}"]
     if model.kind == "vae":
         originals = _some_items(items, RECONSTRUCTED)
         names.append(f"reconstructions{suffix}")
@@ -549,14 +546,17 @@ def reconstruct(
     """
     from minigen import checks, load, output
     from minigen.datasets.load import resolve
+    from minigen.run_folder import check_spares_data
 
     checks.integer("-n", n, 1)
     path = _model_file(model)
     trained = load(path, device)
     _require(trained, "vae", path)
-    originals = _some_items(resolve(_source(trained) if data is None else data), n)
+    source = _source(trained) if data is None else data
+    originals = _some_items(resolve(source), n)
     target = out or Path(f"reconstructions{output.natural_suffix(trained)}")
     output.check_item_file(target, trained)
+    check_spares_data(target, source)
     output.write_items(target, trained, originals, trained.reconstruct(originals), across=columns)
     print(f"{target}: {len(originals)} rows and their reconstructions")
 
@@ -674,7 +674,7 @@ def tune(device: CudaDevice = "cuda", precision: CudaPrecision = "tf32x3") -> No
 
 def _model_file(path: Path) -> Path:
     """The model at ``path``, a file or the folder of a run."""
-    from minigen.output import MODEL
+    from minigen.run_folder import MODEL
 
     file = path / MODEL if path.is_dir() else path
     if not file.is_file():

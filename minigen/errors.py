@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from functools import partial
+from typing import Any
+
 
 class DeviceError(RuntimeError):
     """The device that was asked for cannot be used here; the message says why and what to install."""
@@ -22,3 +25,8 @@ class TrainingDiverged(ArithmeticError):
         super().__init__(message)
         self.step = step
         self.layer = layer
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """For pickles and copies, which else would call the class with ``args`` alone and fail: a process pool would
+        wait for ever."""
+        return partial(type(self), step=self.step, layer=self.layer), self.args, self.__dict__

@@ -1,10 +1,9 @@
-"""What the command line writes: samples as a picture or a table, and the folder of a training run."""
+"""What the command line writes of samples: a picture, a table or an array."""
 
 from __future__ import annotations
 
 import io
 import math
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,16 +13,9 @@ from minigen import checks, plotting
 from minigen.estimators.gan import RANGES
 from minigen.files import write_atomically
 
-MODEL = "model.safetensors"
-RUN_FILES = (MODEL, "history.csv", "losses.png", "samples.*", "samples-epoch-*.*", "reconstructions.*")
-"""What a training writes into its folder."""
-
 ITEM_FILES = (".png", ".csv", ".npy")
 LEAST_SIDE = 8  # shorter flat rows are taken for tables, although 4, 9 or 16 columns could be squares
 TILE = 64  # smaller pictures are enlarged to about this many pixels
-
-
-# --- samples ------------------------------------------------------------------------------------
 
 
 def natural_suffix(model: Any) -> str:
@@ -101,45 +93,3 @@ def _csv(columns: tuple[np.ndarray, ...]) -> str:
 def spread(n: int, total: int) -> np.ndarray:
     """``n`` row numbers, at most ``total``, evenly spread: data are often sorted by class."""
     return np.linspace(0, total - 1, min(n, total)).round().astype(int)
-
-
-# --- the folder of a run --------------------------------------------------------------------------
-
-
-def run_folder(kind: str, out: Path | None, *, resume: Path | None, force: bool) -> Path:
-    """The folder that a training of ``kind`` writes into; nothing is created or removed yet.
-
-    ``out`` is what the user asked for; by default ``runs/kind``, or the first of ``runs/kind-2``, ... that holds no
-    run. A training that goes on from a folder's own model may write there again; any other run is replaced only with
-    ``force``. Raises ``ValueError``.
-    """
-    if resume is not None and continues(out, resume):
-        return resume.parent
-    if out is None:
-        base = Path("runs") / kind
-        return base if force else next(folder for folder in _numbered(base) if not run_files(folder))
-    if out.exists() and not out.is_dir():
-        raise ValueError(f"--out: {out} is no folder")
-    if run_files(out) and not force:
-        raise ValueError(f"--out: {out} holds a run already; choose another folder, or --force to replace that run")
-    return out
-
-
-def continues(out: Path | None, resume: Path | None) -> bool:
-    """Whether a training goes on in the folder whose own model it begins with."""
-    if resume is None or resume.name != MODEL:
-        return False
-    return out is None or out.resolve() == resume.parent.resolve()
-
-
-def _numbered(base: Path) -> Iterator[Path]:
-    yield base
-    n = 2
-    while True:
-        yield base.with_name(f"{base.name}-{n}")
-        n += 1
-
-
-def run_files(folder: Path) -> list[Path]:
-    """The files of an earlier run in ``folder``."""
-    return sorted(path for pattern in RUN_FILES for path in folder.glob(pattern) if path.is_file())

@@ -17,7 +17,7 @@ import pytest
 
 import minigen
 from minigen import cli
-from minigen.output import MODEL
+from minigen.run_folder import MODEL
 from png import decode
 
 TRAIN_GAN = ["train", "gan", "--data", "digits.npy", "--batch-size", "16", "--hidden", "12", "--latent-dim", "4"]

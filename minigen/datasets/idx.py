@@ -10,17 +10,15 @@ from __future__ import annotations
 import gzip
 import hashlib
 import os
-import secrets
 import stat
 import zlib
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 
 from minigen.datasets.stream import MAX_BYTES, MAX_DIMENSIONS, Readable, read_up_to, read_values
+from minigen.files import replacing
 
 StrPath = str | os.PathLike[str]
 
@@ -89,7 +87,7 @@ def write_idx(path: StrPath, array: Any) -> None:
     """
     path, array = Path(path), np.asarray(array)
     header, values = _encode(array)
-    with _replacing(path) as file:
+    with replacing(path) as file:
         if path.suffix == ".gz":
             with gzip.GzipFile(filename="", fileobj=file, mode="wb", mtime=0) as packed:
                 packed.write(header)
@@ -117,17 +115,3 @@ def _encode(array: np.ndarray) -> tuple[bytes, memoryview]:
                        "dimensions below 2**32")
     header = bytes([0, 0, code, array.ndim]) + b"".join(size.to_bytes(4, "big") for size in array.shape)
     return header, np.ascontiguousarray(array, TYPES[code]).reshape(-1).view(np.uint8).data
-
-
-@contextmanager
-def _replacing(path: Path) -> Iterator[IO[bytes]]:
-    """A file to write that takes the place of ``path`` once it is complete and on the disk."""
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
-    try:
-        with open(temporary, "xb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)

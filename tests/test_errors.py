@@ -1,0 +1,110 @@
+"""Every exception of the package goes whole from one process to another: pickled, copied, out of a pool."""
+
+from __future__ import annotations
+
+import copy
+import importlib
+import inspect
+import os
+import pickle
+import pkgutil
+import subprocess
+import sys
+import typing
+from concurrent.futures import ProcessPoolExecutor
+
+import pytest
+
+import minigen
+
+WITHOUT_CUDA = [
+    name
+    for _, name, _ in pkgutil.walk_packages(minigen.__path__, "minigen.")
+    if not name.startswith(("minigen.cuda", "minigen.__main__", "minigen._native", "minigen.cpu"))
+]
+
+
+def exceptions() -> list[type[BaseException]]:
+    """All exception classes that the package defines, wherever they are."""
+    found = {}
+    for name in WITHOUT_CUDA:
+        for cls in vars(importlib.import_module(name)).values():
+            if inspect.isclass(cls) and issubclass(cls, BaseException) and cls.__module__.startswith("minigen"):
+                found[cls.__qualname__] = cls
+    return [found[name] for name in sorted(found)]
+
+
+EXCEPTIONS = exceptions()
+
+
+def one(cls: type[BaseException]) -> BaseException:
+    """An exception of this class with a value for whatever it takes beside the message."""
+    own = inspect.isfunction(cls.__init__)
+    keywords = {
+        name: 7 if typing.get_type_hints(cls.__init__).get(name) is int else "generator.0"
+        for name, parameter in (inspect.signature(cls.__init__).parameters.items() if own else ())
+        if parameter.kind is inspect.Parameter.KEYWORD_ONLY
+    }
+    error = cls("what happened", **keywords)
+    error.add_note("a note")
+    return error
+
+
+def assert_same(a: BaseException, b: BaseException) -> None:
+    assert type(a) is type(b) and a.args == b.args and str(a) == str(b) == "what happened"
+    assert vars(a) == vars(b) and a.__notes__ == ["a note"]
+
+
+def test_the_exceptions_are_found():
+    assert {"DeviceError", "DownloadError", "ModelFileError", "TrainingDiverged"} <= {e.__name__ for e in EXCEPTIONS}
+
+
+@pytest.mark.parametrize("cls", EXCEPTIONS, ids=lambda cls: cls.__name__)
+def test_exceptions_survive_pickle_and_copy(cls):
+    error = one(cls)
+    for protocol in range(pickle.HIGHEST_PROTOCOL + 1):
+        assert_same(pickle.loads(pickle.dumps(error, protocol)), error)
+    assert_same(copy.copy(error), error)
+    assert_same(copy.deepcopy(error), error)
+
+
+def raise_one(cls: type[BaseException]) -> None:
+    raise one(cls)
+
+
+def test_exceptions_survive_a_process_pool():
+    with ProcessPoolExecutor(1) as pool:
+        for cls in EXCEPTIONS:
+            with pytest.raises(cls) as caught:
+                pool.submit(raise_one, cls).result(timeout=60)
+            assert {**vars(caught.value), "__notes__": ["a note"]} == vars(one(cls))
+
+
+POOL = """
+import multiprocessing, sys
+import numpy as np
+import minigen
+
+def diverge(seed):
+    X = np.random.default_rng(seed).normal(size=(64, 8)).astype(np.float32)
+    minigen.GAN(optimizer="sgd", learning_rate=1e9, output="linear", batch_size=16, hidden=(4,), seed=seed).fit(X)
+
+if __name__ == "__main__":
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        try:
+            pool.map(diverge, [1])
+        except minigen.TrainingDiverged as error:
+            print(error.step, error.layer)
+"""
+
+
+def test_a_divergence_comes_out_of_a_pool(tmp_path):
+    """multiprocessing's pool waits for ever for a result that it cannot unpickle."""
+    (tmp_path / "pool.py").write_text(POOL)
+    path = os.pathsep.join([*sys.path, os.environ.get("PYTHONPATH", "")])
+    done = subprocess.run(
+        [sys.executable, "pool.py"], cwd=tmp_path, env={**os.environ, "PYTHONPATH": path}, capture_output=True,
+        text=True, timeout=100,
+    )  # fmt: skip
+    step, layer = done.stdout.split()
+    assert int(step) >= 1 and "." in layer, done.stderr
