@@ -19,6 +19,7 @@ _HOMES = {
     "train_gan": "minigen.estimators.gan",
     "VAE": "minigen.estimators.vae",
     "train_vae": "minigen.estimators.vae",
+    "show": "minigen.plotting",
     "load": "minigen.training.checkpoint",
     "devices": "minigen.floors",
     "get_num_threads": "minigen.cpu",

@@ -15,7 +15,6 @@ from minigen.files import write_atomically
 
 ITEM_FILES = (".png", ".csv", ".npy")
 LEAST_SIDE = 8  # shorter flat rows are taken for tables, although 4, 9 or 16 columns could be squares
-TILE = 64  # smaller pictures are enlarged to about this many pixels
 
 
 def natural_suffix(model: Any) -> str:
@@ -59,7 +58,7 @@ def write_items(path: Path, model: Any, *columns: np.ndarray, across: int | None
     """
     suffix = path.suffix.lower()
     if suffix == ".png":
-        plotting.save_png(_picture(model, columns, across), path)
+        plotting.save_png(picture(model, columns, across), path)
     elif suffix == ".csv":
         write_atomically(path, _csv(columns).encode())
     else:
@@ -68,17 +67,16 @@ def write_items(path: Path, model: Any, *columns: np.ndarray, across: int | None
         write_atomically(path, memory.getvalue())
 
 
-def _picture(model: Any, columns: tuple[np.ndarray, ...], across: int | None) -> np.ndarray:
+def picture(model: Any, columns: tuple[np.ndarray, ...], across: int | None = None) -> np.ndarray:
+    """The grid that :func:`write_items` draws, in pixels."""
     tiles = [plotting.as_pictures(column) for column in columns]
     pictures = np.concatenate(tiles, axis=2)
     if across is None:  # about square, although a tile is as many pictures wide as there are columns
         across = math.ceil(math.sqrt(len(pictures) / len(tiles)))
-    low, high = _reach(model)
-    if not math.isfinite(low):  # any value goes: the lowest in the picture is black, the highest white
-        low, high = float(pictures.min()), float(pictures.max())
-        high = high if high > low else low + 1
-    scale = max(1, TILE // max(tiles[0].shape[1:3]))
-    return plotting.grid(pictures, across, value_range=(low, high), scale=scale)
+    reach = _reach(model)
+    bounded = pictures.dtype != np.uint8 and math.isfinite(reach[0])
+    shades = plotting.shades(pictures, reach if bounded else None)
+    return plotting.grid(shades, across, scale=plotting.enlargement(tiles[0].shape[1:3]))
 
 
 def _csv(columns: tuple[np.ndarray, ...]) -> str:

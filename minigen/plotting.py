@@ -1,4 +1,7 @@
-"""Pictures: a grid of samples as a PNG, with no more than NumPy, and curves of the losses with matplotlib."""
+"""Pictures: a grid of samples as a PNG, with no more than NumPy, and curves of the losses with matplotlib.
+
+A notebook shows :class:`Picture` and :class:`Plot` by themselves.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from minigen import checks
+from minigen.datasets.load import check_on_host
 from minigen.files import write_atomically
 
 if TYPE_CHECKING:
@@ -22,10 +26,86 @@ if TYPE_CHECKING:
 
 GAP = 2  # pixels between two tiles and around the grid
 GROUND = 96  # their grey: neither the paper nor the ink of MNIST
+TILE = 64  # smaller pictures are enlarged to about this many pixels
 FIGURE_FORMATS = ("png", "svg", "pdf")
 
 
 # --- grids of pictures ------------------------------------------------------------------------
+
+
+class Picture:
+    """A grid of pictures: a notebook shows it, :meth:`save` writes it as PNG, ``pixels`` are its pixels.
+
+    ``pixels`` is ``uint8[H, W]`` (grey) or ``uint8[H, W, 3]`` (RGB).
+    """
+
+    def __init__(self, pixels: np.ndarray, content: str) -> None:
+        self.pixels = pixels
+        self._content = content
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write a PNG file. Raises ``ValueError`` for another ending of ``path``, and ``OSError``."""
+        checks.choice("the ending of path", Path(path).suffix.lower(), (".png",))
+        save_png(self.pixels, path)
+
+    def _repr_png_(self) -> bytes:
+        return encode_png(self.pixels)
+
+    def __repr__(self) -> str:
+        return f"<Picture of {self._content}: a notebook shows it, .save('name.png') writes it>"
+
+
+def show(
+    items: Any,
+    n: int | None = 64,
+    *,
+    columns: int | None = None,
+    value_range: tuple[float, float] | None = None,
+    scale: int | None = None,
+) -> Picture:
+    """The first ``n`` of ``items`` (``None``: all) as a grid, for a notebook to show: the value of a cell's last line,
+    or ``display(...)``.
+
+    ``items[N, ...]`` are pictures ``[N, h, w]``, ``[N, h, w, 3]``, ``[N, 3, h, w]`` or flat rows of a perfect square,
+    of numbers or bool: samples of a model, a :class:`~minigen.datasets.Dataset`, any array. ``value_range`` is
+    (black, white) of items that are not uint8; ``None`` takes (0, 1) or (-1, 1) if it holds them all, else the lowest
+    and the highest value. uint8 is 0 to 255, or 0 and 1 where nothing else is there. ``columns=None`` makes the grid
+    about square, and ``scale=None`` enlarges small pictures, each pixel ``scale`` times as wide and high.
+
+    Raises ``ValueError`` or ``TypeError`` for what is no picture.
+    """
+    check_on_host("items", items)
+    array = np.asarray(items)
+    there = len(array) if array.ndim else 0
+    if array.dtype.kind not in "biuf":
+        raise TypeError(f"items must be numbers or bool, not {array.dtype}")
+    pictures = as_pictures(array[: checks.integer("n", n, 1)] if n is not None and there else array)
+    scale = enlargement(pictures.shape[1:3]) if scale is None else scale
+    told = f"{len(pictures)} items" if len(pictures) == there else f"{len(pictures)} of {there} items"
+    return Picture(grid(shades(pictures, value_range), columns, scale=scale), told)
+
+
+def shades(pictures: np.ndarray, value_range: tuple[float, float] | None = None) -> np.ndarray:
+    """``pictures`` in uint8 from 0, black, to 255, white; ``value_range`` as in :func:`show`."""
+    low, high = _natural_range(pictures) if value_range is None else value_range
+    if pictures.dtype.kind in "biu" and (pictures.dtype != np.uint8 or high == 1):
+        pictures = pictures.astype(np.float64)
+    return _to_bytes(pictures, (low, high))
+
+
+def _natural_range(pictures: np.ndarray) -> tuple[float, float]:
+    low, high = float(pictures.min()), float(pictures.max())
+    if pictures.dtype == np.uint8:
+        return (0.0, 1.0) if high == 1 else (0.0, 255.0)
+    for least, most in ((0.0, 1.0), (-1.0, 1.0)):
+        if least <= low and high <= most:
+            return least, most
+    return (low, high) if low < high else (low, low + 1)
+
+
+def enlargement(size: tuple[int, ...]) -> int:
+    """How many times as large pictures of ``size`` (height, width) are drawn."""
+    return max(1, TILE // max(size))
 
 
 def grid(
@@ -93,11 +173,11 @@ def _to_bytes(pictures: np.ndarray, value_range: tuple[float, float]) -> np.ndar
         return pictures
     if pictures.dtype.kind != "f":
         raise TypeError(f"images must be uint8 or floating, not {pictures.dtype}")
+    if not np.isfinite(pictures).all():
+        raise ValueError("images must be finite, but some values are NaN or infinite")
     low, high = value_range
     if not (math.isfinite(low) and math.isfinite(high) and low < high):
         raise ValueError(f"value_range must be two finite numbers (black, white) in rising order, not {value_range}")
-    if not np.isfinite(pictures).all():
-        raise ValueError("images must be finite, but some values are NaN or infinite")
     units = (pictures.astype(np.float64) - low) / (high - low)
     return np.rint(np.clip(units, 0, 1) * 255).astype(np.uint8)
 
@@ -127,6 +207,23 @@ def _chunk(kind: bytes, data: bytes) -> bytes:
 
 
 # --- curves -----------------------------------------------------------------------------------
+
+
+class Plot:
+    """Curves that a notebook shows; :meth:`save` writes them to a file, ``figure`` is matplotlib's figure."""
+
+    def __init__(self, figure: Figure) -> None:
+        self.figure = figure
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write png, svg or pdf, as the ending of ``path`` says. Raises ``ValueError`` for others, and ``OSError``."""
+        save_figure(self.figure, path)
+
+    def _repr_png_(self) -> bytes:
+        return encode_figure(self.figure, "png", dpi=100)
+
+    def __repr__(self) -> str:
+        return "<Plot: a notebook shows it, .save('name.png') writes it, .figure is matplotlib's>"
 
 
 def loss_curves(history: History) -> Figure:
@@ -160,6 +257,11 @@ def save_figure(figure: Any, path: str | os.PathLike[str]) -> None:
     """Write a matplotlib figure; the ending of ``path`` says as what: png, svg or pdf. Raises ``OSError``."""
     path = Path(path)
     form = checks.choice("the ending of path", path.suffix.removeprefix(".").lower(), FIGURE_FORMATS)
+    write_atomically(path, encode_figure(figure, form, dpi=150))
+
+
+def encode_figure(figure: Any, form: str, dpi: int) -> bytes:
+    """The bytes of a file of a matplotlib figure, in one of ``FIGURE_FORMATS``."""
     memory = io.BytesIO()
-    figure.savefig(memory, format=form, dpi=150)
-    write_atomically(path, memory.getvalue())
+    figure.savefig(memory, format=form, dpi=dpi)
+    return memory.getvalue()

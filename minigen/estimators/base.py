@@ -8,7 +8,7 @@ import os
 import secrets
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 
@@ -22,6 +22,9 @@ from minigen.models.optimizer import OPTIMIZERS, OptimizerSettings
 from minigen.training.history import History
 from minigen.training.loop import Callback, check_callbacks, train
 from minigen.training.run import State, TrainingRun
+
+if TYPE_CHECKING:
+    from minigen.plotting import Picture
 
 INITS = ("auto", "glorot_uniform", "glorot_normal", "he_uniform", "he_normal")
 ROWS_AT_ONCE = 4096  # rows that sampling and scoring hold in memory at a time
@@ -160,6 +163,12 @@ class Estimator:
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({', '.join(f'{k}={v!r}' for k, v in self.get_params().items())})"
+
+    def _repr_html_(self) -> str:
+        """For notebooks."""
+        from minigen.notebook import estimator_html
+
+        return estimator_html(self)
 
     def __sklearn_tags__(self) -> Any:
         """What scikit-learn 1.6 and newer ask of an estimator in a pipeline or a search; only they call this."""
@@ -321,6 +330,10 @@ class Estimator:
     def _training(self, rows: Array) -> TrainingRun:
         raise NotImplementedError
 
+    def sample(self, n: int = 1, seed: int | None = None) -> np.ndarray:
+        """``n`` new samples, ``[n, ...]`` in the units, type and shape of the training data."""
+        raise NotImplementedError
+
     def _history_names(self) -> tuple[str, ...]:
         raise NotImplementedError
 
@@ -411,6 +424,17 @@ class Estimator:
         out: Array = self._ops.empty(shape)
         self._ops.random_normal(out, seed, stream, self._ops.upload(np.array([block], np.uint64)))
         return np.array(self._ops.download(out))
+
+    def show(self, n: int = 64, seed: int | None = None, *, columns: int | None = None) -> Picture:
+        """``n`` new samples as a grid that a notebook shows, as :func:`minigen.show` does; ``.save(path)`` writes it.
+
+        Raises ``ValueError`` where the items are no pictures, and :class:`~minigen.NotFittedError` before ``fit``.
+        """
+        from minigen import output, plotting
+
+        self._require_fit()
+        items = self.sample(checks.integer("n", n, 1), seed)
+        return plotting.Picture(output.picture(self, (items,), columns), f"{n} samples")
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the model to one safetensors file: settings, weights, optimizer state, losses.

@@ -6,11 +6,14 @@ import csv
 import io
 import os
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from minigen.files import write_atomically
+
+if TYPE_CHECKING:
+    from minigen.plotting import Plot
 
 
 class History:
@@ -106,14 +109,18 @@ class History:
             table.writerow([i + 1, self.ends[i], f"{self.seconds[i]:.4f}", *(f"{x:.6g}" for x in means)])
         write_atomically(Path(path), text.getvalue().encode())
 
-    def plot(self, path: str | os.PathLike[str] | None = None) -> Any:
-        """Loss curves, the mean of each epoch; saved as a picture when ``path`` is given. Returns the figure."""
-        from minigen.plotting import loss_curves, save_figure
+    def plot(self, path: str | os.PathLike[str] | None = None) -> Plot:
+        """Loss curves, the mean of each epoch: a notebook shows them as a picture, ``.save(path)`` and ``path`` write
+        them to a file (png, svg or pdf), ``.figure`` is matplotlib's figure.
 
-        figure = loss_curves(self)
+        Raises ``ValueError`` before the first epoch has ended and ``ImportError`` without matplotlib.
+        """
+        from minigen.plotting import Plot, loss_curves
+
+        plot = Plot(loss_curves(self))
         if path is not None:
-            save_figure(figure, path)
-        return figure
+            plot.save(path)
+        return plot
 
     def __repr__(self) -> str:
         last = ", ".join(f"{n} {x:.4g}" for n, x in zip(self.names, self.epoch_means()[-1:].ravel(), strict=False))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import signal
-import sys
 import threading
 import time
 from collections import deque
@@ -17,6 +16,7 @@ import numpy as np
 from minigen import checks
 from minigen.errors import TrainingDiverged
 from minigen.training.history import History
+from minigen.training.progress import progress_bar
 from minigen.training.run import RING, Chunk, TrainingRun
 
 SECONDS_BETWEEN_READS = 0.2
@@ -74,7 +74,7 @@ def train(
     first_epoch = history.epochs
     last_epoch = first_epoch + epochs
     history.stop_reason = "finished"
-    with _progress_bar(epochs * run.steps_per_epoch, progress) as bar, _interrupt_flag() as interrupted:
+    with progress_bar(epochs * run.steps_per_epoch, progress) as bar, _interrupt_flag() as interrupted:
         pipeline = _Pipeline(run, history, bar)
         for epoch in range(first_epoch + 1, last_epoch + 1):
             bar.set_description(f"epoch {epoch}/{last_epoch}", refresh=False)
@@ -168,13 +168,6 @@ def _repeat_until_divergence(run: TrainingRun, history: History, steps: int) -> 
             )
         history.add(losses)
     raise RuntimeError("a divergence did not repeat itself: this device is not deterministic")
-
-
-def _progress_bar(total: int, progress: bool | None) -> Any:
-    from tqdm import tqdm
-
-    quiet = not sys.stderr.isatty() if progress is None else not progress
-    return tqdm(total=total, unit="step", disable=quiet, dynamic_ncols=True)
 
 
 @contextmanager
