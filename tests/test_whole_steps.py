@@ -35,7 +35,7 @@ VAES: dict[str, dict[str, Any]] = {
     "adam": {"hidden": (5, 7), "beta": 0.3},
     "adamw": {"hidden": (5, 7), "likelihood": "gaussian", "variance": 0.4, "beta": 2.5, "init": "auto"},
     "sgd": {"hidden": (6, 3), "activation": "leaky_relu", "beta": 1.7, "init": "he_normal"},
-    "adam-": {"hidden": (5, 7), "activation": "sigmoid", "likelihood": "gaussian", "beta": 0.5, "init": "glorot_normal"},
+    "adam-": {"hidden": (5, 7), "activation": "sigmoid", "likelihood": "gaussian", "beta": 0.5, "init": "he_uniform"},
 }
 
 
@@ -107,7 +107,7 @@ class Spelled:
 
 
 def batches(rows: int, whole: bool, epochs: int) -> Any:
-    """(step, rows of the data) of every step; what an epoch leaves over is dropped or, with ``whole``, a smaller step."""
+    """(step, rows of the data) of every step; what is left over is dropped or, with ``whole``, a smaller step."""
     step = 0
     for epoch in range(epochs):
         order = plain.order(rows, SEED, epoch)

@@ -12,8 +12,8 @@ A list is ``<area>.toml``, an entry ``[[mutant]]`` of it:
 - ``equivalent``: why no test can fail
 - ``survivor = true``: it, or one of its kind, passed the whole suite before there was this list
 
-Works in a copy of the tree, never in the tree itself. C++ is rebuilt there for each mistake. What comes of it is written
-to ``result.json`` beside this file: for the areas that were run, the others' results stay. Exit code 1 if a mistake
+Works in a copy of the tree, never in the tree itself. C++ is rebuilt there for each mistake. What comes of it is
+written to ``result.json`` beside this file; results of mistakes that were not run stay there. Exit code 1 if a mistake
 passes, a text is not found, or a test fails without any mistake.
 """
 
@@ -121,7 +121,7 @@ class Copy:
         try:
             done = self.run(command, TIMEOUT)
         except subprocess.TimeoutExpired:
-            return 1, "stopped after {TIMEOUT} seconds"
+            return 1, f"stopped after {TIMEOUT} seconds"
         return done.returncode, (done.stdout + done.stderr)[-2000:]
 
     def build(self) -> str:
