@@ -89,6 +89,7 @@ class Copy:
 
     folder: Path
     environment: dict[str, str] = field(default_factory=dict)
+    age: int = 0  # of the file written last, in seconds
 
     def __post_init__(self) -> None:
         listed = subprocess.run(
@@ -98,10 +99,8 @@ class Copy:
             (self.folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(ROOT / name, self.folder / name)
         (self.folder / "sitecustomize.py").write_text(SITE)
-        # No .pyc: a mistake of the same length, planted within a second, would not be seen to have changed the file.
         self.environment = {
-            **os.environ, "PYTHONPATH": str(self.folder), "PYTHONDONTWRITEBYTECODE": "1",
-            "MINIGEN_CACHE": str(self.folder / "cache"),
+            **os.environ, "PYTHONPATH": str(self.folder), "MINIGEN_CACHE": str(self.folder / "cache"),
         }  # fmt: skip
         installed = importlib.util.find_spec("minigen._native")
         if installed is not None and installed.origin is not None:
@@ -115,9 +114,21 @@ class Copy:
             command, cwd=self.folder, env=self.environment, capture_output=True, text=True, timeout=timeout
         )
 
+    def write(self, name: str, text: str) -> None:
+        """Write a file so that its compiled form is seen to be out of date, even within the same second."""
+        path = self.folder / name
+        path.write_text(text)
+        if path.suffix == ".py":
+            self.age += 2
+            now = time.time() + self.age
+            os.utime(path, (now, now))
+
     def test(self, *tests: str) -> tuple[int, str]:
         """pytest's exit code (1 where it had to be stopped), and the end of what it prints."""
-        command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "--no-header", *tests]
+        command = [
+            sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "-p", "no:hypothesispytest",
+            "-p", "no:benchmark", "-o", "addopts=", *tests,
+        ]  # fmt: skip
         try:
             done = self.run(command, TIMEOUT)
         except subprocess.TimeoutExpired:
@@ -132,7 +143,8 @@ class Copy:
             generator = ["-G", "Ninja"] if shutil.which("ninja") else []
             configured = self.run(
                 ["cmake", "-S", ".", "-B", "build", *generator, f"-DPython_EXECUTABLE={sys.executable}",
-                 f"-Dpybind11_DIR={pybind11}", "-DMINIGEN_ISAS=native"]
+                 f"-Dpybind11_DIR={pybind11}", f"-DMINIGEN_ISAS={best_isa()}", "-DMINIGEN_HAS_AVX512BF16=OFF",
+                 "-DMINIGEN_HAS_AMX=OFF"]
             )  # fmt: skip
             if configured.returncode:
                 return configured.stderr
@@ -144,6 +156,13 @@ class Copy:
         return ""
 
 
+def best_isa() -> str:
+    """The instruction set that the kernels are built for, this machine's best: one is quicker to build than all."""
+    from minigen import _native
+
+    return _native.supported_isas()[-1]
+
+
 def outcome(copy: Copy, mutant: Mutant) -> tuple[str, str]:
     """What becomes of a mistake, and more about it where that is not good."""
     if mutant.equivalent:
@@ -151,7 +170,7 @@ def outcome(copy: Copy, mutant: Mutant) -> tuple[str, str]:
     path = copy.folder / mutant.file
     right = path.read_text()
     try:
-        path.write_text(mutant.planted(right))
+        copy.write(mutant.file, mutant.planted(right))
     except ValueError as error:
         return STALE, str(error)
     try:
@@ -164,7 +183,7 @@ def outcome(copy: Copy, mutant: Mutant) -> tuple[str, str]:
                 return (SURVIVED if code == 0 else BROKEN), f"{test}: exit code {code}\n{end}"
         return CAUGHT, ""
     finally:
-        path.write_text(right)
+        copy.write(mutant.file, right)
 
 
 def check_without(copy: Copy, mutants: list[Mutant]) -> str:
