@@ -216,3 +216,29 @@ def test_a_loaded_model_is_told_where_it_is_and_where_from(family, tmp_path):
     assert (loaded.item_shape_, loaded.data_dtype_) == ((12,), np.uint8)
     assert told(loaded.history_) == told(model.history_) and loaded.history_.stop_reason == "callback"
     assert minigen.load(tmp_path / "m").device == "auto"
+
+
+def test_an_epochs_seconds_are_its_own(monkeypatch):
+    """By a clock that moves on by a second whenever it is looked at: no epoch counts the seconds of another."""
+    clock = iter(range(10**6))
+    monkeypatch.setattr(loop, "time", SimpleNamespace(perf_counter=lambda: float(next(clock))))
+    history = minigen.train_gan(blobs(100), epochs=8, **SMALL).history_
+    assert len(history.seconds) == 8 and min(history.seconds) > 0
+    assert sum(history.seconds) <= next(clock)
+
+
+def test_swapped_tensors_are_an_altered_file(tmp_path):
+    """Tensors of one shape, under each other's names: the hash is of names too."""
+    from safetensors import safe_open
+    from safetensors.numpy import save_file
+
+    path = tmp_path / "m.safetensors"
+    minigen.train_gan(blobs(100), epochs=1, **SMALL).save(path)
+    with safe_open(path, framework="numpy") as file:
+        metadata, tensors = file.metadata(), {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+    m, v = "training.generator.m", "training.generator.v"
+    save_file(tensors, path, metadata)
+    minigen.load(path)
+    save_file({**tensors, m: tensors[v], v: tensors[m]}, path, metadata)
+    with pytest.raises(minigen.ModelFileError, match="altered"):
+        minigen.load(path)
