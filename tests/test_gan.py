@@ -54,7 +54,10 @@ def test_gradients_of_a_step_agree_with_autograd(floor, kind, hidden, rng):
     unsaturated = 0.0
     # tanh' = (1 - y) (1 + y) has the digits of 1 - y: few, in the rare draw whose pixels are saturated one and all.
     while unsaturated < np.finfo(floor.dtype).eps / tolerance:
-        training = gan_training(floor, blobs(40, int(rng.integers(1, 40))), hidden, batch_size=int(rng.integers(1, 20)))
+        training = gan_training(
+            floor, blobs(40, int(rng.integers(1, 40))), hidden, batch_size=int(rng.integers(1, 20)),
+            seed=int(rng.integers(1, 2**32)),
+        )  # fmt: skip
         training.loss = kind
         for net in training.networks:
             floor.upload(np.full(net.grads.shape, np.nan, floor.dtype), out=net.grads)

@@ -43,7 +43,10 @@ def torch_gradients(training, rows: int):
 @pytest.mark.parametrize("likelihood", ["bernoulli", "gaussian"])
 @pytest.mark.parametrize("hidden", [(1,), (17,), (33, 9)])
 def test_gradients_of_a_step_agree_with_autograd(floor, likelihood, hidden, rng):
-    training = vae_training(floor, blobs(40, int(rng.integers(1, 40))), hidden, likelihood=likelihood, batch_size=13)
+    training = vae_training(
+        floor, blobs(40, int(rng.integers(1, 40))), hidden, likelihood=likelihood, batch_size=13,
+        seed=int(rng.integers(1, 2**32)),
+    )  # fmt: skip
     training.variance, training.beta = 0.4, 0.7
     rows = int(rng.integers(1, 14))
     for net in training.networks:

@@ -1,0 +1,245 @@
+"""Both models' training steps written out once more, plainly: what whole steps are compared with.
+
+From the formulas of the papers and of the random numbers alone, in float64, one number or one matrix at a time. Nothing
+of ``minigen.reference``, ``minigen.models`` or ``minigen.training`` is used here, so that a mistake there shows as a
+difference. Networks are lists of ``(W[I,O], b[O])``; the gradient of one has the same form.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+Net = list[tuple[np.ndarray, np.ndarray]]
+Slots = dict[str, np.ndarray]
+
+INIT, ORDER, NOISE, LATENT, SAMPLE = 0, 1, 2, 3, 4  # the streams of a seed
+WORD = 2**32
+
+# --- random numbers (Salmon et al. 2011; Box and Muller 1958) --------------------------------------
+
+
+def philox(counter: Sequence[int], key: Sequence[int]) -> tuple[int, int, int, int]:
+    """The four words of one block of Philox4x32-10."""
+    a, b, c, d = counter
+    k, m = key
+    for _ in range(10):
+        high0, low0 = divmod(0xD2511F53 * a, WORD)
+        high1, low1 = divmod(0xCD9E8D57 * c, WORD)
+        a, b, c, d = high1 ^ b ^ k, low1, high0 ^ d ^ m, low0
+        k, m = (k + 0x9E3779B9) % WORD, (m + 0xBB67AE85) % WORD
+    return a, b, c, d
+
+
+def words(n: int, seed: int, stream: int, step: int) -> list[int]:
+    """The first ``n`` 32-bit words of a stream at a step."""
+    high, low = divmod(step, WORD)
+    return [word for block in range(-(-n // 4)) for word in philox((low, high, block, 0), (seed, stream))][:n]
+
+
+def uniforms(shape: tuple[int, ...], seed: int, stream: int, step: int) -> np.ndarray:
+    """In [0, 1): the upper 24 bits of each word."""
+    return np.array([(word >> 8) / 2**24 for word in words(math.prod(shape), seed, stream, step)]).reshape(shape)
+
+
+def normals(shape: tuple[int, ...], seed: int, stream: int, step: int) -> np.ndarray:
+    """Standard normals: each two words give two."""
+    n = math.prod(shape)
+    bits = [word >> 8 for word in words(n + n % 2, seed, stream, step)]
+    numbers: list[float] = []
+    for first, second in zip(bits[::2], bits[1::2], strict=True):
+        radius, angle = math.sqrt(-2 * math.log((first + 1) / 2**24)), 2 * math.pi * second / 2**24
+        numbers += [radius * math.cos(angle), radius * math.sin(angle)]
+    return np.array(numbers[:n]).reshape(shape)
+
+
+def order(n: int, seed: int, epoch: int) -> list[int]:
+    """The order in which an epoch takes ``n`` rows: a Feistel network of eight rounds, walked until it is below n."""
+    bits = max(2, (n - 1).bit_length())
+    high_bits, low_bits = bits // 2, bits - bits // 2
+    keys = words(8, seed, ORDER, epoch)
+
+    def network(x: int) -> int:
+        high, low = divmod(x, 2**low_bits)
+        for i in range(0, 8, 2):
+            high ^= _mixed(low ^ keys[i]) % 2**high_bits
+            low ^= _mixed(high ^ keys[i + 1]) % 2**low_bits
+        return high * 2**low_bits + low
+
+    def entry(x: int) -> int:
+        x = network(x)
+        while x >= n:
+            x = network(x)
+        return x
+
+    return [entry(x) for x in range(n)]
+
+
+def _mixed(h: int) -> int:
+    """The finalizer of MurmurHash3."""
+    h = (h ^ h >> 16) * 0x85EBCA6B % WORD
+    h = (h ^ h >> 13) * 0xC2B2AE35 % WORD
+    return h ^ h >> 16
+
+
+def initial(sizes: Sequence[int], hidden: str, output: str, init: str, seed: int, first: int) -> Net:
+    """Weights of layers numbered from ``first`` on, He et al. 2015 or Glorot and Bengio 2010; biases are 0."""
+    net = []
+    for i, (fan_in, fan_out) in enumerate(zip(sizes, sizes[1:], strict=False)):
+        activation = output if i == len(sizes) - 2 else hidden
+        kind = init
+        if init == "auto":
+            kind = "he_uniform" if activation in ("relu", "leaky_relu") else "glorot_uniform"
+        variance = 2 / fan_in if kind.startswith("he") else 2 / (fan_in + fan_out)
+        shape, draw = (fan_in, fan_out), (seed, INIT, first + i)
+        if kind.endswith("uniform"):
+            W = math.sqrt(3 * variance) * (2 * uniforms(shape, *draw) - 1)
+        else:
+            W = math.sqrt(variance) * normals(shape, *draw)
+        net.append((W, np.zeros(fan_out)))
+    return net
+
+
+# --- networks ------------------------------------------------------------------------------------------
+
+Function = Callable[[np.ndarray], np.ndarray]
+
+
+def _softplus(z: np.ndarray) -> np.ndarray:
+    return np.logaddexp(0, z)
+
+
+def _sigmoid(z: np.ndarray) -> np.ndarray:
+    return np.exp(-_softplus(-z))
+
+
+ACTIVATIONS: dict[str, tuple[Function, Function]] = {
+    "linear": (lambda z: z, np.ones_like),
+    "relu": (lambda z: np.where(z > 0, z, 0), lambda z: np.where(z > 0, 1.0, 0.0)),
+    "leaky_relu": (lambda z: np.where(z > 0, z, 0.2 * z), lambda z: np.where(z > 0, 1, 0.2)),
+    "tanh": (np.tanh, lambda z: 1 / np.cosh(z) ** 2),
+    "sigmoid": (_sigmoid, lambda z: _sigmoid(z) * _sigmoid(-z)),
+    "softplus": (_softplus, _sigmoid),
+}
+"""Each activation and its derivative, both functions of z."""
+
+
+def forward(net: Net, x: np.ndarray, hidden: str, output: str) -> list[tuple[np.ndarray, np.ndarray]]:
+    """``(z, y)`` of every layer."""
+    layers = []
+    for i, (W, b) in enumerate(net):
+        z = x @ W + b
+        x = ACTIVATIONS[output if i == len(net) - 1 else hidden][0](z)
+        layers.append((z, x))
+    return layers
+
+
+def apply(net: Net, x: np.ndarray, hidden: str, output: str) -> np.ndarray:
+    """The last layer's output."""
+    return forward(net, x, hidden, output)[-1][1]
+
+
+def backward(net: Net, x: np.ndarray, dy: np.ndarray, hidden: str, output: str) -> tuple[Net, np.ndarray]:
+    """The gradients of the weights and of ``x``, from ``dy``, that of the output."""
+    layers = forward(net, x, hidden, output)
+    gradient: Net = []
+    for i in reversed(range(len(net))):
+        z = layers[i][0]
+        before = layers[i - 1][1] if i else x
+        dz = dy * ACTIVATIONS[output if i == len(net) - 1 else hidden][1](z)
+        gradient.insert(0, (np.einsum("ri,ro->io", before, dz), np.einsum("ro->o", dz)))
+        dy = np.einsum("ro,io->ri", dz, net[i][0])
+    return gradient, dy
+
+
+def flat(net: Net) -> np.ndarray:
+    """All weights of a network, layer after layer, W before b."""
+    return np.concatenate([tensor.ravel() for layer in net for tensor in layer])
+
+
+def unflat(vector: np.ndarray, sizes: Sequence[int]) -> Net:
+    """The opposite of :func:`flat`."""
+    net, at = [], 0
+    for i, o in zip(sizes, sizes[1:], strict=False):
+        net.append((vector[at : at + i * o].reshape(i, o), vector[at + i * o : at + i * o + o]))
+        at += i * o + o
+    return net
+
+
+# --- losses and their gradients --------------------------------------------------------------------------
+
+
+def gan_discriminator(
+    generator: Net, discriminator: Net, real: np.ndarray, noise: np.ndarray, hidden: str, output: str
+) -> tuple[float, Net]:
+    """``-mean log D(real) - mean log(1 - D(G(noise)))`` and its gradient (Goodfellow et al. 2014, equation 1)."""
+    fake = apply(generator, noise, hidden, output)
+    on_real, on_fake = (apply(discriminator, x, hidden, "linear") for x in (real, fake))
+    loss = _softplus(-on_real).mean() + _softplus(on_fake).mean()
+    of_real, _ = backward(discriminator, real, -_sigmoid(-on_real) / len(real), hidden, "linear")
+    of_fake, _ = backward(discriminator, fake, _sigmoid(on_fake) / len(fake), hidden, "linear")
+    both = [(W + V, b + c) for (W, b), (V, c) in zip(of_real, of_fake, strict=True)]
+    return float(loss), both
+
+
+def gan_generator(
+    generator: Net, discriminator: Net, noise: np.ndarray, hidden: str, output: str, kind: str
+) -> tuple[float, Net]:
+    """``-mean log D(G(noise))``, or ``mean log(1 - D(G(noise)))`` if minimax, and its gradient."""
+    fake = apply(generator, noise, hidden, output)
+    s = apply(discriminator, fake, hidden, "linear")
+    if kind == "minimax":
+        loss, ds = -_softplus(s).mean(), -_sigmoid(s) / len(s)
+    else:
+        loss, ds = _softplus(-s).mean(), -_sigmoid(-s) / len(s)
+    _, dfake = backward(discriminator, fake, ds, hidden, "linear")
+    return float(loss), backward(generator, noise, dfake, hidden, output)[0]
+
+
+def vae(
+    encoder: Net, decoder: Net, x: np.ndarray, eps: np.ndarray, hidden: str, likelihood: str, variance: float,
+    beta: float,
+) -> tuple[tuple[float, float], Net, Net]:  # fmt: skip
+    """Reconstruction term and KL, nats a row, and the gradients of the first + beta times the second.
+
+    Kingma and Welling 2014, equation 10 and appendices B and C; beta of Higgins et al. 2017.
+    """
+    rows = len(x)
+    heads = apply(encoder, x, hidden, "linear")
+    mu, logvar = np.split(heads, 2, axis=1)
+    sigma = np.exp(logvar / 2)
+    z = mu + sigma * eps
+    out = apply(decoder, z, hidden, "linear")
+    if likelihood == "bernoulli":
+        reconstruction, dout = x * _softplus(-out) + (1 - x) * _softplus(out), _sigmoid(out) - x
+    else:
+        squares = (x - out) ** 2 / variance
+        reconstruction, dout = squares / 2 + math.log(2 * math.pi * variance) / 2, (out - x) / variance
+    kl = (mu**2 + sigma**2 - 1 - logvar) / 2
+    of_decoder, dz = backward(decoder, z, dout / rows, hidden, "linear")
+    dmu = dz + beta * mu / rows
+    dlogvar = dz * eps * sigma / 2 + beta * (sigma**2 - 1) / (2 * rows)
+    of_encoder, _ = backward(encoder, x, np.hstack([dmu, dlogvar]), hidden, "linear")
+    return (float(reconstruction.sum() / rows), float(kl.sum() / rows)), of_encoder, of_decoder
+
+
+# --- the update --------------------------------------------------------------------------------------------
+
+
+def update(p: np.ndarray, g: np.ndarray, slots: Slots, t: int, settings: Any) -> tuple[np.ndarray, Slots]:
+    """Parameters and slots after update number ``t``, counted from 1; ``settings`` as ``OptimizerSettings`` has them.
+
+    Polyak 1964; Kingma and Ba 2015, algorithm 1; Loshchilov and Hutter 2019, algorithm 2.
+    """
+    s = settings
+    if s.optimizer == "sgd":
+        velocity = s.momentum * slots["velocity"] + g + s.weight_decay * p
+        return p - s.learning_rate * velocity, {"velocity": velocity}
+    m = s.beta1 * slots["m"] + (1 - s.beta1) * g
+    v = s.beta2 * slots["v"] + (1 - s.beta2) * g**2
+    direction = (m / (1 - s.beta1**t)) / (np.sqrt(v / (1 - s.beta2**t)) + s.eps)
+    decay = s.weight_decay if s.optimizer == "adamw" else 0.0
+    return p - s.learning_rate * decay * p - s.learning_rate * direction, {"m": m, "v": v}

@@ -1,0 +1,192 @@
+"""Whole trainings, through the estimators, against the formulas written out once more (minigen/gradcheck_plain.py).
+
+Every setting is another than its default, so that one that is dropped, swapped or ignored shows; every seed is another
+than 0. The estimator runs on each floor, also on the float64 reference, where the agreement is to the last digits.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+import minigen
+from helpers import PRODUCTS, relative_error
+from minigen import gradcheck_plain as plain
+from minigen.models.optimizer import OptimizerSettings
+
+COLUMNS, LATENT, BATCH, ROWS, EPOCHS = 9, 4, 8, 43, 2
+SEED = 2**31 + 12345
+DATA = np.random.default_rng(3).integers(0, 256, (ROWS, COLUMNS), np.uint8)
+OPTIMIZERS = {
+    "adam": {"learning_rate": 0.02, "beta1": 0.6, "beta2": 0.93, "eps": 1e-2},
+    "adamw": {"learning_rate": 0.02, "beta1": 0.4, "beta2": 0.97, "eps": 3e-3, "weight_decay": 0.3},
+    "sgd": {"learning_rate": 0.05, "momentum": 0.7, "weight_decay": 0.05},
+}
+GANS: dict[str, dict[str, Any]] = {
+    "adam": {"hidden": (5, 7)},
+    "adamw": {"hidden": (5, 7), "loss": "minimax", "init": "he_normal", "output": "sigmoid"},
+    "sgd": {"hidden": (6, 3), "hidden_discriminator": (4, 5), "init": "glorot_normal", "output": "linear"},
+    "adam-": {"hidden": (5, 7), "activation": "tanh", "loss": "minimax"},
+    "sgd-": {"hidden": (5, 7), "activation": "softplus", "init": "he_uniform"},
+}
+VAES: dict[str, dict[str, Any]] = {
+    "adam": {"hidden": (5, 7), "beta": 0.3},
+    "adamw": {"hidden": (5, 7), "likelihood": "gaussian", "variance": 0.4, "beta": 2.5, "init": "auto"},
+    "sgd": {"hidden": (6, 3), "activation": "leaky_relu", "beta": 1.7, "init": "he_normal"},
+    "adam-": {"hidden": (5, 7), "activation": "sigmoid", "likelihood": "gaussian", "beta": 0.5, "init": "he_uniform"},
+}
+
+
+@pytest.fixture
+def fit(floor, monkeypatch):
+    """A function that trains a model on the floor of the test."""
+    monkeypatch.setattr("minigen.estimators.base.get_backend", lambda device, precision: floor)
+
+    def fit(family: Any, settings: dict[str, Any], data: np.ndarray, epochs: int) -> Any:
+        common = {"latent_dim": LATENT, "batch_size": BATCH, "seed": SEED}
+        return family(**common, **settings, epochs=epochs).fit(data, progress=False)
+
+    return fit
+
+
+def assert_close(floor: Any, out: Any, expected: Any) -> None:
+    allowed = 1e-10 if floor.dtype == np.float64 else 20 * PRODUCTS[floor.precision]
+    error = relative_error(np.asarray(out, np.float64), np.asarray(expected, np.float64))
+    assert error <= allowed, f"error {error:.3g}, {allowed:.3g} allowed"
+
+
+def assert_losses(floor: Any, model: Any, names: list[str], expected: np.ndarray) -> None:
+    """Those of every step, each under its name."""
+    assert list(model.history_.losses) == names
+    for name, column in zip(names, expected.T, strict=True):
+        assert_close(floor, model.history_.losses[name], column)
+
+
+def weights_of(net: Any) -> np.ndarray:
+    return np.concatenate([value.ravel() for value in net.state().values()])
+
+
+def without_padding(buffer: np.ndarray, sizes: tuple[int, ...]) -> np.ndarray:
+    """A flat buffer, in which each tensor begins at a multiple of 16, as one vector."""
+    parts, at = [], 0
+    for i, o in zip(sizes, sizes[1:], strict=False):
+        for size in (i * o, o):
+            parts.append(buffer[at : at + size])
+            at += -(-size // 16) * 16
+    assert at == len(buffer)
+    return np.concatenate(parts)
+
+
+class Spelled:
+    """A training from the formulas: networks by name, each with its sizes, its weights and the optimizer's slots."""
+
+    def __init__(self, sizes: dict[str, tuple[int, ...]], outputs: dict[str, str], model: Any) -> None:
+        self.sizes, self.outputs, self.hidden = sizes, outputs, model.activation
+        self.settings = OptimizerSettings(**{name: getattr(model, name) for name in vars(OptimizerSettings())})
+        self.nets, self.slots, first = {}, {}, 0
+        for name, widths in sizes.items():
+            self.nets[name] = plain.initial(widths, self.hidden, outputs[name], model.init, SEED, first)
+            first += len(widths) - 1
+            zeros = np.zeros_like(plain.flat(self.nets[name]))
+            names = ["velocity"] if self.settings.optimizer == "sgd" else ["m", "v"]
+            self.slots[name] = dict.fromkeys(names, zeros)
+
+    def update(self, name: str, gradient: plain.Net, step: int) -> None:
+        weights, gradient = plain.flat(self.nets[name]), plain.flat(gradient)
+        weights, self.slots[name] = plain.update(weights, gradient, self.slots[name], step + 1, self.settings)
+        self.nets[name] = plain.unflat(weights, self.sizes[name])
+
+    def same(self, floor: Any, model: Any) -> None:
+        for net in model.networks_:
+            assert net.sizes == self.sizes[net.name]
+            assert_close(floor, weights_of(net), plain.flat(self.nets[net.name]))
+            for slot, expected in self.slots[net.name].items():
+                assert_close(floor, without_padding(model._state[f"{net.name}.{slot}"], net.sizes), expected)
+
+
+def batches(rows: int, whole: bool, epochs: int) -> Any:
+    """(step, rows of the data) of every step; what is left over is dropped or, with ``whole``, a smaller step."""
+    step = 0
+    for epoch in range(epochs):
+        order = plain.order(rows, SEED, epoch)
+        stop = rows if whole else rows - rows % BATCH
+        for a in range(0, stop, BATCH):
+            yield step, order[a : min(a + BATCH, stop)]
+            step += 1
+
+
+def spelled_gan(model: Any, data: np.ndarray, epochs: int) -> tuple[Spelled, np.ndarray]:
+    """The training and the losses of its steps."""
+    output = "tanh" if model.output == "auto" else model.output
+    own = model.hidden[::-1] if model.hidden_discriminator is None else model.hidden_discriminator
+    sizes = {"generator": (LATENT, *model.hidden, COLUMNS), "discriminator": (COLUMNS, *own, 1)}
+    run = Spelled(sizes, {"generator": output, "discriminator": "linear"}, model)
+    X = data / 255 if output == "sigmoid" else data / 127.5 - 1
+    losses = []
+    for step, rows in batches(len(data), False, epochs):
+        noise = plain.normals((2 * BATCH, LATENT), SEED, plain.NOISE, step)
+        generator, discriminator = run.nets["generator"], run.nets["discriminator"]
+        loss_d, gradient = plain.gan_discriminator(
+            generator, discriminator, X[rows], noise[:BATCH], run.hidden, output
+        )  # fmt: skip
+        run.update("discriminator", gradient, step)
+        loss_g, gradient = plain.gan_generator(
+            generator, run.nets["discriminator"], noise[BATCH:], run.hidden, output, model.loss
+        )  # fmt: skip
+        run.update("generator", gradient, step)
+        losses.append([loss_d, loss_g])
+    return run, np.array(losses)
+
+
+def spelled_vae(model: Any, data: np.ndarray, epochs: int) -> tuple[Spelled, np.ndarray]:
+    """The training and the losses of its steps."""
+    sizes = {"encoder": (COLUMNS, *model.hidden, 2 * LATENT), "decoder": (LATENT, *model.hidden[::-1], COLUMNS)}
+    run = Spelled(sizes, {"encoder": "linear", "decoder": "linear"}, model)
+    losses = []
+    for step, rows in batches(len(data), True, epochs):
+        eps = plain.normals((len(rows), LATENT), SEED, plain.LATENT, step)
+        (reconstruction, kl), of_encoder, of_decoder = plain.vae(
+            run.nets["encoder"], run.nets["decoder"], data[rows] / 255, eps, run.hidden, model.likelihood,
+            model.variance, model.beta,
+        )  # fmt: skip
+        run.update("encoder", of_encoder, step)
+        run.update("decoder", of_decoder, step)
+        losses.append([reconstruction + model.beta * kl, reconstruction, kl])
+    return run, np.array(losses)
+
+
+@pytest.mark.parametrize("name", GANS)
+def test_a_gan_is_trained_as_its_formulas_say(floor, fit, name):
+    """Losses of every step, weights and moments: after one step, and after two epochs."""
+    optimizer = name.strip("-")
+    settings = {"optimizer": optimizer, **OPTIMIZERS[optimizer], **GANS[name]}
+    for data, epochs in ((DATA[:BATCH], 1), (DATA, EPOCHS)):
+        model = fit(minigen.GAN, settings, data, epochs)
+        run, losses = spelled_gan(model, data, epochs)
+        assert_losses(floor, model, ["discriminator", "generator"], losses)
+        run.same(floor, model)
+    z = plain.normals((5, LATENT), 77, plain.SAMPLE, 0)
+    np.testing.assert_allclose(model.latent(5, seed=77), z, atol=1e-5)
+    drawn = plain.apply(run.nets["generator"], z, run.hidden, run.outputs["generator"])
+    pixels = drawn * 255 if run.outputs["generator"] == "sigmoid" else (drawn + 1) * 127.5
+    pixels = np.clip(pixels, 0, 255)
+    assert np.abs(model.sample(5, seed=77) - pixels).max() <= 0.5 + 0.02
+
+
+@pytest.mark.parametrize("name", VAES)
+def test_a_vae_is_trained_as_its_formulas_say(floor, fit, name):
+    """Losses of every step, weights and moments: after one step, and after two epochs with a smaller last batch."""
+    optimizer = name.strip("-")
+    settings = {"optimizer": optimizer, **OPTIMIZERS[optimizer], **VAES[name]}
+    for data, epochs in ((DATA[:BATCH], 1), (DATA, EPOCHS)):
+        model = fit(minigen.VAE, settings, data, epochs)
+        run, losses = spelled_vae(model, data, epochs)
+        assert_losses(floor, model, ["loss", "reconstruction", "kl"], losses)
+        run.same(floor, model)
+    z = plain.normals((5, LATENT), 77, plain.SAMPLE, 0)
+    mean = plain.apply(run.nets["decoder"], z, run.hidden, "linear")
+    if model.likelihood == "bernoulli":
+        mean = 1 / (1 + np.exp(-mean))
+    assert np.abs(model.sample(5, seed=77) - np.clip(mean * 255, 0, 255)).max() <= 0.5 + 0.02
