@@ -557,7 +557,8 @@ def reconstruct(
     target = out or Path(f"reconstructions{output.natural_suffix(trained)}")
     output.check_item_file(target, trained)
     check_spares_data(target, source)
-    output.write_items(target, trained, originals, trained.reconstruct(originals), across=columns)
+    pairs = (items.reshape(-1, *trained.item_shape_) for items in (originals, trained.reconstruct(originals)))
+    output.write_items(target, trained, *pairs, across=columns)
     print(f"{target}: {len(originals)} rows and their reconstructions")
 
 

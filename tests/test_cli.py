@@ -492,7 +492,7 @@ BAD_TRAINING = [
     ("--data nothing.npy", "--data must be a data set (mnist-sample, mnist, fashion-mnist) or a file (FILE.npy"),
     ("--data cifar", "not 'cifar'"),
     ("--data nan.npy", "--data must be finite"),
-    ("--data integers.npy", "not int64"),
+    ("--data complex.npy", "--data must be real numbers of shape [N, ...], not complex128"),
     ("--data one.npy", "--data must have at least 2 rows"),
     ("--data none.npy", "--data must have at least 2 rows"),
     ("--data narrow.npy", "--data must have at least one column"),
@@ -538,7 +538,7 @@ BAD_TRAINING = [
 def bad_files(here):
     rng = np.random.default_rng(0)
     np.save("nan.npy", np.full((64, 4), np.nan))
-    np.save("integers.npy", rng.integers(0, 9, (64, 4)))
+    np.save("complex.npy", rng.random((64, 4)) * 1j)
     np.save("one.npy", rng.random((1, 4)))
     np.save("none.npy", rng.random((0, 4)))
     np.save("narrow.npy", rng.random((64, 0)))

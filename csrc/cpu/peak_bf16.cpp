@@ -27,7 +27,8 @@ static double only_multiply(int rounds) {
 #else
 static double only_multiply(int rounds) {
   constexpr int chains = 24;  // more than are in flight
-  __m512 sum[chains] = {};
+  __m512 sum[chains];
+  for (int i = 0; i < chains; ++i) sum[i] = _mm512_set1_ps(static_cast<float>(i));  // equal chains would become one
   __m512bh zeros = {};
   for (int r = 0; r < rounds; ++r) {
     __asm__ volatile("" : "+v"(zeros));  // or the compiler would leave it all out

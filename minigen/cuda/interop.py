@@ -43,19 +43,19 @@ def rows(ops: Backend, data: Any, *, name: str = "data", min_rows: int = 2) -> t
     """What :func:`minigen.datasets.as_rows` gives, for ``data[N, ...]`` on the GPU of ``ops``.
 
     The rows, ``cupy.ndarray[N, D]`` of uint8 or float32, share the memory of ``data`` unless its dtype or memory order
-    forbids it; training reads them in place. Raises TypeError for another dtype, ValueError for fewer than ``min_rows``
-    rows, no columns, fewer than two dimensions, NaN or infinite values, and data on another GPU.
+    forbids it; training reads them in place. Raises TypeError for what are no real numbers, ValueError for fewer than
+    ``min_rows`` rows, no columns, fewer than two dimensions, NaN or infinite values, and data on another GPU.
     """
     executor: Any = ops.executor  # type: ignore[attr-defined]
     array = executor.release(executor.adopt(data, name))
-    if array.dtype != np.uint8 and array.dtype not in (np.float32, np.float64):
-        raise TypeError(f"{name} must be uint8, float32 or float64, not {array.dtype}; convert with astype(np.float32)")
+    if array.dtype.kind not in "biuf":
+        raise TypeError(f"{name} must be real numbers, not {array.dtype}; convert with astype(np.float32)")
     if array.ndim < 2 or array.shape[0] < min_rows or 0 in array.shape:
         wanted = f"shape [N, ...] with at least {min_rows} row{'s'[: min_rows > 1]} and a column"
         raise ValueError(f"{name} must have {wanted}, not {array.shape}")
     with executor.device:
         flat = array.reshape(len(array), -1)
-        if array.dtype == np.float64:
+        if array.dtype not in (np.uint8, np.float32):
             flat = flat.astype(np.float32)
         flat = executor.cupy.ascontiguousarray(flat)
         if flat.dtype != np.uint8 and not bool(executor.cupy.isfinite(flat).all()):

@@ -19,7 +19,7 @@ NAMED: dict[str, Callable[[], Dataset]] = {
     "mnist": mnist,
     "fashion-mnist": fashion_mnist,
 }
-ALLOWED = "uint8, float32 or float64 of shape [N, ...]"
+ALLOWED = "real numbers of shape [N, ...]"
 MAX_ROWS = 2**31 - 1  # row numbers are int32 on every device
 HOST_DEVICES = (1, 3, 11)  # DLPack's kDLCPU, kDLCUDAHost, kDLROCMHost
 CHUNK = 1 << 20  # elements looked at together, so that a mapped file is never in memory as a whole
@@ -28,17 +28,16 @@ CHUNK = 1 << 20  # elements looked at together, so that a mapped file is never i
 def as_rows(data: Any, *, name: str = "data", min_rows: int = 2) -> tuple[np.ndarray, tuple[int, ...]]:
     """``(rows[N, D], item_shape)``: C-contiguous uint8 or float32 rows, and the shape of one item, D elements.
 
-    ``data`` is ``[N, ...]`` in uint8, float32 or float64 (rounded to float32): a NumPy array, a memory-mapped file, a
-    :class:`Dataset`, or anything else on the host with ``__array__``, ``__array_interface__`` or ``__dlpack__``.
-    ``name`` is what the errors call it.
+    ``data`` is ``[N, ...]``: a NumPy array, a memory-mapped file, a :class:`Dataset`, nested lists, or anything else on
+    the host with ``__array__``, ``__array_interface__`` or ``__dlpack__``. uint8 stays as it is; other integers, bool,
+    floats of any size, and Python objects that are numbers are rounded to float32. ``name`` is what the errors call it.
     Nothing is copied unless the dtype or the memory order makes it necessary, so the rows may share memory with
     ``data`` and be read-only.
 
-    Raises ``TypeError`` for what is no array of such a dtype on the host, ``ValueError`` for fewer than ``min_rows``
-    rows, no columns, fewer than two dimensions, and NaN or infinite values.
+    Raises ``TypeError`` for what is no array of numbers on the host, or a sparse or masked one; ``ValueError`` for
+    complex numbers, fewer than ``min_rows`` rows, no columns, fewer than two dimensions, and NaN or infinite values.
     """
-    array = _as_array(name, data)
-    _check_dtype(name, array.dtype)
+    array = _numbers(name, _as_array(name, data))
     _check_shape(name, array.shape, min_rows)
     dtype = np.dtype(np.uint8 if array.dtype == np.uint8 else np.float32)
     with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite, and is reported as such below
@@ -52,6 +51,10 @@ def _as_array(name: str, data: Any) -> np.ndarray:
     """``data`` seen as a plain ndarray, copied only if its own protocol copies."""
     if np.ma.isMaskedArray(data):
         raise TypeError(f"{name} must be {ALLOWED} without a mask: fill it first, {name}.filled(value)")
+    if hasattr(data, "nnz") and (hasattr(data, "toarray") or hasattr(data, "todense")):
+        dense = "toarray" if hasattr(data, "toarray") else "todense"
+        raise TypeError(f"{name} must be a dense array, not a sparse one ({_type_name(data)}): {name}.{dense}() makes "
+                        "it dense, where memory allows")
     check_on_host(name, data)
     if isinstance(data, np.ndarray):
         return np.asarray(data)
@@ -60,10 +63,12 @@ def _as_array(name: str, data: Any) -> np.ndarray:
             return np.asarray(data)
         if hasattr(data, "__dlpack__"):
             return np.from_dlpack(data)
-    except Exception as error:  # whatever the foreign library raises
+        if isinstance(data, (list, tuple)):
+            return np.asarray(data)
+    except Exception as error:  # whatever the foreign library raises, and NumPy for lists of different lengths
         raise TypeError(f"{name} of type {_type_name(data)} cannot be read as an array: {error}") from error
-    raise TypeError(f"{name} must be an array, {ALLOWED}, not {_type_name(data)}; np.asarray(..., dtype=np.float32) "
-                    "makes one of a list, minigen.datasets.resolve(...) of a name or a path")
+    raise TypeError(f"{name} must be an array or nested lists, {ALLOWED}, not {_type_name(data)}; "
+                    "minigen.datasets.resolve(...) makes an array of a name or a path")
 
 
 def check_on_host(name: str, data: Any) -> None:
@@ -84,25 +89,33 @@ def _type_name(data: Any) -> str:
     return f"{type(data).__module__}.{type(data).__qualname__}"
 
 
-def _check_dtype(name: str, dtype: np.dtype[Any]) -> None:
-    if dtype == np.uint8 or (dtype.kind == "f" and dtype.itemsize in (4, 8)):
-        return
-    hint = ""
-    if dtype.kind in "iu":
-        hint = f"; {name}.astype(np.uint8) for bytes from 0 to 255, {name}.astype(np.float32) for other numbers"
-    elif dtype.kind in "bf":
-        hint = f"; convert with {name}.astype(np.float32)"
-    raise TypeError(f"{name} must be {ALLOWED}, not {dtype}{hint}")
+def _numbers(name: str, array: np.ndarray) -> np.ndarray:
+    """``array`` if it holds real numbers, of whatever dtype; Python's numbers as float64."""
+    if array.dtype.kind in "biuf":
+        return array
+    if array.dtype.kind == "c":  # scikit-learn's checks want these words and ValueError
+        raise ValueError(f"{name} must be {ALLOWED}, not {array.dtype}: Complex data not supported; take {name}.real or "
+                         f"np.abs({name})")
+    if array.dtype != object:
+        raise TypeError(f"{name} must be {ALLOWED}, not {array.dtype}")
+    try:
+        return array.astype(np.float64)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise TypeError(f"{name} must be {ALLOWED}, but it is an array of Python objects, and not all of them are "
+                        f"numbers ({error}); leave out or encode columns of text and dates, fill in missing values, "
+                        f"then {name}.astype(np.float32)") from error
 
 
 def _check_shape(name: str, shape: tuple[int, ...], min_rows: int) -> None:
     if len(shape) < 2:
-        raise ValueError(f"{name} must have shape [N, ...] with at least two dimensions, not {shape}")
+        raise ValueError(f"{name} must have shape [N, ...] with at least two dimensions, not {shape}. Reshape your "
+                         f"data: {name}.reshape(-1, 1) makes a column of it, {name}.reshape(1, -1) a row")
     if not min_rows <= shape[0] <= MAX_ROWS:
-        raise ValueError(f"{name} must have at least {min_rows} rows (and at most {MAX_ROWS}), not {shape[0]}: "
-                         f"shape {shape}")
-    if 0 in shape:
-        raise ValueError(f"{name} must have at least one column, not shape {shape}")
+        raise ValueError(f"{name} must have at least {min_rows} rows (and at most {MAX_ROWS}), not n_samples = "
+                         f"{shape[0]}: shape {shape}")
+    if 0 in shape:  # in the words that scikit-learn's checks look for
+        raise ValueError(f"{name} must have at least one column, not 0 feature(s) (shape={shape}) while a minimum of 1 "
+                         "is required.")
 
 
 def _check_finite(name: str, rows: np.ndarray) -> None:

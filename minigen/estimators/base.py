@@ -15,7 +15,7 @@ import numpy as np
 from minigen import checks
 from minigen.backend import ACTIVATIONS, Array, Backend
 from minigen.datasets.load import as_rows, check_on_host
-from minigen.errors import NotFittedError
+from minigen.estimators import inputs, sklearn_protocol
 from minigen.floors import get_backend
 from minigen.models.mlp import Mlp
 from minigen.models.optimizer import OPTIMIZERS, OptimizerSettings
@@ -95,8 +95,10 @@ class Estimator:
     """Base of :class:`GAN` and :class:`VAE`.
 
     Attributes after ``fit`` or :func:`minigen.load`: ``history_``, ``item_shape_`` (shape of one sample),
-    ``data_dtype_`` (``uint8`` or ``float32``, what samples come back as), ``device_`` and ``precision_`` (the floor in
-    use, and how it takes matrix products), ``source_`` (the name of the data, where the command line gave one).
+    ``n_features_in_`` (numbers in one sample), ``feature_names_in_`` (of the columns, where ``fit`` had a table with
+    names), ``data_dtype_`` (``uint8`` or ``float32``, what samples come back as), ``device_`` and ``precision_`` (the
+    floor in use, and how it takes matrix products), ``source_`` (the name of the data, where the command line gave
+    one).
     """
 
     kind: ClassVar[str]
@@ -172,12 +174,10 @@ class Estimator:
 
     def __sklearn_tags__(self) -> Any:
         """What scikit-learn 1.6 and newer ask of an estimator in a pipeline or a search; only they call this."""
-        from sklearn.utils import InputTags, Tags, TargetTags
+        return sklearn_protocol.tags(transformer=hasattr(self, "transform"))
 
-        return Tags(
-            estimator_type=None, target_tags=TargetTags(required=False), transformer_tags=None, classifier_tags=None,
-            regressor_tags=None, input_tags=InputTags(three_d_array=True),
-        )  # fmt: skip
+    def __sklearn_is_fitted__(self) -> bool:
+        return self._fitted()
 
     def _check_params(self) -> None:
         """Raise for a bad hyper-parameter. Subclasses add their own."""
@@ -274,6 +274,9 @@ class Estimator:
             chosen = self._choose_range(rows)
         self._build(ops, item_shape, rows.dtype, *chosen)
         self._initialize()
+        vars(self).pop("feature_names_in_", None)
+        if (names := inputs.column_names(X)) is not None:
+            self.feature_names_in_ = names
         self.history_ = History(self._history_names())
         return self._train(rows, epochs, callbacks, progress)
 
@@ -300,14 +303,16 @@ class Estimator:
 
     def _check_rows(self, X: Any, name: str = "X") -> Array:
         """Rows of data for a fitted model, in the units it was trained in."""
+        return self._rows_and_shape(X, name)[0]
+
+    def _rows_and_shape(self, X: Any, name: str = "X") -> tuple[Array, tuple[int, ...]]:
+        """The same, and the shape of an item of ``X``: that of the training data, or flat."""
         rows, item_shape = rows_of(self._ops, X, name, min_rows=1)
-        if item_shape != self.item_shape_:
-            raise ValueError(f"{name} must have items of shape {self.item_shape_}, not {item_shape}")
-        if rows.dtype != self.data_dtype_:
-            raise TypeError(f"{name} must be {self.data_dtype_} like the data of the training, not {rows.dtype}")
+        inputs.check_items(self, name, item_shape)
+        rows = inputs.in_trained_type(self, name, X, rows)
         if rows.dtype != np.uint8:
             self._check_range(rows)
-        return rows
+        return rows, item_shape
 
     # --- what a model of this kind is made of ---------------------------------------------------
 
@@ -352,6 +357,7 @@ class Estimator:
         self.device_, self.precision_ = ops.name, ops.precision
         self.source_: str | None = None
         self.item_shape_ = item_shape
+        self.n_features_in_ = math.prod(item_shape)
         self.data_dtype_ = np.dtype(dtype)
 
     def _initialize(self) -> None:
@@ -367,7 +373,8 @@ class Estimator:
 
     def _require_fit(self) -> None:
         if not self._fitted():
-            raise NotFittedError(f"this {type(self).__name__} is not trained yet: call fit, or minigen.load a file")
+            message = f"this {type(self).__name__} is not trained yet: call fit, or minigen.load a file"
+            raise sklearn_protocol.not_fitted(message)
 
     # What follows takes arrays of the host and, inside of ``beside``, of the model's GPU: NumPy's functions then call
     # CuPy's of the same name.

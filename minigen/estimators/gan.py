@@ -22,6 +22,10 @@ RANGES = {"tanh": (-1.0, 1.0), "sigmoid": (0.0, 1.0), "linear": (-np.inf, np.inf
 class GAN(Estimator):
     """Generative adversarial network of dense layers (Goodfellow et al. 2014).
 
+    There is no ``score``: a GAN has no likelihood, and its losses and :meth:`discriminate` only compare two networks
+    with each other, so a better number is no better model. For a search over settings give scikit-learn a ``scoring``
+    that looks at samples, such as a distance between ``sample(n)`` and rows held back.
+
     Parameters
     ----------
     latent_dim : width of the noise ``z ~ N(0, I)``
@@ -130,8 +134,8 @@ class GAN(Estimator):
     def discriminate(self, X: Any) -> Array:
         """``D(x)``, the discriminator's probability of being real, for each row of ``X``: ``float32[N]``.
 
-        ``X[N, ...]`` has items of the shape and dtype of the training data. Raises ``TypeError`` or ``ValueError`` for
-        others.
+        ``X[N, ...]`` has items of the shape and dtype of the training data; flat rows ``[N, height * width]`` stand for
+        pictures ``[N, height, width]`` and the other way round. Raises ``TypeError`` or ``ValueError`` for others.
         """
         self._require_fit()
         with beside(self._ops, X) as give:

@@ -96,13 +96,30 @@ class VAE(Estimator):
         """``mu[N, latent_dim]`` of ``q(z | x)`` for each row of ``X``, float32; with ``return_logvar`` also ``logvar``.
 
         Data of this method and the next ones, ``X[N, ...]``: items of the shape and dtype of the training data, at
-        least one. Raises ``TypeError`` or ``ValueError`` for others and :class:`~minigen.NotFittedError` before
+        least one; flat rows ``[N, height * width]`` stand for pictures ``[N, height, width]`` and the other way round.
+        Raises ``TypeError`` or ``ValueError`` for others and :class:`~minigen.NotFittedError` before
         ``fit``.
         """
         self._require_fit()
         with beside(self._ops, X) as give:
-            mu, logvar = self._posterior(X)
+            mu, logvar = self._posterior(self._check_rows(X))
             return (give(mu), give(logvar)) if return_logvar else give(mu)
+
+    def transform(self, X: Any) -> Array:
+        """The mean of the latent for each row of ``X``, ``float32[N, latent_dim]``: :meth:`encode` under the name that
+        scikit-learn's pipelines call."""
+        self._require_fit()
+        with beside(self._ops, X) as give:
+            return give(self._posterior(self._check_rows(X))[0])
+
+    def fit_transform(self, X: Any, y: Any = None, **fit_arguments: Any) -> Array:
+        """``fit(X, **fit_arguments).transform(X)``; ``y`` is ignored."""
+        return self.fit(X, y, **fit_arguments).transform(X)
+
+    def get_feature_names_out(self, input_features: Any = None) -> np.ndarray:
+        """Names of the columns of :meth:`transform`: ``vae0``, ``vae1``, ... ``input_features`` is ignored."""
+        self._require_fit()
+        return np.array([f"vae{i}" for i in range(self._lasting["latent_dim"])], dtype=object)
 
     def decode(self, z: Any) -> Array:
         """Mean of ``p(x | z)`` for ``z[n, latent_dim]``: ``[n, ...]`` in the training data's units, type and shape.
@@ -114,10 +131,12 @@ class VAE(Estimator):
             return give(self._mean(z))
 
     def reconstruct(self, X: Any) -> Array:
-        """``decode(encode(X))``, ``[N, ...]``: the mean of ``p(x | z)`` at the mean of ``z``, in the units of ``X``."""
+        """``decode(encode(X))``: the mean of ``p(x | z)`` at the mean of ``z``, in the units and the shape of ``X``,
+        flat rows or not, so that the two can be subtracted."""
         self._require_fit()
         with beside(self._ops, X) as give:
-            return give(self._mean(self._posterior(X)[0]))
+            rows, item_shape = self._rows_and_shape(X)
+            return give(self._mean(self._posterior(rows)[0]).reshape(-1, *item_shape))
 
     def sample(self, n: int = 1, seed: int | None = None) -> np.ndarray:
         """``n`` new samples, ``[n, ...]``: means of ``p(x | z)`` for ``z ~ N(0, I)``, fresh ones with ``seed=None``."""
@@ -155,9 +174,9 @@ class VAE(Estimator):
         ignored."""
         return float(self.elbo(X).mean())
 
-    def _posterior(self, X: Any) -> tuple[Array, Array]:
+    def _posterior(self, rows: Array) -> tuple[Array, Array]:
         """``mu`` and ``logvar`` of ``q(z | x)``, each ``[N, latent_dim]``."""
-        heads = self._apply(self.encoder_, self._to_model(self._check_rows(X)))
+        heads = self._apply(self.encoder_, self._to_model(rows))
         mu, logvar = latent.split(heads)
         return mu, logvar
 

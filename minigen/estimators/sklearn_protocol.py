@@ -1,0 +1,40 @@
+"""What scikit-learn asks of an estimator beside ``fit``; it is imported only where it is there and asks."""
+
+from __future__ import annotations
+
+import functools
+import sys
+from typing import Any
+
+from minigen.errors import NotFittedError
+
+
+def tags(transformer: bool) -> Any:
+    """What scikit-learn 1.6 and newer want to know: no ``y``, items of one dimension or more, float32 from
+    ``transform`` whatever comes in."""
+    from sklearn.utils import InputTags, Tags, TargetTags, TransformerTags
+
+    return Tags(
+        estimator_type=None, target_tags=TargetTags(required=False), classifier_tags=None, regressor_tags=None,
+        transformer_tags=TransformerTags(preserves_dtype=["float32"]) if transformer else None,
+        input_tags=InputTags(two_d_array=True, three_d_array=True),
+    )  # fmt: skip
+
+
+def not_fitted(message: str) -> NotFittedError:
+    """The error of a model that has not been trained.
+
+    Where scikit-learn's errors are loaded it is one of them too, so that whoever catches
+    ``sklearn.exceptions.NotFittedError`` catches ours. Whoever catches that class has loaded it.
+    """
+    theirs = sys.modules.get("sklearn.exceptions")
+    return NotFittedError(message) if theirs is None else _joint_class(theirs.NotFittedError)(message)
+
+
+@functools.cache
+def _joint_class(theirs: type[Exception]) -> type[NotFittedError]:
+    def reduce(self: Exception) -> tuple[Any, ...]:
+        return not_fitted, self.args
+
+    members = {"__module__": NotFittedError.__module__, "__doc__": NotFittedError.__doc__, "__reduce__": reduce}
+    return type(NotFittedError.__name__, (NotFittedError, theirs), members)
