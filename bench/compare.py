@@ -18,10 +18,11 @@ import contextlib
 import os
 import shutil
 import statistics
+import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -288,9 +289,10 @@ class Cell:
             return record | {"status": "failed", "reason": str(error)}, None
         return record, process
 
-    def run(self, names: list[str], starts: int) -> dict[str, Any]:
-        """Prepare all, then time them in turns."""
-        records: dict[str, Any] = {}
+    def run(
+        self, names: list[str], starts: int, records: dict[str, Any], keep: Callable[[], None] = lambda: None
+    ) -> dict[str, Any]:
+        """Prepare all, then time them in turns. ``records`` gets what is known, and ``keep`` is called as it grows."""
         running: dict[str, Process] = {}
         with contextlib.ExitStack() as processes:
             for name in names:
@@ -298,9 +300,11 @@ class Cell:
                 if process:
                     running[name] = process
                 print(f"  {name:15} {summary(records[name])}", flush=True)
+                keep()
             self.bound_turns(records)
             for turn in range(self.options.rounds):
                 self.one_round(records, running, turn)
+                keep()
         for name, record in records.items():
             if record["status"] == "timed":
                 print(f"  {name:15} {1e3 * statistics.median(record['samples']):10.4f} ms a step", flush=True)
@@ -405,7 +409,7 @@ def contenders(spec: Spec, names: list[str] | None) -> list[str]:
 
 
 def compare(options: argparse.Namespace, compiled: Path) -> dict[str, Any]:
-    """Measure everything that is asked for; the result file is written after each cell, so that none is lost.
+    """Measure everything that is asked for; the result file is written after each turn, so that little is lost.
 
     ``compiled`` is a folder where PyTorch's compiler keeps what cells have in common.
     """
@@ -432,7 +436,8 @@ def compare(options: argparse.Namespace, compiled: Path) -> dict[str, Any]:
     for number, spec in enumerate(todo):
         print(f"[{number + 1}/{len(todo)}] {describe(spec)}", flush=True)
         if not options.quick and str(spec.threads) not in result["limits"]:
-            result["limits"][str(spec.threads)] = floor.measure(spec.threads, spec.device, spec.precision)
+            limits = measured_limits(spec)
+            result["limits"] |= {str(spec.threads): limits} if limits else {}
         first = spec.model not in seen
         seen.add(spec.model)
         with tempfile.TemporaryDirectory(prefix="minigen-bench-") as folder:
@@ -441,14 +446,31 @@ def compare(options: argparse.Namespace, compiled: Path) -> dict[str, Any]:
             names = contenders(spec, options.peers)
             record: dict[str, Any] = {"spec": spec.to_json()}
             record["floor"] = floor.floor(spec, result["limits"].get(str(spec.threads)))
-            record["contenders"] = cell.run(names, options.starts if first else 1)
+            record["contenders"] = {}
+            result["cells"].append(record)
+
+            def keep() -> None:
+                result["minutes"] = round((time.perf_counter() - begin) / 60, 1)
+                if options.out:
+                    write_json(options.out, result)
+
+            cell.run(names, options.starts if first else 1, record["contenders"], keep)
             if first and spec.model == "vae" and options.elbo is not None:
                 record["elbo"] = elbo_race(cell, record["contenders"], test, options)
-        result["cells"].append(record)
-        result["minutes"] = round((time.perf_counter() - begin) / 60, 1)
-        if options.out:
-            write_json(options.out, result)
+            keep()
     return result
+
+
+def measured_limits(spec: Spec) -> dict[str, Any] | None:
+    """The machine's limits; None, saying why, where a GPU's library for that fails: the contenders need it not."""
+    try:
+        return floor.measure(spec.threads, spec.device, spec.precision)
+    except subprocess.CalledProcessError as error:
+        if spec.device == "cpu":
+            raise
+        last = (error.stderr.strip().splitlines() or ["nothing was printed"])[-1]
+        print(f"this GPU's limits could not be measured: {last[:300]}", flush=True)
+        return None
 
 
 HIDDEN = ("chosen", "python", "out", "setup", "estimate")

@@ -29,9 +29,18 @@ def machine(device: str = "cpu") -> dict[str, Any]:
         "system": f"{platform.system()} {platform.release()}", "python": platform.python_version(),
     }
     if device == "cuda":
-        query = ["nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader"]
-        facts["gpu"], facts["driver"] = subprocess.check_output(query, text=True).splitlines()[0].split(", ")
+        facts["gpu"], facts["driver"] = _gpu()
     return facts
+
+
+def _gpu() -> tuple[str, str]:
+    """Name and driver of the first GPU, as far as ``nvidia-smi`` is there to tell."""
+    query = ["nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader"]
+    try:
+        name, driver = subprocess.check_output(query, text=True, timeout=30).splitlines()[0].split(", ")
+    except (OSError, subprocess.SubprocessError, IndexError, ValueError):
+        return "unknown", "unknown"
+    return name, driver
 
 
 def _cpu_model() -> str:

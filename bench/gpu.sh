@@ -1,9 +1,12 @@
 #!/bin/sh
-# Everything that needs a GPU, in one offline call of under ten minutes: install, tests, compute-sanitizer, timings beside
-# PyTorch and JAX. Writes one JSON file, after every stage anew, to $OUT if set, else to bench/results.
+# Everything that needs a GPU, in three calls that fit fifteen minutes together; docs/gpu-checklist.md says how to go about it.
+# Nothing is installed and nothing fetched. Results go to $OUT if that is set, else to bench/results, as they come.
 #
-#   sh bench/gpu.sh                 # all stages
-#   sh bench/gpu.sh tests steps     # some of: facts tests steps compare training sanitizer kernels compare-tf32
+#   python -m bench.gpu_prepare     # beforehand, without a GPU: bench/prepared, which has to travel with the tree
+#   sh bench/gpu.sh A               # at most 150 s: does it run, how fast, what do launches and barriers cost
+#   sh bench/gpu.sh B               # at most 240 s: beside PyTorch and JAX, the article's training, the tests
+#   sh bench/gpu.sh C 300           # what is left, in seconds: the VAE, torch.compile, kernels, tune
+#   sh bench/gpu.sh facts smoke     # single stages
 set -eu
 cd "$(dirname "$0")/.."
 export PYTHONUNBUFFERED=1

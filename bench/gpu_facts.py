@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import importlib.metadata
+import os
 import platform
 import subprocess
 from typing import Any
 
-from bench.gpu_result import save
+from bench.gpu_result import card_here, save
 
-PACKAGES = ("minigen", "numpy", "cupy-cuda12x", "cupy-cuda13x", "triton", "torch", "jax", "jaxlib", "jax-cuda13-plugin")
+PACKAGES = ("numpy", "cupy-cuda12x", "cupy-cuda13x", "triton", "torch", "jax", "jaxlib", "jax-cuda13-plugin",
+            "cuda-bindings", "nvidia-cuda-nvrtc", "nvidia-cublas")  # fmt: skip
 FIELDS = "name,driver_version,memory.total,clocks.max.sm,clocks.max.memory,clocks.sm,power.limit,ecc.mode.current"
+TOOLS = {"gpus": ("nvidia-smi", f"--query-gpu={FIELDS}", "--format=csv"), "nvcc": ("nvcc", "--version"),
+         "ncu": ("ncu", "--version"), "compute-sanitizer": ("compute-sanitizer", "--version")}  # fmt: skip
 
 
 def versions() -> dict[str, str]:
-    found = {}
+    import minigen
+
+    found = {"minigen": minigen.__version__}
     for package in PACKAGES:
         try:
             found[package] = importlib.metadata.version(package)
@@ -23,29 +29,36 @@ def versions() -> dict[str, str]:
     return found
 
 
-def tool(*command: str) -> str | None:
-    """What a command prints, or None where it is not there."""
+def tool(*command: str) -> str:
+    """What a command prints, or why it prints nothing."""
     try:
-        return subprocess.run(command, capture_output=True, text=True, timeout=20).stdout.strip()
-    except FileNotFoundError:
-        return None
+        done = subprocess.run(command, capture_output=True, timeout=20)
+    except (OSError, subprocess.SubprocessError) as error:
+        return f"not usable: {error}"
+    return (done.stdout or done.stderr).decode(errors="replace").strip()
 
 
-def main() -> None:
+def main() -> int:
+    facts: dict[str, Any] = {
+        "python": platform.python_version(), "system": f"{platform.system()} {platform.release()}",
+        "cores": os.cpu_count(), "versions": versions(),
+    }  # fmt: skip
+    facts |= {name: tool(*command) for name, command in TOOLS.items()}
+    save(facts)  # before anything asks the driver: it may hang
+    print(facts["gpus"], flush=True)
     from minigen import cuda
 
-    usable, detail = cuda.probe()
-    facts: dict[str, Any] = {
-        "usable": usable, "detail": detail, "python": platform.python_version(), "versions": versions(),
-        "gpus": tool("nvidia-smi", f"--query-gpu={FIELDS}", "--format=csv"), "nvcc": tool("nvcc", "--version"),
-    }  # fmt: skip
-    if usable:
-        from minigen.cuda import card
-
-        facts["card"] = vars(card.present())
+    facts["usable"], facts["detail"] = cuda.probe()
     save(facts)
-    print(detail)
+    print(facts["detail"], flush=True)
+    if not facts["usable"]:
+        return 1
+    found, facts["card_from"] = card_here()
+    facts["card"] = vars(found)
+    save(facts)
+    print(facts["card"], facts["card_from"], flush=True)
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(main())

@@ -1,27 +1,23 @@
 """Kernels one by one: dense layers beside cuBLAS and torch.compile, CUDA C++ beside Triton, the card's ceilings.
 
 Each matrix product's inputs are of three sets in turn, so that a set is not in the cache from the time before where
-three do not fit. PyTorch runs in a process of its own (``--torch``).
+three do not fit. PyTorch is a stage of its own (``--torch``), which comes first: minigen's figures mean something
+beside it.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
-import os
-import subprocess
-import sys
-import tempfile
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 
-from bench.gpu_result import save
+from bench.gpu_result import keep_busy, rehearsing, save
 
-SHAPES = [(1024, 1024, 1024), (1024, 4096, 4096), (4096, 4096, 4096), (8192, 8192, 8192), (8192, 1024, 1024)]
+SHAPES = [(64, 48, 32)] if rehearsing() else [(1024, 1024, 1024), (4096, 4096, 4096)]
 """(B, I, O)"""
+PRECISIONS = ("tf32x3", "tf32", "bf16", "ieee")
 SETS = 3
 REPEATS = 15
 COPY = 2**31  # bytes
@@ -32,22 +28,26 @@ Samples = list[float]
 # --- minigen ---------------------------------------------------------------------------------------
 
 
-def dense(precision: str) -> list[dict[str, Any]]:
+def dense(precision: str, shape: tuple[int, int, int]) -> list[dict[str, Any]]:
     from minigen.cuda import timing
     from minigen.cuda.backend import CudaBackend
 
     ops = CudaBackend(precision=precision)
     executor: Any = ops.executor
     results = []
-    for shape in SHAPES:
-        layers = [Layer(ops, *shape) for _ in range(SETS)]
-        for name in ("forward", "dgrad", "wgrad"):
-            calls = [getattr(layer, name) for layer in layers]
-            launches = [launch for call in calls for launch in ops.schedule(call, fuse=False).launches]
-            ready = executor.prepare(launches)
-            graph = executor.record(ready, 1)
-            samples = timing.samples(executor, lambda graph=graph: graph.launch(executor.stream), REPEATS)
-            results.append(row(name, shape, precision, [s / SETS for s in samples]))
+    layers = [Layer(ops, *shape) for _ in range(SETS)]
+    for name in ("forward", "dgrad", "wgrad"):
+        calls = [getattr(layer, name) for layer in layers]
+        launches = [launch for call in calls for launch in ops.schedule(call, fuse=False).launches]
+        ready = executor.prepare(launches)
+        graph = executor.record(ready, 1)
+
+        def work(graph: Any = graph) -> None:
+            graph.launch(executor.stream)
+
+        keep_busy(executor, work, 0.2 if results else 1.0)
+        samples = timing.samples(executor, work, REPEATS)
+        results.append(row(name, shape, precision, [s / SETS for s in samples]))
     return results
 
 
@@ -71,7 +71,7 @@ class Layer:
         self.ops.dense_wgrad(self.x, self.dz, self.dW, self.db)
 
 
-def both_languages() -> list[dict[str, Any]]:
+def both_languages() -> Iterator[dict[str, Any]]:
     """The optimizer, normals and the gather: which of the two kernels of each is faster."""
     from minigen.cuda import cpp, timing
     from minigen.cuda.backend import CudaBackend
@@ -99,12 +99,10 @@ def both_languages() -> list[dict[str, Any]]:
             ops.batch_gather(data, chosen, out, 1 / 127.5, -1.0)
 
         cases.append(("batch_gather", n, launch, gather))
-    results = []
     for name, n, launch, call in cases:
         (triton,) = ops.schedule(call, fuse=False).launches
         timed = {"cuda": timing.launch_samples(executor, launch), "triton": timing.launch_samples(executor, triton)}
-        results.append({"operation": name, "n": n, "bytes": launch.bytes, **timed})
-    return results
+        yield {"operation": name, "n": n, "bytes": launch.bytes, **timed}
 
 
 def row(name: str, shape: tuple[int, int, int], precision: str, samples: Samples) -> dict[str, Any]:
@@ -117,19 +115,22 @@ def row(name: str, shape: tuple[int, int, int], precision: str, samples: Samples
 # --- PyTorch ---------------------------------------------------------------------------------------
 
 
-def torch_main(out: Path) -> None:
+def torch_main() -> None:
     """Eager (``_addmm_activation`` is cuBLAS with bias and ReLU in its epilogue), torch.compile, and the ceilings."""
     import torch
 
     result: dict[str, Any] = {"torch": torch.__version__, "rows": []}
     result["copy_bytes_per_second"] = copy_bandwidth(torch)
-    for precision in ("ieee", "tf32", "bf16"):
-        torch.backends.cuda.matmul.allow_tf32 = precision == "tf32"
+    save(result)
+    for mode in ("eager", "compile"):  # compiling takes most of the time: what needs none comes first
         for shape in SHAPES:
-            for mode in ("eager", "compile"):
+            for precision in ("ieee", "tf32", "bf16"):
+                torch.backends.cuda.matmul.allow_tf32 = precision == "tf32"
                 for name, samples in torch_layer(torch, shape, precision, mode).items():
                     result["rows"].append(row(name, shape, precision, samples) | {"mode": mode})
-            out.write_text(json.dumps(result))
+                    rate = 2 * np.prod(shape, dtype=float) / float(np.median(samples)) / 1e12
+                    print(f"torch {mode} {name} {shape} {precision}: {rate:.1f} TFLOP/s", flush=True)
+                save(result)
 
 
 def torch_layer(torch: Any, shape: tuple[int, int, int], precision: str, mode: str) -> dict[str, Samples]:
@@ -193,29 +194,12 @@ def copy_bandwidth(torch: Any) -> Samples:
     return speeds[3:]
 
 
-def run_torch(seconds: float) -> dict[str, Any]:
-    """What the process of PyTorch measured, also where it failed half-way."""
-    with tempfile.TemporaryDirectory() as folder:
-        out = Path(folder) / "torch.json"
-        command = [sys.executable, "-m", "bench.gpu_kernels", "--torch", str(out)]
-        status: dict[str, Any] = {}
-        try:
-            done = subprocess.run(command, capture_output=True, text=True, timeout=seconds)
-            if done.returncode:
-                status = {"error": done.stderr[-1500:]}
-        except subprocess.TimeoutExpired:
-            status = {"error": f"not done within {seconds:.0f} s"}
-        return (json.loads(out.read_text()) if out.exists() else {}) | status
-
-
 def report(result: dict[str, Any]) -> None:
     """The end of the log: one line a product, TFLOP/s of the medians."""
     rates: dict[tuple[Any, ...], dict[str, float]] = {}
-    rows = [("minigen", r) for r in result["dense"]]
-    rows += [(f"torch {r['mode']}", r) for r in result.get("torch", {}).get("rows", [])]
-    for who, r in rows:
+    for r in result["dense"]:
         key = (r["operation"], tuple(r["shape"]), r["precision"])
-        rates.setdefault(key, {})[who] = r["flops"] / float(np.median(r["samples"])) / 1e12
+        rates.setdefault(key, {})["minigen"] = r["flops"] / float(np.median(r["samples"])) / 1e12
     for (name, shape, precision), found in rates.items():
         figures = ", ".join(f"{who} {rate:.1f}" for who, rate in found.items())
         print(f"{name:8} {'x'.join(map(str, shape)):16} {precision:7} TFLOP/s: {figures}")
@@ -226,18 +210,18 @@ def report(result: dict[str, Any]) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--torch", type=Path, help="measure PyTorch and write here")
-    options = parser.parse_args()
-    if options.torch:
-        torch_main(options.torch)
+    parser.add_argument("--torch", action="store_true", help="measure PyTorch")
+    if parser.parse_args().torch:
+        torch_main()
         return
-    result: dict[str, Any] = {"dense": [], "languages": both_languages()}
-    save(result)
-    for precision in ("tf32x3", "tf32", "bf16"):
-        result["dense"] += dense(precision)
+    result: dict[str, Any] = {"dense": [], "languages": []}
+    for shape in SHAPES:
+        for precision in PRECISIONS:
+            result["dense"] += dense(precision, shape)
+            save(result)
+    for languages in both_languages():
+        result["languages"].append(languages)
         save(result)
-    result["torch"] = run_torch(float(os.environ.get("TORCH_SECONDS", "60")))
-    save(result)
     report(result)
 
 

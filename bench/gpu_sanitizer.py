@@ -1,20 +1,24 @@
-"""The CUDA C++ kernels under compute-sanitizer: no access outside of a buffer, no race in shared memory.
+"""Kernels under compute-sanitizer: no access outside of a buffer, no race in shared memory.
 
-Run without arguments it starts itself under each tool; with ``--kernels`` it runs the kernels on odd sizes and compares
-them with the book. Every buffer is an allocation of its own and of its exact size, because the sanitizer does not see
-the blocks inside of an arena.
+Without arguments it starts itself under each tool, for the CUDA C++ kernels on odd sizes, against the book; with
+``--triton`` for one fused step of the GAN, launch by launch, against what was recorded beforehand. Every buffer is an
+allocation of its own and of its exact size, because the sanitizer does not see the blocks inside of an arena.
 """
 
 from __future__ import annotations
 
+import argparse
 import shutil
 import subprocess
 import sys
+import tempfile
+import time
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from bench.gpu_result import save
+from bench.gpu_result import PREPARED, save
 from minigen.cuda import cpp
 from minigen.reference import batch, optimizer, random
 
@@ -89,25 +93,70 @@ def check_batch(executor: Any, D: int, dtype: Any) -> None:
     np.testing.assert_array_equal(executor.download(taken), executor.download(gathered))
 
 
+def run_step(executor: Any) -> None:
+    """Each launch of one fused step of the GAN."""
+    from bench import gpu_step
+    from bench.gpu_smoke import Replay
+    from minigen.cuda.backend import CudaBackend
+
+    replay = Replay("gan", CudaBackend(executor=executor, precision=gpu_step.PRECISION), PREPARED)
+    for i, launch in enumerate(replay.launches):
+        if replay.problem:
+            executor.run(launch)
+            executor.synchronize()
+            facts = replay.problem
+        else:
+            facts = str(replay.check(i))
+        print(f"launch {i + 1}, {launch.kernel.name}: {facts}", flush=True)
+
+
+def command_for(tool: str, sanitizer: str, kernels: str) -> list[str]:
+    # What libraries ask the driver in vain while they start is no fault of a kernel; our own calls raise.
+    options = ["--report-api-errors", "no"] if tool == "memcheck" else []
+    own = [sys.executable, "-m", "bench.gpu_sanitizer", "--kernels", kernels]
+    return [sanitizer, "--tool", tool, *options, "--error-exitcode", str(FOUND), *own]
+
+
+def side_by_side(commands: dict[str, list[str]]) -> dict[str, Any]:
+    """Run all at once: for each its exit code and the end of what it printed, saved as they end."""
+    results: dict[str, Any] = {name: {"exit_code": None, "summary": "still running"} for name in commands}
+    save(results)
+    with tempfile.TemporaryDirectory(prefix="minigen-sanitizer-") as folder:
+        logs = {name: Path(folder) / name for name in commands}
+        running = {}
+        for name, command in commands.items():
+            with logs[name].open("wb") as log:
+                running[name] = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
+        begin = time.monotonic()
+        while running:
+            time.sleep(0.2)
+            for name, process in list(running.items()):
+                output = logs[name].read_text(errors="replace")
+                last = (output.strip().splitlines() or ["nothing was printed"])[-1]
+                code = process.poll()
+                results[name] = {"exit_code": code, "summary": last, "seconds": time.monotonic() - begin}
+                if code is not None:
+                    del running[name]
+                    print(f"--- {name}: exit code {code}\n{output[-3000:]}", flush=True)
+            save(results)
+    return results
+
+
 def main() -> int:
-    if sys.argv[1:] == ["--kernels"]:
-        run_kernels(exact_executor())
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--triton", action="store_true", help="a fused step of the GAN")
+    parser.add_argument("--kernels", choices=["cpp", "triton"], help="run these kernels, which the sanitizer watches")
+    options = parser.parse_args()
+    if options.kernels:
+        (run_step if options.kernels == "triton" else run_kernels)(exact_executor())
         return 0
     sanitizer = shutil.which("compute-sanitizer") or shutil.which("compute-sanitizer", path="/usr/local/cuda/bin")
     if sanitizer is None:
         save({"status": "missing"})
         print("compute-sanitizer is not installed")
         return 1
-    results: dict[str, Any] = {}
-    for tool in TOOLS:
-        # What libraries ask the driver in vain while they start is no fault of a kernel; our own calls raise.
-        options = ["--report-api-errors", "no"] if tool == "memcheck" else []
-        command = [sanitizer, "--tool", tool, *options, "--error-exitcode", str(FOUND), sys.executable, "-m"]
-        run = subprocess.run([*command, "bench.gpu_sanitizer", "--kernels"], capture_output=True, text=True)
-        output = run.stdout + run.stderr
-        results[tool] = {"exit_code": run.returncode, "summary": output.strip().splitlines()[-1:]}
-        save(results)
-        print(f"--- {tool}: exit code {run.returncode}\n{output[-2000:]}")
+    kernels = "triton" if options.triton else "cpp"
+    results = side_by_side({tool: command_for(tool, sanitizer, kernels) for tool in TOOLS})
     return 0 if all(result["exit_code"] == 0 for result in results.values()) else 1
 
 

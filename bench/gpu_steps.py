@@ -1,69 +1,100 @@
-"""The article's GAN step and the VAE's: each launch alone, the whole step from graphs of several sizes, and memory."""
+"""The article's GAN step and the VAE's: from graphs of several sizes, without a graph, each launch alone, and memory.
+
+Saved after every graph size and every launch.
+"""
 
 from __future__ import annotations
 
 import argparse
+import statistics
 import time
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
-from bench.gpu_result import save
+from bench import gpu_step
+from bench.gpu_result import card_here, keep_busy, rehearsing, save
+from bench.gpu_step import BATCH, COLUMNS, MANY_ROWS, MODELS
 
-ROWS, COLUMNS = 468 * 128, 784  # whole batches: the programs here know no smaller one
-STEPS = 512  # of a sample, a multiple of every graph's
-GRAPHS = (1, 4, 16, 32, 64, 128, 256)
-MODELS = {"gan": {}, "vae": {"hidden": (400,), "latent_dim": 20}}
+STEPS = 4 if rehearsing() else 512  # of a sample, a multiple of every graph's
+GRAPHS = (1, 4) if rehearsing() else (32, 1, 8, 128, 4, 64, 16, 256)  # the present STEPS_PER_GRAPH first
+REPEATS = 2 if rehearsing() else 15
+
+Keep = Callable[[], None]
 
 
-def measure(model: str, precision: str, rows: np.ndarray) -> dict[str, Any]:
-    from minigen.cuda import timing
+def measure(model: str, precision: str, rows: np.ndarray, result: dict[str, Any], keep: Keep) -> None:
+    """Fill ``result``, and call ``keep`` whenever it has grown."""
     from minigen.cuda.backend import CudaBackend
-    from minigen.cuda.device import GraphProgram
-    from minigen.cuda.explain import training_of
 
+    card, origin = card_here()
+    result |= {"model": model, "precision": precision, "lower_bounds_from": f"{card.name}, {origin}"}
     ops = CudaBackend(precision=precision)
     executor: Any = ops.executor
-    training = training_of(model, ops, rows, {**MODELS[model], "batch_size": 128})
-    schedule = ops.schedule(lambda: training.spell_step(128))
+    training = gpu_step.training_on(model, ops, rows)
+    launches = gpu_step.launches_of(training)
     begin = time.perf_counter()
-    ready = executor.prepare(schedule.launches)
-    result: dict[str, Any] = {"model": model, "precision": precision, "prepare_seconds": time.perf_counter() - begin}
-
-    def direct() -> None:
-        for _ in range(STEPS // 8):
-            for launch in ready:
-                executor._launch(launch)
-
+    ready = executor.prepare(launches)
+    result["prepare_seconds"] = time.perf_counter() - begin
+    result["launches"] = [describe(launch, card, precision) for launch in launches]
+    result["lower_bound_seconds"] = sum(launch["lower_bound_seconds"] for launch in result["launches"])
+    keep()
     # The training itself first: its state is as it should be. Launches out of their order spoil it.
-    result["steps_per_sample"] = STEPS
-    result["graphs"] = {}
-    for steps_per_graph in GRAPHS:
-        program = GraphProgram(executor, ready, steps_per_graph)
-        samples = timing.samples(executor, lambda program=program: program.run(STEPS), 15)
-        result["graphs"][steps_per_graph] = [seconds / STEPS for seconds in samples]
-    result["without_graphs"] = [seconds / (STEPS // 8) for seconds in timing.samples(executor, direct, 5)]
+    whole_steps(executor, ready, result, keep)
     weights = [float(np.abs(ops.download(net.params)).max()) for net in training.networks]
     result["finite"] = bool(np.isfinite(weights).all())
     free, total = executor.memory_info()
     result["memory"] = {"arena_peak": executor.arena.peak, "arena_in_use": executor.arena.in_use, "used": total - free}
-    result["launches"] = [
-        {
-            "kernel": launch.kernel.name, "programs": launch.grid[0], "warps": launch.num_warps, "fuses": launch.fuses,
-            "flops": launch.flops, "bytes": launch.bytes, "samples": timing.launch_samples(executor, launch),
-        }
-        for launch in schedule.launches
-    ]  # fmt: skip
-    return result
+    keep()
+    single_launches(executor, launches, result, keep)
+
+
+def describe(launch: Any, card: Any, precision: str) -> dict[str, Any]:
+    return {
+        "kernel": launch.kernel.name, "programs": launch.grid[0], "warps": launch.num_warps, "fuses": launch.fuses,
+        "flops": launch.flops, "bytes": launch.bytes, "lower_bound_seconds": card.floor(launch, precision),
+    }  # fmt: skip
+
+
+def whole_steps(executor: Any, ready: list[Any], result: dict[str, Any], keep: Keep) -> None:
+    """Seconds a step from graphs of each size, and without a graph."""
+    from minigen.cuda import timing
+    from minigen.cuda.device import GraphProgram
+
+    result |= {"steps_per_sample": STEPS, "graphs": {}}
+    for number, steps_per_graph in enumerate(GRAPHS):
+        program = GraphProgram(executor, ready, steps_per_graph)
+        keep_busy(executor, lambda program=program: program.run(STEPS), 0.1 if number else 1.0)
+        samples = timing.samples(executor, lambda program=program: program.run(STEPS), REPEATS)
+        result["graphs"][steps_per_graph] = [seconds / STEPS for seconds in samples]
+        keep()
+
+    def direct() -> None:
+        for _ in range(max(1, STEPS // 8)):
+            for launch in ready:
+                executor._launch(launch)
+
+    samples = timing.samples(executor, direct, 2 if rehearsing() else 5)
+    result["without_graphs"] = [seconds / max(1, STEPS // 8) for seconds in samples]
+    keep()
+
+
+def single_launches(executor: Any, launches: Any, result: dict[str, Any], keep: Keep) -> None:
+    """Seconds of each launch alone, its inputs in the cache."""
+    from minigen.cuda import timing
+
+    copies, repeats = (2, 2) if rehearsing() else (50, 20)
+    for launch, record in zip(launches, result["launches"], strict=True):
+        record["samples"] = timing.launch_samples(executor, launch, copies, repeats)
+        keep()
 
 
 def table(result: dict[str, Any]) -> str:
-    head = f"{result['model']} {result['precision']}: "
-    graphs = {n: 1e6 * float(np.median(samples)) for n, samples in result["graphs"].items()}
+    head = f"{result['model']} {result['precision']}, at least {1e6 * result['lower_bound_seconds']:.2f} us: "
+    graphs = {n: 1e6 * statistics.median(samples) for n, samples in sorted(result["graphs"].items())}
     lines = [head + ", ".join(f"{n} a graph {us:.2f} us" for n, us in graphs.items())]
-    lines += [
-        f"  {1e6 * float(np.median(launch['samples'])):8.2f} us  {launch['kernel']}" for launch in result["launches"]
-    ]
+    lines += [f"  {1e6 * statistics.median(x['samples']):8.2f} us  {x['kernel']}" for x in result["launches"]]
     return "\n".join(lines)
 
 
@@ -71,14 +102,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--precision", nargs="+", default=["tf32x3", "tf32", "ieee", "bf16"])
     options = parser.parse_args()
-    # Random pixels: on zeros a card can be faster than it is on data.
-    rows = np.random.default_rng(0).integers(0, 256, (ROWS, COLUMNS), np.uint8)
-    results = []
+    rows = gpu_step.pixels(MANY_ROWS)
+    results: list[dict[str, Any]] = []
+
+    def keep() -> None:
+        save({"rows": MANY_ROWS, "columns": COLUMNS, "batch": BATCH, "steps": results})
+
     for precision in options.precision:
         for model in MODELS:
-            results.append(measure(model, precision, rows))
-            save({"rows": ROWS, "columns": COLUMNS, "batch": 128, "steps": results})
-            print(table(results[-1]))
+            results.append({})
+            measure(model, precision, rows, results[-1], keep)
+            print(table(results[-1]), flush=True)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ import os
 import subprocess
 import sys
 import time
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from typing import Any
 
@@ -44,7 +44,7 @@ def run(part: Part) -> dict[str, Any]:
     begin = time.perf_counter()
     done = subprocess.run(
         [*command, f"tests/test_{part.file}.py"], env=os.environ | {"MINIGEN_TEST_FLOORS": part.floors},
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace",
     )  # fmt: skip
     summary = done.stdout.strip().splitlines()[-1] if done.stdout.strip() else "no output"
     passed = done.returncode == 0 and " passed" in summary and " skipped" not in summary
@@ -59,10 +59,15 @@ def run(part: Part) -> dict[str, Any]:
 def main() -> int:
     from bench.gpu_result import save
 
+    todo = parts()
+    records: list[dict[str, Any]] = []
+    save({"of": len(todo) + 1, "parts": records})
     with ThreadPoolExecutor(max(1, (os.cpu_count() or 2) - 2)) as pool:
-        records = list(pool.map(run, parts()))
+        for done in as_completed([pool.submit(run, part) for part in todo]):
+            records.append(done.result())
+            save({"of": len(todo) + 1, "parts": records})
     records.append(run(ALONE))
-    save({"parts": records})
+    save({"of": len(todo) + 1, "parts": records})
     return 0 if all(record["passed"] for record in records) else 1
 
 

@@ -86,7 +86,8 @@ def label(name: str) -> str:
 
 
 def median(record: dict[str, Any]) -> float | None:
-    return statistics.median(record["samples"]) if record["status"] == "timed" else None
+    """None where it was not timed, or not yet when the file was written."""
+    return statistics.median(record["samples"]) if record["status"] == "timed" and record.get("samples") else None
 
 
 def spec_of(cell: dict[str, Any]) -> Spec:
@@ -198,8 +199,9 @@ def cell_table(cell: dict[str, Any]) -> str:
         record = contenders[name]
         middle = median(record)
         if middle is None:
-            absent = record["reason"].startswith("ValueError: precision must be")
-            reason = "not on this processor" if absent else record["reason"].replace("|", "/")
+            reason = record.get("reason", "not timed any more").replace("|", "/")
+            if reason.startswith("ValueError: precision must be"):
+                reason = "not on this processor"
             rows.append([label(name), reason, *[""] * 6])
             continue
         low, _, high = statistics.quantiles(record["samples"], n=4, method="inclusive")

@@ -1,0 +1,35 @@
+"""What ``minigen tune`` would choose on this GPU, class by class and saved as it goes; nothing is changed by it."""
+
+from __future__ import annotations
+
+import os
+import time
+from typing import Any
+
+from bench.gpu_result import rehearsing, save
+from bench.gpu_step import PRECISION
+
+
+def main() -> None:
+    from minigen.cuda import tune, tuned
+    from minigen.cuda.backend import CudaBackend
+
+    seconds = float(os.environ.get("TUNE_SECONDS") or 200)
+    backend = CudaBackend(precision=PRECISION)
+    tuned.forget(backend.executor.architecture)
+    shapes = sorted(tune.SHAPES.items(), key=lambda item: ("few", "some", "many").index(item[0][1]))  # the article first
+    result: dict[str, Any] = {
+        "architecture": backend.executor.architecture, "precision": PRECISION, "rehearsal": rehearsing(), "entries": [],
+    }  # fmt: skip
+    end = time.monotonic() + seconds
+    for number, ((operation, kind), shape) in enumerate(shapes):
+        share = max(1.0, (end - time.monotonic()) / (len(shapes) - number))
+        entry = tune.best(backend, operation, kind, shape, share)
+        result["entries"].append(entry)
+        save(result)
+        took = f"{1e6 * entry['seconds']:.2f} us (the table's {1e6 * entry['table_seconds']:.2f})"
+        print(f"{operation} {kind}: {took}, best of {entry['measured']}: {entry['tile']}", flush=True)
+
+
+if __name__ == "__main__":
+    main()
