@@ -113,7 +113,9 @@ class Backend(Protocol):
 
         The NumPy floor calls it each time; the CPU floor keeps its list of kernel calls and runs that without
         the interpreter; the CUDA floor keeps a graph. Both fuse what they can: after a program has run, a gradient
-        that only its optimizer reads need not be in its buffer.
+        that only its optimizer reads need not be in its buffer. In a flat buffer of several parameters, what lies
+        between the end of one and the next line of 64 bytes is padding if no operation but the optimizer touches it:
+        it must be zero in weights, gradients and moments, and a program may leave it alone.
         """
 
     # --- dense: y = act(x W + b) --------------------------------------------------------------

@@ -45,8 +45,8 @@ def main(folder: Path) -> None:
     for model in ("gan", "vae"):
         schedule = schedule_of(model, ops, 784, {"device": "cuda"})
         ready = ops.executor.prepare(schedule.launches)
-        _, binaries = ops.executor.compile(schedule.launches)
-        for launch, packed, binary in zip(schedule.launches, ready, binaries, strict=True):
+        compiled = ops.executor.compile(schedule.launches)
+        for launch, packed, binary in zip(schedule.launches, ready, (each.binary for each in compiled), strict=True):
             assert sizes_of(packed.arguments) == parameter_sizes(binary.code, folder), launch.kernel.name
             assert packed.threads == 32 * launch.num_warps and packed.shared == binary.shared
         fake.launches.clear()
@@ -54,7 +54,7 @@ def main(folder: Path) -> None:
         ops.executor.capture(schedule.launches).run(70)
         assert len(fake.launches) == 70 * len(schedule.launches)
         assert fake.allocations == before, "a training step allocates nothing"
-        print(f"{model}: {len(schedule.launches)} launches a step, {len(binaries)} kernels")
+        print(f"{model}: {len(schedule.launches)} launches a step, {len(compiled)} kernels")
     assert compiler._binaries and "torch" not in sys.modules
     step = ops.executor.upload(np.zeros(1, np.uint64))
     ops.random_normal(ops.empty((3, 5)), 2**32 - 1, 0, step)  # a seed beyond int32

@@ -69,13 +69,14 @@ def present(index: int = 0) -> Card:
 
 
 def explain(launches: Sequence[Launch], card: Card, precision: str, measured: Sequence[float] | None = None) -> str:
-    """A table: what each launch fuses, its FLOPs and bytes, its floor on ``card``, and the ``measured`` seconds."""
+    """Of each launch what it fuses, its tile, FLOPs, bytes, its floor on ``card``, and the ``measured`` seconds."""
     head = f"{'':>3} {'MFLOP':>9} {'KB':>9} {'floor us':>9}" + (f" {'took us':>8}" if measured else "")
-    lines = [f"on {card.name}, matrix products in {precision}", head + "  kernel: operations"]
+    lines = [f"on {card.name}, matrix products in {precision}", head + f"  {'tile, stages':<14}  kernel: operations"]
     times = list(measured) if measured else [None] * len(launches)
     for i, (launch, took) in enumerate(zip(launches, times, strict=True)):
         figures = (launch.flops / 1e6, launch.bytes / 1e3, 1e6 * card.floor(launch, precision))
-        lines.append(_line(str(i + 1), figures, took) + f"  {launch.kernel.name}: {', '.join(launch.fuses)}")
+        what = f"{launch.tile:<14}  {launch.kernel.name}: {', '.join(launch.fuses)}"
+        lines.append(f"{_line(str(i + 1), figures, took)}  {what}")
     floors = sum(card.floor(launch, precision) for launch in launches)
     totals = (sum(x.flops for x in launches) / 1e6, sum(x.bytes for x in launches) / 1e3, 1e6 * floors)
     last = _line("sum", totals, sum(measured) if measured else None) + f"  {len(launches)} launches"

@@ -51,11 +51,12 @@ def explain(
     model: str = "gan", *, device: str = "cuda", precision: str = "tf32x3", columns: int = 784, fuse: bool = True,
     **settings: Any,
 ) -> str:  # fmt: skip
-    """A table of the launches of one training step: what each fuses, its FLOPs and bytes, and its floor on the card.
+    """A table of the launches of one training step: what each fuses, its tile, FLOPs, bytes, and floor on the card.
 
     ``model`` is ``"gan"`` or ``"vae"``, ``settings`` are those of its constructor, ``columns`` the width of its uint8
-    data. Where ``device`` (``"cuda"``, ``"cuda:1"``) is usable its own figures are taken and each launch is timed, else
-    those of an H100 are shown. Raises ValueError for a bad setting, DeviceError where Triton is missing.
+    data. Where ``device`` (``"cuda"``, ``"cuda:1"``) is usable its own figures are taken, each launch is timed, and the
+    tiles are those in use; else the figures of an H100 are shown, and the tiles that are tried first there. Raises
+    ValueError for a bad setting, DeviceError where Triton is missing.
     """
     checks.choice("model", model, MODELS)
     index = int(device.partition(":")[2] or 0)
@@ -92,14 +93,15 @@ def training_of(model: str, backend: CudaBackend, rows: np.ndarray, settings: di
 
 
 def measured(schedule: Schedule, backend: CudaBackend, present: Card, precision: str) -> str:
-    """The table with each launch's time, and the step's as a whole."""
+    """The table of the launches as they run on the GPU, with each one's time, and the step's as a whole."""
     executor: Any = backend.executor
-    alone = [float(np.median(times)) for times in timing.per_launch(executor, schedule.launches)]
+    launches = [compiled.launch for compiled in executor.compile(schedule.launches)]
+    alone = [float(np.median(times)) for times in timing.per_launch(executor, launches)]
     steps = 100
-    program = executor.capture(schedule.launches)
+    program = executor.capture(launches)
     run: Callable[[], None] = lambda: program.run(steps)  # noqa: E731
     whole = float(np.median(timing.samples(executor, run, 10))) / steps
     return (
-        f"{card.explain(schedule.launches, present, precision, alone)}\n\n"
+        f"{card.explain(launches, present, precision, alone)}\n\n"
         f"a step from the graph takes {1e6 * whole:.2f} us (each launch above was timed in a graph of copies of itself)"
     )

@@ -23,6 +23,8 @@ from minigen.cuda.operations import Operation, operation
 RENAMED = 2**24  # bytes: a larger buffer is not doubled for the sake of an earlier launch
 WIDEST_LATENT = 64
 MOST_SCORES = 64
+LINE = 16  # elements: a parameter begins on a line of 64 bytes of its flat buffer
+FLAT = ("p", "g", "m", "v")  # the flat buffers of an update
 FORWARDS = ("dense_forward", "dense_forward_of_noise", "dense_forward_of_batch")
 
 Rule = Callable[[Flow, int, Target], Flow | None]
@@ -311,7 +313,7 @@ def update_in_place(flow: Flow, i: int, target: Target) -> Flow | None:
     """Weight gradients that go straight into the update: they never reach memory.
 
     The update stays where it was in the order, so weights change only after every gradient that reads them. What no
-    weight gradient covers is updated by a job of its own.
+    weight gradient covers is updated by a job of its own, but for padding.
     """
     update, memory = flow.ops[i], flow.memory
     if update.name != "optimizer":
@@ -332,7 +334,9 @@ def update_in_place(flow: Flow, i: int, target: Target) -> Flow | None:
         settings = {**gradient.settings, **update.settings}
         fused.append(operation(gradient.name, gradient.fuses + update.fuses, buffers, **settings))
     new: dict[int, list[Operation]] = {k: [] for k in covered}
-    new[i] = fused + [_slice(update, first, last) for first, last in _gaps(done, update["g"].size)]
+    gaps = [_slice(update, first, last) for first, last in _gaps(done, update["g"].size)
+            if not _is_padding(flow, i, first, last)]  # fmt: skip
+    new[i] = fused + gaps
     return flow.replaced(new)
 
 
@@ -356,8 +360,24 @@ def _gaps(done: list[tuple[int, int]], size: int) -> list[tuple[int, int]]:
     return gaps + ([(position, size)] if position < size else [])
 
 
+def _is_padding(flow: Flow, i: int, first: int, last: int) -> bool:
+    """Whether a gap of the update at ``i`` only fills a line of 64 bytes that a parameter has begun.
+
+    There weights, gradients and moments are zero, and stay so under every optimizer: see
+    :meth:`minigen.backend.Backend.capture`. What another operation reads or writes is no padding.
+    """
+    inside_a_line = first % LINE > 0 and first // LINE == (last - 1) // LINE
+    ends_it = last % LINE == 0 or last == flow.ops[i]["g"].size
+    if not (inside_a_line and ends_it):
+        return False
+    gap = _slice(flow.ops[i], first, last)
+    mine = [gap[name] for name in FLAT if _has(gap, name)]
+    others = (op for k, op in enumerate(flow.ops) if k != i)
+    return not any(flow.memory.touch(mine, [*op.reads(), *op.writes()]) for op in others)
+
+
 def _slice(update: Operation, first: int, last: int) -> Operation:
-    flat = {name: buffer[first:last] for name, buffer in update.buffers.items() if name in ("p", "g", "m", "v")}
+    flat = {name: buffer[first:last] for name, buffer in update.buffers.items() if name in FLAT}
     return replace(update, buffers={**update.buffers, **flat})
 
 
