@@ -166,12 +166,12 @@ class Backend(Protocol):
         ``dmean[B,D] = (mean - x) / (variance B)``.
         """
 
-    # --- latent: heads = [mu | logvar] ----------------------------------------------------------
+    # --- latent: heads = [mu | h], logvar = min(h, 40) ------------------------------------------
 
     def latent_forward(self, heads: Array, eps: Array, z: Array, rows: Array, loss: Array) -> None:
         """``z[B,L] = mu + exp(logvar / 2) * eps``; ``rows[B]`` the KL to N(0, I) in nats, ``loss[0]`` its mean.
 
-        ``heads[B,2L]`` holds ``mu`` in its first ``L`` columns and ``logvar`` in the others.
+        ``heads[B,2L]`` holds ``mu`` in its first ``L`` columns and ``h`` in the others, ``logvar`` before its bound.
         """
 
     def latent_backward(self, dz: Array, heads: Array, eps: Array, dheads: Array, beta: float = 1.0) -> None:

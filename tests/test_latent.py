@@ -57,6 +57,41 @@ def test_vanishing_variance(arena):
     np.testing.assert_allclose(dheads, [[1.5, -1.0, -0.5, -0.5]], rtol=tolerance(arena.floor))
 
 
+def test_logvar_is_bounded(arena, rng):
+    """What exp cannot hold: everything is finite, the KL is that of logvar = 40, and nothing pulls at logvar."""
+    limit = latent.LOGVAR_LIMIT
+    above = np.nextafter(np.float32(limit), np.float32(1e9), dtype=np.float32)
+    h = np.array([[above, limit, 89.0, 1e4, 3e38, 39.0, 0.0]])
+    heads, eps = np.concatenate([np.zeros((1, 7)), h], axis=1), normals(rng, 1, 7)
+    z, rows, loss = arena.call("latent_forward", heads, eps, Out(1, 7), Out(1), Out(1))
+    bounded = np.minimum(h, limit)
+    assert_close(arena.floor, z, np.exp(bounded / 2) * eps)
+    assert_close(arena.floor, rows, (np.expm1(bounded) - bounded).sum(axis=1) / 2)
+    assert_close(arena.floor, loss, rows)
+    dz = normals(rng, 1, 7)
+    (dheads,) = arena.call("latent_backward", dz, heads, eps, Out(1, 14), 0.7)
+    assert dheads[0, 7:12][np.array([True, False, True, True, True])].tolist() == [0.0] * 4
+    inside = [8, 12, 13]
+    expected = dz * eps * np.exp(bounded / 2) / 2 + 0.7 * np.expm1(bounded) / 2
+    assert_close(arena.floor, dheads[0, inside], expected[0, np.array(inside) - 7])
+    assert_close(arena.floor, dheads[0, :7], dz[0])
+
+
+def test_book_against_differences_on_both_sides_of_the_bound(rng, monkeypatch):
+    monkeypatch.setattr(latent, "LOGVAR_LIMIT", 0.5)  # at 40 the rounding of e^40 would hide everything else
+    heads, eps, dz = normals(rng, 4, 6), normals(rng, 4, 3), normals(rng, 4, 3)
+    above = rng.random((4, 3)) < 0.5
+    heads[:, 3:] = np.where(above, 0.6 + np.abs(heads[:, 3:]), 0.4 - np.abs(heads[:, 3:]))
+
+    def total(heads):
+        z, _, kl = latent.forward(heads, eps)
+        return (dz * z).sum() + 0.7 * kl
+
+    gradient = latent.backward(dz, heads, eps, 0.7)
+    assert not gradient[:, 3:][above].any()
+    assert relative_error(gradient, differences(total, heads)) < 1e-9
+
+
 def test_nan_stays_in_its_row(arena, rng):
     heads, eps = normals(rng, 9, 6), normals(rng, 9, 3)
     heads[4, 5] = np.nan

@@ -5,25 +5,30 @@ namespace minigen::MINIGEN_ISA {
 
 namespace {
 
-// Writes z and returns the row's KL.
-float forward_row(const float* mu, const float* logvar, const float* eps, float* z, int64_t L) {
+// Writes z and returns the row's KL. `h`: logvar before its bound.
+float forward_row(const float* mu, const float* h, const float* eps, float* z, int64_t L) {
   float sum = 0;
 #pragma omp simd reduction(+ : sum)
   for (int64_t j = 0; j < L; ++j) {
-    z[j] = mu[j] + math::exp(0.5f * logvar[j]) * eps[j];
-    sum += twice_kl(mu[j], logvar[j]);
+    const float logvar = bounded_logvar(h[j]);
+    z[j] = mu[j] + math::exp(0.5f * logvar) * eps[j];
+    sum += twice_kl(mu[j], logvar);
   }
   return 0.5f * sum;
 }
 
 // `weight`: beta / B.
-void backward_row(const float* dz, const float* mu, const float* logvar, const float* eps, float* dmu, float* dlogvar,
-                  int64_t L, float weight) {
+void backward_row(const float* dz, const float* mu, const float* h, const float* eps, float* dmu, float* dh, int64_t L,
+                  float weight) {
 #pragma omp simd
   for (int64_t j = 0; j < L; ++j) {
+    const float logvar = bounded_logvar(h[j]);
     dmu[j] = dz[j] + weight * mu[j];
-    dlogvar[j] = 0.5f * (dz[j] * eps[j] * math::exp(0.5f * logvar[j]) + weight * math::expm1(logvar[j]));
+    dh[j] = 0.5f * (dz[j] * eps[j] * math::exp(0.5f * logvar) + weight * math::expm1(logvar));
   }
+  // Apart: within the loop above, the compiler would round the sum's terms in another order.
+#pragma omp simd
+  for (int64_t j = 0; j < L; ++j) dh[j] = h[j] > logvar_limit ? 0.0f : dh[j];
 }
 
 }  // namespace

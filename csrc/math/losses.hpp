@@ -31,6 +31,10 @@ MINIGEN_FN LossTerm bernoulli(float logit, float x) {
   return {linear + math::log1p_unit(e), (logit < 0.0f ? e : 1.0f) / (1.0f + e) - x};
 }
 
+// The largest log variance of a VAE's posterior: e^89 does not fit a float. NaN stays NaN.
+constexpr float logvar_limit = 40.0f;
+MINIGEN_FN float bounded_logvar(float h) { return h > logvar_limit ? logvar_limit : h; }
+
 // KL of N(mu, e^logvar) to N(0, 1): half of this.
 MINIGEN_FN float twice_kl(float mu, float logvar) { return mu * mu + (math::expm1(logvar) - logvar); }
 

@@ -1,13 +1,18 @@
 """latent: the reparameterised sample ``z`` of a VAE's encoder and its KL divergence to the prior N(0, I).
 
-The encoder's last layer gives ``heads[B,2L] = [mu | logvar]``, so ``q(z|x) = N(mu, diag(sigma^2))`` with
-``sigma = exp(logvar / 2)``. Kingma and Welling 2014, section 2.4 and appendix B:
+The encoder's last layer gives ``heads[B,2L] = [mu | h]``, and ``q(z|x) = N(mu, diag(sigma^2))`` with
+``logvar = min(h, 40)`` and ``sigma = exp(logvar / 2)``. Kingma and Welling 2014, section 2.4 and appendix B:
 
 Forward, with ``eps ~ N(0, I)`` given::
 
     z    = mu + sigma eps
     rows = KL(q || N(0, I)) = 1/2 sum_j (mu_j^2 + sigma_j^2 - 1 - logvar_j)      nats, a value a row
     loss = mean of rows
+
+The bound is part of the model: float32 has no ``exp(89)``, and a row far from all of the training data easily makes an
+``h`` of hundreds, whose KL would be infinite and whose decoder would compute ``inf - inf``. At 40 a standard deviation
+is 5e8 times the prior's, far beyond any that a training settles at, while sums of ``sigma^2`` = 2e17 and squares of
+``z`` stay far below 3e38. Below, nothing is bounded: ``exp`` goes to 0 and the KL grows like ``-logvar / 2``.
 
 The KL is ``E_q[log q(z) - log p(z)]``, a sum over j since both are products. ``log 2 pi`` drops out, and the
 expectations ``E_q[((z_j - mu_j) / sigma_j)^2] = 1`` and ``E_q[z_j^2] = mu_j^2 + sigma_j^2`` leave ``rows``::
@@ -22,11 +27,15 @@ derivatives ``mu`` and ``(sigma^2 - 1) / 2`` of a row's KL, and ``1/B`` from the
 
     dmu     = dz             + beta mu / B
     dlogvar = dz eps sigma/2 + beta (sigma^2 - 1) / (2 B)
+    dh      = dlogvar where h <= 40, else 0             as dlogvar/dh is 1 below the bound and 0 above it
 """
 
 from __future__ import annotations
 
 import numpy as np
+
+LOGVAR_LIMIT = 40.0
+"""The largest log variance of ``q``."""
 
 
 def forward(heads: np.ndarray, eps: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.floating]:
@@ -36,7 +45,7 @@ def forward(heads: np.ndarray, eps: np.ndarray) -> tuple[np.ndarray, np.ndarray,
     """
     if len(heads) == 0:
         raise ValueError("heads has no rows, the mean KL of nothing is not defined")
-    mu, logvar = split(heads)
+    mu, logvar = posterior(heads)
     z = mu + np.exp(logvar / 2) * eps
     rows = (mu * mu + np.expm1(logvar) - logvar).sum(axis=1) / 2
     return z, rows, rows.mean()
@@ -44,14 +53,21 @@ def forward(heads: np.ndarray, eps: np.ndarray) -> tuple[np.ndarray, np.ndarray,
 
 def backward(dz: np.ndarray, heads: np.ndarray, eps: np.ndarray, beta: float = 1.0) -> np.ndarray:
     """``dheads[B,2L]``, the gradient of (the loss behind ``dz[B,L]``) + ``beta`` * mean KL."""
-    mu, logvar = split(heads)
+    mu, logvar = posterior(heads)
     B = len(heads)
     dmu = dz + beta * mu / B
     dlogvar = dz * eps * np.exp(logvar / 2) / 2 + beta * np.expm1(logvar) / (2 * B)
-    return np.concatenate([dmu, dlogvar], axis=1)
+    dh = np.where(split(heads)[1] > LOGVAR_LIMIT, 0, dlogvar)
+    return np.concatenate([dmu, dh], axis=1)
+
+
+def posterior(heads: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """``mu[B,L]``, a view, and the bounded ``logvar[B,L]`` of ``q(z|x)``, from ``heads[B,2L]``. NaN stays NaN."""
+    mu, h = split(heads)
+    return mu, np.minimum(h, LOGVAR_LIMIT)
 
 
 def split(heads: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The views ``mu[B,L]`` and ``logvar[B,L]`` of ``heads[B,2L]``."""
+    """The views ``mu[B,L]`` and ``h[B,L]``, the log variance before its bound, of ``heads[B,2L]``."""
     L = heads.shape[1] // 2
     return heads[:, :L], heads[:, L:]

@@ -27,6 +27,14 @@ from minigen.cuda.kernels.elementary import exp, expm1
 from minigen.cuda.kernels.places import right_places
 from minigen.cuda.kernels.random import normal_tile
 
+LOGVAR_LIMIT: tl.constexpr = tl.constexpr(40.0)
+
+
+@triton.jit
+def bounded(h):
+    """logvar from what the encoder gives; NaN stays NaN."""
+    return tl.where(h > LOGVAR_LIMIT, LOGVAR_LIMIT, h)
+
 
 @triton.jit
 def twice_kl(mu, logvar):
@@ -35,11 +43,12 @@ def twice_kl(mu, logvar):
 
 
 @triton.jit
-def heads_gradient(dz, mu, logvar, eps, beta_share):
-    """dmu and dlogvar; ``beta_share`` is beta / B."""
+def heads_gradient(dz, mu, h, eps, beta_share):
+    """dmu and dh, of logvar before its bound; ``beta_share`` is beta / B."""
+    logvar = bounded(h)
     dmu = dz + beta_share * mu
     dlogvar = dz * eps * exp(logvar * 0.5) * 0.5 + (0.5 * beta_share) * expm1(logvar)
-    return dmu, dlogvar
+    return dmu, tl.where(h > LOGVAR_LIMIT, 0.0, dlogvar)
 
 
 @triton.jit
@@ -73,7 +82,7 @@ def forward(
     columns = tl.arange(0, BL)
     inside = (columns < L)[None, :]
     mu = load_half(heads, rows, columns, B, L)
-    logvar = load_half(heads + L, rows, columns, B, L)
+    logvar = bounded(load_half(heads + L, rows, columns, B, L))
     if DRAW:
         noise = normal_tile(seed, stream, tl.load(step) - STEPS_AHEAD, pid * BM, 0, L, BM, BL)
         store(eps, rows, columns, B, L, noise)
@@ -91,12 +100,12 @@ def backward(
     rows = (pid * BM + tl.arange(0, BM)).to(tl.int64)
     columns = tl.arange(0, BL)
     mu = load_half(heads, rows, columns, B, L)
-    logvar = load_half(heads + L, rows, columns, B, L)
+    h = load_half(heads + L, rows, columns, B, L)
     gradient = load(dz, rows, columns, B, L)
     noise = load(eps, rows, columns, B, L)
-    dmu, dlogvar = heads_gradient(gradient, mu, logvar, noise, beta / B.to(tl.float32))
+    dmu, dh = heads_gradient(gradient, mu, h, noise, beta / B.to(tl.float32))
     store_half(dheads, rows, columns, B, L, dmu)
-    store_half(dheads + L, rows, columns, B, L, dlogvar)
+    store_half(dheads + L, rows, columns, B, L, dh)
 
 
 @triton.jit
@@ -114,18 +123,19 @@ def sample_and_decode(
     latents = tl.arange(0, BL)
     inside = (latents < L)[None, :]
     mu = nothing(BM, BL, SPLIT)
-    logvar = nothing(BM, BL, SPLIT)
+    h = nothing(BM, BL, SPLIT)
     for k in range(0, N_IN, SPLIT * BK):
         a = load_across(x, rows, k, B, N_IN, BK, SPLIT)
         mu = dot(a, load_half_down(W, k, latents, N_IN, L, BK, SPLIT), mu, PRECISION)
-        logvar = dot(a, load_half_down(W + L, k, latents, N_IN, L, BK, SPLIT), logvar, PRECISION)
+        h = dot(a, load_half_down(W + L, k, latents, N_IN, L, BK, SPLIT), h, PRECISION)
     mu = together(mu, SPLIT) + tl.load(b + latents, mask=latents < L, other=0.0)[None, :]
-    logvar = together(logvar, SPLIT) + tl.load(b + L + latents, mask=latents < L, other=0.0)[None, :]
+    h = together(h, SPLIT) + tl.load(b + L + latents, mask=latents < L, other=0.0)[None, :]
+    logvar = bounded(h)
     noise = normal_tile(seed, stream, tl.load(step) - STEPS_AHEAD, tile_m * BM, 0, L, BM, BL)
     sampled = tl.where(inside, mu + exp(logvar * 0.5) * noise, 0.0)
     if tile_n == 0:
         store_half(heads, rows, latents, B, L, mu)
-        store_half(heads + L, rows, latents, B, L, logvar)
+        store_half(heads + L, rows, latents, B, L, h)
         store(z, rows, latents, B, L, sampled)
         store(eps, rows, latents, B, L, noise)
         tl.store(kl + rows, tl.sum(tl.where(inside, twice_kl(mu, logvar), 0.0), axis=1) * 0.5, mask=rows < B)
@@ -149,15 +159,15 @@ def backward_through(
     dz = back_product(dy, None, W_decoder, rows, latents, B, L, N_OUT, None, None, 0, 0, BM, BL, BK, SPLIT,
                       PRECISION)  # fmt: skip
     mu = load_half(heads, rows, latents, B, L)
-    logvar = load_half(heads + L, rows, latents, B, L)
+    h = load_half(heads + L, rows, latents, B, L)
     noise = load(eps, rows, latents, B, L)
-    dmu, dlogvar = heads_gradient(dz, mu, logvar, noise, beta / B.to(tl.float32))
+    dmu, dh = heads_gradient(dz, mu, h, noise, beta / B.to(tl.float32))
     if tile_n == 0:
         store_half(dheads, rows, latents, B, L, dmu)
-        store_half(dheads + L, rows, latents, B, L, dlogvar)
+        store_half(dheads + L, rows, latents, B, L, dh)
     total = tl.zeros([BM, BN], tl.float32)
     total = dot(dmu, tl.trans(load_half(W, columns, latents, N_IN, L)), total, PRECISION)
-    total = dot(dlogvar, tl.trans(load_half(W + L, columns, latents, N_IN, L)), total, PRECISION)
+    total = dot(dh, tl.trans(load_half(W + L, columns, latents, N_IN, L)), total, PRECISION)
     if ACTIVATION != "linear":
         total = differentiate(total, load(x, rows, columns, B, N_IN), ACTIVATION)
     store(dx, rows, columns, B, N_IN, total)
