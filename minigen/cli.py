@@ -59,12 +59,14 @@ def _report(message: str, code: int) -> int:
     """Tell an error on stderr; called while it is being handled."""
     if "--traceback" in sys.argv or os.environ.get("MINIGEN_TRACEBACK", "0") not in ("", "0"):
         traceback.print_exc()
-    print(f"minigen: error: {message}", file=sys.stderr)
+    print(f"minigen: error: {' '.join(message.split())}", file=sys.stderr)
     return code
 
 
 def _as_option(message: str) -> str:
     """A message about an argument of the Python API, such as ``batch_size must be ...``, about the option instead."""
+    if message.startswith("X: "):
+        return "--data" + message.removeprefix("X")
     name, must, rest = message.partition(" must ")
     argument, bracket, index = name.partition("[")
     if must and (argument == "X" or any(argument in inspect.signature(f).parameters for f in (gan, vae, sample))):
@@ -538,8 +540,8 @@ def reconstruct(
 ) -> None:
     """Set data beside what a VAE makes of them.
 
-    A .png has each original on the left of its reconstruction; a .csv has the columns x of the original and r of the
-    reconstruction; a .npy has shape n, 2, item.
+    A .png has each original on the left of its reconstruction; a .csv has the columns of the original, then those of
+    the reconstruction, which begin with r; a .npy has shape n, 2, item.
 
     Examples:
 
@@ -548,13 +550,16 @@ def reconstruct(
       minigen reconstruct runs/vae --data mnist -n 50 --out pairs.png
     """
     from minigen import checks, load, output
+    from minigen.datasets.frames import check_columns
     from minigen.datasets.load import resolve
 
     checks.integer("-n", n, 1)
     path = _model_file(model)
     trained = load(path, device)
     _require(trained, "vae", path)
-    originals = _some_items(resolve(_source(trained) if data is None else data), n)
+    items = resolve(_source(trained) if data is None else data)
+    check_columns("X", items, trained._column_names())
+    originals = _some_items(items, n)
     target = out or Path(f"reconstructions{output.natural_suffix(trained)}")
     output.check_item_file(target, trained)
     output.write_items(target, trained, originals, trained.reconstruct(originals), across=columns)
@@ -570,12 +575,15 @@ def info(model: ModelFile) -> None:
       minigen info runs/gan
     """
     from minigen import load
+    from minigen.datasets.frames import listed
 
     path = _model_file(model)
     trained = load(path, "numpy")
     print(f"{path}: {trained.kind.upper()}, {_parameters(trained):,} parameters")
     item = f"{' x '.join(map(str, trained.item_shape_))}, {trained.data_dtype_}"
-    _print_table("data", [("item", item), ("source", trained.source_ or "not named")])
+    names = trained._column_names()
+    columns = [] if names is None else [("columns", listed(names))]
+    _print_table("data", [("item", item), *columns, ("source", trained.source_ or "not named")])
     _print_table("training", _training_summary(trained.history_, trained.epochs))
     settings = trained.get_params()
     del settings["device"]  # that of this command, not of the training
@@ -674,9 +682,9 @@ def tune(device: CudaDevice = "cuda", precision: CudaPrecision = "tf32x3") -> No
 
 def _model_file(path: Path) -> Path:
     """The model at ``path``, a file or the folder of a run."""
-    from minigen.output import MODEL
+    from minigen.training.checkpoint import model_file
 
-    file = path / MODEL if path.is_dir() else path
+    file = model_file(path)
     if not file.is_file():
         raise ValueError(f"MODEL: there is no model at {file}")
     return file

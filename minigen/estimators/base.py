@@ -14,6 +14,7 @@ import numpy as np
 
 from minigen import checks
 from minigen.backend import ACTIVATIONS, Array, Backend
+from minigen.datasets import frames
 from minigen.datasets.load import as_rows, check_on_host
 from minigen.errors import NotFittedError
 from minigen.floors import get_backend
@@ -97,6 +98,9 @@ class Estimator:
     Attributes after ``fit`` or :func:`minigen.load`: ``history_``, ``item_shape_`` (shape of one sample),
     ``data_dtype_`` (``uint8`` or ``float32``, what samples come back as), ``device_`` and ``precision_`` (the floor in
     use, and how it takes matrix products), ``source_`` (the name of the data, where the command line gave one).
+    ``feature_names_in_`` are the names of the columns, where the training data were a table that has such;
+    ``frame_`` is ``"pandas"`` or ``"polars"`` where they were a DataFrame: what the model makes in the data's units
+    then comes back as one, or as an array where that library is not installed; set to ``None`` always as an array.
     """
 
     kind: ClassVar[str]
@@ -127,6 +131,8 @@ class Estimator:
 
     scale_: float
     shift_: float
+    feature_names_in_: np.ndarray
+    frame_: str | None
     history_: History
     networks_: tuple[Mlp, Mlp]
     _ops: Backend
@@ -274,6 +280,9 @@ class Estimator:
             chosen = self._choose_range(rows)
         self._build(ops, item_shape, rows.dtype, *chosen)
         self._initialize()
+        self.frame_ = frames.library_of(X)
+        if (names := frames.column_names(X)) is not None:
+            self.feature_names_in_ = names
         self.history_ = History(self._history_names())
         return self._train(rows, epochs, callbacks, progress)
 
@@ -300,6 +309,7 @@ class Estimator:
 
     def _check_rows(self, X: Any, name: str = "X") -> Array:
         """Rows of data for a fitted model, in the units it was trained in."""
+        frames.check_columns(name, X, self._column_names())
         rows, item_shape = rows_of(self._ops, X, name, min_rows=1)
         if item_shape != self.item_shape_:
             raise ValueError(f"{name} must have items of shape {self.item_shape_}, not {item_shape}")
@@ -351,6 +361,8 @@ class Estimator:
         self._lasting = {name: _as_tuple(getattr(self, name)) for name in self.lasting}
         self.device_, self.precision_ = ops.name, ops.precision
         self.source_: str | None = None
+        self.frame_ = None
+        vars(self).pop("feature_names_in_", None)
         self.item_shape_ = item_shape
         self.data_dtype_ = np.dtype(dtype)
 
@@ -361,6 +373,9 @@ class Estimator:
             first += len(net.layers)
 
     # --- using a trained model ------------------------------------------------------------------
+
+    def _column_names(self) -> list[str] | None:
+        return list(self.feature_names_in_) if hasattr(self, "feature_names_in_") else None
 
     def _fitted(self) -> bool:
         return hasattr(self, "networks_")
@@ -416,7 +431,10 @@ class Estimator:
         if self.data_dtype_ == np.uint8:
             units = (rows - np.float32(self.shift_)) / np.float32(self.scale_)
             rows = np.clip(np.rint(units), 0, 255).astype(np.uint8)
-        return rows.reshape(len(rows), *self.item_shape_)
+        rows = rows.reshape(len(rows), *self.item_shape_)
+        if self.frame_ is None or not isinstance(rows, np.ndarray):  # not for CuPy's arrays
+            return rows
+        return frames.as_frame(rows, self.frame_, self._column_names())
 
     def _normal(self, shape: tuple[int, ...], seed: int | None, stream: int, block: int = 0) -> np.ndarray:
         """Standard normals on the host from the model's device; ``seed=None`` takes a fresh one."""

@@ -9,6 +9,7 @@ import numpy as np
 
 from minigen import checks
 from minigen.backend import Array, Backend
+from minigen.datasets import frames
 from minigen.estimators.base import ROWS_AT_ONCE, Estimator, beside
 from minigen.models.mlp import Mlp
 from minigen.models.vae import LIKELIHOODS, VaeTraining
@@ -117,7 +118,7 @@ class VAE(Estimator):
         """``decode(encode(X))``, ``[N, ...]``: the mean of ``p(x | z)`` at the mean of ``z``, in the units of ``X``."""
         self._require_fit()
         with beside(self._ops, X) as give:
-            return give(self._mean(self._posterior(X)[0]))
+            return frames.with_index_of(X, give(self._mean(self._posterior(X)[0])))
 
     def sample(self, n: int = 1, seed: int | None = None) -> np.ndarray:
         """``n`` new samples, ``[n, ...]``: means of ``p(x | z)`` for ``z ~ N(0, I)``, fresh ones with ``seed=None``."""
