@@ -59,12 +59,14 @@ def _report(message: str, code: int) -> int:
     """Tell an error on stderr; called while it is being handled."""
     if "--traceback" in sys.argv or os.environ.get("MINIGEN_TRACEBACK", "0") not in ("", "0"):
         traceback.print_exc()
-    print(f"minigen: error: {message}", file=sys.stderr)
+    print(f"minigen: error: {' '.join(message.split())}", file=sys.stderr)
     return code
 
 
 def _as_option(message: str) -> str:
     """A message about an argument of the Python API, such as ``batch_size must be ...``, about the option instead."""
+    if message.startswith("X: "):
+        return "--data" + message.removeprefix("X")
     name, must, rest = message.partition(" must ")
     argument, bracket, index = name.partition("[")
     if must and (argument == "X" or any(argument in inspect.signature(f).parameters for f in (gan, vae, sample))):
@@ -460,7 +462,7 @@ def _watcher(folder: Path, every: int, say: Callable[[str], None]) -> Callable[[
 
 
 def _keep(model: Any, folder: Path) -> None:
-    from minigen.run_folder import MODEL
+    from minigen.training.checkpoint import MODEL
 
     model.save(folder / MODEL)
     model.history_.to_csv(folder / "history.csv")
@@ -469,7 +471,7 @@ def _keep(model: Any, folder: Path) -> None:
 def _write_run(model: Any, folder: Path, items: Any, say: Callable[[str], None]) -> None:
     """All that a training leaves in its folder."""
     from minigen import output
-    from minigen.run_folder import MODEL
+    from minigen.training.checkpoint import MODEL
 
     _keep(model, folder)
     suffix = output.natural_suffix(model)
@@ -535,8 +537,8 @@ def reconstruct(
 ) -> None:
     """Set data beside what a VAE makes of them.
 
-    A .png has each original on the left of its reconstruction; a .csv has the columns x of the original and r of the
-    reconstruction; a .npy has shape n, 2, item.
+    A .png has each original on the left of its reconstruction; a .csv has the columns of the original, then those of
+    the reconstruction, which begin with r; a .npy has shape n, 2, item.
 
     Examples:
 
@@ -545,6 +547,7 @@ def reconstruct(
       minigen reconstruct runs/vae --data mnist -n 50 --out pairs.png
     """
     from minigen import checks, load, output
+    from minigen.datasets.frames import check_columns
     from minigen.datasets.load import resolve
     from minigen.run_folder import check_spares_data
 
@@ -553,7 +556,9 @@ def reconstruct(
     trained = load(path, device)
     _require(trained, "vae", path)
     source = _source(trained) if data is None else data
-    originals = _some_items(resolve(source), n)
+    items = resolve(source)
+    check_columns("X", items, trained._column_names())
+    originals = _some_items(items, n)
     target = out or Path(f"reconstructions{output.natural_suffix(trained)}")
     output.check_item_file(target, trained)
     check_spares_data(target, source)
@@ -571,12 +576,15 @@ def info(model: ModelFile) -> None:
       minigen info runs/gan
     """
     from minigen import load
+    from minigen.datasets.frames import listed
 
     path = _model_file(model)
     trained = load(path, "numpy")
     print(f"{path}: {trained.kind.upper()}, {_parameters(trained):,} parameters")
     item = f"{' x '.join(map(str, trained.item_shape_))}, {trained.data_dtype_}"
-    _print_table("data", [("item", item), ("source", trained.source_ or "not named")])
+    names = trained._column_names()
+    columns = [] if names is None else [("columns", listed(names))]
+    _print_table("data", [("item", item), *columns, ("source", trained.source_ or "not named")])
     _print_table("training", _training_summary(trained.history_, trained.epochs))
     settings = trained.get_params()
     del settings["device"]  # that of this command, not of the training
@@ -675,9 +683,9 @@ def tune(device: CudaDevice = "cuda", precision: CudaPrecision = "tf32x3") -> No
 
 def _model_file(path: Path) -> Path:
     """The model at ``path``, a file or the folder of a run."""
-    from minigen.run_folder import MODEL
+    from minigen.training.checkpoint import model_file
 
-    file = path / MODEL if path.is_dir() else path
+    file = model_file(path)
     if not file.is_file():
         raise ValueError(f"MODEL: there is no model at {file}")
     return file

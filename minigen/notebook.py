@@ -7,6 +7,8 @@ from collections.abc import Iterable
 from html import escape
 from typing import TYPE_CHECKING, Any
 
+from minigen.datasets.frames import listed
+
 if TYPE_CHECKING:
     from minigen.estimators.base import Estimator
 
@@ -61,6 +63,8 @@ def _facts(model: Any) -> list[tuple[str, str]]:
         return []
     history = model.history_
     facts = [("item", f"{' x '.join(map(str, model.item_shape_))}, {model.data_dtype_}")]
+    if (names := model._column_names()) is not None:
+        facts.append(("columns", listed(names)))
     if model.source_ is not None:
         facts.append(("data", model.source_))
     for net in model.networks_:

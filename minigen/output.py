@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import csv
 import io
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -50,17 +52,19 @@ def check_item_file(path: Path, model: Any) -> None:
     checks.writable_folder("--out", path.parent)
 
 
-def write_items(path: Path, model: Any, *columns: np.ndarray, across: int | None = None) -> None:
+def write_items(path: Path, model: Any, *columns: Any, across: int | None = None) -> None:
     """Write items of ``model``, ``[n, ...]``: a grid (``.png``), a line an item (``.csv``) or the array (``.npy``).
 
     Several arrays of ``n`` items (originals, reconstructions) go side by side, in ``.npy`` as ``[n, arrays, ...]``.
-    ``across`` is the number of items in a line of the grid.
+    A table begins with the names of the columns, ``x0``, ``x1``, ... where the training data had none. ``across`` is
+    the number of items in a line of the grid.
     """
+    columns = tuple(map(np.asarray, columns))
     suffix = path.suffix.lower()
     if suffix == ".png":
         plotting.save_png(picture(model, columns, across), path)
     elif suffix == ".csv":
-        write_atomically(path, _csv(columns).encode())
+        write_atomically(path, _csv(columns, model._column_names()).encode())
     else:
         memory = io.BytesIO()
         np.save(memory, columns[0] if len(columns) == 1 else np.stack(columns, axis=1))
@@ -79,12 +83,17 @@ def picture(model: Any, columns: tuple[np.ndarray, ...], across: int | None = No
     return plotting.grid(shades, across, scale=plotting.enlargement(tiles[0].shape[1:3]))
 
 
-def _csv(columns: tuple[np.ndarray, ...]) -> str:
+def _csv(columns: tuple[np.ndarray, ...], names: Sequence[str] | None) -> str:
+    """A line of names and a line an item; reconstructions, the second array, are named ``r0``, or ``r_`` and a name."""
     table = np.concatenate([column.reshape(len(column), -1) for column in columns], axis=1)
-    width = table.shape[1] // len(columns)
-    names = [f"{letter}{i}" for letter in "xr"[: len(columns)] for i in range(width)]
+    if names is None:
+        numbers = range(table.shape[1] // len(columns))
+        header = [f"{letter}{i}" for letter in "xr"[: len(columns)] for i in numbers]
+    else:
+        header = [f"{prefix}{name}" for prefix in ("", "r_")[: len(columns)] for name in names]
     text = io.StringIO()
-    np.savetxt(text, table, "%d" if table.dtype == np.uint8 else "%.9g", ",", header=",".join(names), comments="")
+    csv.writer(text, lineterminator="\n").writerow(header)
+    np.savetxt(text, table, "%d" if table.dtype == np.uint8 else "%.9g", ",")
     return text.getvalue()
 
 

@@ -238,7 +238,7 @@ def loss_curves(history: History) -> Figure:
         from matplotlib.figure import Figure
         from matplotlib.ticker import MaxNLocator
     except ImportError as error:
-        raise ImportError('matplotlib is needed to draw losses: pip install "minigen[plot]"') from error
+        raise ImportError('matplotlib is needed to draw losses: pip install "minigen-engine[plot]"') from error
     figure = Figure(figsize=(6.4, 4.0), layout="constrained")  # not pyplot: no window, no global state
     axes = figure.add_subplot()
     epochs = np.arange(1, history.epochs + 1)

@@ -11,8 +11,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from minigen import checks, files
+from minigen.training.checkpoint import MODEL
 
-MODEL = "model.safetensors"
 RUN_FILES = (MODEL, "history.csv", "losses.png", "samples.*", "samples-epoch-*.*", "reconstructions.*")
 """What a training writes into its folder."""
 LOCK = ".training.lock"

@@ -141,7 +141,7 @@ def test_without_matplotlib_a_sentence_stands_for_the_curves(here):
     (here / "without" / "matplotlib" / "__init__.py").write_text("raise ImportError('not here')")
     path = os.pathsep.join([str(here / "without"), os.environ.get("PYTHONPATH", "")])
     out = succeeds(*TRAIN_GAN, "--epochs", "1", folder=here, PYTHONPATH=path)
-    assert 'losses.png is not drawn: matplotlib is needed to draw losses: pip install "minigen[plot]"' in out
+    assert 'losses.png is not drawn: matplotlib is needed to draw losses: pip install "minigen-engine[plot]"' in out
     assert (here / "runs" / "gan" / MODEL).exists() and not (here / "runs" / "gan" / "losses.png").exists()
 
 

@@ -58,7 +58,7 @@ def test_no_cupy(monkeypatch):
         return original(name, *rest)
 
     monkeypatch.setattr(builtins, "__import__", without_cupy)
-    assert "pip install 'minigen[cuda13]'" in driver.find_problem()
+    assert "pip install 'minigen-engine[cuda13]'" in driver.find_problem()
 
 
 def test_cupy_without_a_gpu(monkeypatch):

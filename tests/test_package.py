@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import json
 import os
+import re
 import subprocess
 import sys
+import tomllib
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -42,6 +46,30 @@ def test_the_compiled_floor_is_there():
         pytest.skip("asked to test without the compiled module")
     device = minigen.devices()["cpu"]
     assert device.usable, device.detail
+
+
+def test_messages_name_the_distribution_and_not_another_project():
+    """``minigen`` on the package index is not this package; extras that messages name must exist."""
+    root = Path(minigen.__file__).parents[1]
+    if not (root / "pyproject.toml").exists():
+        pytest.skip("no source tree")
+    project = tomllib.loads((root / "pyproject.toml").read_text())["project"]
+    assert project["name"] == "minigen-engine"
+    files = [root / "README.md", root / "bench" / "README.md", root / "pyproject.toml", *root.glob("minigen/**/*.py")]
+    named = [(path, match) for path in files for match in re.finditer(r"minigen(-engine)?\[(\w+)\]", path.read_text())]
+    assert {match[2] for _, match in named} >= {"plot", "cuda13"}  # the search finds what is there
+    assert [(path, match[0]) for path, match in named if not match[1]] == []
+    assert {match[2] for _, match in named} <= set(project["optional-dependencies"])
+    foreign = re.compile(r"pip install [\"']?minigen(?!-engine)")
+    assert [path for path in files if foreign.search(path.read_text())] == []
+
+
+def test_the_version_has_one_source():
+    try:
+        installed = importlib.metadata.version("minigen-engine")
+    except importlib.metadata.PackageNotFoundError:
+        pytest.skip("used from the source tree, not installed")
+    assert installed == minigen.__version__
 
 
 def test_public_names():

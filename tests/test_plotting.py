@@ -169,7 +169,7 @@ def test_curves_need_an_epoch():
 
 def test_curves_without_matplotlib_say_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
-    with pytest.raises(ImportError, match=r'pip install "minigen\[plot\]"'):
+    with pytest.raises(ImportError, match=r'pip install "minigen-engine\[plot\]"'):
         plotting.loss_curves(history(1))
 
 

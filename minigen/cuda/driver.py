@@ -54,7 +54,7 @@ def _cupy_problem() -> str | None:
     try:
         import cupy
     except ImportError as error:
-        return f"CuPy is missing ({error}): pip install 'minigen[cuda13]', or 'minigen[cuda12]' for an older driver"
+        return f"CuPy is missing ({error}): pip install 'minigen-engine[cuda13]', or [cuda12] for an older driver"
     runtime = cupy.cuda.runtime
     try:
         if runtime.getDeviceCount() > 0:

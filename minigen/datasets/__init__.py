@@ -9,6 +9,7 @@
 from minigen.datasets.catalogue import fashion_mnist, mnist, mnist_sample
 from minigen.datasets.dataset import Dataset
 from minigen.datasets.fetch import DownloadError
+from minigen.datasets.frames import Table
 from minigen.datasets.idx import IdxError, read_idx, write_idx
 from minigen.datasets.load import as_rows, load_file, resolve
 
@@ -16,6 +17,7 @@ __all__ = [
     "Dataset",
     "DownloadError",
     "IdxError",
+    "Table",
     "as_rows",
     "fashion_mnist",
     "load_file",

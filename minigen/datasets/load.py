@@ -11,14 +11,18 @@ import numpy as np
 
 from minigen.datasets.catalogue import fashion_mnist, mnist, mnist_sample
 from minigen.datasets.dataset import Dataset
+from minigen.datasets.frames import Table, frame_values, library_of
 from minigen.datasets.idx import StrPath, read_idx
-from minigen.datasets.npy import read_npy, read_npz
+from minigen.datasets.npy import read_npy, read_npz, read_packed_npy
+from minigen.datasets.pictures import read_pictures
+from minigen.datasets.tables import read_csv, read_parquet
 
 NAMED: dict[str, Callable[[], Dataset]] = {
     "mnist-sample": mnist_sample,
     "mnist": mnist,
     "fashion-mnist": fashion_mnist,
 }
+TEXTS = ("csv", "tsv", "txt")  # endings
 ALLOWED = "real numbers of shape [N, ...]"
 MAX_ROWS = 2**31 - 1  # row numbers are int32 on every device
 HOST_DEVICES = (1, 3, 11)  # DLPack's kDLCPU, kDLCUDAHost, kDLROCMHost
@@ -28,9 +32,10 @@ CHUNK = 1 << 20  # elements looked at together, so that a mapped file is never i
 def as_rows(data: Any, *, name: str = "data", min_rows: int = 2) -> tuple[np.ndarray, tuple[int, ...]]:
     """``(rows[N, D], item_shape)``: C-contiguous uint8 or float32 rows, and the shape of one item, D elements.
 
-    ``data`` is ``[N, ...]``: a NumPy array, a memory-mapped file, a :class:`Dataset`, nested lists, or anything else on
-    the host with ``__array__``, ``__array_interface__`` or ``__dlpack__``. uint8 stays as it is; other integers, bool,
-    floats of any size, and Python objects that are numbers are rounded to float32. ``name`` is what the errors call it.
+    ``data`` is ``[N, ...]``: a NumPy array, a memory-mapped file, a :class:`Dataset`, nested lists, anything else on
+    the host with ``__array__``, ``__array_interface__`` or ``__dlpack__``, or a DataFrame of pandas or polars. uint8 stays
+    as it is; other integers, bool, floats of any size, and Python objects that are numbers are rounded to float32.
+    ``name`` is what the errors call it.
     Nothing is copied unless the dtype or the memory order makes it necessary, so the rows may share memory with
     ``data`` and be read-only.
 
@@ -55,6 +60,8 @@ def _as_array(name: str, data: Any) -> np.ndarray:
         dense = "toarray" if hasattr(data, "toarray") else "todense"
         raise TypeError(f"{name} must be a dense array, not a sparse one ({_type_name(data)}): {name}.{dense}() makes "
                         "it dense, where memory allows")
+    if library_of(data):
+        return frame_values(name, data)
     check_on_host(name, data)
     if isinstance(data, np.ndarray):
         return np.asarray(data)
@@ -94,8 +101,8 @@ def _numbers(name: str, array: np.ndarray) -> np.ndarray:
     if array.dtype.kind in "biuf":
         return array
     if array.dtype.kind == "c":  # scikit-learn's checks want these words and ValueError
-        raise ValueError(f"{name} must be {ALLOWED}, not {array.dtype}: Complex data not supported; take {name}.real or "
-                         f"np.abs({name})")
+        raise ValueError(f"{name} must be {ALLOWED}, not {array.dtype}: Complex data not supported; take "
+                         f"{name}.real or np.abs({name})")
     if array.dtype != object:
         raise TypeError(f"{name} must be {ALLOWED}, not {array.dtype}")
     try:
@@ -133,33 +140,43 @@ def _check_finite(name: str, rows: np.ndarray) -> None:
                          f"the first in row {first}")
 
 
-def load_file(path: StrPath, *, key: str | None = None) -> np.ndarray:
-    """The array in a file: ``.npy`` (memory-mapped), ``.npz`` (its only array, or the one named ``key``), else IDX,
-    plain or gzip.
+def load_file(path: StrPath, *, key: str | None = None) -> np.ndarray | Table:
+    """The array in a file, or the table, told by the ending of its name.
 
-    Raises ``ValueError`` naming the file when its contents are damaged or not allowed (no pickled objects), and
-    ``OSError`` when it cannot be read.
+    ``.npy`` (memory-mapped), ``.npy.gz``, ``.npz`` (its only array, or the one named ``key``); ``.csv``, ``.tsv`` and
+    ``.txt``, plain or with ``.gz`` behind (:func:`~minigen.datasets.tables.read_csv` says what is taken); ``.parquet``,
+    where pyarrow is installed; anything else is IDX, plain or gzip.
+
+    Raises ``ValueError`` naming the file when its contents are damaged or not allowed (no pickled objects, no text
+    among the numbers), ``ImportError`` naming what to install, and ``OSError`` when it cannot be read.
     """
     path = Path(path)
-    if key is not None and path.suffix != ".npz":
+    *_, ending = path.name.lower().removesuffix(".gz").rpartition(".")
+    if key is not None and ending != "npz":
         raise ValueError(f"{path}: only an .npz file holds arrays by name, so there is no {key!r} in it")
-    if path.suffix == ".npz":
+    if ending == "npz":
         return read_npz(path, key)
-    return read_npy(path) if path.suffix == ".npy" else read_idx(path)
+    if ending == "npy":
+        return read_packed_npy(path) if path.suffix.lower() == ".gz" else read_npy(path)
+    if ending in TEXTS:
+        return read_csv(path)
+    return read_parquet(path) if ending == "parquet" else read_idx(path)
 
 
-def resolve(data: str | os.PathLike[str]) -> Dataset | np.ndarray:
+def resolve(data: str | os.PathLike[str]) -> Dataset | Table | np.ndarray:
     """The data behind a name (``mnist-sample``, ``mnist``, ``fashion-mnist``: their training sets) or a path.
 
-    A path is read by :func:`load_file`; ``FILE.npz:KEY`` names one array of several. Raises ``ValueError`` when it is
-    neither a known name nor a file.
+    A file is read by :func:`load_file`; ``FILE.npz:KEY`` names one array of several. A folder is one of PNG pictures,
+    see :func:`~minigen.datasets.pictures.read_pictures`. Raises ``ValueError`` when it is none of these.
     """
     text = os.fspath(data)
     if text in NAMED:
         return NAMED[text]()
     stem, found, key = text.rpartition(".npz:")
     path, wanted = (f"{stem}.npz", key) if found and not os.path.exists(text) else (text, None)
+    if os.path.isdir(path):
+        return read_pictures(path)
     if not os.path.isfile(path):
-        raise ValueError(f"data must be a data set ({', '.join(NAMED)}) or a file (FILE.npy, FILE.npz, FILE.npz:KEY "
-                         f"or IDX, plain or gzip), not {text!r}")
+        raise ValueError(f"data must be a data set ({', '.join(NAMED)}) or a file (FILE.npy, FILE.npz, FILE.npz:KEY, "
+                         f".csv, .parquet or IDX) or a folder of .png files, not {text!r}")
     return load_file(path, key=wanted)

@@ -6,8 +6,10 @@ Format: numpy.lib.format, versions 1 and 2 (version 3 is only for structured arr
 from __future__ import annotations
 
 import ast
+import gzip
 import os
 import zipfile
+import zlib
 from pathlib import Path
 from typing import Any, Literal
 
@@ -37,6 +39,19 @@ def read_npy(path: str | os.PathLike[str]) -> np.ndarray:
         except ValueError as error:
             raise ValueError(f"{os.fspath(path)}: not a usable .npy file: {error}") from error
         return np.memmap(file, dtype, "r", file.tell(), shape, order)
+
+
+def read_packed_npy(path: str | os.PathLike[str], *, max_bytes: int = MAX_BYTES) -> np.ndarray:
+    """The array in a .npy.gz file, in memory.
+
+    Raises as :func:`read_npy` does, and ``ValueError`` for more than ``max_bytes``.
+    """
+    with gzip.open(path) as file:
+        try:
+            shape, dtype, order = _read_header(file)
+            return read_values(file, shape, dtype, max_bytes, order)
+        except (ValueError, EOFError, gzip.BadGzipFile, zlib.error) as error:
+            raise ValueError(f"{os.fspath(path)}: not a usable .npy.gz file: {error}") from error
 
 
 def read_npz(path: str | os.PathLike[str], key: str | None = None, *, max_bytes: int = MAX_BYTES) -> np.ndarray:

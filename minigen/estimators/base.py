@@ -14,6 +14,7 @@ import numpy as np
 
 from minigen import checks
 from minigen.backend import ACTIVATIONS, Array, Backend
+from minigen.datasets import frames
 from minigen.datasets.load import as_rows, check_on_host
 from minigen.estimators import inputs, sklearn_protocol
 from minigen.floors import get_backend
@@ -95,10 +96,12 @@ class Estimator:
     """Base of :class:`GAN` and :class:`VAE`.
 
     Attributes after ``fit`` or :func:`minigen.load`: ``history_``, ``item_shape_`` (shape of one sample),
-    ``n_features_in_`` (numbers in one sample), ``feature_names_in_`` (of the columns, where ``fit`` had a table with
-    names), ``data_dtype_`` (``uint8`` or ``float32``, what samples come back as), ``device_`` and ``precision_`` (the
-    floor in use, and how it takes matrix products), ``source_`` (the name of the data, where the command line gave
-    one).
+    ``n_features_in_`` (numbers in one sample), ``data_dtype_`` (``uint8`` or ``float32``, what samples come back as),
+    ``device_`` and ``precision_`` (the floor in use, and how it takes matrix products), ``source_`` (the name of the
+    data, where the command line gave one).
+    ``feature_names_in_`` are the names of the columns, where the training data were a table that has such;
+    ``frame_`` is ``"pandas"`` or ``"polars"`` where they were a DataFrame: what the model makes in the data's units
+    then comes back as one, or as an array where that library is not installed; set to ``None`` always as an array.
     """
 
     kind: ClassVar[str]
@@ -129,6 +132,8 @@ class Estimator:
 
     scale_: float
     shift_: float
+    feature_names_in_: np.ndarray
+    frame_: str | None
     history_: History
     networks_: tuple[Mlp, Mlp]
     _ops: Backend
@@ -274,8 +279,8 @@ class Estimator:
             chosen = self._choose_range(rows)
         self._build(ops, item_shape, rows.dtype, *chosen)
         self._initialize()
-        vars(self).pop("feature_names_in_", None)
-        if (names := inputs.column_names(X)) is not None:
+        self.frame_ = frames.library_of(X)
+        if (names := frames.column_names(X)) is not None:
             self.feature_names_in_ = names
         self.history_ = History(self._history_names())
         return self._train(rows, epochs, callbacks, progress)
@@ -307,6 +312,7 @@ class Estimator:
 
     def _rows_and_shape(self, X: Any, name: str = "X") -> tuple[Array, tuple[int, ...]]:
         """The same, and the shape of an item of ``X``: that of the training data, or flat."""
+        frames.check_columns(name, X, self._column_names())
         rows, item_shape = rows_of(self._ops, X, name, min_rows=1)
         inputs.check_items(self, name, item_shape)
         rows = inputs.in_trained_type(self, name, X, rows)
@@ -356,6 +362,8 @@ class Estimator:
         self._lasting = {name: _as_tuple(getattr(self, name)) for name in self.lasting}
         self.device_, self.precision_ = ops.name, ops.precision
         self.source_: str | None = None
+        self.frame_ = None
+        vars(self).pop("feature_names_in_", None)
         self.item_shape_ = item_shape
         self.n_features_in_ = math.prod(item_shape)
         self.data_dtype_ = np.dtype(dtype)
@@ -367,6 +375,9 @@ class Estimator:
             first += len(net.layers)
 
     # --- using a trained model ------------------------------------------------------------------
+
+    def _column_names(self) -> list[str] | None:
+        return list(self.feature_names_in_) if hasattr(self, "feature_names_in_") else None
 
     def _fitted(self) -> bool:
         return hasattr(self, "networks_")
@@ -423,7 +434,10 @@ class Estimator:
         if self.data_dtype_ == np.uint8:
             units = (rows - np.float32(self.shift_)) / np.float32(self.scale_)
             rows = np.clip(np.rint(units), 0, 255).astype(np.uint8)
-        return rows.reshape(len(rows), *self.item_shape_)
+        rows = rows.reshape(len(rows), *self.item_shape_)
+        if self.frame_ is None or not isinstance(rows, np.ndarray):  # not for CuPy's arrays
+            return rows
+        return frames.as_frame(rows, self.frame_, self._column_names())
 
     def _normal(self, shape: tuple[int, ...], seed: int | None, stream: int, block: int = 0) -> np.ndarray:
         """Standard normals on the host from the model's device; ``seed=None`` takes a fresh one."""

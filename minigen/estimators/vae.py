@@ -9,6 +9,7 @@ import numpy as np
 
 from minigen import checks
 from minigen.backend import Array, Backend
+from minigen.datasets import frames
 from minigen.estimators.base import ROWS_AT_ONCE, Estimator, beside
 from minigen.models.mlp import Mlp
 from minigen.models.vae import LIKELIHOODS, VaeTraining
@@ -136,7 +137,10 @@ class VAE(Estimator):
         self._require_fit()
         with beside(self._ops, X) as give:
             rows, item_shape = self._rows_and_shape(X)
-            return give(self._mean(self._posterior(rows)[0]).reshape(-1, *item_shape))
+            means = self._mean(self._posterior(rows)[0])
+            if item_shape != self.item_shape_:
+                means = frames.without_names(means).reshape(-1, *item_shape)
+            return frames.with_index_of(X, give(means))
 
     def sample(self, n: int = 1, seed: int | None = None) -> np.ndarray:
         """``n`` new samples, ``[n, ...]``: means of ``p(x | z)`` for ``z ~ N(0, I)``, fresh ones with ``seed=None``."""

@@ -16,6 +16,7 @@ import numpy as np
 
 from minigen import checks
 from minigen.backend import PRECISIONS
+from minigen.datasets import frames
 from minigen.errors import ModelFileError
 from minigen.files import write_atomically
 from minigen.floors import get_backend, precisions
@@ -28,7 +29,8 @@ if TYPE_CHECKING:
 
 FORMAT = "minigen-1"
 # Of the data; source_ is their name where the command line gave one.
-FITTED = ("item_shape_", "data_dtype_", "source_")
+FITTED = ("item_shape_", "data_dtype_", "source_", "frame_")
+MODEL = "model.safetensors"  # the model in the folder of a training run
 
 
 def save(model: Estimator, path: str | os.PathLike[str]) -> None:
@@ -43,7 +45,10 @@ def save(model: Estimator, path: str | os.PathLike[str]) -> None:
     settings = {
         "model": model.kind,
         "params": {**model.get_params(), **model._lasting},
-        "fitted": {name: getattr(model, name) for name in (*FITTED, *model.chosen)},
+        "fitted": {
+            **{name: getattr(model, name) for name in (*FITTED, *model.chosen)},
+            "columns": model._column_names(),
+        },
         "history": {"seconds": model.history_.seconds, "stop_reason": model.history_.stop_reason},
     }
     text = json.dumps(settings, default=_plain)
@@ -55,13 +60,15 @@ def save(model: Estimator, path: str | os.PathLike[str]) -> None:
 def load(path: str | os.PathLike[str], device: str = "auto", precision: str | None = None) -> Any:
     """The :class:`~minigen.GAN` or :class:`~minigen.VAE` saved at ``path``, on ``device``, whichever it was trained on.
 
+    ``path`` is a file, or the folder of a training run such as ``"runs/gan"``.
     ``precision`` replaces the model's setting. Without it the model keeps its own; on a device that does not have that
     one it computes in the device's default, which ``model.precision_`` names.
 
     Raises ``FileNotFoundError``, :class:`~minigen.ModelFileError` for a file that is foreign, truncated or altered, and
     the errors of an unusable ``device`` or ``precision``.
     """
-    settings, tensors = _read(Path(path))
+    path = model_file(path)
+    settings, tensors = _read(path)
     allowed = precisions(device)
     with _foreign(path):
         model = _from_settings(settings)
@@ -75,12 +82,29 @@ def load(path: str | os.PathLike[str], device: str = "auto", precision: str | No
         dtype = checks.choice("data_dtype_", fitted["data_dtype_"], ("uint8", "float32"))
         model._build(ops, fitted["item_shape_"], dtype, *(fitted[name] for name in model.chosen))
         model.source_ = fitted.get("source_")
+        _restore_columns(model, fitted.get("frame_"), fitted.get("columns"))
         for net in model.networks_:
             net.load_state(tensors)
         model._state = _training_state(model, tensors)
         model.history_ = History(model._history_names())
         model.history_.restore(tensors["history.losses"], tensors["history.ends"], **settings["history"])
     return model
+
+
+def model_file(path: str | os.PathLike[str]) -> Path:
+    """``path``, or where it is a folder the model in it."""
+    path = Path(path)
+    return path / MODEL if path.is_dir() else path
+
+
+def _restore_columns(model: Any, frame: Any, columns: Any) -> None:
+    """Names of columns and kind of DataFrame, as a file says. Raises ValueError where they do not fit the model."""
+    model.frame_ = checks.choice("frame_", frame, (None, *frames.LIBRARIES))
+    if columns is None:
+        return
+    if not all(isinstance(name, str) for name in columns) or (len(columns),) != model.item_shape_:
+        raise ValueError(f"columns must be {model.item_shape_} names, not {columns!r}")
+    model.feature_names_in_ = np.array(columns, dtype=object)
 
 
 @contextmanager
