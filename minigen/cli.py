@@ -644,6 +644,8 @@ def gradcheck(
         result = "pass" if row.passed else "FAIL"
         print(line(row.operation, row.device, row.check, f"{row.error:.1e}", f"{row.tolerance:.0e}", result))
     failed = sum(not row.passed for row in rows)
+    for formula in dict.fromkeys(row.formula for row in rows if row.formula and not row.passed):
+        print(f"wrong: {formula}")
     print(f"{len(rows)} checks, {failed} failed; repeat with --seed {seed}")
     if failed:
         raise typer.Exit(FAILED)

@@ -1,13 +1,15 @@
 """Are the gradients right? Every derivative of the book against finite differences, every floor against the book.
 
-Two tables hold all there is to check:
+Two tables hold the operations:
 
 - :func:`derivatives`: a function of the float64 reference, a point, and the gradient that the book derives there. It is
   compared with central differences, which know nothing of the derivation.
 - :func:`operations`: a call on a backend, and what the float64 reference gives. Every floor runs it into buffers that
   are poisoned with NaN, so an entry that is never written shows.
 
-:mod:`minigen.gradcheck_steps` adds whole training steps of a GAN and a VAE, checked in both ways.
+:mod:`minigen.gradcheck_formulas` compares the values of the reference, and :mod:`minigen.gradcheck_steps` whole steps
+of a GAN and a VAE, with the formulas written out once more. Every line of the report knows the formula, and
+the file that has it, that is wrong where the line fails.
 """
 
 from __future__ import annotations
@@ -28,13 +30,17 @@ FLOOR_TOLERANCE = {"float32": 5e-6, "float64": 1e-12}
 
 @dataclass(frozen=True)
 class Row:
-    """One line of the report. ``error`` is relative, in the 2-norm, in float64; NaN does not pass."""
+    """One line of the report. ``error`` is relative, in the 2-norm, in float64; NaN does not pass.
+
+    ``formula``: the file and the formula that are wrong if it does not.
+    """
 
     operation: str
     device: str
     check: str
     error: float
     tolerance: float
+    formula: str = ""
 
     @property
     def passed(self) -> bool:
@@ -57,22 +63,28 @@ class InOut:
 
 def run(backends: Iterable[Backend], seed: int | None = None) -> list[Row]:
     """All checks at random points: the book itself, then each of ``backends``. ``seed`` None draws a fresh one."""
-    from minigen.gradcheck_steps import check_floor, check_reference
+    from minigen.gradcheck_formulas import check_values, formula_of
+    from minigen.gradcheck_steps import check_floor, check_reference, check_steps
+    from minigen.reference import NumpyBackend
 
     rng = np.random.default_rng(seed)
     rows = [
         Row(operation, "reference", f"{check} vs central differences", relative_error(gradient, differences(f, point)),
-            DIFFERENCES_TOLERANCE)
+            DIFFERENCES_TOLERANCE, formula_of(operation, check))
         for operation, check, f, point, gradient in derivatives(rng)
     ]  # fmt: skip
+    rows.extend(check_values(rng))
     rows.extend(check_reference(rng))
+    rows.extend(check_steps(NumpyBackend(np.float64), "reference", int(rng.integers(1, 2**32))))
     for backend in backends:
         tolerance = FLOOR_TOLERANCE[backend.dtype.name]
         for operation, check, method, arguments, expected in operations(rng):
             outputs = call(backend, method, *arguments)
             error = float(np.max([relative_error(out, ref) for out, ref in zip(outputs, expected, strict=True)]))
-            rows.append(Row(operation, backend.name, f"{check} vs float64 reference", error, tolerance))
+            formula = formula_of(operation, check, backend.name)
+            rows.append(Row(operation, backend.name, f"{check} vs float64 reference", error, tolerance, formula))
         rows.extend(check_floor(backend, rng))
+        rows.extend(check_steps(backend, backend.name, int(rng.integers(1, 2**32))))
     return rows
 
 

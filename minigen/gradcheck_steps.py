@@ -1,17 +1,24 @@
-"""Gradient checks of whole training steps: a GAN's two losses and a VAE's, through every layer and the sampling."""
+"""Checks of whole training steps: a GAN's and a VAE's, through every layer, the sampling and the update.
+
+The gradients of their losses are compared with central differences, and every part of a step with the formulas of
+:mod:`minigen.gradcheck_plain`.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
+from minigen import gradcheck_plain as plain
 from minigen.backend import GAN_LOSSES, Backend
 from minigen.gradcheck import DIFFERENCES_TOLERANCE, FLOOR_TOLERANCE, Row, differences, relative_error
+from minigen.gradcheck_formulas import FORMULAS
 from minigen.models.gan import GanTraining
 from minigen.models.mlp import Mlp
-from minigen.models.optimizer import OptimizerSettings
+from minigen.models.optimizer import Optimizer, OptimizerSettings
 from minigen.models.vae import LIKELIHOODS, VaeTraining
 from minigen.reference import NumpyBackend
 
@@ -39,7 +46,8 @@ def check_reference(rng: np.random.Generator) -> Iterator[Row]:
         for net in gradient.nets:
             error = relative_error(net.grads.copy(), differences(_loss_of(gradient, net), net.params.copy()))
             check = f"{gradient.name}, {net.name} vs central differences"
-            yield Row(f"{gradient.model} step", "reference", check, error, 10 * DIFFERENCES_TOLERANCE)
+            formula = FORMULAS[f"{gradient.model} gradient"]
+            yield Row(f"{gradient.model} step", "reference", check, error, 10 * DIFFERENCES_TOLERANCE, formula)
 
 
 def check_floor(backend: Backend, rng: np.random.Generator) -> Iterator[Row]:
@@ -52,7 +60,9 @@ def check_floor(backend: Backend, rng: np.random.Generator) -> Iterator[Row]:
         for net, reference in zip(ours.nets, book.nets, strict=True):
             error = relative_error(backend.download(net.grads), reference.grads)
             check = f"{ours.name}, {net.name} vs float64 reference"
-            yield Row(f"{ours.model} step", backend.name, check, error, 4 * FLOOR_TOLERANCE[backend.dtype.name])
+            tolerance = 4 * FLOOR_TOLERANCE[backend.dtype.name]
+            formula = f"an operation of the device {backend.name}, in a step of the {ours.model}"
+            yield Row(f"{ours.model} step", backend.name, check, error, tolerance, formula)
 
 
 def _loss_of(gradient: Gradient, net: Mlp) -> Callable[[np.ndarray], float]:
@@ -121,3 +131,189 @@ def _networks(ops: Backend, seed: int, hidden: str, **shapes: tuple[tuple[int, .
 
 def _reader(training: GanTraining | VaeTraining, i: int) -> Callable[[], float]:
     return lambda: float(training.ops.download(training.losses)[i])
+
+
+# --- every part of a step against the formulas ----------------------------------------------------------
+
+SETTINGS = {
+    "sgd": OptimizerSettings("sgd", learning_rate=0.05, momentum=0.7, weight_decay=0.05),
+    "adam": OptimizerSettings("adam", learning_rate=0.02, beta1=0.6, beta2=0.93, eps=1e-2),
+    "adamw": OptimizerSettings("adamw", learning_rate=0.02, beta1=0.4, beta2=0.97, eps=3e-3, weight_decay=0.3),
+}
+"""Of every optimizer, none of them a default: a setting that is dropped or swapped for another shows."""
+
+INITS = ("auto", "glorot_normal", "he_uniform", "he_normal", "glorot_uniform")
+STEPS = 7  # more than an epoch
+
+
+def check_steps(backend: Backend, device: str, seed: int) -> Iterator[Row]:
+    """Steps of both models on ``backend``, with every optimizer, activation, loss and initialisation in turn.
+
+    Each part of a step is compared with its formula at the numbers that the step itself had before that part, so that
+    the part that is wrong fails and those after it do not.
+    """
+    activations = ("leaky_relu", "tanh", "relu", "sigmoid", "softplus")
+    tolerance = 20 * FLOOR_TOLERANCE[backend.dtype.name]
+    for i, optimizer in enumerate(3 * list(SETTINGS)):
+        hidden, init = activations[i % 5], INITS[i % 5]
+        for steps in (_GanSteps, _VaeSteps):
+            with np.errstate(all="ignore"):  # a NaN is an error to report
+                parts = steps(backend, seed + i, hidden, init, SETTINGS[optimizer], i).run()
+            for part, error in parts.items():
+                check = f"{optimizer}, {hidden}, {init}: {part} vs formula"
+                formula = FORMULAS[f"{optimizer} update" if part.endswith("update") else f"{steps.model} {part}"]
+                yield Row(f"{steps.model} step", device, check, error, tolerance, formula)
+
+
+class _Steps:
+    """Steps of a small training, and the error of each of their parts."""
+
+    model: str
+    training: GanTraining | VaeTraining
+
+    def __init__(self, ops: Backend, seed: int, hidden: str, init: str, settings: OptimizerSettings) -> None:
+        self.ops, self.seed, self.hidden, self.init, self.settings = ops, seed % 2**32, hidden, init, settings
+        self.data = np.random.default_rng(seed).integers(0, 256, (3 * ROWS + 2, COLUMNS), np.uint8)
+        self.errors: dict[str, float] = {}
+
+    def networks(self, **shapes: tuple[tuple[int, ...], str]) -> list[Mlp]:
+        """Networks whose weights are drawn and compared with their formula."""
+        nets, first = [], 0
+        for name, (sizes, output) in shapes.items():
+            net = Mlp(self.ops, name, sizes, self.hidden, output)
+            net.initialize(self.seed, self.init, first)
+            expected = plain.initial(sizes, self.hidden, output, self.init, self.seed, first)
+            self.compare("initial weights", plain.flat(_weights(net)), plain.flat(expected))
+            nets.append(net)
+            first += len(sizes) - 1
+        return nets
+
+    def compare(self, part: str, out: Any, expected: Any) -> None:
+        """Keep the largest error of a part; NaN counts as the largest."""
+        error = relative_error(np.atleast_1d(out), np.atleast_1d(expected))
+        self.errors[part] = float(np.max([self.errors.get(part, 0.0), error]))
+
+    def compare_update(self, optimizer: Optimizer, before: tuple[np.ndarray, plain.Slots], step: int) -> None:
+        """All that the update of a network's flat buffers has written."""
+        net = optimizer.net
+        gradient = np.asarray(self.ops.download(net.grads), np.float64)
+        params, slots = plain.update(before[0], gradient, before[1], step + 1, self.settings)
+        self.compare(f"{net.name} update", self.ops.download(net.params), params)
+        for slot, expected in slots.items():
+            self.compare(f"{net.name} update", self.ops.download(optimizer.slots[slot]), expected)
+
+    def state(self, optimizer: Optimizer) -> tuple[np.ndarray, plain.Slots]:
+        """Parameters and slots of a network, as they stand, in float64."""
+        slots = {name: np.asarray(self.ops.download(slot), np.float64) for name, slot in optimizer.slots.items()}
+        return np.asarray(self.ops.download(optimizer.net.params), np.float64), slots
+
+    def rows_of(self, step: int) -> list[int]:
+        """Of the data, those that a step takes."""
+        training = self.training
+        epoch, k = divmod(step, training.steps_per_epoch)
+        rows = plain.order(len(self.data), self.seed, epoch)[k * ROWS : (k + 1) * ROWS]
+        return rows
+
+    def run(self) -> dict[str, float]:
+        """The largest error of each part."""
+        for step in range(STEPS):
+            self.step(step)
+            counted = int(self.ops.download(self.training.step)[0])
+            kept = self.ops.download(self.training.ring)[step]
+            self.compare("count of steps", counted, step + 1)
+            self.compare("kept losses", kept, self.ops.download(self.training.losses))
+            self.training.done = counted
+        return self.errors
+
+    def step(self, step: int) -> None:
+        raise NotImplementedError
+
+
+def _weights(net: Mlp) -> plain.Net:
+    state = {key: value.astype(np.float64) for key, value in net.state().items()}
+    return [(state[f"{layer.name}.W"], state[f"{layer.name}.b"]) for layer in net.layers]
+
+
+def _gradient(net: Mlp) -> np.ndarray:
+    parts = [part for layer in net.layers for part in (layer.dW, layer.db)]
+    return np.concatenate([np.asarray(net.ops.download(part), np.float64).ravel() for part in parts])
+
+
+class _GanSteps(_Steps):
+    model = "gan"
+    training: GanTraining
+
+    def __init__(
+        self, ops: Backend, seed: int, hidden: str, init: str, settings: OptimizerSettings, number: int
+    ) -> None:
+        super().__init__(ops, seed, hidden, init, settings)
+        self.output = ("tanh", "sigmoid", "linear")[number // 3]
+        self.loss = GAN_LOSSES[number % 2]
+        nets = self.networks(
+            generator=((LATENT, *HIDDEN, COLUMNS), self.output), discriminator=((COLUMNS, *HIDDEN[::-1], 1), "linear")
+        )
+        self.training = GanTraining(
+            ops, nets[0], nets[1], self.data, batch_size=ROWS, settings=settings, loss=self.loss, seed=self.seed,
+            scale=2 / 255, shift=-1.0,
+        )  # fmt: skip
+
+    def step(self, step: int) -> None:
+        training, out = self.training, lambda buffer: np.asarray(self.ops.download(buffer), np.float64)
+        generator, discriminator = _weights(training.generator), _weights(training.discriminator)
+        before = self.state(training.generator_optimizer), self.state(training.discriminator_optimizer)
+        training.spell_step(ROWS)
+        noise, real = out(training.noise), out(training.real)
+        self.compare("rows", real, self.data[self.rows_of(step)] / 127.5 - 1)
+        self.compare("noise", noise, plain.normals(noise.shape, self.seed, plain.NOISE, step))
+        loss_d, gradient = plain.gan_discriminator(
+            generator, discriminator, real, noise[:ROWS], self.hidden, self.output
+        )  # fmt: skip
+        losses = out(training.losses)
+        self.compare("discriminator loss", losses[0], loss_d)
+        self.compare("discriminator gradient", _gradient(training.discriminator), plain.flat(gradient))
+        self.compare_update(training.discriminator_optimizer, before[1], step)
+        loss_g, gradient = plain.gan_generator(
+            generator, _weights(training.discriminator), noise[ROWS:], self.hidden, self.output, self.loss
+        )
+        self.compare("generator loss", losses[1], loss_g)
+        self.compare("generator gradient", _gradient(training.generator), plain.flat(gradient))
+        self.compare_update(training.generator_optimizer, before[0], step)
+        self.compare("reported losses", training.report(losses[None])[0], [losses[0], losses[1]])
+
+
+class _VaeSteps(_Steps):
+    model = "vae"
+    training: VaeTraining
+
+    def __init__(
+        self, ops: Backend, seed: int, hidden: str, init: str, settings: OptimizerSettings, number: int
+    ) -> None:
+        super().__init__(ops, seed, hidden, init, settings)
+        self.likelihood = LIKELIHOODS[number % 2]
+        nets = self.networks(
+            encoder=((COLUMNS, *HIDDEN, 2 * LATENT), "linear"), decoder=((LATENT, *HIDDEN[::-1], COLUMNS), "linear")
+        )
+        self.training = VaeTraining(
+            ops, nets[0], nets[1], self.data, batch_size=ROWS, settings=settings, likelihood=self.likelihood,
+            variance=0.4, beta=1.7, seed=self.seed, scale=1 / 255,
+        )  # fmt: skip
+
+    def step(self, step: int) -> None:
+        training, out = self.training, lambda buffer: np.asarray(self.ops.download(buffer), np.float64)
+        encoder, decoder = _weights(training.encoder), _weights(training.decoder)
+        before = self.state(training.encoder_optimizer), self.state(training.decoder_optimizer)
+        chosen = self.rows_of(step)
+        rows = len(chosen)
+        training.spell_step(rows)
+        x, eps = out(training.x)[:rows], out(training.eps)[:rows]
+        self.compare("rows", x, self.data[chosen] / 255)
+        self.compare("noise", eps, plain.normals(eps.shape, self.seed, plain.LATENT, step))
+        terms, of_encoder, of_decoder = plain.vae(encoder, decoder, x, eps, self.hidden, self.likelihood, 0.4, 1.7)
+        losses = out(training.losses)
+        self.compare("reconstruction", losses[0], terms[0])
+        self.compare("KL", losses[1], terms[1])
+        self.compare("reported losses", training.report(losses[None])[0], [losses[0] + 1.7 * losses[1], *losses])
+        self.compare("decoder gradient", _gradient(training.decoder), plain.flat(of_decoder))
+        self.compare("encoder gradient", _gradient(training.encoder), plain.flat(of_encoder))
+        self.compare_update(training.encoder_optimizer, before[0], step)
+        self.compare_update(training.decoder_optimizer, before[1], step)

@@ -1,4 +1,4 @@
-"""The list of planted mistakes keeps up with the code: mutants/run.py, which plants them, takes too long to run here."""
+"""The lists of planted mistakes keep up with the code. What plants them, mutants/run.py, takes too long for CI."""
 
 from __future__ import annotations
 

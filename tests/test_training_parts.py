@@ -58,7 +58,7 @@ def test_the_latest_losses_are_the_latest(floor, monkeypatch):
     seen = []
     for _ in range(7):
         training.run(1)
-        seen.append(training.recent_losses(1)[0])
+        seen.append(floor.download(training.losses).copy())
     np.testing.assert_array_equal(training.recent_losses(3), seen[-3:])
 
 
@@ -86,12 +86,12 @@ class Planting:
 @pytest.mark.parametrize("value", [np.inf, -np.inf, np.nan])
 def test_a_loss_that_is_not_finite_ends_the_training_though_the_weights_are_finite(floor, value):
     training = gan_training(floor, blobs(400), (3,))
-    program = Planting(training, 4, after=lambda: fill(floor, training.ring, value))
+    program = Planting(training, 6, after=lambda: fill(floor, training.ring, value))
     training._programs[training.batch_size] = program
     history = History(training.loss_names)
     with pytest.raises(minigen.TrainingDiverged) as caught:
         train(training, history, 1)
-    assert (caught.value.step, history.steps, history.stop_reason, training.done) == (4, 3, "diverged", 3)
+    assert (caught.value.step, history.steps, history.stop_reason, training.done) == (6, 5, "diverged", 5)
 
 
 @pytest.mark.parametrize(
@@ -225,20 +225,3 @@ def test_an_epochs_seconds_are_its_own(monkeypatch):
     history = minigen.train_gan(blobs(100), epochs=8, **SMALL).history_
     assert len(history.seconds) == 8 and min(history.seconds) > 0
     assert sum(history.seconds) <= next(clock)
-
-
-def test_swapped_tensors_are_an_altered_file(tmp_path):
-    """Tensors of one shape, under each other's names: the hash is of names too."""
-    from safetensors import safe_open
-    from safetensors.numpy import save_file
-
-    path = tmp_path / "m.safetensors"
-    minigen.train_gan(blobs(100), epochs=1, **SMALL).save(path)
-    with safe_open(path, framework="numpy") as file:
-        metadata, tensors = file.metadata(), {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-    m, v = "training.generator.m", "training.generator.v"
-    save_file(tensors, path, metadata)
-    minigen.load(path)
-    save_file({**tensors, m: tensors[v], v: tensors[m]}, path, metadata)
-    with pytest.raises(minigen.ModelFileError, match="altered"):
-        minigen.load(path)

@@ -96,15 +96,17 @@ class Copy:
             ["git", "ls-files", "-co", "--exclude-standard"], cwd=ROOT, capture_output=True, text=True, check=True
         ).stdout.splitlines()
         for name in filter(lambda name: (ROOT / name).is_file(), listed):
-            (self.folder / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(ROOT / name, self.folder / name)
+            target = self.folder / name
+            if not target.exists() or target.read_bytes() != (ROOT / name).read_bytes():
+                target.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(ROOT / name, target)  # as of now: a build that is there already has to see the change
         (self.folder / "sitecustomize.py").write_text(SITE)
         self.environment = {
             **os.environ, "PYTHONPATH": str(self.folder), "MINIGEN_CACHE": str(self.folder / "cache"),
         }  # fmt: skip
         installed = importlib.util.find_spec("minigen._native")
         if installed is not None and installed.origin is not None:
-            shutil.copy2(installed.origin, self.folder / "minigen")
+            shutil.copy(installed.origin, self.folder / "minigen")
         where = self.run([sys.executable, "-c", "import minigen; print(minigen.__file__)"]).stdout.strip()
         if not Path(where).is_relative_to(self.folder):
             raise RuntimeError(f"the copy would test the package at {where}, not its own")
@@ -138,7 +140,7 @@ class Copy:
     def build(self) -> str:
         """Compile what has changed into the copy's module. Returns the compiler's complaint, empty if there is none."""
         folder = self.folder / "build"
-        if not folder.exists():
+        if not (folder / "CMakeCache.txt").exists():
             pybind11 = self.run([sys.executable, "-m", "pybind11", "--cmakedir"]).stdout.strip()
             generator = ["-G", "Ninja"] if shutil.which("ninja") else []
             configured = self.run(
@@ -224,17 +226,18 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("areas", nargs="*", metavar="AREA", help=f"Of {', '.join(areas())}. Default: all.")
     parser.add_argument("-k", default="", metavar="WORD", help="Only those with this word in description or file.")
+    parser.add_argument("--folder", type=Path, help="Keep the copy, and what is compiled, there for the next time.")
     parser.add_argument("--no-result", action="store_true", help="Leave result.json as it is.")
     options = parser.parse_args()
     mutants = [m for area in options.areas or areas() for m in read(area) if options.k in m.what or options.k in m.file]
     mutants.sort(key=lambda m: (m.compiled, m.file if m.compiled else ""))  # the compiler then works on one file a time
-    with tempfile.TemporaryDirectory(prefix="minigen-mutants-") as folder:
-        copy = Copy(Path(folder).resolve())
+    with tempfile.TemporaryDirectory(prefix="minigen-mutants-") as temporary:
+        copy = Copy((options.folder or Path(temporary)).resolve())
         wrong = check_without(copy, mutants)
         if wrong:
             print(f"no mistake is planted yet, and this is wrong:\n{wrong}", file=sys.stderr)
             return 1
-        results = []
+        results: list[dict[str, Any]] = []
         for mutant in mutants:
             begun = time.perf_counter()
             result, more = outcome(copy, mutant)
@@ -244,9 +247,9 @@ def main() -> int:
                 print("    " + more.strip().replace("\n", "\n    "), flush=True)
             results.append({"area": mutant.area, "what": mutant.what, "file": mutant.file, "result": result,
                             "survivor": mutant.survivor, "seconds": round(seconds, 1)})  # fmt: skip
+            if not options.no_result:
+                save(results)
     report(results)
-    if not options.no_result:
-        save(results)
     return int(any(result["result"] not in (CAUGHT, EQUIVALENT) for result in results))
 
 
