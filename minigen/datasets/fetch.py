@@ -19,6 +19,7 @@ import numpy as np
 
 from minigen.datasets.idx import StrPath, idx_sha256, read_idx
 from minigen.datasets.npy import read_npz
+from minigen.files import user_path
 
 log = logging.getLogger(__name__)
 
@@ -80,7 +81,7 @@ def cache_folder(cache: StrPath | None = None) -> Path:
     """Where downloads are kept: ``cache``, else ``$MINIGEN_CACHE``, else the system's usual place for caches."""
     chosen = cache or os.environ.get("MINIGEN_CACHE")
     if chosen:
-        return Path(chosen)
+        return user_path(chosen)
     try:
         import pooch
     except ImportError as error:
@@ -96,14 +97,15 @@ def _own_paths(source: Source, filename: str) -> list[Path]:
     own = os.environ.get("MINIGEN_DATA")
     if not own:
         return []
-    if not os.path.isdir(own):
+    folder = user_path(own)
+    if not folder.is_dir():
         raise ValueError(f"MINIGEN_DATA = {own!r} is not a folder")
-    return _existing([Path(own) / source.name], filename)
+    return _existing([folder / source.name], filename)
 
 
 def _usual_paths(source: Source, filename: str, cached: Path) -> list[Path]:
-    torchvision = [Path(root).expanduser() / source.torchvision / "raw" for root in TORCHVISION_ROOTS]
-    keras = Path(os.environ.get("KERAS_HOME", "~/.keras")).expanduser() / "datasets"
+    torchvision = [user_path(root) / source.torchvision / "raw" for root in TORCHVISION_ROOTS]
+    keras = user_path(os.environ.get("KERAS_HOME") or "~/.keras") / "datasets"
     npz = keras / f"{source.name}.npz"
     folders = [cached, DEBIAN / source.name, *torchvision, keras / source.name]
     return _existing(folders, filename) + [npz] * npz.is_file()

@@ -90,7 +90,7 @@ def write_idx(path: StrPath, array: Any) -> None:
     path, array = Path(path), np.asarray(array)
     header, values = _encode(array)
     with _replacing(path) as file:
-        if path.suffix == ".gz":
+        if path.suffix.lower() == ".gz":
             with gzip.GzipFile(filename="", fileobj=file, mode="wb", mtime=0) as packed:
                 packed.write(header)
                 packed.write(values)

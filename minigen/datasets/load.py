@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,7 @@ from minigen.datasets.catalogue import fashion_mnist, mnist, mnist_sample
 from minigen.datasets.dataset import Dataset
 from minigen.datasets.idx import StrPath, read_idx
 from minigen.datasets.npy import read_npy, read_npz
+from minigen.files import user_path
 
 NAMED: dict[str, Callable[[], Dataset]] = {
     "mnist-sample": mnist_sample,
@@ -94,8 +95,8 @@ def _numbers(name: str, array: np.ndarray) -> np.ndarray:
     if array.dtype.kind in "biuf":
         return array
     if array.dtype.kind == "c":  # scikit-learn's checks want these words and ValueError
-        raise ValueError(f"{name} must be {ALLOWED}, not {array.dtype}: Complex data not supported; take {name}.real or "
-                         f"np.abs({name})")
+        raise ValueError(f"{name} must be {ALLOWED}, not {array.dtype}: Complex data not supported; take {name}.real "
+                         f"or np.abs({name})")
     if array.dtype != object:
         raise TypeError(f"{name} must be {ALLOWED}, not {array.dtype}")
     try:
@@ -140,12 +141,13 @@ def load_file(path: StrPath, *, key: str | None = None) -> np.ndarray:
     Raises ``ValueError`` naming the file when its contents are damaged or not allowed (no pickled objects), and
     ``OSError`` when it cannot be read.
     """
-    path = Path(path)
-    if key is not None and path.suffix != ".npz":
+    path = user_path(path)
+    suffix = path.suffix.lower()
+    if key is not None and suffix != ".npz":
         raise ValueError(f"{path}: only an .npz file holds arrays by name, so there is no {key!r} in it")
-    if path.suffix == ".npz":
+    if suffix == ".npz":
         return read_npz(path, key)
-    return read_npy(path) if path.suffix == ".npy" else read_idx(path)
+    return read_npy(path) if suffix == ".npy" else read_idx(path)
 
 
 def resolve(data: str | os.PathLike[str]) -> Dataset | np.ndarray:
@@ -157,8 +159,9 @@ def resolve(data: str | os.PathLike[str]) -> Dataset | np.ndarray:
     text = os.fspath(data)
     if text in NAMED:
         return NAMED[text]()
-    stem, found, key = text.rpartition(".npz:")
-    path, wanted = (f"{stem}.npz", key) if found and not os.path.exists(text) else (text, None)
+    text = os.path.expanduser(text)
+    named = re.fullmatch(r"(.*\.npz):(.*)", text, re.IGNORECASE | re.DOTALL)
+    path, wanted = named.groups() if named and not os.path.exists(text) else (text, None)
     if not os.path.isfile(path):
         raise ValueError(f"data must be a data set ({', '.join(NAMED)}) or a file (FILE.npy, FILE.npz, FILE.npz:KEY "
                          f"or IDX, plain or gzip), not {text!r}")

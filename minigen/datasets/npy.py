@@ -8,7 +8,6 @@ from __future__ import annotations
 import ast
 import os
 import zipfile
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -55,7 +54,7 @@ def read_npz(path: str | os.PathLike[str], key: str | None = None, *, max_bytes:
 
 
 def _member(archive: zipfile.ZipFile, key: str | None) -> str:
-    keys = [Path(name).stem for name in archive.namelist() if name.endswith(".npy")]
+    keys = [name.removesuffix(".npy") for name in archive.namelist() if name.endswith(".npy")]
     if key is None and len(keys) != 1:
         raise ValueError(f"{len(keys)} arrays inside; name one of {', '.join(keys)}" if keys else "no array inside")
     if key is not None and key not in keys:
