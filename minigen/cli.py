@@ -99,7 +99,17 @@ def _sizes(text: str) -> tuple[int, ...]:
         raise typer.BadParameter(message) from None
 
 
-PARSERS: dict[str, Callable[[str], Any]] = {"INT": _integer, "FLOAT": _number, "SIZES": _sizes}
+def _path(text: str) -> Path:
+    from minigen.paths import user_path
+
+    if not text:
+        raise typer.BadParameter("'' is no path: name a file or a folder, . for this one")
+    return user_path(text)
+
+
+PARSERS: dict[str, Callable[[str], Any]] = {
+    "INT": _integer, "FLOAT": _number, "SIZES": _sizes, "DIR": _path, "FILE": _path, "MODEL": _path,
+}  # fmt: skip
 DATA, RUN, MODEL, OPTIMIZER = "Data and results", "Run", "Model", "Optimizer"
 
 
@@ -113,7 +123,7 @@ def _setting(panel: str, metavar: str, help: str, default: str) -> Any:
     return _option(panel, metavar, f"{help} Default: {default}.")
 
 
-ModelFile = Annotated[Path, typer.Argument(metavar="MODEL", help="A model file, or the folder of a training run.")]
+ModelFile = Annotated[Path, typer.Argument(metavar="MODEL", parser=_path, help="A model file, or the folder of a run.")]
 Device = Annotated[
     str, _option(RUN, "NAME", "auto, numpy, cpu, cuda or cuda:1; see minigen devices. Default: auto.", "--device")
 ]

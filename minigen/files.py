@@ -8,15 +8,6 @@ import tempfile
 from pathlib import Path
 
 
-def user_path(path: str | os.PathLike[str]) -> Path:
-    """``path`` with a leading ``~`` or ``~user`` replaced by the home folder, as a shell does where it sees one.
-
-    In ``--out=~/runs``, ``MINIGEN_CACHE='~/x'`` and in Python no shell does. A name that begins with ``~`` but is no
-    user's stays as it is.
-    """
-    return Path(os.path.expanduser(path))
-
-
 def write_atomically(path: Path, content: bytes) -> None:
     """Write ``content`` under a temporary name beside ``path`` and rename it.
 

@@ -7,13 +7,13 @@ import math
 import os
 import struct
 import zlib
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from minigen import checks
 from minigen.files import write_atomically
+from minigen.paths import user_path
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -104,7 +104,7 @@ def _to_bytes(pictures: np.ndarray, value_range: tuple[float, float]) -> np.ndar
 
 def save_png(array: np.ndarray, path: str | os.PathLike[str]) -> None:
     """Write ``uint8[H, W]`` (grey) or ``uint8[H, W, 3]`` (RGB) as a PNG file. Raises ``OSError``."""
-    write_atomically(Path(path), encode_png(array))
+    write_atomically(user_path(path), encode_png(array))
 
 
 def encode_png(array: np.ndarray) -> bytes:
@@ -158,7 +158,7 @@ def loss_curves(history: History) -> Figure:
 
 def save_figure(figure: Any, path: str | os.PathLike[str]) -> None:
     """Write a matplotlib figure; the ending of ``path`` says as what: png, svg or pdf. Raises ``OSError``."""
-    path = Path(path)
+    path = user_path(path)
     form = checks.choice("the ending of path", path.suffix.removeprefix(".").lower(), FIGURE_FORMATS)
     memory = io.BytesIO()
     figure.savefig(memory, format=form, dpi=150)

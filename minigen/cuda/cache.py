@@ -10,7 +10,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from minigen.files import user_path, write_atomically
+from minigen.files import write_atomically
+from minigen.paths import user_path
 
 MAGIC = b"minigen kernel 1\n"
 

@@ -19,7 +19,7 @@ import numpy as np
 
 from minigen.datasets.idx import StrPath, idx_sha256, read_idx
 from minigen.datasets.npy import read_npz
-from minigen.files import user_path
+from minigen.paths import user_path
 
 log = logging.getLogger(__name__)
 

@@ -21,6 +21,7 @@ from typing import IO, Any
 import numpy as np
 
 from minigen.datasets.stream import MAX_BYTES, MAX_DIMENSIONS, Readable, read_up_to, read_values
+from minigen.paths import user_path
 
 StrPath = str | os.PathLike[str]
 
@@ -49,7 +50,7 @@ def read_idx(path: StrPath, *, max_bytes: int = MAX_BYTES) -> np.ndarray:
     and at most ``max_bytes`` of them (and one byte more) are ever decompressed. Raises :class:`IdxError` on anything
     but one complete IDX file and ``OSError`` where it cannot be read.
     """
-    path = Path(path)
+    path = user_path(path)
     if not stat.S_ISREG(path.stat().st_mode):
         raise IdxError(f"{path}: not a regular file")
     with open(path, "rb") as file:
@@ -87,7 +88,7 @@ def write_idx(path: StrPath, array: Any) -> None:
     written under a temporary name and renamed, so an old file survives whatever goes wrong. Raises :class:`IdxError`
     on another dtype or shape, before anything is written.
     """
-    path, array = Path(path), np.asarray(array)
+    path, array = user_path(path), np.asarray(array)
     header, values = _encode(array)
     with _replacing(path) as file:
         if path.suffix.lower() == ".gz":

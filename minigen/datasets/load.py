@@ -13,7 +13,7 @@ from minigen.datasets.catalogue import fashion_mnist, mnist, mnist_sample
 from minigen.datasets.dataset import Dataset
 from minigen.datasets.idx import StrPath, read_idx
 from minigen.datasets.npy import read_npy, read_npz
-from minigen.files import user_path
+from minigen.paths import user_path
 
 NAMED: dict[str, Callable[[], Dataset]] = {
     "mnist-sample": mnist_sample,

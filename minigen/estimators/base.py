@@ -92,10 +92,9 @@ class Estimator:
     """Base of :class:`GAN` and :class:`VAE`.
 
     Attributes after ``fit`` or :func:`minigen.load`: ``history_``, ``item_shape_`` (shape of one sample),
-    ``n_features_in_`` (numbers in one sample), ``feature_names_in_`` (of the columns, where ``fit`` had a table with
-    names), ``data_dtype_`` (``uint8`` or ``float32``, what samples come back as), ``device_`` and ``precision_`` (the
-    floor in use, and how it takes matrix products), ``source_`` (the name of the data, where the command line gave
-    one).
+    ``data_dtype_`` (``uint8`` or ``float32``, what samples come back as), ``device_`` and ``precision_`` (the floor in
+    use, and how it takes matrix products), ``source_`` (the name of the data, where the command line gave one).
+    ``n_features_in_`` is how many numbers one sample has.
     """
 
     kind: ClassVar[str]
@@ -222,7 +221,8 @@ class Estimator:
         reads it where it is, and so do the methods that take data or latents; these return CuPy arrays.
 
         ``callbacks`` are called at the end of every epoch with an :class:`~minigen.EpochEnd`; training stops when one
-        returns ``True``, and goes on at another learning rate when one sets ``end.model.learning_rate``. ``progress``
+        returns ``True``, goes on at another learning rate when one sets ``end.model.learning_rate``, and ends with the
+        error that one raises, the model then being as at that epoch's end. ``progress``
         shows a bar (``None``: on a terminal only). ``y`` is ignored.
         Raises ``TypeError`` or ``ValueError`` for a bad setting or bad data, before any work;
         :class:`~minigen.TrainingDiverged` when a loss or weight is no longer finite.
@@ -247,6 +247,7 @@ class Estimator:
         """
         if not self._fitted():
             return self._fit(X, epochs, callbacks, progress)
+        self._check_idle("partial_fit")
         self._check_params()
         self._check_lasting()
         _check_training(epochs, callbacks, progress)
@@ -256,6 +257,7 @@ class Estimator:
         return self._train(rows, epochs, callbacks, progress)
 
     def _fit(self, X: Any, epochs: int | None, callbacks: Sequence[Callback], progress: bool | None) -> Self:
+        self._check_idle("fit")
         self._check_params()
         _check_training(epochs, callbacks, progress)
         ops = get_backend(self.device, self.precision)
@@ -265,24 +267,32 @@ class Estimator:
             chosen = self._choose_range(rows)
         self._build(ops, item_shape, rows.dtype, *chosen)
         self._initialize()
-        vars(self).pop("feature_names_in_", None)
-        if (names := inputs.column_names(X)) is not None:
-            self.feature_names_in_ = names
         self.history_ = History(self._history_names())
         return self._train(rows, epochs, callbacks, progress)
 
     def _train(self, rows: Array, epochs: int | None, callbacks: Sequence[Callback], progress: bool | None) -> Self:
         """``epochs`` more, or as many as the hyper-parameter says."""
-        run = self._run = self._training(rows)
+        run = self._training(rows)
         if self._state is not None:
             run.load_state(self._state)
             if run.done % run.steps_per_epoch != self.history_.steps_under_way:  # other data than before
                 run.begin_epoch()
+        self._run = run
         try:
             train(run, self, self.history_, self.epochs if epochs is None else epochs, callbacks, progress)
+        except BaseException:  # of a callback, the device, a second Ctrl-C; a divergence has told its reason
+            self.history_.stop_reason = self.history_.stop_reason or "error"
+            raise
         finally:
             self._state, self._run = run.state(), None
         return self
+
+    def _check_idle(self, method: str) -> None:
+        """Raise RuntimeError in the middle of a training, such as in a callback."""
+        if vars(self).get("_run") is not None:
+            raise RuntimeError(f"{method} cannot be called in a callback, or anywhere else while this model is in "
+                               "training: let the callback return True, which ends the training, and call it then, or "
+                               "train a copy, copy.deepcopy(end.model)")
 
     def _training_state(self) -> State | None:
         """Counters and moments as they stand, also in the middle of a training, for a callback that saves."""

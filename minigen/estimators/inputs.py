@@ -1,4 +1,4 @@
-"""Data of a model's user: names of columns, and for a trained model the items and the type of its training."""
+"""Data for a model that is trained already: the same items as in its training, in the same type."""
 
 from __future__ import annotations
 
@@ -11,14 +11,6 @@ from minigen.backend import Array
 
 if TYPE_CHECKING:
     from minigen.estimators.base import Estimator
-
-
-def column_names(X: Any) -> np.ndarray | None:
-    """The names of a table's columns, ``object[D]``; ``None`` for what has none, or has others than strings."""
-    names = getattr(X, "columns", None)
-    if names is None or not all(isinstance(name, str) for name in names):
-        return None
-    return np.array(list(names), dtype=object)
 
 
 def check_items(model: Estimator, name: str, item_shape: tuple[int, ...]) -> None:
