@@ -241,10 +241,10 @@ class Estimator:
     ) -> Self:
         """Go on training for ``epochs`` more (default: as the constructor says), as if it had never stopped.
 
-        The same data, settings and device continue bit for bit, also after :meth:`save` and :func:`minigen.load`.
-        Data or a ``batch_size`` with another number of steps begin with a whole epoch, and may move the step counter
-        on to the beginning of one. Raises as :meth:`fit` does, and ``ValueError`` where the data's items or a setting
-        that the networks were made with are not those of the model.
+        The same data, settings, device and instruction set continue bit for bit, also after :meth:`save` and
+        :func:`minigen.load`. Data or a ``batch_size`` with another number of steps begin with a whole epoch, and may
+        move the step counter on to the beginning of one. Raises as :meth:`fit` does, and ``ValueError`` where the
+        data's items or a setting that the networks were made with are not those of the model.
         """
         if not self._fitted():
             return self._fit(X, epochs, callbacks, progress)

@@ -15,6 +15,7 @@ from minigen.paths import user_path
 
 class History:
     """Losses of one model, step by step; the GAN's are per batch, the VAE's in nats per row, averaged over the batch.
+    :class:`~minigen.GAN` says how to read the GAN's.
 
     Attributes
     ----------
