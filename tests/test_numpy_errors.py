@@ -62,6 +62,15 @@ def test_a_model_from_training_to_scoring(device, data):
 
 
 @pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("data", [blobs(48), blobs(48) / 255], ids=["uint8", "float32"])
+def test_latents_that_no_network_can_follow_are_an_error(device, data):
+    """Infinity minus infinity in the second layer."""
+    gan = minigen.GAN(epochs=1, hidden=(16, 16), latent_dim=2, batch_size=16, device=device).fit(data)
+    with pytest.raises(ValueError, match="row 1 lies too far out"):
+        gan.generate([[1, 1], [3e38, -3e38]])
+
+
+@pytest.mark.parametrize("device", DEVICES)
 def test_a_training_that_vanishes(device):
     """Gradients of 1e-30 and less, whose squares no float32 holds."""
     data = np.full((32, 3), 1e-30, np.float32)

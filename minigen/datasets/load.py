@@ -52,10 +52,7 @@ def _as_array(name: str, data: Any) -> np.ndarray:
     """``data`` seen as a plain ndarray, copied only if its own protocol copies."""
     if np.ma.isMaskedArray(data):
         raise TypeError(f"{name} must be {ALLOWED} without a mask: fill it first, {name}.filled(value)")
-    if hasattr(data, "nnz") and (hasattr(data, "toarray") or hasattr(data, "todense")):
-        dense = "toarray" if hasattr(data, "toarray") else "todense"
-        raise TypeError(f"{name} must be a dense array, not a sparse one ({_type_name(data)}): {name}.{dense}() makes "
-                        "it dense, where memory allows")
+    check_dense(name, data)
     check_on_host(name, data)
     if isinstance(data, np.ndarray):
         return np.asarray(data)
@@ -70,6 +67,14 @@ def _as_array(name: str, data: Any) -> np.ndarray:
         raise TypeError(f"{name} of type {_type_name(data)} cannot be read as an array: {error}") from error
     raise TypeError(f"{name} must be an array or nested lists, {ALLOWED}, not {_type_name(data)}; "
                     "minigen.datasets.resolve(...) makes an array of a name or a path")
+
+
+def check_dense(name: str, data: Any) -> None:
+    """Raise TypeError, saying how to make it dense, for a sparse array, SciPy's or one that is used in the same way."""
+    method = next((method for method in ("toarray", "todense") if hasattr(data, method)), None)
+    if hasattr(data, "nnz") and method is not None:
+        raise TypeError(f"{name} must be a dense array, not a sparse one ({_type_name(data)}): {name}.{method}() makes "
+                        "it dense, where memory allows")
 
 
 def check_on_host(name: str, data: Any) -> None:

@@ -14,7 +14,7 @@ import numpy as np
 
 from minigen import checks
 from minigen.backend import ACTIVATIONS, Array, Backend
-from minigen.datasets.load import as_rows, check_on_host
+from minigen.datasets.load import as_rows, check_dense, check_on_host
 from minigen.estimators import inputs, sklearn_protocol
 from minigen.floors import get_backend
 from minigen.models.mlp import Mlp
@@ -64,6 +64,7 @@ def rows_of(ops: Backend, X: Any, name: str, min_rows: int) -> tuple[Array, tupl
 def numbers(name: str, value: Any, dtype: Any) -> np.ndarray:
     """``value``, an array of the host or nested lists, as finite ``dtype``. TypeError or ValueError for anything else.
     """
+    check_dense(name, value)
     try:
         array = np.asarray(value)
     except ValueError as error:  # lists of different lengths
@@ -417,7 +418,13 @@ class Estimator:
         return rows * np.float32(self.scale_) + np.float32(self.shift_)
 
     def _to_data(self, rows: Array) -> Array:
-        """From the model's range to the data's own units, type and item shape."""
+        """From the model's range to the data's own units, type and item shape.
+
+        Raises ValueError where the networks overflowed: a NaN would be some value or other in uint8.
+        """
+        finite = np.isfinite(rows).all(axis=1)
+        if not finite.all():
+            raise ValueError(f"row {int(finite.argmin())} lies too far out: what the model makes of it is not finite")
         if self.data_dtype_ == np.uint8:
             units = (rows - np.float32(self.shift_)) / np.float32(self.scale_)
             rows = np.clip(np.rint(units), 0, 255).astype(np.uint8)
