@@ -420,13 +420,13 @@ class Estimator:
     def _to_data(self, rows: Array) -> Array:
         """From the model's range to the data's own units, type and item shape.
 
-        Raises ValueError where the networks overflowed: a NaN would be some value or other in uint8.
+        Raises ValueError for NaN, which no uint8 can tell from a number; the networks overflowed.
         """
-        finite = np.isfinite(rows).all(axis=1)
-        if not finite.all():
-            raise ValueError(f"row {int(finite.argmin())} lies too far out: what the model makes of it is not finite")
         if self.data_dtype_ == np.uint8:
             units = (rows - np.float32(self.shift_)) / np.float32(self.scale_)
+            bad = np.isnan(units).any(axis=1)
+            if bad.any():
+                raise ValueError(f"row {int(bad.argmax())} lies too far out: what the model makes of it is NaN")
             rows = np.clip(np.rint(units), 0, 255).astype(np.uint8)
         return rows.reshape(len(rows), *self.item_shape_)
 
