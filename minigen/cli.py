@@ -101,7 +101,17 @@ def _sizes(text: str) -> tuple[int, ...]:
         raise typer.BadParameter(message) from None
 
 
-PARSERS: dict[str, Callable[[str], Any]] = {"INT": _integer, "FLOAT": _number, "SIZES": _sizes}
+def _path(text: str) -> Path:
+    from minigen.paths import user_path
+
+    if not text:
+        raise typer.BadParameter("'' is no path: name a file or a folder, . for this one")
+    return user_path(text)
+
+
+PARSERS: dict[str, Callable[[str], Any]] = {
+    "INT": _integer, "FLOAT": _number, "SIZES": _sizes, "DIR": _path, "FILE": _path, "MODEL": _path,
+}  # fmt: skip
 DATA, RUN, MODEL, OPTIMIZER = "Data and results", "Run", "Model", "Optimizer"
 
 
@@ -115,7 +125,7 @@ def _setting(panel: str, metavar: str, help: str, default: str) -> Any:
     return _option(panel, metavar, f"{help} Default: {default}.")
 
 
-ModelFile = Annotated[Path, typer.Argument(metavar="MODEL", help="A model file, or the folder of a training run.")]
+ModelFile = Annotated[Path, typer.Argument(metavar="MODEL", parser=_path, help="A model file, or the folder of a run.")]
 Device = Annotated[
     str, _option(RUN, "NAME", "auto, numpy, cpu, cuda or cuda:1; see minigen devices. Default: auto.", "--device")
 ]
@@ -166,8 +176,12 @@ Preset = Annotated[
 ]
 BatchSize = Annotated[int | None, _setting(RUN, "INT", "Rows a step.", "128")]
 Seed = Annotated[
-    int | None, _setting(RUN, "INT", "Of weights, order and noise; the same seed gives the same result.", "0")
-]
+    int | None,
+    _setting(
+        RUN, "INT", "Of weights, order and noise; the same seed gives the same bits on the same device and instruction "
+        "set, elsewhere the same up to rounding.", "0",
+    ),
+]  # fmt: skip
 ACTIVATION = "Of the hidden layers: linear, relu, leaky_relu, tanh, sigmoid or softplus."
 ItemFile = Annotated[
     Path | None,
@@ -282,6 +296,9 @@ def gan(
     Writes into DIR: model.safetensors, history.csv, losses.png, samples.png, and on the way samples-epoch-0010.png and
     so on, from the same noise each time. Data that are no pictures give .csv or .npy files instead. Ctrl-C ends the
     training and keeps what was learnt.
+
+    The losses tell which player is ahead, not how good the samples are: 1.39 for the discriminator and 0.69 for the
+    generator is where it cannot tell real from generated.
 
     Examples:
 
@@ -498,8 +515,12 @@ def sample(
     n: Annotated[int, _option(DATA, "INT", "How many. Default: 64.", "-n")] = 64,
     out: ItemFile = None,
     seed: Annotated[
-        int | None, _option(RUN, "INT", "Of the noise: the same seed draws the same samples. Default: a fresh one.")
-    ] = None,
+        int | None,
+        _option(
+            RUN, "INT", "Of the noise: the same seed draws the same samples, to the bit on the same device and "
+            "instruction set. Default: a fresh one.",
+        ),
+    ] = None,  # fmt: skip
     columns: Columns = None,
     device: Device = "auto",
 ) -> None:

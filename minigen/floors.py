@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import warnings
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,7 +32,8 @@ def devices() -> dict[str, Device]:
 
 
 def get_backend(device: str = "auto", precision: str = "auto") -> Backend:
-    """The backend of ``device``: ``"numpy"``, ``"cpu"``, ``"cuda"``, ``"cuda:1"``, or ``"auto"``, the best usable.
+    """The backend of ``device``: ``"numpy"``, ``"cpu"``, ``"cuda"``, ``"cuda:1"``, or ``"auto"``, the best usable,
+    with a warning, once, where that is ``"numpy"`` because minigen's compiled module is missing.
 
     ``precision`` is how it takes matrix products: one of :func:`precisions`, or ``"auto"``, the fastest of the device
     with an error like float32's. That is ``"ieee"``, float32 throughout, on ``numpy`` and on most processors. On
@@ -58,7 +61,7 @@ def precisions(device: str = "auto") -> tuple[str, ...]:
 def _floor(device: str) -> tuple[Any, int]:
     """The backend's class, and the number of the GPU."""
     if device == "auto":
-        device = next(name for name in AUTO if _probe(name).usable)
+        device = _best()
     base, _, index = device.partition(":") if isinstance(device, str) else ("", "", "")
     if base not in NAMES or (index and (base != "cuda" or not index.isdecimal())):
         known = ", ".join(map(repr, ("auto", *NAMES, "cuda:1")))
@@ -79,6 +82,21 @@ def _floor(device: str) -> tuple[Any, int]:
     return CudaBackend, int(index or 0)
 
 
+def _best() -> str:
+    """The device that ``"auto"`` takes; a warning, once, where it is not the one that an installed minigen has."""
+    states = [_probe(name) for name in AUTO]
+    best = next(state for state in states if state.usable)
+    if not states[0].usable:
+        _warn_once(f"device='auto' takes {best.name!r}, which is slower, because {AUTO[0]!r} cannot be used: "
+                   f"{states[0].detail}")
+    return best.name
+
+
+@functools.cache
+def _warn_once(message: str) -> None:
+    warnings.warn(message, UserWarning, stacklevel=5)  # get_backend's caller
+
+
 def _probe(name: str) -> Device:
     if name == "numpy":
         import numpy
@@ -93,8 +111,7 @@ def _probe_cpu() -> Device:
     try:
         from minigen import cpu
     except ImportError as error:
-        detail = f"the compiled module minigen._native is missing ({error}); build it with: pip install ."
-        return Device("cpu", False, detail)
+        return Device("cpu", False, str(error))
     return Device("cpu", True, f"native kernels for {cpu.isa()}, {cpu.get_num_threads()} threads")
 
 

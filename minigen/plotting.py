@@ -10,7 +10,6 @@ import math
 import os
 import struct
 import zlib
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,6 +17,7 @@ import numpy as np
 from minigen import checks
 from minigen.datasets.load import check_on_host
 from minigen.files import write_atomically
+from minigen.paths import user_path
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -45,7 +45,7 @@ class Picture:
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write a PNG file. Raises ``ValueError`` for another ending of ``path``, and ``OSError``."""
-        checks.choice("the ending of path", Path(path).suffix.lower(), (".png",))
+        checks.choice("the ending of path", user_path(path).suffix.lower(), (".png",))
         save_png(self.pixels, path)
 
     def _repr_png_(self) -> bytes:
@@ -184,7 +184,7 @@ def _to_bytes(pictures: np.ndarray, value_range: tuple[float, float]) -> np.ndar
 
 def save_png(array: np.ndarray, path: str | os.PathLike[str]) -> None:
     """Write ``uint8[H, W]`` (grey) or ``uint8[H, W, 3]`` (RGB) as a PNG file. Raises ``OSError``."""
-    write_atomically(Path(path), encode_png(array))
+    write_atomically(user_path(path), encode_png(array))
 
 
 def encode_png(array: np.ndarray) -> bytes:
@@ -255,7 +255,7 @@ def loss_curves(history: History) -> Figure:
 
 def save_figure(figure: Any, path: str | os.PathLike[str]) -> None:
     """Write a matplotlib figure; the ending of ``path`` says as what: png, svg or pdf. Raises ``OSError``."""
-    path = Path(path)
+    path = user_path(path)
     form = checks.choice("the ending of path", path.suffix.removeprefix(".").lower(), FIGURE_FORMATS)
     write_atomically(path, encode_figure(figure, form, dpi=150))
 

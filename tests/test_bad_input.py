@@ -117,6 +117,9 @@ def test_data(model, data, error, text):
 def test_sparse_data_and_how_to_make_them_dense(model, container):
     sparse = pytest.importorskip("scipy.sparse")
     refused(model(batch_size=1), getattr(sparse, container)(np.eye(3)), TypeError, "X", "X.toarray()")
+    fitted = model(epochs=0, batch_size=2, latent_dim=3, hidden=4).fit(np.eye(3))
+    with pytest.raises(TypeError, match=r"z must be a dense array, not a sparse one .*z.toarray\(\)"):
+        (fitted.generate if model is minigen.GAN else fitted.decode)(getattr(sparse, container)(np.eye(3)))
 
 
 @pytest.mark.parametrize(("output", "value"), [("tanh", -1.01), ("tanh", 2.0), ("sigmoid", -0.01), ("sigmoid", 1.01)])

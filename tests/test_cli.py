@@ -487,6 +487,9 @@ def test_help_needs_none_of_what_computes():
 # --- errors ---------------------------------------------------------------------------------------
 
 BAD_TRAINING = [
+    ("--out=", "'' is no path: name a file or a folder"),
+    ("--resume=", "'' is no path: name a file or a folder"),
+    ("--data=", "--data must be a data set (mnist-sample, mnist, fashion-mnist) or a file (FILE.npy"),
     ("--device tpu", "--device must be one of 'auto', 'numpy', 'cpu', 'cuda'"),
     ("--device numpy --precision tf32", "--precision must be one of 'auto', 'ieee' on device 'numpy', not 'tf32'"),
     ("--data nothing.npy", "--data must be a data set (mnist-sample, mnist, fashion-mnist) or a file (FILE.npy"),
@@ -624,3 +627,24 @@ def test_a_traceback_is_shown_on_request(here, how):
         done = minigen_command(*arguments, folder=here, MINIGEN_TRACEBACK="1")
     assert done.returncode == 2
     assert done.stderr.startswith("Traceback") and done.stderr.splitlines()[-1].startswith("minigen: error: ")
+
+
+def test_the_home_folder_by_its_sign(here, tmp_path_factory):
+    home = tmp_path_factory.mktemp("home")
+    (here / "digits.npy").rename(home / "digits.NPY")
+    train = ["train", "gan", *TRAIN_GAN[4:], "--data=~/digits.NPY", "--out=~/run", "--epochs", "0", "--quiet"]
+    done = minigen_command(*train, folder=here, HOME=str(home))
+    assert done.returncode == 0, done
+    done = minigen_command("sample", "~/run", "--out=~/run/new.npy", folder=here, HOME=str(home))
+    assert done.returncode == 0 and (home / "run" / "new.npy").is_file(), done
+    assert os.listdir(here) == []
+
+
+def test_flat_rows_are_reconstructed_as_pictures(here):
+    pictures = digits()[:, :6]
+    minigen.VAE(epochs=0, hidden=4, latent_dim=2, batch_size=16).fit(pictures).save("model")
+    np.save("flat.npy", pictures.reshape(64, 48))
+    np.save("pictures.npy", pictures)
+    for name in ("flat", "pictures"):
+        succeeds("reconstruct", "model", "--data", f"{name}.npy", "--out", f"{name}.png", folder=here)
+    assert Path("flat.png").read_bytes() == Path("pictures.png").read_bytes()

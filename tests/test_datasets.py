@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import gzip
 import hashlib
 import os
@@ -312,8 +313,51 @@ def test_download_forbidden(home, mirrors):
 
 def test_cache_that_cannot_be_written(home, mirrors):
     (home / "cache").write_text("a file, not a folder")
-    with pytest.raises(datasets.DownloadError, match=str(home / "cache")):
+    with pytest.raises(datasets.DownloadError, match=f"the cache: cannot write in {home}/cache/mnist") as caught:
         datasets.mnist(cache=home / "cache")
+    assert "MINIGEN_CACHE" in str(caught.value) and "was not downloaded" not in str(caught.value)
+    assert not mirrors[0].asked, "it downloaded what it could not keep"
+
+
+def test_a_full_disk_is_no_failed_download(home, mirrors, monkeypatch):
+    def full(*names):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(fetch.os, "replace", full)
+    with pytest.raises(datasets.DownloadError, match="no room for it in") as caught:
+        datasets.mnist(cache=home / "cache")
+    assert "MINIGEN_CACHE" in str(caught.value) and len(mirrors[0].asked) == 1 and not mirrors[1].asked
+    assert os.listdir(home / "cache/mnist") == []
+
+
+def test_the_home_folder_by_its_sign(home, mirrors, tiny, monkeypatch):
+    monkeypatch.setenv("MINIGEN_CACHE", "~/kept")
+    assert_is(datasets.mnist(), tiny)
+    assert (home / "kept/mnist").is_dir() and not Path("~").exists()
+    assert_is(datasets.mnist("test", cache="~/kept"), tiny, "t10k")
+    monkeypatch.setenv("MINIGEN_DATA", "~/own")
+    fill(home / "own/mnist", tiny)
+    assert datasets.mnist().origin.startswith(str(home / "own/mnist"))
+    np.save(home / "rows.npy", np.ones((4, 3)))
+    for path in ("~/rows.npy", Path("~/rows.npy")):
+        assert datasets.load_file(path).shape == datasets.resolve(path).shape == (4, 3)
+    write_idx("~/rows.IDX.GZ", np.ones((4, 3), np.uint8))
+    assert datasets.resolve("~/rows.IDX.GZ").shape == (4, 3)
+    assert (home / "rows.IDX.GZ").read_bytes()[:2] == b"\x1f\x8b"
+    Path("~nobody-of-that-name").mkdir()
+    assert fetch.cache_folder("~nobody-of-that-name") == Path("~nobody-of-that-name")
+
+
+@pytest.mark.parametrize("name", ["rows.NPY", "rows.Npz", "rows.NPZ:group/one.two", "rows.npz:group/other"])
+def test_endings_in_capitals_and_names_of_arrays_with_slashes(tmp_path, name):
+    one, other = np.arange(6.0).reshape(2, 3), np.zeros((2, 3))
+    file, _, key = name.partition(":")
+    with open(tmp_path / file, "wb") as stream:
+        if file.endswith("NPY"):
+            np.save(stream, one)
+        else:
+            np.savez(stream, **({"group/one.two": one, "group/other": other} if key else {"a/b": one}))
+    np.testing.assert_array_equal(datasets.resolve(str(tmp_path / name)), other if "other" in name else one)
 
 
 def test_without_pooch(home, tiny, monkeypatch):

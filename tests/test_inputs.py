@@ -1,4 +1,4 @@
-"""What is taken as data: any real numbers, flat items for pictures, tables with names of columns."""
+"""What is taken as data: any real numbers, flat items for pictures."""
 
 from __future__ import annotations
 
@@ -75,12 +75,3 @@ def test_flat_rows_stand_for_pictures_and_pictures_for_flat_rows(trained_flat):
         with pytest.raises(ValueError, match="X must have items of shape"):
             gan.discriminate(wrong)
 
-
-def test_names_of_columns():
-    pandas = pytest.importorskip("pandas")
-    table = pandas.DataFrame(BINARY / 1.0, columns=list("abcdef"))
-    for family in (minigen.GAN, minigen.VAE):
-        model = family(**QUICK).fit(table)
-        assert model.feature_names_in_.dtype == object and list(model.feature_names_in_) == list("abcdef")
-        assert model.n_features_in_ == 6
-        assert not hasattr(model.fit(BINARY), "feature_names_in_")

@@ -27,10 +27,9 @@ from minigen.backend import Array, HostReader, Program
 try:
     from minigen import _native
 except ImportError as error:
-    raise ImportError(
-        f"minigen's compiled module minigen._native cannot be loaded ({error}). "
-        "Install minigen with a C++20 compiler at hand: pip install ."
-    ) from error
+    from minigen.missing_native import explain
+
+    raise ImportError(explain(error)) from error
 
 ALIGNMENT = 64
 MAX_THREADS = 1024  # the compiled module's own limit

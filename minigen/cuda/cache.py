@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from minigen.files import write_atomically
+from minigen.paths import user_path
 
 MAGIC = b"minigen kernel 1\n"
 
@@ -35,8 +36,8 @@ def folder() -> Path:
     """``$MINIGEN_CACHE/kernels``, else ``$XDG_CACHE_HOME/minigen/kernels``, else ``~/.cache/minigen/kernels``."""
     chosen = os.environ.get("MINIGEN_CACHE")
     if chosen:
-        return Path(chosen) / "kernels"
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "minigen" / "kernels"
+        return user_path(chosen) / "kernels"
+    return user_path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "minigen" / "kernels"
 
 
 def key_of(**facts: Any) -> str:

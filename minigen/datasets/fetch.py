@@ -5,6 +5,7 @@ Whatever the place and the compression, an array is taken only if the SHA-256 of
 
 from __future__ import annotations
 
+import errno
 import importlib.util
 import logging
 import os
@@ -17,12 +18,15 @@ from typing import IO
 
 import numpy as np
 
+from minigen.checks import writable_folder
 from minigen.datasets.idx import StrPath, idx_sha256, read_idx
 from minigen.datasets.npy import read_npz
+from minigen.paths import user_path
 
 log = logging.getLogger(__name__)
 
 SIZE_LIMIT = 1 << 26  # bytes; the largest raw file, 60,000 pictures of 784 bytes, is below it
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 TIMEOUT = 30.0  # seconds that a mirror may stay silent
 DEBIAN = Path("/usr/share/datasets")
 TORCHVISION_ROOTS = (".", "data", "../data", "~", "~/data", "~/datasets", "~/.cache", "~/.cache/torch")
@@ -56,7 +60,7 @@ def find(
 
     Order: ``$MINIGEN_DATA/<name>``, the cache, the folders of other tools, the mirrors. A file with wrong contents is
     an error (``ValueError``) in ``$MINIGEN_DATA``; elsewhere it is passed over and a warning logged. Raises
-    :class:`DownloadError` when every place fails.
+    :class:`DownloadError` when every place fails, or the cache cannot be written.
     """
     for path in _own_paths(source, filename):
         return _verified(source, filename, path), str(path)
@@ -68,10 +72,15 @@ def find(
         except (OSError, ValueError) as error:
             log.warning("passed over: %s", error)
             failures.append(str(error))
+    if download:
+        _check_writable(folder)
     for url in [f"{mirror}{filename}.gz" for mirror in source.mirrors if download]:
         try:
             return _download(source, filename, url, folder), url
         except (ImportError, OSError, ValueError) as error:
+            if getattr(error, "errno", None) in DISK_FULL:
+                raise DownloadError(f"{source.name} was not downloaded: no room for it in {folder}: {error}. Make "
+                                    "room, or set MINIGEN_CACHE to a folder on another disk") from error
             failures.append(f"{url}: {error}")
     raise DownloadError(_ways_out(source, filename, folder, failures))
 
@@ -80,7 +89,7 @@ def cache_folder(cache: StrPath | None = None) -> Path:
     """Where downloads are kept: ``cache``, else ``$MINIGEN_CACHE``, else the system's usual place for caches."""
     chosen = cache or os.environ.get("MINIGEN_CACHE")
     if chosen:
-        return Path(chosen)
+        return user_path(chosen)
     try:
         import pooch
     except ImportError as error:
@@ -96,14 +105,15 @@ def _own_paths(source: Source, filename: str) -> list[Path]:
     own = os.environ.get("MINIGEN_DATA")
     if not own:
         return []
-    if not os.path.isdir(own):
+    folder = user_path(own)
+    if not folder.is_dir():
         raise ValueError(f"MINIGEN_DATA = {own!r} is not a folder")
-    return _existing([Path(own) / source.name], filename)
+    return _existing([folder / source.name], filename)
 
 
 def _usual_paths(source: Source, filename: str, cached: Path) -> list[Path]:
-    torchvision = [Path(root).expanduser() / source.torchvision / "raw" for root in TORCHVISION_ROOTS]
-    keras = Path(os.environ.get("KERAS_HOME", "~/.keras")).expanduser() / "datasets"
+    torchvision = [user_path(root) / source.torchvision / "raw" for root in TORCHVISION_ROOTS]
+    keras = user_path(os.environ.get("KERAS_HOME") or "~/.keras") / "datasets"
     npz = keras / f"{source.name}.npz"
     folders = [cached, DEBIAN / source.name, *torchvision, keras / source.name]
     return _existing(folders, filename) + [npz] * npz.is_file()
@@ -147,13 +157,21 @@ class _Bounded:
         self.file.flush()
 
 
+def _check_writable(folder: Path) -> None:
+    """Raise DownloadError unless what is downloaded can be kept in ``folder``: no mirror could help then."""
+    try:
+        writable_folder("the cache", folder)
+    except OSError as error:
+        raise DownloadError(f"{error}. Nothing was downloaded, because downloads are kept there: make it writable, or "
+                            "set MINIGEN_CACHE to a folder that is") from error
+
+
 def _download(source: Source, filename: str, url: str, folder: Path) -> np.ndarray:
     """Download to a temporary folder beside the cache's files, verify, and only then move into the cache."""
     import pooch
 
     visible = sys.stderr.isatty() and importlib.util.find_spec("tqdm") is not None
     downloader = pooch.HTTPDownloader(progressbar=visible, chunk_size=1 << 16, timeout=TIMEOUT)
-    folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder, prefix=".download-") as scratch:
         path = Path(scratch) / f"{filename}.gz"
         with open(path, "wb") as file:

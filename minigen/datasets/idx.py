@@ -12,13 +12,13 @@ import hashlib
 import os
 import stat
 import zlib
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from minigen.datasets.stream import MAX_BYTES, MAX_DIMENSIONS, Readable, read_up_to, read_values
 from minigen.files import replacing
+from minigen.paths import user_path
 
 StrPath = str | os.PathLike[str]
 
@@ -47,7 +47,7 @@ def read_idx(path: StrPath, *, max_bytes: int = MAX_BYTES) -> np.ndarray:
     and at most ``max_bytes`` of them (and one byte more) are ever decompressed. Raises :class:`IdxError` on anything
     but one complete IDX file and ``OSError`` where it cannot be read.
     """
-    path = Path(path)
+    path = user_path(path)
     if not stat.S_ISREG(path.stat().st_mode):
         raise IdxError(f"{path}: not a regular file")
     with open(path, "rb") as file:
@@ -85,10 +85,10 @@ def write_idx(path: StrPath, array: Any) -> None:
     written under a temporary name and renamed, so an old file survives whatever goes wrong. Raises :class:`IdxError`
     on another dtype or shape, before anything is written.
     """
-    path, array = Path(path), np.asarray(array)
+    path, array = user_path(path), np.asarray(array)
     header, values = _encode(array)
     with replacing(path) as file:
-        if path.suffix == ".gz":
+        if path.suffix.lower() == ".gz":
             with gzip.GzipFile(filename="", fileobj=file, mode="wb", mtime=0) as packed:
                 packed.write(header)
                 packed.write(values)

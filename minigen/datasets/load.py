@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,7 @@ from minigen.datasets.idx import StrPath, read_idx
 from minigen.datasets.npy import read_npy, read_npz, read_packed_npy
 from minigen.datasets.pictures import read_pictures
 from minigen.datasets.tables import read_csv, read_parquet
+from minigen.paths import user_path
 
 NAMED: dict[str, Callable[[], Dataset]] = {
     "mnist-sample": mnist_sample,
@@ -32,9 +33,9 @@ CHUNK = 1 << 20  # elements looked at together, so that a mapped file is never i
 def as_rows(data: Any, *, name: str = "data", min_rows: int = 2) -> tuple[np.ndarray, tuple[int, ...]]:
     """``(rows[N, D], item_shape)``: C-contiguous uint8 or float32 rows, and the shape of one item, D elements.
 
-    ``data`` is ``[N, ...]``: a NumPy array, a memory-mapped file, a :class:`Dataset`, nested lists, anything else on
-    the host with ``__array__``, ``__array_interface__`` or ``__dlpack__``, or a DataFrame of pandas or polars. uint8 stays
-    as it is; other integers, bool, floats of any size, and Python objects that are numbers are rounded to float32.
+    ``data`` is ``[N, ...]``: a NumPy array, a memory-mapped file, a :class:`Dataset`, nested lists, a DataFrame of
+    pandas or polars, or anything else on the host with ``__array__``, ``__array_interface__`` or ``__dlpack__``. uint8
+    stays as it is; other integers, bool, floats of any size, and Python objects that are numbers are rounded to float32.
     ``name`` is what the errors call it.
     Nothing is copied unless the dtype or the memory order makes it necessary, so the rows may share memory with
     ``data`` and be read-only.
@@ -56,10 +57,7 @@ def _as_array(name: str, data: Any) -> np.ndarray:
     """``data`` seen as a plain ndarray, copied only if its own protocol copies."""
     if np.ma.isMaskedArray(data):
         raise TypeError(f"{name} must be {ALLOWED} without a mask: fill it first, {name}.filled(value)")
-    if hasattr(data, "nnz") and (hasattr(data, "toarray") or hasattr(data, "todense")):
-        dense = "toarray" if hasattr(data, "toarray") else "todense"
-        raise TypeError(f"{name} must be a dense array, not a sparse one ({_type_name(data)}): {name}.{dense}() makes "
-                        "it dense, where memory allows")
+    check_dense(name, data)
     if library_of(data):
         return frame_values(name, data)
     check_on_host(name, data)
@@ -76,6 +74,14 @@ def _as_array(name: str, data: Any) -> np.ndarray:
         raise TypeError(f"{name} of type {_type_name(data)} cannot be read as an array: {error}") from error
     raise TypeError(f"{name} must be an array or nested lists, {ALLOWED}, not {_type_name(data)}; "
                     "minigen.datasets.resolve(...) makes an array of a name or a path")
+
+
+def check_dense(name: str, data: Any) -> None:
+    """Raise TypeError, saying how to make it dense, for a sparse array, SciPy's or one that is used in the same way."""
+    method = next((method for method in ("toarray", "todense") if hasattr(data, method)), None)
+    if hasattr(data, "nnz") and method is not None:
+        raise TypeError(f"{name} must be a dense array, not a sparse one ({_type_name(data)}): {name}.{method}() makes "
+                        "it dense, where memory allows")
 
 
 def check_on_host(name: str, data: Any) -> None:
@@ -150,7 +156,7 @@ def load_file(path: StrPath, *, key: str | None = None) -> np.ndarray | Table:
     Raises ``ValueError`` naming the file when its contents are damaged or not allowed (no pickled objects, no text
     among the numbers), ``ImportError`` naming what to install, and ``OSError`` when it cannot be read.
     """
-    path = Path(path)
+    path = user_path(path)
     *_, ending = path.name.lower().removesuffix(".gz").rpartition(".")
     if key is not None and ending != "npz":
         raise ValueError(f"{path}: only an .npz file holds arrays by name, so there is no {key!r} in it")
@@ -172,8 +178,9 @@ def resolve(data: str | os.PathLike[str]) -> Dataset | Table | np.ndarray:
     text = os.fspath(data)
     if text in NAMED:
         return NAMED[text]()
-    stem, found, key = text.rpartition(".npz:")
-    path, wanted = (f"{stem}.npz", key) if found and not os.path.exists(text) else (text, None)
+    text = os.path.expanduser(text)
+    named = re.fullmatch(r"(.*\.npz):(.*)", text, re.IGNORECASE | re.DOTALL)
+    path, wanted = named.groups() if named and not os.path.exists(text) else (text, None)
     if os.path.isdir(path):
         return read_pictures(path)
     if not os.path.isfile(path):

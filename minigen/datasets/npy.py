@@ -10,12 +10,12 @@ import gzip
 import os
 import zipfile
 import zlib
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
 from minigen.datasets.stream import MAX_BYTES, Readable, promised_bytes, read_up_to, read_values
+from minigen.paths import user_path
 
 MAGIC = b"\x93NUMPY"
 LENGTH_SIZES = {b"\1\0": 2, b"\2\0": 4}  # version: bytes that hold the header's length
@@ -30,6 +30,7 @@ def read_npy(path: str | os.PathLike[str]) -> np.ndarray:
 
     Raises ``ValueError`` naming the file when it is damaged or holds no numbers, ``OSError`` where it cannot be read.
     """
+    path = user_path(path)
     with open(path, "rb") as file:
         try:
             shape, dtype, order = _read_header(file)
@@ -60,6 +61,7 @@ def read_npz(path: str | os.PathLike[str], key: str | None = None, *, max_bytes:
     Raises ``ValueError`` naming the file when it is damaged, holds no such array, several arrays and no ``key`` was
     given, no numbers, or more than ``max_bytes`` of them; ``OSError`` where it cannot be read.
     """
+    path = user_path(path)
     with open(path, "rb") as file:
         try:
             with zipfile.ZipFile(file) as archive, archive.open(_member(archive, key)) as member:
@@ -70,7 +72,7 @@ def read_npz(path: str | os.PathLike[str], key: str | None = None, *, max_bytes:
 
 
 def _member(archive: zipfile.ZipFile, key: str | None) -> str:
-    keys = [Path(name).stem for name in archive.namelist() if name.endswith(".npy")]
+    keys = [name.removesuffix(".npy") for name in archive.namelist() if name.endswith(".npy")]
     if key is None and len(keys) != 1:
         raise ValueError(f"{len(keys)} arrays inside; name one of {', '.join(keys)}" if keys else "no array inside")
     if key is not None and key not in keys:

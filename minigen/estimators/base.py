@@ -15,7 +15,7 @@ import numpy as np
 from minigen import checks
 from minigen.backend import ACTIVATIONS, Array, Backend
 from minigen.datasets import frames
-from minigen.datasets.load import as_rows, check_on_host
+from minigen.datasets.load import as_rows, check_dense, check_on_host
 from minigen.estimators import inputs, sklearn_protocol
 from minigen.floors import get_backend
 from minigen.models.mlp import Mlp
@@ -47,7 +47,8 @@ def beside(ops: Backend, array: Any) -> Iterator[Callable[[Array], Array]]:
     Yields a function that makes a result ready for the caller.
     """
     if not lies_with(ops, array):
-        yield lambda result: result
+        with np.errstate(all="ignore"):  # far latents overflow and underflow on the way to an output of 0 or 1
+            yield lambda result: result
         return
     from minigen.cuda import interop
 
@@ -67,6 +68,7 @@ def rows_of(ops: Backend, X: Any, name: str, min_rows: int) -> tuple[Array, tupl
 def numbers(name: str, value: Any, dtype: Any) -> np.ndarray:
     """``value``, an array of the host or nested lists, as finite ``dtype``. TypeError or ValueError for anything else.
     """
+    check_dense(name, value)
     try:
         array = np.asarray(value)
     except ValueError as error:  # lists of different lengths
@@ -236,7 +238,8 @@ class Estimator:
         reads it where it is, and so do the methods that take data or latents; these return CuPy arrays.
 
         ``callbacks`` are called at the end of every epoch with an :class:`~minigen.EpochEnd`; training stops when one
-        returns ``True``, and goes on at another learning rate when one sets ``end.model.learning_rate``. ``progress``
+        returns ``True``, goes on at another learning rate when one sets ``end.model.learning_rate``, and ends with the
+        error that one raises, the model then being as at that epoch's end. ``progress``
         shows a bar (``None``: on a terminal only). ``y`` is ignored.
         Raises ``TypeError`` or ``ValueError`` for a bad setting or bad data, before any work;
         :class:`~minigen.TrainingDiverged` when a loss, a weight or the optimizer's state is no longer finite.
@@ -254,13 +257,14 @@ class Estimator:
     ) -> Self:
         """Go on training for ``epochs`` more (default: as the constructor says), as if it had never stopped.
 
-        The same data, settings and device continue bit for bit, also after :meth:`save` and :func:`minigen.load`.
-        Data or a ``batch_size`` with another number of steps begin with a whole epoch, and may move the step counter
-        on to the beginning of one. Raises as :meth:`fit` does, and ``ValueError`` where the data's items or a setting
-        that the networks were made with are not those of the model.
+        The same data, settings, device and instruction set continue bit for bit, also after :meth:`save` and
+        :func:`minigen.load`. Data or a ``batch_size`` with another number of steps begin with a whole epoch, and may
+        move the step counter on to the beginning of one. Raises as :meth:`fit` does, and ``ValueError`` where the
+        data's items or a setting that the networks were made with are not those of the model.
         """
         if not self._fitted():
             return self._fit(X, epochs, callbacks, progress)
+        self._check_idle("partial_fit")
         self._check_params()
         self._check_lasting()
         _check_training(epochs, callbacks, progress)
@@ -270,6 +274,7 @@ class Estimator:
         return self._train(rows, epochs, callbacks, progress)
 
     def _fit(self, X: Any, epochs: int | None, callbacks: Sequence[Callback], progress: bool | None) -> Self:
+        self._check_idle("fit")
         self._check_params()
         _check_training(epochs, callbacks, progress)
         ops = get_backend(self.device, self.precision)
@@ -287,16 +292,27 @@ class Estimator:
 
     def _train(self, rows: Array, epochs: int | None, callbacks: Sequence[Callback], progress: bool | None) -> Self:
         """``epochs`` more, or as many as the hyper-parameter says."""
-        run = self._run = self._training(rows)
+        run = self._training(rows)
         if self._state is not None:
             run.load_state(self._state)
             if run.done % run.steps_per_epoch != self.history_.steps_under_way:  # other data than before
                 run.begin_epoch()
+        self._run = run
         try:
             train(run, self, self.history_, self.epochs if epochs is None else epochs, callbacks, progress)
+        except BaseException:  # of a callback, the device, a second Ctrl-C; a divergence has told its reason
+            self.history_.stop_reason = self.history_.stop_reason or "error"
+            raise
         finally:
             self._state, self._run = run.state(), None
         return self
+
+    def _check_idle(self, method: str) -> None:
+        """Raise RuntimeError in the middle of a training, such as in a callback."""
+        if vars(self).get("_run") is not None:
+            raise RuntimeError(f"{method} cannot be called in a callback, or anywhere else while this model is in "
+                               "training: let the callback return True, which ends the training, and call it then, or "
+                               "train a copy, copy.deepcopy(end.model)")
 
     def _training_state(self) -> State | None:
         """Counters and moments as they stand, also in the middle of a training, for a callback that saves."""
@@ -430,9 +446,15 @@ class Estimator:
         return rows * np.float32(self.scale_) + np.float32(self.shift_)
 
     def _to_data(self, rows: Array) -> Array:
-        """From the model's range to the data's own units, type and item shape."""
+        """From the model's range to the data's own units, type and item shape.
+
+        Raises ValueError for NaN, which no uint8 can tell from a number; the networks overflowed.
+        """
         if self.data_dtype_ == np.uint8:
             units = (rows - np.float32(self.shift_)) / np.float32(self.scale_)
+            bad = np.isnan(units).any(axis=1)
+            if bad.any():
+                raise ValueError(f"row {int(bad.argmax())} lies too far out: what the model makes of it is NaN")
             rows = np.clip(np.rint(units), 0, 255).astype(np.uint8)
         rows = rows.reshape(len(rows), *self.item_shape_)
         if self.frame_ is None or not isinstance(rows, np.ndarray):  # not for CuPy's arrays

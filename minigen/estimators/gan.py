@@ -22,6 +22,11 @@ RANGES = {"tanh": (-1.0, 1.0), "sigmoid": (0.0, 1.0), "linear": (-np.inf, np.inf
 class GAN(Estimator):
     """Generative adversarial network of dense layers (Goodfellow et al. 2014).
 
+    The losses, in nats: where the discriminator cannot tell real from generated, its own is 2 log 2 = 1.39 and the
+    generator's log 2 = 0.69 (``loss="minimax"``: -0.69). They tell which player is ahead, not how good the samples are,
+    and need not fall. A discriminator near 0 beside a generator that keeps rising has won: try a smaller discriminator
+    or ``learning_rate``.
+
     There is no ``score``: a GAN has no likelihood, and its losses and :meth:`discriminate` only compare two networks
     with each other, so a better number is no better model. For a search over settings give scikit-learn a ``scoring``
     that looks at samples, such as a distance between ``sample(n)`` and rows held back.
@@ -41,7 +46,8 @@ class GAN(Estimator):
     batch_size : real rows a step; as many generated ones join them. The rows that an epoch leaves over are dropped.
     epochs : passes over the data
     init : initial weights; ``"auto"`` is He for rectifiers and Glorot elsewhere
-    seed : of weights, order and noise. The same seed gives the same bits on the same device.
+    seed : of weights, order and noise. The same seed gives the same bits on the same device with the same instruction
+        set (``minigen devices`` names it); elsewhere results differ by rounding.
     device : ``"auto"``, ``"numpy"``, ``"cpu"`` or ``"cuda"``
     precision : of matrix products, see :func:`minigen.floors.get_backend`; sums and storage are float32 in all.
         ``"auto"``: the device's fastest with an error like float32's.

@@ -1,4 +1,4 @@
-"""Data that a trained model is given: the items and the type must be those of its training."""
+"""Data for a model that is trained already: the same items as in its training, in the same type."""
 
 from __future__ import annotations
 

@@ -33,7 +33,8 @@ class VAE(Estimator):
     epochs : passes over the data
     init : initial weights; ``"auto"`` is He for rectifiers and Glorot elsewhere. The default came to a better
         bound on MNIST in ten epochs than ``"auto"``.
-    seed : of weights, order and noise. The same seed gives the same bits on the same device.
+    seed : of weights, order and noise. The same seed gives the same bits on the same device with the same instruction
+        set (``minigen devices`` names it); elsewhere results differ by rounding.
     device : ``"auto"``, ``"numpy"``, ``"cpu"`` or ``"cuda"``
     precision : of matrix products, see :func:`minigen.floors.get_backend`; sums and storage are float32 in all.
         ``"auto"``: the device's fastest with an error like float32's.

@@ -27,6 +27,7 @@ import numpy as np
 
 from .. import checks
 from ..backend import ACTIVATIONS, LEAKY_SLOPE
+from .underflow import small_is_zero
 
 
 def check(activation: str) -> None:
@@ -34,17 +35,20 @@ def check(activation: str) -> None:
     checks.choice("activation", activation, ACTIVATIONS)
 
 
+@small_is_zero
 def sigmoid(z: np.ndarray) -> np.ndarray:
     """``1 / (1 + e^-z)``, elementwise, for z of either sign without overflow."""
     e = np.exp(-np.abs(z))
     return np.where(z >= 0, 1, e) / (1 + e)
 
 
+@small_is_zero
 def softplus(z: np.ndarray) -> np.ndarray:
     """``log(1 + e^z)``, elementwise, without overflow."""
     return np.maximum(z, 0) + np.log1p(np.exp(-np.abs(z)))
 
 
+@small_is_zero
 def forward(z: np.ndarray, activation: str) -> np.ndarray:
     """``y = act(z)``, any shape. Raises ValueError for an unknown activation."""
     check(activation)
@@ -61,6 +65,7 @@ def forward(z: np.ndarray, activation: str) -> np.ndarray:
     return z.copy()
 
 
+@small_is_zero
 def derivative(y: np.ndarray, activation: str) -> np.ndarray:
     """``act'(z)`` at the ``z`` whose output is ``y``, same shape. Raises ValueError for an unknown activation."""
     check(activation)
@@ -77,6 +82,7 @@ def derivative(y: np.ndarray, activation: str) -> np.ndarray:
     return np.ones_like(y)
 
 
+@small_is_zero
 def backward(dy: np.ndarray, y: np.ndarray, activation: str) -> np.ndarray:
     """``dz = dy * act'(z)`` from the stored output ``y``, all of one shape. Raises as :func:`derivative` does."""
     return dy * derivative(y, activation)

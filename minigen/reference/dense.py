@@ -30,13 +30,16 @@ from __future__ import annotations
 import numpy as np
 
 from . import activations
+from .underflow import small_is_zero
 
 
+@small_is_zero
 def forward(x: np.ndarray, W: np.ndarray, b: np.ndarray, activation: str = "linear") -> np.ndarray:
     """``y[B,O] = act(x[B,I] W[I,O] + b[O])``. Raises ValueError for an unknown activation."""
     return activations.forward(x @ W + b, activation)
 
 
+@small_is_zero
 def dgrad(dz: np.ndarray, W: np.ndarray, x: np.ndarray | None = None, activation: str = "linear") -> np.ndarray:
     """``dx[B,I] = (dz[B,O] W^T) * act'(z_before)``, the factor computed from the stored ``x[B,I] = act(z_before)``.
 
@@ -52,6 +55,7 @@ def dgrad(dz: np.ndarray, W: np.ndarray, x: np.ndarray | None = None, activation
     return activations.backward(dx, x, activation)
 
 
+@small_is_zero
 def wgrad(x: np.ndarray, dz: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """``dW[I,O] = x[B,I]^T dz[B,O]`` and ``db[O]``, the sum of ``dz`` over the rows."""
     return x.T @ dz, dz.sum(axis=0)

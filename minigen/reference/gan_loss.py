@@ -33,6 +33,7 @@ import numpy as np
 from .. import checks
 from ..backend import GAN_LOSSES
 from .activations import sigmoid, softplus
+from .underflow import small_is_zero
 
 
 def check(kind: str) -> None:
@@ -40,6 +41,7 @@ def check(kind: str) -> None:
     checks.choice("kind", kind, GAN_LOSSES)
 
 
+@small_is_zero
 def discriminator(logits: np.ndarray, n_real: int) -> tuple[np.floating, np.ndarray]:
     """Loss (nats) and ``dlogits[B,1]``; the first ``n_real`` rows of ``logits[B,1]`` are real, the others generated.
 
@@ -55,6 +57,7 @@ def discriminator(logits: np.ndarray, n_real: int) -> tuple[np.floating, np.ndar
     return loss, dlogits
 
 
+@small_is_zero
 def generator(logits: np.ndarray, kind: str = "non_saturating") -> tuple[np.floating, np.ndarray]:
     """Loss (nats) and ``dlogits[B,1]`` from the logits ``[B,1]`` that D gives to generated rows.
 

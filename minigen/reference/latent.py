@@ -34,10 +34,13 @@ from __future__ import annotations
 
 import numpy as np
 
+from .underflow import small_is_zero
+
 LOGVAR_LIMIT = 40.0
 """The largest log variance of ``q``."""
 
 
+@small_is_zero
 def forward(heads: np.ndarray, eps: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.floating]:
     """``z[B,L]``, ``rows[B]`` (KL in nats) and their mean, from ``heads[B,2L]`` and ``eps[B,L]``.
 
@@ -51,6 +54,7 @@ def forward(heads: np.ndarray, eps: np.ndarray) -> tuple[np.ndarray, np.ndarray,
     return z, rows, rows.mean()
 
 
+@small_is_zero
 def backward(dz: np.ndarray, heads: np.ndarray, eps: np.ndarray, beta: float = 1.0) -> np.ndarray:
     """``dheads[B,2L]``, the gradient of (the loss behind ``dz[B,L]``) + ``beta`` * mean KL."""
     mu, logvar = posterior(heads)

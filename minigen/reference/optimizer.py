@@ -25,7 +25,10 @@ from __future__ import annotations
 
 import numpy as np
 
+from .underflow import small_is_zero
 
+
+@small_is_zero
 def sgd(
     p: np.ndarray, g: np.ndarray, velocity: np.ndarray, lr: float, momentum: float = 0.0, weight_decay: float = 0.0
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -34,6 +37,7 @@ def sgd(
     return p - lr * velocity, velocity
 
 
+@small_is_zero
 def adam(
     p: np.ndarray, g: np.ndarray, m: np.ndarray, v: np.ndarray, lr: float, t: int,
     beta1: float = 0.9, beta2: float = 0.999, eps: float = 1e-8,
@@ -46,6 +50,7 @@ def adam(
     return p - lr * m_hat / (np.sqrt(v_hat) + eps), m, v
 
 
+@small_is_zero
 def adamw(
     p: np.ndarray, g: np.ndarray, m: np.ndarray, v: np.ndarray, lr: float, t: int,
     beta1: float = 0.9, beta2: float = 0.999, eps: float = 1e-8, weight_decay: float = 0.01,

@@ -27,8 +27,10 @@ import numpy as np
 
 from .. import checks
 from .activations import sigmoid
+from .underflow import small_is_zero
 
 
+@small_is_zero
 def bernoulli(logits: np.ndarray, x: np.ndarray) -> tuple[np.ndarray, np.floating, np.ndarray]:
     """``rows[B]``, their mean, and ``dlogits[B,D]``, from ``logits[B,D]`` and ``x[B,D]`` in [0, 1].
 
@@ -40,6 +42,7 @@ def bernoulli(logits: np.ndarray, x: np.ndarray) -> tuple[np.ndarray, np.floatin
     return rows, rows.mean(), dlogits
 
 
+@small_is_zero
 def gaussian(mean: np.ndarray, x: np.ndarray, variance: float = 1.0) -> tuple[np.ndarray, np.floating, np.ndarray]:
     """``rows[B]``, their mean, and ``dmean[B,D]``, from ``mean[B,D]`` and ``x[B,D]``; one fixed ``variance`` > 0.
 

@@ -22,6 +22,7 @@ from minigen.files import write_atomically
 from minigen.floors import get_backend, precisions
 from minigen.models.mlp import flat_size
 from minigen.models.optimizer import SLOTS
+from minigen.paths import user_path
 from minigen.training.history import History
 
 if TYPE_CHECKING:
@@ -54,7 +55,7 @@ def save(model: Estimator, path: str | os.PathLike[str]) -> None:
     text = json.dumps(settings, default=_plain)
     _check_tensors(_from_settings(json.loads(text)), model.item_shape_, tensors)
     metadata = {"format": FORMAT, "settings": text, "sha256": _digest(text, tensors)}
-    write_atomically(Path(path), to_bytes(tensors, metadata))
+    write_atomically(user_path(path), to_bytes(tensors, metadata))
 
 
 def load(path: str | os.PathLike[str], device: str = "auto", precision: str | None = None) -> Any:
@@ -67,8 +68,7 @@ def load(path: str | os.PathLike[str], device: str = "auto", precision: str | No
     Raises ``FileNotFoundError``, :class:`~minigen.ModelFileError` for a file that is foreign, truncated or altered, and
     the errors of an unusable ``device`` or ``precision``.
     """
-    path = model_file(path)
-    settings, tensors = _read(path)
+    settings, tensors = _read(model_file(path))
     allowed = precisions(device)
     with _foreign(path):
         model = _from_settings(settings)
@@ -93,7 +93,7 @@ def load(path: str | os.PathLike[str], device: str = "auto", precision: str | No
 
 def model_file(path: str | os.PathLike[str]) -> Path:
     """``path``, or where it is a folder the model in it."""
-    path = Path(path)
+    path = user_path(path)
     return path / MODEL if path.is_dir() else path
 
 
@@ -150,7 +150,7 @@ def _check_tensor(tensors: dict[str, np.ndarray], key: str, shape: tuple[int, ..
 
 def read_settings(path: str | os.PathLike[str]) -> dict[str, Any]:
     """Kind of model, hyper-parameters and data description of the file at ``path``; raises as :func:`load` does."""
-    return _read(Path(path))[0]
+    return _read(user_path(path))[0]
 
 
 def _tensors(model: Estimator) -> dict[str, np.ndarray]:

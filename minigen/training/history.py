@@ -5,12 +5,12 @@ from __future__ import annotations
 import csv
 import io
 import os
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from minigen.files import write_atomically
+from minigen.paths import user_path
 
 if TYPE_CHECKING:
     from minigen.plotting import Plot
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 class History:
     """Losses of one model, step by step; the GAN's are per batch, the VAE's in nats per row, averaged over the batch.
+    :class:`~minigen.GAN` says how to read the GAN's.
 
     Attributes
     ----------
@@ -26,7 +27,8 @@ class History:
     steps : steps done
     ends : steps done at the end of each epoch
     seconds : seconds spent in training steps, for each epoch
-    stop_reason : why the last ``fit`` ended: ``"finished"``, ``"callback"``, ``"interrupted"`` or ``"diverged"``
+    stop_reason : why the last ``fit`` ended: ``"finished"``, ``"callback"`` (one returned ``True``),
+        ``"interrupted"``, ``"diverged"`` or ``"error"`` (a callback or the device raised); ``""`` while it runs
     """
 
     def __init__(self, names: tuple[str, ...]) -> None:
@@ -107,7 +109,7 @@ class History:
         table.writerow(["epoch", "step", "seconds", *self.names])
         for i, means in enumerate(self.epoch_means()):
             table.writerow([i + 1, self.ends[i], f"{self.seconds[i]:.4f}", *(f"{x:.6g}" for x in means)])
-        write_atomically(Path(path), text.getvalue().encode())
+        write_atomically(user_path(path), text.getvalue().encode())
 
     def plot(self, path: str | os.PathLike[str] | None = None) -> Plot:
         """Loss curves, the mean of each epoch: a notebook shows them as a picture, ``.save(path)`` and ``path`` write

@@ -73,7 +73,7 @@ def train(
     """
     first_epoch = history.epochs
     last_epoch = first_epoch + epochs
-    history.stop_reason = "finished"
+    history.stop_reason = ""  # nothing to tell before the end: a callback may save the model
     with progress_bar(epochs * run.steps_per_epoch, progress) as bar, _interrupt_flag() as interrupted:
         pipeline = _Pipeline(run, history, bar)
         for epoch in range(first_epoch + 1, last_epoch + 1):
@@ -93,8 +93,7 @@ def train(
             if interrupted.is_set():
                 break
         pipeline.finish()
-        if interrupted.is_set():
-            history.stop_reason = "interrupted"
+        history.stop_reason = "interrupted" if interrupted.is_set() else "finished"
 
 
 class _Pipeline:

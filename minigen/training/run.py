@@ -142,7 +142,7 @@ class TrainingRun:
         chunk.before, chunk.steps = self.done, steps
         for key, buffer in self._buffers().items():
             chunk.kept[key] = self.ops.upload(buffer, out=chunk.kept.get(key))
-        with np.errstate(over="ignore", invalid="ignore"):  # what overflows is for the outcome to tell
+        with np.errstate(over="ignore", invalid="ignore", under="ignore"):  # what overflows, the outcome tells
             self.run(steps)
         for reader in (chunk.ring, *chunk.flags):
             reader.begin()
