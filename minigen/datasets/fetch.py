@@ -19,6 +19,7 @@ import numpy as np
 
 from minigen.datasets.idx import StrPath, idx_sha256, read_idx
 from minigen.datasets.npy import read_npz
+from minigen.streams import is_terminal
 
 log = logging.getLogger(__name__)
 
@@ -151,7 +152,7 @@ def _download(source: Source, filename: str, url: str, folder: Path) -> np.ndarr
     """Download to a temporary folder beside the cache's files, verify, and only then move into the cache."""
     import pooch
 
-    visible = sys.stderr.isatty() and importlib.util.find_spec("tqdm") is not None
+    visible = is_terminal(sys.stderr) and importlib.util.find_spec("tqdm") is not None
     downloader = pooch.HTTPDownloader(progressbar=visible, chunk_size=1 << 16, timeout=TIMEOUT)
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder, prefix=".download-") as scratch:

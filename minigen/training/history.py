@@ -24,12 +24,14 @@ class History:
     ends : steps done at the end of each epoch
     seconds : seconds spent in training steps, for each epoch
     stop_reason : why the last ``fit`` ended: ``"finished"``, ``"callback"``, ``"interrupted"`` or ``"diverged"``
+    stop_signal : the signal that interrupted it, ``signal.SIGINT`` and so on, else None; not saved
     """
 
     def __init__(self, names: tuple[str, ...]) -> None:
         self.names = names
         self.seconds: list[float] = []
         self.stop_reason = ""
+        self.stop_signal: int | None = None
         self.ends: list[int] = []
         self._chunks: list[np.ndarray] = []
         self._means: list[np.ndarray] = []

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import signal
 import sys
-import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,8 +13,10 @@ import numpy as np
 
 from minigen import checks
 from minigen.errors import TrainingDiverged
+from minigen.streams import Tolerant, is_terminal
 from minigen.training.history import History
 from minigen.training.run import RING, Chunk, TrainingRun
+from minigen.training.signals import stop_request
 
 SECONDS_BETWEEN_READS = 0.2
 """How long a chunk of steps may take: a progress bar's pace, and for each chunk under way an interrupt's patience."""
@@ -67,14 +66,15 @@ def train(
 ) -> None:
     """Run ``epochs`` more epochs of ``run`` and record them in ``history``.
 
-    Ctrl-C ends the training after the steps under way; what was learnt is kept and ``history.stop_reason`` says
-    ``"interrupted"``. Raises :class:`TrainingDiverged` when a loss or weight turns NaN or infinite; the networks are
-    then as they were before the step that did it.
+    Ctrl-C, SIGTERM and SIGHUP end the training after the steps under way (see :func:`stop_request`); what was learnt is
+    kept, ``history.stop_reason`` says ``"interrupted"`` and ``history.stop_signal`` by which. Raises
+    :class:`TrainingDiverged` when a loss or weight turns NaN or infinite; the networks are then as they were before the
+    step that did it.
     """
     first_epoch = history.epochs
     last_epoch = first_epoch + epochs
-    history.stop_reason = "finished"
-    with _progress_bar(epochs * run.steps_per_epoch, progress) as bar, _interrupt_flag() as interrupted:
+    history.stop_reason, history.stop_signal = "finished", None
+    with _progress_bar(epochs * run.steps_per_epoch, progress) as bar, stop_request() as interrupted:
         pipeline = _Pipeline(run, history, bar)
         for epoch in range(first_epoch + 1, last_epoch + 1):
             bar.set_description(f"epoch {epoch}/{last_epoch}", refresh=False)
@@ -94,7 +94,7 @@ def train(
                 break
         pipeline.finish()
         if interrupted.is_set():
-            history.stop_reason = "interrupted"
+            history.stop_reason, history.stop_signal = "interrupted", interrupted.number
 
 
 class _Pipeline:
@@ -173,24 +173,6 @@ def _repeat_until_divergence(run: TrainingRun, history: History, steps: int) -> 
 def _progress_bar(total: int, progress: bool | None) -> Any:
     from tqdm import tqdm
 
-    quiet = not sys.stderr.isatty() if progress is None else not progress
-    return tqdm(total=total, unit="step", disable=quiet, dynamic_ncols=True)
-
-
-@contextmanager
-def _interrupt_flag() -> Iterator[threading.Event]:
-    """A flag that Ctrl-C sets, so that a step is never cut in two. A second Ctrl-C raises ``KeyboardInterrupt``."""
-    flag = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield flag
-        return
-
-    def handle(number: int, frame: Any) -> None:
-        flag.set()
-        signal.signal(signal.SIGINT, previous)
-
-    previous = signal.signal(signal.SIGINT, handle)
-    try:
-        yield flag
-    finally:
-        signal.signal(signal.SIGINT, previous)
+    shown = sys.stderr is not None and (is_terminal(sys.stderr) if progress is None else progress)
+    stream = sys.stderr if isinstance(sys.stderr, Tolerant) else Tolerant(sys.stderr)
+    return tqdm(total=total, unit="step", disable=not shown, dynamic_ncols=True, file=stream)
