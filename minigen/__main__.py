@@ -12,14 +12,16 @@ from minigen.training.signals import as_interrupts
 def main() -> None:
     """Entry point: run the command line and exit with its code."""
     use_tolerant_streams()
-    with as_interrupts():
+    with as_interrupts() as stop:
         try:
             from minigen import cli
 
             code = cli.run(sys.argv[1:])
-        except KeyboardInterrupt as error:  # while importing
-            print("minigen: error: interrupted", file=sys.stderr)
-            code = 128 + getattr(error, "number", signal.SIGINT)
+        except KeyboardInterrupt:
+            code = 128 + signal.SIGINT
+    if stop.number is not None:
+        print("minigen: error: interrupted", file=sys.stderr)
+        code = 128 + stop.number
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # nothing is left that a traceback could tell of
     sys.exit(code)
 

@@ -39,8 +39,8 @@ def run(arguments: list[str]) -> int:
         arguments = [*arguments, "--help"]
     try:
         return app(args=arguments, prog_name="minigen", standalone_mode=False) or 0
-    except (KeyboardInterrupt, typer.Abort) as error:  # typer makes the one of the other
-        return _report("interrupted", _code_of_signal(getattr(error.__cause__ or error, "number", signal.SIGINT)))
+    except typer.Abort:  # what typer makes of KeyboardInterrupt, if not an exit code
+        return _code_of_signal(signal.SIGINT)
     except UsageError as error:  # type: ignore[misc]
         return _report(error.format_message(), BAD_USE)
     except (ValueError, TypeError) as error:

@@ -37,16 +37,15 @@ class Tolerant:
         self._attempt("flush")
 
     def _attempt(self, method: str, *arguments: Any) -> None:
-        if self._gone:
+        if self._gone or not hasattr(self._stream, method):
             return
         try:
             getattr(self._stream, method)(*arguments)
         except OSError:
             self._gone = True
-            # What is still in the stream's buffer goes nowhere, or the interpreter would complain at its end.
-            nowhere = os.open(os.devnull, os.O_WRONLY)
-            os.dup2(nowhere, self._stream.fileno())
-            os.close(nowhere)
+            if self._stream in (sys.__stdout__, sys.__stderr__):
+                # What is still in its buffer goes nowhere, or the interpreter would complain at its end.
+                _open_nowhere(self._stream.fileno())
 
 
 def use_tolerant_streams() -> None:

@@ -58,29 +58,29 @@ def _may_be_taken(number: int, handler: Any) -> bool:
     return handler in (signal.SIG_DFL, raise_interrupt)
 
 
-class Interrupted(KeyboardInterrupt):
-    """A signal has asked the process to end; ``number`` says which."""
-
-    def __init__(self, number: int) -> None:
-        super().__init__(number)
-        self.number = number
+_last = StopRequest()
 
 
 def raise_interrupt(number: int, frame: Any) -> None:
     """A handler for which each of these signals is what Ctrl-C is."""
-    raise Interrupted(number)
+    _last.number = number
+    raise KeyboardInterrupt
 
 
 @contextmanager
-def as_interrupts() -> Iterator[None]:
-    """Let SIGTERM and SIGHUP raise :class:`Interrupted` where they would end the process at once, and SIGINT too."""
+def as_interrupts() -> Iterator[StopRequest]:
+    """Let SIGTERM and SIGHUP raise ``KeyboardInterrupt``, as Ctrl-C does, where they would end the process at once.
+
+    Yields what tells which of the three it was, if any.
+    """
+    _last.number = None
     before = {number: signal.getsignal(number) for number in STOPPING}
     usual = (signal.SIG_DFL, signal.default_int_handler)
     taken = {number: handler for number, handler in before.items() if handler in usual}
     try:
         for number in taken:
             signal.signal(number, raise_interrupt)
-        yield
+        yield _last
     finally:
         for number, handler in taken.items():
             signal.signal(number, handler)
