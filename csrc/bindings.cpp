@@ -529,9 +529,19 @@ PYBIND11_MODULE(_native, module) {
   module.def("bf16", [] { return minigen::bf16_kernels().name; },
              "The instructions that precision bf16 uses; ValueError where there are none or MINIGEN_BF16 is wrong.");
   module.def("supported_bf16", &minigen::supported_bf16, "The instructions that MINIGEN_BF16 may name here.");
-  module.def("has_openmp", &minigen::has_openmp, "Whether this build can use more than one thread.");
   module.def("get_num_threads", &minigen::thread_limit);
-  module.def("set_num_threads", &minigen::set_thread_limit, "threads"_a);
+  module.def("set_num_threads", &minigen::set_thread_limit, "threads"_a, "beyond_cores"_a = false,
+             "More than the cores only with beyond_cores, for tests.");
+  module.def("usable_cores", &minigen::usable_cores, "Cores that this process may use.");
+  module.def("quota_cores", &minigen::quota_cores, "root"_a = "",
+             "Cores that the control groups leave, 1024 without a limit; /proc and /sys are looked for in root.");
+  module.def("choose_threads", &minigen::ThreadChoice::enable, "enabled"_a,
+             "Whether programs choose how many threads their steps take (as at first), or take all.");
+  py::class_<minigen::ThreadChoice>(module, "ThreadChoice",
+                                    "How many threads the steps of a program take, from how long they took.")
+      .def(py::init<>())
+      .def("threads", &minigen::ThreadChoice::threads, "limit"_a, "For the next step.")
+      .def("took", &minigen::ThreadChoice::took, "seconds"_a, "Tell how long it took.");
   module.def("fma_peak_gflops", &fma_peak_gflops, "threads"_a, "seconds"_a = 0.2,
              "Measured arithmetic peak of the instruction set in use, GFLOP/s.");
   module.def("bf16_peak_gflops", &bf16_peak_gflops, "threads"_a, "seconds"_a = 0.2,

@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "cpu/dispatch.hpp"
+#include "cpu/thread_choice.hpp"
 #include "cpu/threads.hpp"
 
 namespace minigen::bindings {
@@ -135,14 +136,12 @@ class Program {
     check(steps);
     py::gil_scoped_release release;
     with_team([&] {
-      for (int64_t step = 0; step < steps; ++step)
-        for (const Recorded& call : calls_) call.run();
+      for (int64_t step = 0; step < steps; ++step) run_and_time_step();
     });
   }
 
   // The same; returns the seconds of each call in each step, [steps][calls].
   std::vector<std::vector<double>> profile(int64_t steps) const {
-    using Clock = std::chrono::steady_clock;
     check(steps);
     std::vector<std::vector<double>> seconds(static_cast<size_t>(steps), std::vector<double>(calls_.size()));
     py::gil_scoped_release release;
@@ -173,6 +172,17 @@ class Program {
   }
 
  private:
+  using Clock = std::chrono::steady_clock;
+
+  // One step, on as many threads of the team as serve best.
+  void run_and_time_step() const {
+    const bool choose = team_size() > 1;
+    if (choose) use_threads(choice_.threads(team_size()));
+    const Clock::time_point before = Clock::now();
+    for (const Recorded& call : calls_) call.run();
+    if (choose) choice_.took(std::chrono::duration<double>(Clock::now() - before).count());
+  }
+
   void check(int64_t steps) const {
     if (steps < 0) throw std::invalid_argument("steps must be at least 0, not " + std::to_string(steps));
     if (!closed_) throw std::runtime_error("program: still recording, close it before it runs");
@@ -355,6 +365,7 @@ class Program {
 
   std::vector<Recorded> calls_;
   bool closed_ = false;
+  mutable ThreadChoice choice_;  // used by the thread that has the team, and by no other
 };
 
 }  // namespace minigen::bindings

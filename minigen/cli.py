@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import os
 import re
+import signal
 import sys
 import traceback
 from collections.abc import Callable, Iterable
@@ -22,8 +23,8 @@ if TYPE_CHECKING:
 
     from minigen.training.loop import EpochEnd
 
-FAILED, BAD_USE, INTERRUPTED = 1, 2, 130
-"""Exit codes: the machine would not (device, file system, divergence), bad usage or input, Ctrl-C."""
+FAILED, BAD_USE = 1, 2
+"""Exit codes: the machine would not (device, file system, divergence), bad usage or input."""
 
 PICTURED = 64  # samples in a training's pictures
 RECONSTRUCTED = 32
@@ -32,18 +33,14 @@ WHILE_RESUMING = ("epochs", "learning_rate", "device", "precision")  # what may 
 UsageError = typer.BadParameter.__base__  # known under another name in each version of typer
 
 
-def main() -> None:
-    """Entry point: run the command line, report errors in one line, exit."""
-    sys.exit(_run(sys.argv[1:]))
-
-
-def _run(arguments: list[str]) -> int:
+def run(arguments: list[str]) -> int:
+    """Run the command line, report errors in one line; the exit code."""
     if arguments in ([], ["train"]):
         arguments = [*arguments, "--help"]
     try:
         return app(args=arguments, prog_name="minigen", standalone_mode=False) or 0
-    except (KeyboardInterrupt, typer.Abort):
-        return _report("interrupted", INTERRUPTED)
+    except typer.Abort:  # what typer makes of KeyboardInterrupt, if not an exit code
+        return _code_of_signal(signal.SIGINT)
     except UsageError as error:  # type: ignore[misc]
         return _report(error.format_message(), BAD_USE)
     except (ValueError, TypeError) as error:
@@ -53,6 +50,11 @@ def _run(arguments: list[str]) -> int:
         return _report(reason, FAILED)
     except (RuntimeError, ArithmeticError, MemoryError, ImportError) as error:  # device, download, divergence
         return _report(str(error) or type(error).__name__, FAILED)
+
+
+def _code_of_signal(number: int) -> int:
+    """As shells have it: 130 after Ctrl-C, 143 after SIGTERM, 129 after SIGHUP."""
+    return 128 + number
 
 
 def _report(message: str, code: int) -> int:
@@ -391,6 +393,7 @@ def _train(family: Any, options: SimpleNamespace) -> None:
 def _train_in(folder: Path, model: Any, epochs: int, every: int, items: Any, quiet: bool) -> None:
     """Train ``model`` for ``epochs`` more and write the results into ``folder``."""
     from minigen import output
+    from minigen.training.signals import stop_request
 
     say = _silent if quiet else _say
     source = model.source_
@@ -399,11 +402,13 @@ def _train_in(folder: Path, model: Any, epochs: int, every: int, items: Any, qui
     say(f"{_architecture(model)}, on {where}, {epochs} epoch{'s' * (epochs != 1)}")
     callbacks = [_watcher(folder, every, say)] if every else []
     model.partial_fit(items, epochs=epochs, callbacks=callbacks, progress=False if quiet else None)
-    _write_run(model, folder, items, say)
-    if model.history_.stop_reason == "interrupted":
+    with stop_request() as late:  # what a signal now interrupts is less than what it would lose
+        _write_run(model, folder, items, say)
+    stopped_by = model.history_.stop_signal or late.number
+    if stopped_by:
         done = f"{model.history_.epochs} of {model.epochs} epochs are done and saved"
         print(f"minigen: interrupted: {done}; minigen train {model.kind} --resume {folder} goes on", file=sys.stderr)
-        raise typer.Exit(INTERRUPTED)
+        raise typer.Exit(_code_of_signal(stopped_by))
     say(f"next: minigen sample {folder} -n {PICTURED} --out new{output.natural_suffix(model)}")
 
 

@@ -23,6 +23,7 @@ __all__ = [
     "relative_error",
     "shapes",
     "tolerance",
+    "use_threads",
 ]
 
 ODD = (1, 2, 3, 5, 7, 15, 17, 31, 33, 47, 63, 65, 97, 100, 129)
@@ -185,3 +186,11 @@ def _read_only(buffer: Any) -> Any:
     if isinstance(view, np.ndarray):
         view.flags.writeable = False
     return view
+
+
+def use_threads(threads: int) -> None:
+    """Let the CPU's operations use exactly so many, also where there are fewer cores: for tests of their bits."""
+    from minigen.cpu import _native
+
+    _native.choose_threads(False)
+    _native.set_num_threads(threads, beyond_cores=True)

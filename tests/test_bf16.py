@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 import minigen
-from helpers import Arena, Out, normals, relative_error
+from helpers import Arena, Out, normals, relative_error, use_threads
 from minigen.backend import ACTIVATIONS
 from minigen.models.mlp import Mlp
 from minigen.models.optimizer import OptimizerSettings
@@ -246,7 +246,7 @@ def test_bits_do_not_depend_on_threads(either: Any, seed: int, shape: tuple[int,
     cpu.set_num_threads(1)
     alone = all_products(either, shape, seed)
     for threads in (2, 3, 4, 7):
-        cpu.set_num_threads(threads)
+        use_threads(threads)
         assert all_products(either, shape, seed) == alone, threads
 
 

@@ -53,7 +53,7 @@ def fails_here(*arguments: str, folder: Path, capsys: typing.Any, monkeypatch: p
     before = snapshot(folder)
     monkeypatch.setattr(sys, "argv", ["minigen", *arguments])
     with pytest.raises(SystemExit) as stop:
-        cli.main()
+        sys.exit(cli.run(sys.argv[1:]))
     out, err = capsys.readouterr()
     assert stop.value.code == 2, err
     assert out == "" and err.startswith("minigen: error: ") and err.count("\n") == 1, (out, err)
@@ -438,7 +438,7 @@ def test_gradcheck_fails_when_a_gradient_is_wrong(capsys, monkeypatch):
     monkeypatch.setattr(dense, "wgrad", lambda x, dz: (1.001 * wgrad(x, dz)[0], wgrad(x, dz)[1]))
     monkeypatch.setattr(sys, "argv", ["minigen", "gradcheck", "--device", "numpy"])
     with pytest.raises(SystemExit) as stop:
-        cli.main()
+        sys.exit(cli.run(sys.argv[1:]))
     out = capsys.readouterr().out
     assert stop.value.code == 1
     assert re.search(r"^dense .*FAIL$", out, re.M) and not re.search(r" 0 failed", out)
@@ -474,8 +474,8 @@ def test_help_tells_the_true_defaults(command, model):
 def test_help_needs_none_of_what_computes():
     code = (
         "import sys; sys.argv = ['minigen', '--help']\n"
-        "import minigen.cli\n"
-        "try: minigen.cli.main()\n"
+        "import minigen.__main__\n"
+        "try: minigen.__main__.main()\n"
         "except SystemExit: pass\n"
         "heavy = {'numpy', 'matplotlib', 'safetensors', 'cupy', 'triton', 'tqdm'}\n"
         "print(heavy & set(sys.modules), file=sys.stderr)"

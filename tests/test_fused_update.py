@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from helpers import use_threads
+
 cpu = pytest.importorskip("minigen.cpu", reason="minigen._native is not built")
 ISAS = cpu._native.supported_isas()
 
@@ -79,7 +81,7 @@ def keep_threads() -> Any:
 
 @pytest.mark.parametrize("threads", [1, 2, 3])
 def test_the_bits_are_those_of_separate_calls(rng: np.random.Generator, threads: int) -> None:
-    cpu.set_num_threads(threads)
+    use_threads(threads)
     for _ in range(6):
         sizes = [int(n) for n in rng.integers(1, 130, size=rng.integers(2, 5))]
         compare(rng, int(rng.integers(1, 200)), sizes, int(rng.integers(0, 20)), bool(rng.integers(2)))
@@ -170,7 +172,7 @@ BF16 = cpu._native.supported_bf16()
 @pytest.mark.parametrize("threads", [1, 2, 3])
 def test_in_bf16_only_large_layers_are_fused(rng: np.random.Generator, precision: str, threads: int) -> None:
     """With products of the precision that was asked for; the others leave their gradient to an Adam of its own."""
-    cpu.set_num_threads(threads)
+    use_threads(threads)
     seed = int(rng.integers(2**32))
     for batch, sizes in ((64, [90, 500, 370, 1]), (200, [1500, 100, 1]), (1, [90, 1500, 3])):
         ops = [cpu.CpuBackend(precision=precision) for _ in range(2)]

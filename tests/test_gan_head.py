@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from helpers import use_threads
+
 cpu = pytest.importorskip("minigen.cpu", reason="minigen._native is not built")
 LOSSES = ("discriminator", "non_saturating", "minimax")
 OUTPUTS = ("logits", "dlogits", "loss", "dW", "db", "dx")
@@ -92,7 +94,7 @@ def test_bits_do_not_depend_on_threads(rng: np.random.Generator, loss: str) -> N
     for B, n in ((700, 130), (65, 300)):
         seed, results = int(rng.integers(2**32)), set()
         for threads in (1, 2, 3):
-            cpu.set_num_threads(threads)
+            use_threads(threads)
             head = Head(seed, B, n, loss, True)
             head.run(head.step)
             results.add(b"".join(out.tobytes() for out in head.outputs()))

@@ -12,6 +12,8 @@ import sys
 import numpy as np
 import pytest
 
+from helpers import use_threads
+
 native = pytest.importorskip("minigen._native")
 
 SHAPES = [
@@ -62,7 +64,7 @@ def check_all(seed):
         for got, (want, scale) in zip(alone, expected, strict=True):
             assert np.all(np.abs(got - want) <= 1e-5 * scale), (backend.isa, shape, seed)  # NaN fails
         for threads in (2, 3, 7):
-            set_num_threads(threads)
+            use_threads(threads)
             together, _ = products(backend, *shape, np.random.default_rng(seed))
             for one, other in zip(alone, together, strict=True):
                 assert one.tobytes() == other.tobytes(), (backend.isa, shape, seed, threads)

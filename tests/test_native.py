@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import ctypes.util
 import functools
 import os
+import re
 import shutil
+import signal
 import subprocess
 import sys
 import threading
+import time
 import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +20,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from helpers import use_threads
 from minigen.reference import latent, optimizer, random
 
 cpu = pytest.importorskip("minigen.cpu", reason="minigen._native is not built")
@@ -36,6 +41,7 @@ def keep_threads() -> Any:
     before = cpu.get_num_threads()
     yield
     cpu.set_num_threads(before)
+    native.choose_threads(True)
 
 
 def python(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -143,7 +149,7 @@ def test_bits_do_not_depend_on_threads(ops: Any, seed: int, threads: int) -> Non
     cpu.set_num_threads(1)
     alone = Everything(ops, seed)
     alone.step()
-    cpu.set_num_threads(threads)
+    use_threads(threads)
     together = Everything(ops, seed)
     together.step()
     assert together.bits() == alone.bits()
@@ -253,24 +259,97 @@ def test_errors_in_a_running_program_reach_python(ops: Any) -> None:
 
 
 def test_number_of_threads(ops: Any) -> None:
-    cpu.set_num_threads(3)
-    assert cpu.get_num_threads() == 3
+    cores = native.usable_cores()
+    for threads in (1, 2, 1024):
+        cpu.set_num_threads(threads)
+        assert cpu.get_num_threads() == min(threads, cores), "more threads than cores only take turns"
+    cpu.set_num_threads(1)
     for bad in (0, -1, 1025):
         with pytest.raises(ValueError, match=f"threads must be an integer from 1 to 1024, not {bad}"):
             cpu.set_num_threads(bad)
     for bad in (1.5, "2", None):
         with pytest.raises(TypeError):
             cpu.set_num_threads(bad)
+    assert cpu.get_num_threads() == 1
+    native.set_num_threads(3, beyond_cores=True)
     assert cpu.get_num_threads() == 3
 
 
 def test_initial_number_of_threads() -> None:
     code = "import minigen.cpu as c; print(c.get_num_threads())"
-    assert python("-c", code, OMP_NUM_THREADS="3").stdout.strip() == "3"
-    one_core = f"import os; os.sched_setaffinity(0, {{{min(os.sched_getaffinity(0))}}}); {code}"
-    environment = {k: v for k, v in os.environ.items() if k != "OMP_NUM_THREADS"}
-    result = subprocess.run([sys.executable, "-c", one_core], env=environment, capture_output=True, text=True)
-    assert result.stdout.strip() == "1"
+    cores = str(native.usable_cores())
+    for asked, expected in [("1", "1"), ("1,4", "1"), ("800", cores), ("", cores), ("-3", cores)]:
+        assert python("-c", code, OMP_NUM_THREADS=asked).stdout.strip() == expected, asked
+    later = code + "; import os; os.sched_setaffinity(0, {min(os.sched_getaffinity(0))}); print(c.get_num_threads())"
+    assert python("-c", later, OMP_NUM_THREADS="").stdout.split() == [cores, "1"]
+
+
+GROUPS = {  # what /proc/self/cgroup says, files below /sys/fs/cgroup, and the cores that are left
+    "v2, none": ("0::/\n", {"cpu.max": "max 100000\n"}, 1024),
+    "v2": ("0::/\n", {"cpu.max": "150000 100000\n"}, 2),
+    "v2, nested": ("0::/a/b\n", {"a/cpu.max": "100000 100000\n", "a/b/cpu.max": "max 100000\n"}, 1),
+    "v2, inner is less": ("0::/a/b\n", {"a/cpu.max": "800000 100000\n", "a/b/cpu.max": "250000 100000\n"}, 3),
+    "v2, a container's own": ("0::/../elsewhere\n", {"cpu.max": "50000 100000\n"}, 1),
+    "v1": (
+        "5:memory:/m\n4:cpu,cpuacct:/a\n1:name=systemd:/\n",
+        {"cpu,cpuacct/a/cpu.cfs_quota_us": "400000\n", "cpu,cpuacct/a/cpu.cfs_period_us": "100000\n"},
+        4,
+    ),
+    "v1, none": ("4:cpu:/a\n", {"cpu/a/cpu.cfs_quota_us": "-1\n", "cpu/a/cpu.cfs_period_us": "100000\n"}, 1024),
+    "v1, in a container": (
+        "4:cpu:/docker/0123\n", {"cpu/cpu.cfs_quota_us": "20000\n", "cpu/cpu.cfs_period_us": "10000\n"}, 2,
+    ),
+    "v1 beside v2": (
+        "4:cpu:/a\n0::/b\n",
+        {"cpu/a/cpu.cfs_quota_us": "300000\n", "cpu/a/cpu.cfs_period_us": "100000\n", "unified/b/cpu.max": "max 1\n"},
+        3,
+    ),
+    "nothing": ("", {}, 1024),
+    "nonsense": ("what\n0::\n:::\n", {"cpu.max": "lots\n"}, 1024),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", GROUPS)
+def test_quotas_of_control_groups(case: str, tmp_path: Path) -> None:
+    own, files, cores = GROUPS[case]
+    for name, content in {"proc/self/cgroup": own, **{f"sys/fs/cgroup/{k}": v for k, v in files.items()}}.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(content)
+    assert native.quota_cores(str(tmp_path)) == cores
+
+
+# How long a step takes on a machine, by its number of threads.
+QUIET = {4: 1.0e-3, 2: 1.8e-3, 1: 3.4e-3}
+BUSY = {4: 9.0e-3, 2: 6.0e-3, 1: 3.5e-3}
+
+
+def run_choice(choice: Any, machine: dict[int, float], seconds: float, rng: np.random.Generator) -> tuple[int, float]:
+    """Steps for so many seconds, each up to a tenth slower or faster: their number, and that of threads at the end."""
+    passed, steps, threads = 0.0, 0, 0
+    while passed < seconds:
+        threads = choice.threads(max(machine))
+        step = machine[threads] * rng.uniform(0.9, 1.1)
+        choice.took(step)
+        passed += step
+        steps += 1
+    return steps, threads
+
+
+def test_the_number_of_threads_follows_what_is_faster(rng: np.random.Generator) -> None:
+    choice = native.ThreadChoice()
+    for machine in (QUIET, BUSY, QUIET, BUSY):
+        run_choice(choice, machine, 3, rng)  # time to notice
+        steps, _ = run_choice(choice, machine, 5, rng)
+        assert steps > 0.93 * 5 / min(machine.values())
+
+
+def test_trials_are_rare_where_they_do_not_help(rng: np.random.Generator) -> None:
+    choice = native.ThreadChoice()
+    steps, threads = run_choice(choice, QUIET, 10, rng)
+    assert steps > 0.98 * 10 / QUIET[4] and threads == 4
+    for limit in (1, 3):
+        one = native.ThreadChoice()
+        assert {one.threads(limit) for _ in range(1000) if one.took(1e-3) is None} <= set(range(1, limit + 1))
 
 
 def test_the_interpreter_lock_is_released(ops: Any) -> None:
@@ -297,38 +376,65 @@ def test_two_python_threads_run_operations_at_once(ops: Any, seed: int) -> None:
 
 
 FORK = """
-import os, signal, sys, numpy as np
+import os, signal, sys, threading, numpy as np
 import minigen.cpu as cpu
+{before}
 ops = cpu.CpuBackend()
-cpu.set_num_threads(2)
-z, y = ops.upload(np.linspace(-3, 3, 300_000, dtype=np.float32)), ops.empty((300_000,))
-if sys.argv[1] == "started":
+cpu._native.set_num_threads(2, beyond_cores=True)
+z = ops.upload(np.linspace(-3, 3, 300_000, dtype=np.float32))
+y, again = ops.empty(z.shape), ops.empty(z.shape)
+program = ops.capture(lambda: ops.activation_forward(z, again, "tanh"))
+if "started" in sys.argv:
     ops.activation_forward(z, y, "tanh")
+if "busy" in sys.argv:  # another thread has the team while this one forks
+    threading.Thread(target=ops.capture(lambda: ops.activation_forward(z, y, "tanh")).run, args=(3000,)).start()
 child = os.fork()
 if child == 0:
     signal.alarm(60)  # a hang ends as a failure
-    again = ops.empty(z.shape)
-    ops.activation_forward(z, again, "tanh")
-    expected = 1 if sys.argv[1] == "started" else 2
-    refused = False
-    try:
-        cpu.set_num_threads(2)
-    except RuntimeError as error:
-        refused = "spawn" in str(error)
-    good = cpu.get_num_threads() == expected and refused == (expected == 1)
-    os._exit(0 if good and np.allclose(again, np.tanh(z), atol=1e-6) else 1)
+    program.run(3)
+    threads = len(os.listdir("/proc/self/task")) if os.path.isdir("/proc/self/task") else 2
+    good = cpu.get_num_threads() == 2 == threads and np.allclose(again, np.tanh(z), atol=1e-6)
+    os._exit(0 if good else 1)
 ops.activation_forward(z, y, "tanh")
-assert cpu.get_num_threads() == 2
 sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+
+GOMP = """
+import ctypes, ctypes.util
+gomp = ctypes.CDLL(ctypes.util.find_library("gomp"))
+nothing = ctypes.CFUNCTYPE(None, ctypes.c_void_p)(lambda _: None)
+gomp.GOMP_parallel(nothing, None, 2, 0)  # as compiled code of LightGBM and others calls it
 """
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
-@pytest.mark.skipif(not native.has_openmp(), reason="built without OpenMP")
-@pytest.mark.parametrize("parent", ["started", "fresh"])
-def test_a_forked_child_does_not_hang(parent: str) -> None:
-    result = python("-c", FORK, parent)
+@pytest.mark.parametrize("parent", ["fresh", "started", "busy", "openmp"])
+def test_a_forked_child_has_threads_of_its_own(parent: str) -> None:
+    if parent == "openmp" and not ctypes.util.find_library("gomp"):
+        pytest.skip("no libgomp")
+    code = FORK.format(before=GOMP if parent == "openmp" else "")
+    result = python("-c", code, parent, *["started"] * (parent == "openmp"))
     assert result.returncode == 0, result.stderr
+
+
+def test_threads_that_wait_sleep(ops: Any) -> None:
+    """Between trainings, and while the one that hands out computes alone, they take no time from anybody."""
+    use_threads(3)
+    z = ops.upload(np.ones(300_000, np.float32))
+    ops.activation_forward(z, z, "tanh")  # starts them
+    time.sleep(0.05)
+    before = time.process_time()
+    time.sleep(0.5)
+    assert time.process_time() - before < 0.05
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="no /proc that tells of threads")
+def test_signals_are_for_threads_of_python(ops: Any) -> None:
+    use_threads(3)
+    z = ops.upload(np.ones(300_000, np.float32))
+    ops.activation_forward(z, z, "tanh")
+    blocked = [re.search(r"SigBlk:\s*(\w+)", task.read_text()) for task in Path("/proc/self/task").glob("*/status")]
+    assert sum(bool(int(mask[1], 16) >> (signal.SIGINT - 1) & 1) for mask in blocked if mask) >= 2
 
 
 # --- bad buffers ---------------------------------------------------------------------------------

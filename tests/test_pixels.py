@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from helpers import use_threads
+
 cpu = pytest.importorskip("minigen.cpu", reason="minigen._native is not built")
 BF16 = cpu._native.supported_bf16()
 PRECISIONS = ["ieee", *(["bf16"] if BF16 else []), *(["bf16x6"] if "amx" in BF16 else [])]
@@ -102,7 +104,7 @@ def test_bits_do_not_depend_on_threads(rng: np.random.Generator, precision: str)
         seed = int(rng.integers(2**32))
         results = set()
         for threads in (1, 2, 3):
-            cpu.set_num_threads(threads)
+            use_threads(threads)
             layer = Layer(precision, seed, shape, *RANGES["[-1, 1]"])
             layer.run(layer.step)
             results.add(layer.y.tobytes() + layer.dW.tobytes() + layer.db.tobytes())

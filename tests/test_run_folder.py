@@ -27,7 +27,7 @@ def here(tmp_path, monkeypatch):
 @pytest.fixture
 def succeeds(here):
     def run(*arguments: str) -> None:
-        assert cli._run([*arguments, "--quiet"]) == 0
+        assert cli.run([*arguments, "--quiet"]) == 0
 
     return run
 
@@ -38,7 +38,7 @@ def fails(here, capsys):
 
     def run(*arguments: str) -> str:
         before = snapshot(here)
-        assert cli._run(list(arguments)) == 2
+        assert cli.run(list(arguments)) == 2
         out, err = capsys.readouterr()
         assert out == "" and err.startswith("minigen: error: ") and snapshot(here) == before
         return str(err)

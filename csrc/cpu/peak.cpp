@@ -43,7 +43,7 @@ static double peak_of_one_thread(double seconds) {
 
 double fma_peak_gflops(int threads, double seconds) {
   double of_thread[max_threads];
-  parallel(threads, [&](int t) { of_thread[t] = peak_of_one_thread(seconds); });
+  all_at_once(threads, [&](int t) { of_thread[t] = peak_of_one_thread(seconds); });
   double total = 0;
   for (int t = 0; t < threads; ++t) total += of_thread[t];
   return total;

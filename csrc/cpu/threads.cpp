@@ -1,209 +1,220 @@
 #include "threads.hpp"
 
 #include <pthread.h>
+#include <signal.h>
 
 #include <algorithm>
 #include <atomic>
 #include <cstdlib>
-#include <exception>
-#include <fstream>
-#include <set>
 #include <stdexcept>
 #include <string>
+#include <system_error>
 #include <thread>
 #include <vector>
-
-#if defined(__linux__)
-#include <sched.h>
-#endif
-#if defined(_OPENMP)
-#include <omp.h>
-#endif
 
 namespace minigen {
 namespace {
 
-std::atomic<bool> threads_started{false};
-std::atomic<bool> lost_threads{false};  // we are a forked child, and the parent's OpenMP threads are not here
+// --- how many --------------------------------------------------------------------------------------
 
-#if !defined(_OPENMP)
-int initial_limit() { return 1; }
-#else
-#if defined(__linux__)
-// CPUs of the affinity mask, hardware threads of one core counted once.
-int allowed_cores() {
-  cpu_set_t mask;
-  if (sched_getaffinity(0, sizeof mask, &mask) != 0) return static_cast<int>(std::thread::hardware_concurrency());
-  std::set<std::string> cores;
-  for (int cpu = 0; cpu < CPU_SETSIZE; ++cpu) {
-    if (!CPU_ISSET(cpu, &mask)) continue;
-    std::ifstream file("/sys/devices/system/cpu/cpu" + std::to_string(cpu) + "/topology/thread_siblings_list");
-    std::string siblings;
-    if (!std::getline(file, siblings)) siblings = "cpu" + std::to_string(cpu);  // topology unknown: a core of its own
-    cores.insert(siblings);
-  }
-  return static_cast<int>(cores.size());
-}
-
-// A container's CPU quota, rounded up: more threads than that only take turns. "max 100000" means no quota.
-int quota_cores() {
-  std::ifstream file("/sys/fs/cgroup/cpu.max");
-  double quota = 0, period = 0;
-  if (!(file >> quota >> period) || quota <= 0 || period <= 0) return max_threads;
-  return static_cast<int>((quota + period - 1) / period);
-}
-#else
-int allowed_cores() { return static_cast<int>(std::thread::hardware_concurrency()); }
-int quota_cores() { return max_threads; }
-#endif
-
-void after_fork_in_child() {
-  if (threads_started) lost_threads = true;
-}
-
+// The first number of OMP_NUM_THREADS (it may be a list, one for each level of nesting), or max_threads.
 int initial_limit() {
-  pthread_atfork(nullptr, nullptr, after_fork_in_child);
-  const bool asked = std::getenv("OMP_NUM_THREADS") != nullptr;
-  return std::clamp(asked ? omp_get_max_threads() : std::min(allowed_cores(), quota_cores()), 1, max_threads);
+  const char* asked = std::getenv("OMP_NUM_THREADS");
+  const long threads = asked ? std::strtol(asked, nullptr, 10) : 0;
+  return threads > 0 ? static_cast<int>(std::min<long>(threads, max_threads)) : max_threads;
 }
-#endif
 
-std::atomic<int>& limit() {
-  static std::atomic<int> value{initial_limit()};
+struct Limit {
+  std::atomic<int> threads{initial_limit()};
+  std::atomic<bool> beyond_cores{false};
+};
+
+Limit& limit() {
+  static Limit value;
   return value;
 }
 
-}  // namespace
+// --- the team --------------------------------------------------------------------------------------
 
-bool has_openmp() {
-#if defined(_OPENMP)
-  return true;
-#else
-  return false;
+using Share = void (*)(const void* context, int t);
+
+void pause() {
+#if defined(__x86_64__)
+  __builtin_ia32_pause();
+#elif defined(__aarch64__)
+  __asm__ volatile("yield");
 #endif
 }
 
-int thread_limit() { return lost_threads ? 1 : limit().load(); }
+// Wait until `good(state)`, and give its value: awake for the microseconds in which the next share mostly comes, then
+// asleep, so that another program has the core.
+template <class Condition>
+uint32_t wait_until(const std::atomic<uint32_t>& state, const Condition& good) {
+  constexpr int patience = 1 << 11;
+  for (int i = 0; i < patience; ++i) {
+    const uint32_t now = state.load(std::memory_order_acquire);
+    if (good(now)) return now;
+    pause();
+  }
+  for (;;) {
+    const uint32_t now = state.load();
+    if (good(now)) return now;
+    state.wait(now);
+  }
+}
 
-void set_thread_limit(int threads) {
+// Where a thread of the team gets its shares, in a cache line of its own: that takes a tenth of a microsecond from core
+// to core. `state` counts the shares, times four, and says in the last two bits how far the present one is. Its stores
+// are sequentially consistent, since what notify_one does first is to look whether anybody sleeps.
+struct alignas(64) Seat {
+  enum : uint32_t { finished = 0, offered = 1, begun = 2, mask = 3 };
+
+  std::atomic<uint32_t> state{finished};
+  Share share = nullptr;
+  const void* context = nullptr;
+
+  // For the thread that hands out.
+  void offer(Share what, const void* with) {
+    share = what;
+    context = with;
+    state.store((state.load(std::memory_order_relaxed) & ~mask) + mask + 1 + offered);
+    state.notify_one();
+  }
+  bool take_back() {
+    uint32_t now = state.load(std::memory_order_relaxed);
+    return (now & mask) == offered && state.compare_exchange_strong(now, now & ~mask);
+  }
+  void wait() const {
+    wait_until(state, [](uint32_t now) { return (now & mask) == finished; });
+  }
+
+  // For the thread whose seat this is, number t.
+  [[noreturn]] void serve(int t) {
+    for (;;) {
+      uint32_t now = wait_until(state, [](uint32_t state) { return (state & mask) == offered; });
+      if (!state.compare_exchange_strong(now, (now & ~mask) + begun)) continue;  // taken back
+      share(context, t);
+      state.store(now & ~mask);
+      state.notify_one();
+    }
+  }
+};
+
+// The threads beside the one that hands out. Never destroyed: they may be waiting when the process ends, and a forked
+// child, where they are not, must not wait for them.
+struct Team {
+  Seat seats[max_threads];  // the first is that of whoever hands out, and not used
+  int size = 1;             // seats whose threads there are, with the first
+  int in_use = 1;           // seats that the operations under way use
+};
+
+Team* team = nullptr;
+std::atomic<bool> team_taken{false};
+thread_local bool has_team = false;
+
+void forget_team() {
+  team = nullptr;
+  team_taken = false;
+  has_team = false;
+}
+
+// Start threads until there are `size` with the calling one, or as many as the system gives. They take no signals:
+// those are for the threads that have something to do with them.
+void grow(Team& team, int size) {
+  sigset_t all, before;
+  sigfillset(&all);
+  for (const int fault : {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGABRT, SIGTRAP}) sigdelset(&all, fault);
+  pthread_sigmask(SIG_SETMASK, &all, &before);
+  try {
+    for (; team.size < size; ++team.size) std::thread(&Seat::serve, &team.seats[team.size], team.size).detach();
+  } catch (const std::system_error&) {  // no more threads for this user or process: with fewer it takes longer
+  }
+  pthread_sigmask(SIG_SETMASK, &before, nullptr);
+}
+
+// Take the team, with at least so many threads if they can be had; false if another thread has it.
+bool take_team(int threads) {
+  if (team_taken.exchange(true)) return false;
+  if (!team) {
+    static const int once = pthread_atfork(nullptr, nullptr, forget_team);
+    static_cast<void>(once);
+    team = new Team;
+  }
+  if (team->size < threads) grow(*team, threads);
+  team->in_use = std::min(threads, team->size);
+  return has_team = true;
+}
+
+void leave_team() {
+  has_team = false;
+  team_taken = false;
+}
+
+struct OnLeaving {
+  ~OnLeaving() { leave_team(); }
+};
+
+void share_out(int threads, Share share, const void* context) {
+  const int seated = std::min(threads, team->size);
+  for (int t = 1; t < seated; ++t) team->seats[t].offer(share, context);
+  share(context, 0);
+  for (int t = 1; t < seated; ++t)
+    if (team->seats[t].take_back()) share(context, t);
+  for (int t = seated; t < threads; ++t) share(context, t);
+  for (int t = 1; t < seated; ++t) team->seats[t].wait();
+}
+
+}  // namespace
+
+int thread_limit() {
+  const int threads = limit().threads;
+  return threads == 1 || limit().beyond_cores ? threads : std::min(threads, usable_cores());
+}
+
+void set_thread_limit(int threads, bool beyond_cores) {
   if (threads < 1 || threads > max_threads)
     throw std::invalid_argument("threads must be from 1 to " + std::to_string(max_threads) + ", not " +
                                 std::to_string(threads));
-  if (threads > 1 && !has_openmp())
-    throw std::runtime_error("this build of minigen has no OpenMP and runs on one thread");
-  if (threads > 1 && lost_threads)
-    throw std::runtime_error(
-        "this process was forked after minigen's threads had started and can only use one thread; "
-        "start it with the multiprocessing method 'spawn' instead");
-  limit() = threads;
-}
-
-int num_threads() {
-  const int threads = thread_limit();
-  if (threads > 1) threads_started = true;
-  return threads;
+  limit().threads = threads;
+  limit().beyond_cores = beyond_cores;
 }
 
 int threads_for(double work) {
+  if (has_team) return work < 2e3 + 200.0 * team->in_use ? 1 : team->in_use;
+  // To wake a thread takes microseconds.
+  if (work < 8e3) return 1;
   const int threads = thread_limit();
-  // Starting and joining costs microseconds, and a little for each thread; much less where they wait for it.
-  const double worth_it = (in_team() ? 2e3 : 8e3) + 200.0 * threads;
-  return work < worth_it ? 1 : num_threads();
-}
-
-// --- a team ----------------------------------------------------------------------------------------
-
-namespace {
-
-// One thread hands out shares, the others spin on `job`. What is handed out lies in one cache line, and each thread's
-// answer in one of its own: a line takes a tenth of a microsecond from core to core.
-struct Team {
-  struct alignas(64) Answer {
-    std::atomic<uint32_t> done{0};  // number of the last job finished
-  };
-
-  alignas(64) std::atomic<uint32_t> job{0};  // number of the last job handed out
-  int threads = 0;
-  void (*share)(const void*, int) = nullptr;  // nullptr: go home
-  const void* context = nullptr;
-  alignas(64) int size = 1;
-  std::vector<Answer> answers;  // of threads 1, 2, ...
-};
-
-thread_local Team* team_of_this_thread = nullptr;
-
-// Spin while `waiting`, and after a while let other programs have the core: they may hold up the thread waited for.
-template <class Condition>
-void spin(const Condition& waiting) {
-  constexpr int patience = 1 << 14;
-  for (int i = 0; waiting(); ++i) {
-    if (i >= patience) {
-      std::this_thread::yield();
-    } else {
-#if defined(__x86_64__)
-      __builtin_ia32_pause();
-#endif
-    }
-  }
-}
-
-void hand_out(Team& team, int threads, void (*share)(const void*, int), const void* context) {
-  team.threads = threads;
-  team.share = share;
-  team.context = context;
-  team.job.fetch_add(1, std::memory_order_release);
-}
-
-#if defined(_OPENMP)
-void serve(Team& team, int id) {
-  for (uint32_t done = 0;;) {
-    spin([&] { return team.job.load(std::memory_order_acquire) == done; });
-    if (!team.share) return;
-    for (int t = id; t < team.threads; t += team.size) team.share(team.context, t);
-    team.answers[static_cast<size_t>(id - 1)].done.store(++done, std::memory_order_release);
-  }
-}
-#endif
-
-}  // namespace
-
-bool in_team() { return team_of_this_thread != nullptr; }
-
-void share_with_team(int threads, void (*share)(const void*, int), const void* context) {
-  Team& team = *team_of_this_thread;
-  hand_out(team, threads, share, context);
-  for (int t = 0; t < threads; t += team.size) share(context, t);
-  const uint32_t job = team.job.load(std::memory_order_relaxed);
-  for (int id = 1; id < team.size; ++id)
-    spin([&] { return team.answers[static_cast<size_t>(id - 1)].done.load(std::memory_order_acquire) != job; });
+  return work < 8e3 + 200.0 * threads ? 1 : threads;
 }
 
 void with_team(const std::function<void()>& work) {
-  const int threads = in_team() ? 1 : num_threads();
-  if (threads == 1) return work();
-#if defined(_OPENMP)
-  Team team;
-  team.answers = std::vector<Team::Answer>(static_cast<size_t>(threads - 1));
-  std::exception_ptr error;  // must not leave the parallel region as an exception
-#pragma omp parallel num_threads(threads)
-  {
-    const int id = omp_get_thread_num();
-    if (id == 0) {
-      team.size = omp_get_num_threads();  // the runtime may have given fewer
-      team_of_this_thread = &team;
-      try {
-        work();
-      } catch (...) {
-        error = std::current_exception();
-      }
-      team_of_this_thread = nullptr;
-      hand_out(team, 0, nullptr, nullptr);
-    } else {
-      serve(team, id);
-    }
+  const int threads = has_team ? 1 : thread_limit();
+  if (threads == 1 || !take_team(threads)) return work();
+  const OnLeaving leave;
+  work();
+}
+
+int team_size() { return has_team ? std::min(team->size, thread_limit()) : 1; }
+
+void use_threads(int threads) {
+  if (has_team) team->in_use = std::clamp(threads, 1, team->size);
+}
+
+void hand_out(int threads, Share share, const void* context) {
+  if (has_team) return share_out(threads, share, context);
+  if (!take_team(threads)) {
+    for (int t = 0; t < threads; ++t) share(context, t);
+    return;
   }
-  if (error) std::rethrow_exception(error);
-#endif
+  const OnLeaving leave;
+  share_out(threads, share, context);
+}
+
+void on_own_threads(int threads, Share share, const void* context) {
+  std::vector<std::thread> others;
+  for (int t = 1; t < threads; ++t) others.emplace_back(share, context, t);
+  share(context, 0);
+  for (std::thread& other : others) other.join();
 }
 
 }  // namespace minigen

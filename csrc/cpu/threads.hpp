@@ -2,45 +2,47 @@
 //
 // Results have the same bits for any number of threads: work is cut at places that depend on the shape alone (multiples
 // of a fixed grain), and no sum is ever carried across a cut by whichever thread comes first.
+//
+// The threads are a team of our own and not OpenMP's, which wait by spinning where other programs could use the core,
+// and which a forked child waits for in vain. A share that no thread of the team has begun when the one that hands them
+// out is done with its own, that one takes back: it waits for no thread that has no core to run on.
 #pragma once
 
 #include <cstdint>
 #include <functional>
 
+#include "cores.hpp"
 #include "float_mode.hpp"
 
 namespace minigen {
 
-// Whether this build has OpenMP. Without it everything runs on one thread.
-bool has_openmp();
-
-// The number of threads that operations may use. At the start: OMP_NUM_THREADS if set, else the physical cores that
-// this process may run on (affinity mask, cgroup quota).
+// The number of threads that operations may use: usable_cores(), or fewer where OMP_NUM_THREADS or set_thread_limit
+// says so.
 int thread_limit();
 
-// Throws std::invalid_argument unless 1 <= threads <= max_threads, and std::runtime_error where more than one thread
-// cannot be had: in a build without OpenMP, or in a process forked from one whose threads had started.
-void set_thread_limit(int threads);
+// Throws std::invalid_argument unless 1 <= threads <= max_threads. More than usable_cores() count as so many, unless
+// `beyond_cores`: for tests of what does not depend on the number of threads, on machines with few cores.
+void set_thread_limit(int threads, bool beyond_cores = false);
 
-constexpr int max_threads = 1024;
-
-// For kernels: the threads to start now, 1 in a child forked after the parent's threads had started (OpenMP's threads
-// do not survive a fork, and waiting for them would hang). Call it only when about to start them.
-int num_threads();
-
-// For kernels: num_threads(), or 1 for work too small to share, `work` in rough nanoseconds on one core. Not between:
-// GCC's OpenMP ends the threads that a smaller team leaves over, and starting them again takes longer than such work.
+// For kernels: the threads that should share some work, `work` in rough nanoseconds on one core.
 int threads_for(double work);
 
-// Run `work` on this thread with the others at hand: until it returns they wait for shares of the operations in it, so
-// that a share starts within a fraction of the microseconds that a team of OpenMP's takes. Rethrows what `work` throws.
+// Run `work` on this thread with the others at hand: until it returns they wait for shares of the operations in it, at
+// first awake, so that a share starts within a fraction of the microseconds that it takes to wake them. Where another
+// thread has them already, this one works alone. Rethrows what `work` throws.
 void with_team(const std::function<void()>& work);
 
-// For `parallel`: whether this thread is inside with_team, and share(context, t) for t in [0, threads) on its threads.
-bool in_team();
-void share_with_team(int threads, void (*share)(const void* context, int t), const void* context);
+// In with_team: how many threads there are, and how many of them the operations to come use, from 1 to that.
+int team_size();
+void use_threads(int threads);
 
-// Run body(t) for t in [0, threads), each on a thread of its own.
+// For `parallel`: share(context, t) for t in [0, threads), by the team or, if another thread has it, by this one.
+void hand_out(int threads, void (*share)(const void* context, int t), const void* context);
+
+// The same, each t on a thread of its own, begun for it, and all at once.
+void on_own_threads(int threads, void (*share)(const void* context, int t), const void* context);
+
+// Run body(t) for t in [0, threads). Which thread runs it, and after which other, is not said: it may wait for none.
 template <class Body>
 static inline void parallel(int threads, const Body& body) {
   const auto share = [](const void* context, int t) {
@@ -48,9 +50,13 @@ static inline void parallel(int threads, const Body& body) {
     (*static_cast<const Body*>(context))(t);
   };
   if (threads == 1) return share(&body, 0);
-  if (in_team()) return share_with_team(threads, share, &body);
-#pragma omp parallel for schedule(static) num_threads(threads)
-  for (int t = 0; t < threads; ++t) share(&body, t);
+  hand_out(threads, share, &body);
+}
+
+// The same, each t on a thread of its own, so that all run at once: to measure what so many threads can do.
+template <class Body>
+static inline void all_at_once(int threads, const Body& body) {
+  on_own_threads(threads, [](const void* context, int t) { (*static_cast<const Body*>(context))(t); }, &body);
 }
 
 // Run body(begin, end) over [0, n), cut at multiples of `grain`, one range for each thread.

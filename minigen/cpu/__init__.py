@@ -10,8 +10,15 @@ A processor with AMX takes a dense layer's products on its tiles of bf16: see :a
 The first such backend asks Linux for AMX's registers, for the whole process, which may then have no signal stack
 (``sigaltstack``) too small for them; a process that has one already is refused, and goes without AMX.
 
-A process that forks after operations have run on several threads leaves those threads behind: in the child the
-operations run on one thread. Start workers with multiprocessing's ``"spawn"`` where they should use more.
+The threads are a team of minigen's own, started at the first operation that is worth them, one for each core at most.
+Those that wait sleep, so that other programs have their cores. Where another program takes a core nevertheless, a
+training measures now and then how long its steps take with fewer threads, and goes on with the number that is faster.
+A forked child starts a team of its own, whatever OpenMP's threads do in the process. The team serves one Python thread
+at a time; the others' operations meanwhile run on those threads alone.
+
+``threadpoolctl.threadpool_limits`` has no effect here: it knows the libraries of OpenMP and BLAS, and minigen has
+neither. ``OMP_NUM_THREADS`` has, as it is when minigen is first asked to compute, and so have :func:`set_num_threads`
+and the command line's ``--threads``.
 """
 
 from __future__ import annotations
@@ -49,15 +56,16 @@ def bf16() -> str:
 
 
 def get_num_threads() -> int:
-    """How many threads the operations may use. At first ``OMP_NUM_THREADS``, else the physical cores allowed to us."""
+    """How many threads the operations may use: the physical cores that this process may use (its affinity mask, and the
+    CPU quotas of its control groups), or fewer if ``OMP_NUM_THREADS`` or :func:`set_num_threads` says so."""
     return _native.get_num_threads()
 
 
 def set_num_threads(threads: int) -> None:
-    """Let the operations use so many ``threads``, 1 to 1024; small ones use fewer. Results do not depend on it.
+    """Let the operations use so many ``threads``, 1 to 1024, but no more than one a core: more would only take turns.
 
-    Raises ValueError for a number out of range, TypeError for what is no integer, and RuntimeError where more than one
-    thread cannot be had: in a build without OpenMP, or in a forked child (see the module's docstring).
+    Small operations use fewer. Results do not depend on it. Raises ValueError for a number out of range, TypeError for
+    what is no integer.
     """
     _native.set_num_threads(checks.integer("threads", threads, 1, MAX_THREADS))
 

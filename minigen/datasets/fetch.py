@@ -22,6 +22,7 @@ from minigen.checks import writable_folder
 from minigen.datasets.idx import StrPath, idx_sha256, read_idx
 from minigen.datasets.npy import read_npz
 from minigen.paths import user_path
+from minigen.streams import is_terminal
 
 log = logging.getLogger(__name__)
 
@@ -170,7 +171,7 @@ def _download(source: Source, filename: str, url: str, folder: Path) -> np.ndarr
     """Download to a temporary folder beside the cache's files, verify, and only then move into the cache."""
     import pooch
 
-    visible = sys.stderr.isatty() and importlib.util.find_spec("tqdm") is not None
+    visible = is_terminal(sys.stderr) and importlib.util.find_spec("tqdm") is not None
     downloader = pooch.HTTPDownloader(progressbar=visible, chunk_size=1 << 16, timeout=TIMEOUT)
     with tempfile.TemporaryDirectory(dir=folder, prefix=".download-") as scratch:
         path = Path(scratch) / f"{filename}.gz"

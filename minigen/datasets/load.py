@@ -35,7 +35,7 @@ def as_rows(data: Any, *, name: str = "data", min_rows: int = 2) -> tuple[np.nda
 
     ``data`` is ``[N, ...]``: a NumPy array, a memory-mapped file, a :class:`Dataset`, nested lists, a DataFrame of
     pandas or polars, or anything else on the host with ``__array__``, ``__array_interface__`` or ``__dlpack__``. uint8
-    stays as it is; other integers, bool, floats of any size, and Python objects that are numbers are rounded to float32.
+    stays as it is; other integers, bool, floats of any size, and Python objects that are numbers become float32.
     ``name`` is what the errors call it.
     Nothing is copied unless the dtype or the memory order makes it necessary, so the rows may share memory with
     ``data`` and be read-only.

@@ -29,12 +29,14 @@ class History:
     seconds : seconds spent in training steps, for each epoch
     stop_reason : why the last ``fit`` ended: ``"finished"``, ``"callback"`` (one returned ``True``),
         ``"interrupted"``, ``"diverged"`` or ``"error"`` (a callback or the device raised); ``""`` while it runs
+    stop_signal : the signal that interrupted it, ``signal.SIGINT`` and so on, else None; not saved
     """
 
     def __init__(self, names: tuple[str, ...]) -> None:
         self.names = names
         self.seconds: list[float] = []
         self.stop_reason = ""
+        self.stop_signal: int | None = None
         self.ends: list[int] = []
         self._chunks: list[np.ndarray] = []
         self._means: list[np.ndarray] = []

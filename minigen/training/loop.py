@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import signal
-import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +15,7 @@ from minigen.errors import TrainingDiverged
 from minigen.training.history import History
 from minigen.training.progress import progress_bar
 from minigen.training.run import RING, Chunk, TrainingRun
+from minigen.training.signals import stop_request
 
 SECONDS_BETWEEN_READS = 0.2
 """How long a chunk of steps may take: a progress bar's pace, and for each chunk under way an interrupt's patience."""
@@ -67,14 +65,15 @@ def train(
 ) -> None:
     """Run ``epochs`` more epochs of ``run`` and record them in ``history``.
 
-    Ctrl-C ends the training after the steps under way; what was learnt is kept and ``history.stop_reason`` says
-    ``"interrupted"``. Raises :class:`TrainingDiverged` when a loss, a weight or the optimizer's state turns NaN or
-    infinite; the networks are then as they were before the step that did it.
+    Ctrl-C, SIGTERM and SIGHUP end the training after the steps under way (see :func:`stop_request`); what was learnt is
+    kept, ``history.stop_reason`` says ``"interrupted"`` and ``history.stop_signal`` by which. Raises
+    :class:`TrainingDiverged` when a loss, a weight or the optimizer's state turns NaN or infinite; the networks are
+    then as they were before the step that did it.
     """
     first_epoch = history.epochs
     last_epoch = first_epoch + epochs
-    history.stop_reason = ""  # nothing to tell before the end: a callback may save the model
-    with progress_bar(epochs * run.steps_per_epoch, progress) as bar, _interrupt_flag() as interrupted:
+    history.stop_reason, history.stop_signal = "", None  # nothing to tell before the end: a callback may save the model
+    with progress_bar(epochs * run.steps_per_epoch, progress) as bar, stop_request() as interrupted:
         pipeline = _Pipeline(run, history, bar)
         for epoch in range(first_epoch + 1, last_epoch + 1):
             bar.set_description(f"epoch {epoch}/{last_epoch}", refresh=False)
@@ -94,6 +93,7 @@ def train(
                 break
         pipeline.finish()
         history.stop_reason = "interrupted" if interrupted.is_set() else "finished"
+        history.stop_signal = interrupted.number
 
 
 class _Pipeline:
@@ -167,22 +167,3 @@ def _repeat_until_divergence(run: TrainingRun, history: History, steps: int) -> 
             )
         history.add(losses)
     raise RuntimeError("a divergence did not repeat itself: this device is not deterministic")
-
-
-@contextmanager
-def _interrupt_flag() -> Iterator[threading.Event]:
-    """A flag that Ctrl-C sets, so that a step is never cut in two. A second Ctrl-C raises ``KeyboardInterrupt``."""
-    flag = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield flag
-        return
-
-    def handle(number: int, frame: Any) -> None:
-        flag.set()
-        signal.signal(signal.SIGINT, previous)
-
-    previous = signal.signal(signal.SIGINT, handle)
-    try:
-        yield flag
-    finally:
-        signal.signal(signal.SIGINT, previous)

@@ -7,6 +7,7 @@ import warnings
 from typing import Any
 
 from minigen import notebook
+from minigen.streams import Tolerant, is_terminal
 
 
 def progress_bar(total: int, progress: bool | None) -> Any:
@@ -17,10 +18,12 @@ def progress_bar(total: int, progress: bool | None) -> Any:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # that a bar is text for lack of ipywidgets: it is a bar all the same
         from tqdm.auto import tqdm
-    shown = watched() if progress is None else progress
-    return tqdm(total=total, unit="step", disable=not shown, dynamic_ncols=True)
+    shown = sys.stderr is not None and (watched() if progress is None else progress)
+    # A notebook's bar finds its own stream; elsewhere the terminal may go away while the training goes on.
+    stream = sys.stderr if notebook.running() or isinstance(sys.stderr, Tolerant) else Tolerant(sys.stderr)
+    return tqdm(total=total, unit="step", disable=not shown, dynamic_ncols=True, file=stream)
 
 
 def watched() -> bool:
     """Whether this process is a notebook's kernel, or its stderr is a terminal."""
-    return notebook.running() or bool(getattr(sys.stderr, "isatty", bool)())
+    return notebook.running() or is_terminal(sys.stderr)
