@@ -1,0 +1,176 @@
+"""Which formula of which file a check is about, and the values of the reference against the formulas written once more.
+
+The derivatives of the reference are compared with differences of its own functions; a function that is wrong together
+with its derivative, and what has none (random numbers, orders, initial weights, updates), shows here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from minigen import gradcheck_plain as plain
+from minigen.backend import ACTIVATIONS, GAN_LOSSES
+from minigen.models.optimizer import OptimizerSettings
+from minigen.reference import activations, batch, dense, gan_loss, initializers, latent, optimizer, random, vae_loss
+
+_BOOK, _MODELS = "minigen/reference", "minigen/models"
+_LOSS_D = "loss = mean softplus(-s_real) + mean softplus(s_fake)"
+_LOSS_G = "loss = mean softplus(-s), minimax -mean softplus(s)"
+
+FORMULAS = {
+    "dense forward": f"{_BOOK}/dense.py: y = act(x W + b)",
+    "dense dgrad": f"{_BOOK}/dense.py: dx = (dz W^T) * act'(x)",
+    "dense wgrad db": f"{_BOOK}/dense.py: db = sum over rows of dz",
+    "dense wgrad": f"{_BOOK}/dense.py: dW = x^T dz",
+    "activations": f"{_BOOK}/activations.py: y = act(z), or act'(z) from y",
+    "gan_loss discriminator": f"{_BOOK}/gan_loss.py: {_LOSS_D}, dloss/ds = -sigmoid(-s_real) / n, sigmoid(s_fake) / n",
+    "gan_loss generator": f"{_BOOK}/gan_loss.py: {_LOSS_G}, dloss/ds = -sigmoid(-s) / B, minimax -sigmoid(s) / B",
+    "vae_loss bernoulli": f"{_BOOK}/vae_loss.py: -log p = softplus(l) - x l, d/dl = (sigmoid(l) - x) / B",
+    "vae_loss gaussian": f"{_BOOK}/vae_loss.py: (x - mean)^2 / (2 v) + log(2 pi v) / 2, d/dmean = (mean - x) / (v B)",
+    "latent forward": f"{_BOOK}/latent.py: z = mu + sigma eps, KL = (mu^2 + sigma^2 - 1 - logvar) / 2",
+    "latent backward": f"{_BOOK}/latent.py: dmu = dz + beta mu / B, dlogvar = dz eps sigma / 2 + beta (sigma^2 - 1) / 2B",
+    "optimizer sgd": f"{_BOOK}/optimizer.py: velocity = mu velocity + g + w p, p = p - lr velocity",
+    "optimizer adamw": f"{_BOOK}/optimizer.py: p = p - lr w p, then adam",
+    "optimizer adam": f"{_BOOK}/optimizer.py: m, v, p = p - lr (m / (1 - beta1^t)) / (sqrt(v / (1 - beta2^t)) + eps)",
+    "random": f"{_BOOK}/random.py: Philox4x32-10, u = (word >> 8) 2^-24, n = sqrt(-2 ln u1) (cos, sin)(2 pi u2)",
+    "batch gather": f"{_BOOK}/batch.py: out = data[indices] scale + shift",
+    "batch": f"{_BOOK}/batch.py: the keyed permutation of an epoch and the rows of a step",
+    "initializers": f"{_BOOK}/initializers.py: Var W = 2 / fan_in (He), 2 / (fan_in + fan_out) (Glorot)",
+    "sgd update": f"{_MODELS}/optimizer.py: update of sgd with momentum and weight decay",
+    "adam update": f"{_MODELS}/optimizer.py: update of adam with beta1, beta2, eps",
+    "adamw update": f"{_MODELS}/optimizer.py: update of adamw with beta1, beta2, eps, weight decay",
+    "gan initial weights": f"{_MODELS}/mlp.py: initialize, He for rectifiers, a tensor number for each layer",
+    "gan rows": "minigen/training/run.py: gather, rows of the epoch's order from the stream ORDER, scale and shift",
+    "gan noise": f"{_MODELS}/gan.py: generate, normals of the seed from the stream NOISE",
+    "gan discriminator loss": f"{_MODELS}/gan.py: discriminator_gradient, {_LOSS_D}",
+    "gan discriminator gradient": f"{_MODELS}/gan.py: discriminator_gradient, or {_MODELS}/mlp.py: backward",
+    "gan generator loss": f"{_MODELS}/gan.py: generator_gradient by the new discriminator, {_LOSS_G}",
+    "gan generator gradient": f"{_MODELS}/gan.py: generator_gradient through D's input, or {_MODELS}/mlp.py: backward",
+    "gan gradient": f"{_MODELS}/gan.py: the gradients of both players, or {_MODELS}/mlp.py: backward",
+    "gan count of steps": f"{_MODELS}/gan.py: spell_step, advance",
+    "gan kept losses": f"{_MODELS}/gan.py: spell_step, advance",
+    "gan reported losses": f"{_MODELS}/gan.py: report",
+    "vae initial weights": f"{_MODELS}/mlp.py: initialize, He for rectifiers, a tensor number for each layer",
+    "vae rows": "minigen/training/run.py: gather, rows of the epoch's order from the stream ORDER, scale and shift",
+    "vae noise": f"{_MODELS}/vae.py: gradient, normals of the seed from the stream LATENT",
+    "vae reconstruction": f"{_MODELS}/vae.py: _reconstruct, or {_MODELS}/mlp.py: forward",
+    "vae KL": f"{_MODELS}/vae.py: gradient, KL of the encoder's heads",
+    "vae decoder gradient": f"{_MODELS}/vae.py: gradient of the decoder, or {_MODELS}/mlp.py: backward",
+    "vae encoder gradient": f"{_MODELS}/vae.py: gradient back through z and the heads, beta, or {_MODELS}/mlp.py: backward",
+    "vae gradient": f"{_MODELS}/vae.py: gradient, or {_MODELS}/mlp.py: backward",
+    "vae count of steps": f"{_MODELS}/vae.py: spell_step, advance",
+    "vae kept losses": f"{_MODELS}/vae.py: spell_step, advance",
+    "vae reported losses": f"{_MODELS}/vae.py: report, loss = reconstruction + beta KL",
+}
+"""The file and the formula of each check, by operation and the first words of the check."""
+
+_SOURCES = {
+    "numpy": "minigen/reference/__init__.py", "cpu": "csrc/cpu/{}.cpp or csrc/math", "cuda": "minigen/cuda/kernels/{}.py",
+}  # fmt: skip
+
+
+def formula_of(operation: str, check: str, device: str = "reference") -> str:
+    """What is wrong if ``check`` of ``operation`` fails on ``device``."""
+    name = max((key for key in FORMULAS if f"{operation} {check}".startswith(key)), key=len)
+    if device == "reference":
+        return FORMULAS[name]
+    source = _SOURCES.get(device, device).format(operation)
+    return f"{source} against {FORMULAS[name]}"
+
+
+def check_values(rng: np.random.Generator) -> Iterator[Any]:
+    """Rows of the report: values of the float64 reference against the formulas of ``gradcheck_plain``."""
+    from minigen.gradcheck import Row, relative_error
+
+    for operation, check, outputs, expected in _values(rng):
+        pairs = [(np.atleast_1d(np.asarray(a, np.float64)), np.atleast_1d(np.asarray(b, np.float64)))
+                 for a, b in zip(outputs, expected, strict=True)]  # fmt: skip
+        error = float(np.max([relative_error(a, b) for a, b in pairs]))
+        yield Row(operation, "reference", f"{check} vs formula", error, 1e-11, formula_of(operation, check))
+
+
+Value = tuple[str, str, list[Any], list[Any]]
+
+
+def _values(rng: np.random.Generator) -> Iterator[Value]:
+    """(operation, what, values of the reference, values of the formulas)."""
+    yield from _random_values(rng)
+    yield from _layer_values(rng)
+    yield from _loss_values(rng)
+    yield from _update_values(rng)
+
+
+def _random_values(rng: np.random.Generator) -> Iterator[Value]:
+    seed, step = int(rng.integers(1, 2**32)), 2**40 + int(rng.integers(2**32))
+    for n in (1, 6, 9):
+        shape, draw = (n, 3), (seed, random.LATENT, step)
+        yield "random", f"uniform {n}", [random.uniform(shape, *draw, np.float64)], [plain.uniforms(shape, *draw)]
+        yield "random", f"normal {n}", [random.normal(shape, *draw, np.float64)], [plain.normals(shape, *draw)]
+    streams = [random.INIT, random.ORDER, random.NOISE, random.LATENT, random.SAMPLE]
+    yield "random", "streams", streams, [plain.INIT, plain.ORDER, plain.NOISE, plain.LATENT, plain.SAMPLE]
+    for n in (1, 2, 5, 64, 100):
+        epoch = int(rng.integers(2**40))
+        order = batch.permutation(np.arange(n), n, seed, random.ORDER, epoch)
+        yield "batch", f"order of {n}", [order], [plain.order(n, seed, epoch)]
+    rows, B, n = 3, 4, 11  # the last, smaller step of an epoch of 3
+    chosen = batch.indices(rows, n, seed, random.ORDER, 5 * 3 + 2, B, 3)
+    yield "batch", "rows of a step", [chosen], [plain.order(n, seed, 5)[2 * B : 2 * B + rows]]
+    data = rng.integers(0, 256, (n, 5), np.uint8)
+    values = batch.gather(data, chosen, np.dtype(np.float64), 0.5, -3.0)
+    yield "batch", "gather", [values], [data[chosen].astype(np.float64) / 2 - 3]
+    for init in ("glorot_uniform", "glorot_normal", "he_uniform", "he_normal"):
+        W = getattr(initializers, init)(5, 9, seed, 3, np.float64)
+        yield "initializers", init, [W], [plain.initial((5, 9), "relu", "relu", init, seed, 3)[0][0]]
+
+
+def _layer_values(rng: np.random.Generator) -> Iterator[Value]:
+    far = np.array([-1e4, -700, -30, -1, -1e-8, 1e-8, 1, 30, 700, 1e4])
+    z = np.concatenate([far, rng.normal(size=30)])
+    x, W, b = rng.normal(size=(4, 6)), rng.normal(size=(6, 5)), rng.normal(size=5)
+    for name in ACTIVATIONS:
+        value, slope = plain.ACTIVATIONS[name]
+        y = activations.forward(z, name)
+        yield "activations", name, [*y], [*value(z)]  # each by itself: the large ones would hide the others
+        near = np.abs(z) < 20  # further on tanh is 1 to the last digit, and nothing of z is left in y
+        yield "activations", f"{name} derivative", [activations.derivative(y, name)[near]], [slope(z[near])]
+        yield "dense", f"forward {name}", [dense.forward(x, W, b, name)], [value(x @ W + b)]
+
+
+def _loss_values(rng: np.random.Generator) -> Iterator[Value]:
+    s = np.concatenate([[-1e4, 1e4, 30, -30], 3 * rng.normal(size=8)])[rng.permutation(12), None]
+    real, fake = s[:5], s[5:]
+    softplus, sigmoid = plain.ACTIVATIONS["softplus"][0], plain.ACTIVATIONS["sigmoid"][0]
+    expected = [softplus(-real).mean() + softplus(fake).mean(), np.vstack([-sigmoid(-real) / 5, sigmoid(fake) / 7])]
+    yield "gan_loss", "discriminator", [*gan_loss.discriminator(s, 5)], expected
+    for kind in GAN_LOSSES:
+        sign = -1 if kind == "minimax" else 1
+        expected = [sign * softplus(-sign * s).mean(), -sigmoid(-sign * s) / 12]
+        yield "gan_loss", f"generator {kind}", [*gan_loss.generator(s, kind)], expected
+    x, out = rng.random((7, 4)), 4 * rng.normal(size=(7, 4))
+    rows = (x * softplus(-out) + (1 - x) * softplus(out)).sum(axis=1)
+    yield "vae_loss", "bernoulli", [*vae_loss.bernoulli(out, x)], [rows, rows.mean(), (sigmoid(out) - x) / 7]
+    rows = ((x - out) ** 2 / 0.6 + np.log(2 * np.pi * 0.3) / 2).sum(axis=1)
+    yield "vae_loss", "gaussian", [*vae_loss.gaussian(out, x, 0.3)], [rows, rows.mean(), (out - x) / (0.3 * 7)]
+    mu, logvar, eps, dz = (rng.normal(size=(7, 4)) for _ in range(4))
+    heads, sigma = np.hstack([mu, logvar]), np.exp(logvar) ** 0.5
+    rows = (mu**2 + sigma**2 - 1 - logvar).sum(axis=1) / 2
+    yield "latent", "forward", [*latent.forward(heads, eps)], [mu + sigma * eps, rows, rows.mean()]
+    dheads = np.hstack([dz + 1.3 * mu / 7, dz * eps * sigma / 2 + 1.3 * (sigma**2 - 1) / 14])
+    yield "latent", "backward", [latent.backward(dz, heads, eps, 1.3)], [dheads]
+
+
+def _update_values(rng: np.random.Generator) -> Iterator[Value]:
+    p, g, m = rng.normal(size=(3, 20))
+    v = rng.random(20)
+    for t in (1, 7):
+        s = OptimizerSettings("sgd", learning_rate=0.1, momentum=0.6, weight_decay=0.2)
+        params, slots = plain.update(p, g, {"velocity": m}, t, s)
+        yield "optimizer", f"sgd {t}", [*optimizer.sgd(p, g, m, 0.1, 0.6, 0.2)], [params, slots["velocity"]]
+        for name, decay in (("adam", 0.0), ("adamw", 0.3)):
+            s = OptimizerSettings(name, 0.1, beta1=0.7, beta2=0.8, eps=0.05, weight_decay=decay)
+            params, slots = plain.update(p, g, {"m": m, "v": v}, t, s)
+            ours = getattr(optimizer, name)(p, g, m, v, 0.1, t, 0.7, 0.8, 0.05, *[decay] * (name == "adamw"))
+            yield "optimizer", f"{name} {t}", [*ours], [params, slots["m"], slots["v"]]
