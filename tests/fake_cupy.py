@@ -140,7 +140,7 @@ class FakeCupy(types.ModuleType):
                     raise FakeRuntimeError(2)
                 self.storage = np.full(size + 256, 0xFF, np.uint8)  # float32 NaN, as poison
                 self.ptr = self.storage.ctypes.data + -self.storage.ctypes.data % 256
-                self.size = size
+                self.size, self.gpu = size, fake.devices[-1] if fake.devices else 0
                 fake.used += size
                 fake.allocations += 1
 
