@@ -108,7 +108,8 @@ def profile(ncu: str, model: str, folder: Path) -> dict[str, Any]:
     code, output, errors = called(command_for(ncu, model, report), SECONDS)
     print(f"{output[-1500:]}\n{errors[-1500:]}", flush=True)
     if code != 0 or not report.exists():
-        why = "no permission to read the counters" if "ERR_NVGPUCTRPERM" in output + errors else (output + errors)[-800:]
+        said = output + errors
+        why = "no permission to read the counters" if "ERR_NVGPUCTRPERM" in said else said[-800:]
         return {"exit_code": code, "error": why}
     code, text, errors = called([ncu, "--import", str(report), "--page", "raw", "--csv"], 20)
     (folder / f"{model}-ncu.csv").write_text(text)

@@ -86,16 +86,21 @@ def compile_kernels(folder: Path, architecture: int) -> dict[str, Any]:
 # --- outputs ----------------------------------------------------------------------------------------------------------
 
 
-def expected_outputs(model: str, architecture: int) -> dict[str, np.ndarray]:
+def ptx_executor(architecture: int) -> Any:
+    """What runs compiled kernels without a GPU."""
+    sys.path.insert(0, str(ROOT / "tests"))
+    from ptx.executor import PtxExecutor
+
+    return PtxExecutor(architecture)
+
+
+def expected_outputs(model: str, executor: Any) -> dict[str, np.ndarray]:
     """What the buffers of a step hold before it, and what each launch changes: arrays by name, ``plan`` as JSON.
 
     ``start/b`` is buffer ``b`` before the step; ``launch/i/b`` the same after launch ``i``, where that has changed it.
     """
-    sys.path.insert(0, str(ROOT / "tests"))
     from minigen.cuda.backend import CudaBackend
-    from ptx.executor import PtxExecutor
 
-    executor = PtxExecutor(architecture)
     ops = CudaBackend(executor=executor, precision=PRECISION)
     training = gpu_step.training_on(model, ops, gpu_step.pixels(FEW_ROWS))
     launches = gpu_step.launches_of(training)
@@ -169,7 +174,8 @@ def main(arguments: list[str] | None = None) -> int:
             made["source"] = hashlib.sha256(COSTS.read_bytes()).hexdigest()
         else:
             for model in MODELS:
-                found = expected_outputs(model, options.architecture) if part == "outputs" else reference_run(model)
+                executor = ptx_executor(options.architecture)
+                found = expected_outputs(model, executor) if part == "outputs" else reference_run(model)
                 np.savez_compressed(folder / f"{part}-{model}.npz", **found)
         facts["parts"][part] = made
         write(manifest, facts)

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
-PREPARED = ROOT / "bench" / "prepared"
-"""What :mod:`bench.gpu_prepare` makes beforehand: compiled kernels, expected outputs, a program. Not in the repository."""
+PREPARED = Path(os.environ.get("MINIGEN_GPU_PREPARED") or ROOT / "bench" / "prepared")
+"""What :mod:`bench.gpu_prepare` makes beforehand: compiled kernels, expected outputs, a program. Git ignores it."""
 SOURCES = ("minigen/**/*.py", "csrc/**/*", "bench/*.cu")
 REHEARSAL = "MINIGEN_GPU_REHEARSAL"
 """The environment variable that makes all stages small, to try them out. Such figures mean nothing."""

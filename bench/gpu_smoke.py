@@ -14,8 +14,10 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -216,6 +218,9 @@ class Replay:
 
     def check_graph(self) -> dict[str, Any]:
         """A graph of one step, from the recorded start, does to the bit what its launches do one by one."""
+        if not self.problem:
+            for array, buffer in zip(self.before(0), self.touched.buffers, strict=True):
+                self.ops.upload(array, out=buffer)
         state = self.training.state()
         ready = self.executor.prepare(self.launches)
         for launch in self.launches:
@@ -289,9 +294,11 @@ def still_usable(contact: Contact) -> bool:
 
 
 def line(record: dict[str, Any]) -> str:
+    """What matters first: a call shows only the beginning of a long line."""
     left_out = ("name", "status", "seconds")
     facts = ", ".join(f"{key} {value}" for key, value in record.items() if key not in left_out)
-    return f"{record['status']:8} {record.get('seconds', 0):7.2f} s  {record['name']}  {facts}"
+    name = record["name"] if len(record["name"]) < 60 else record["name"][:57] + "..."
+    return f"{record['status']:8} {record.get('seconds', 0):7.2f} s  {name}  {facts}"
 
 
 # --- the process that watches -----------------------------------------------------------------------------------------
@@ -333,10 +340,8 @@ def one_process(command: list[str], out: Path, patience: float) -> int | None:
             if time.monotonic() - since > patience:
                 return None
     finally:
-        try:
+        with suppress(ProcessLookupError):  # it has ended by itself
             os.killpg(process.pid, signal.SIGKILL)
-        except ProcessLookupError:
-            pass  # it has ended
         process.wait()
 
 
@@ -345,7 +350,7 @@ def main() -> int:
     parser.add_argument("--prepared", type=Path, default=PREPARED)
     parser.add_argument("--from", type=int, dest="first", help="the milestones themselves, from this number on")
     options = parser.parse_args()
-    out = Path(os.environ.get("STAGE_RESULT") or "gpu-smoke.json")
+    out = Path(os.environ.setdefault("STAGE_RESULT", str(Path(tempfile.gettempdir()) / "minigen-gpu-smoke.json")))
     if options.first is not None:
         return meet(options.first, options.prepared, out)
     out.unlink(missing_ok=True)

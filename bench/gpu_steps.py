@@ -69,6 +69,8 @@ def whole_steps(executor: Any, ready: list[Any], result: dict[str, Any], keep: K
         samples = timing.samples(executor, lambda program=program: program.run(STEPS), REPEATS)
         result["graphs"][steps_per_graph] = [seconds / STEPS for seconds in samples]
         keep()
+        us = 1e6 * statistics.median(result["graphs"][steps_per_graph])
+        print(f"{result['model']} {result['precision']}, {steps_per_graph} steps a graph: {us:.2f} us", flush=True)
 
     def direct() -> None:
         for _ in range(max(1, STEPS // 8)):

@@ -17,7 +17,8 @@ def main() -> None:
     seconds = float(os.environ.get("TUNE_SECONDS") or 200)
     backend = CudaBackend(precision=PRECISION)
     tuned.forget(backend.executor.architecture)
-    shapes = sorted(tune.SHAPES.items(), key=lambda item: ("few", "some", "many").index(item[0][1]))  # the article first
+    kinds = ("few", "some", "many")  # the article's shapes first
+    shapes = sorted(tune.SHAPES.items(), key=lambda item: kinds.index(item[0][1]))
     result: dict[str, Any] = {
         "architecture": backend.executor.architecture, "precision": PRECISION, "rehearsal": rehearsing(), "entries": [],
     }  # fmt: skip

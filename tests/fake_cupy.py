@@ -140,7 +140,7 @@ class FakeCupy(types.ModuleType):
                     raise FakeRuntimeError(2)
                 self.storage = np.full(size + 256, 0xFF, np.uint8)  # float32 NaN, as poison
                 self.ptr = self.storage.ctypes.data + -self.storage.ctypes.data % 256
-                self.size = size
+                self.size, self.gpu = size, fake.devices[-1] if fake.devices else 0
                 fake.used += size
                 fake.allocations += 1
 
@@ -212,13 +212,13 @@ class FakeCupy(types.ModuleType):
             ptr = 11
 
             def __init__(self, module: Any, name: str) -> None:
-                self.name = name
+                self.name, self.code = name, getattr(module, "code", b"")
 
             def __call__(self, grid: Any, block: Any, args: Any, shared_mem: int = 0, stream: Any = None) -> None:
                 assert stream.ptr, "launched on the default stream"
                 assert all(isinstance(a, (Array, np.generic)) for a in args), "CuPy would guess a scalar's width"
                 assert 0 not in grid, "CuPy would launch one block"
-                call = (self.name, grid, block, args, shared_mem)
+                call = (self.name, grid, block, args, shared_mem, self.code)
                 if fake.capturing is None:
                     fake.perform(*call)
                 else:
@@ -227,6 +227,7 @@ class FakeCupy(types.ModuleType):
         class Module:
             def load(self, code: bytes) -> None:
                 fake.idle("loading a module")
+                self.code = code
                 if code == b"bad":
                     raise FakeDriverError("CUDA_ERROR_NO_BINARY_FOR_GPU")
 
@@ -254,6 +255,8 @@ class FakeCupy(types.ModuleType):
             runtimeGetVersion=lambda: 13020,
             memGetInfo=lambda: (self.total - self.used, self.total),
             memcpyAsync=memcpy_async,
+            profilerStart=lambda: None,
+            profilerStop=lambda: None,
         )
         functions = types.SimpleNamespace(
             CUDADriverError=FakeDriverError,
@@ -268,7 +271,7 @@ class FakeCupy(types.ModuleType):
             alloc_pinned_memory=self.alloc_pinned,
         )  # fmt: skip
 
-    def perform(self, name: str, grid: Any, block: Any, args: Any, shared: int) -> None:
+    def perform(self, name: str, grid: Any, block: Any, args: Any, shared: int, code: bytes = b"") -> None:
         self.launches.append((name, grid, block, args, shared))
         if name in self.effects:
             self.effects[name](*args)

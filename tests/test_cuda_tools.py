@@ -45,6 +45,19 @@ def test_whole_steps_pass_what_their_cubins_take(result):
     assert result.returncode == 0, result.stderr
 
 
+def test_a_kernels_key_does_not_depend_on_what_was_compiled_before():
+    environment = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
+    tests = Path(__file__).parent
+    environment["PYTHONPATH"] = os.pathsep.join([str(tests.parent), environment.get("PYTHONPATH", "")])
+    command = [sys.executable, str(tests / "kernel_keys.py")]
+    running = [
+        subprocess.Popen([*command, *words], env=environment, stdout=subprocess.PIPE, text=True)
+        for words in ([], ["others first"])
+    ]
+    alone, later = (process.communicate()[0].splitlines() for process in running)
+    assert len(alone) > 10 and alone == later
+
+
 # --- explain ---------------------------------------------------------------------------------------
 
 
