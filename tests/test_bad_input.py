@@ -93,7 +93,7 @@ def with_nan() -> np.ndarray:
     [
         (with_nan(), ValueError, "row 7"),
         (np.full((64, 3), np.inf), ValueError, "infinite"),
-        (np.zeros((64, 3), np.int64), TypeError, "int64"),
+        (np.full((64, 3), 2, np.int64), TypeError, "int64"),
         (np.zeros((64, 3), complex), TypeError, "complex128"),
         (np.array([["a", "b"]] * 64), TypeError, "<U1"),
         (np.empty((64, 3), object), TypeError, "object"),

@@ -153,7 +153,7 @@ def test_other_devices_say_how_to_copy(gpu, train, device):
 @pytest.mark.parametrize(
     ("array", "error", "text"),
     [
-        (np.ones((64, 3), np.int32), TypeError, "X must be uint8"),
+        (np.full((64, 3), 2, np.int32), TypeError, "X must be uint8"),
         (np.ones(64, np.uint8), ValueError, "X must have shape"),
         (np.full((64, 3), np.nan, np.float32), ValueError, "X must be finite"),
         (np.full((64, 3), 1.5, np.float32), ValueError, "X must lie in [0, 1]"),

@@ -74,7 +74,7 @@ def train(
     first_epoch = history.epochs
     last_epoch = first_epoch + epochs
     history.stop_reason = "finished"
-    with _progress_bar(epochs * run.steps_per_epoch, progress) as bar, _interrupt_flag() as interrupted:
+    with progress_bar(epochs * run.steps_per_epoch, progress) as bar, _interrupt_flag() as interrupted:
         pipeline = _Pipeline(run, history, bar)
         for epoch in range(first_epoch + 1, last_epoch + 1):
             bar.set_description(f"epoch {epoch}/{last_epoch}", refresh=False)
@@ -170,11 +170,12 @@ def _repeat_until_divergence(run: TrainingRun, history: History, steps: int) -> 
     raise RuntimeError("a divergence did not repeat itself: this device is not deterministic")
 
 
-def _progress_bar(total: int, progress: bool | None) -> Any:
+def progress_bar(total: int, progress: bool | None, **look: Any) -> Any:
+    """A bar of ``total`` steps, or what ``look`` tells tqdm. ``progress=None`` shows it on a terminal only."""
     from tqdm import tqdm
 
     quiet = not sys.stderr.isatty() if progress is None else not progress
-    return tqdm(total=total, unit="step", disable=quiet, dynamic_ncols=True)
+    return tqdm(**{"total": total, "unit": "step", "disable": quiet, "dynamic_ncols": True, **look})
 
 
 @contextmanager
