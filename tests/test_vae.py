@@ -143,18 +143,22 @@ def test_importance_weighting_tightens_the_bound(trained):
     assert trained.elbo(X, samples=200).mean() < many.mean()
 
 
-def test_score_of_a_linear_gaussian_model_is_exact():
-    """Decoder linear in z: log p(x) is known in closed form, a value that the estimate has to meet."""
+@pytest.mark.parametrize("standardize", [False, True])
+def test_score_of_a_linear_gaussian_model_is_exact(standardize):
+    """Decoder linear in z: log p(x) is known in closed form, in the data's units, a value that the estimate has to meet.
+    """
     data = np.random.default_rng(0).normal(size=(500, 3)) @ [[1.0, 0.5, 0], [0, 0.3, 0.2], [0, 0, 0.1]]
     model = minigen.VAE(hidden=(), latent_dim=2, likelihood="gaussian", variance=0.5, epochs=60, batch_size=100,
-                        learning_rate=0.02).fit(data)  # fmt: skip
+                        learning_rate=0.02, standardize=standardize).fit(data)  # fmt: skip
     state = {key: value.astype(np.float64) for key, value in model.decoder_.state().items()}
     W, b = state["decoder.0.W"], state["decoder.0.b"]
-    covariance = W.T @ W + 0.5 * np.eye(3)
-    rows = data[:50].astype(np.float32).astype(np.float64) - b
+    mean, std = (data.mean(axis=0), data.std(axis=0)) if standardize else (np.zeros(3), np.ones(3))
+    covariance = std[:, None] * (W.T @ W + 0.5 * np.eye(3)) * std
+    rows = data[:50].astype(np.float32).astype(np.float64) - (mean + std * b)
     _, logdet = np.linalg.slogdet(2 * np.pi * covariance)
     exact = -0.5 * ((rows @ np.linalg.inv(covariance)) * rows).sum(axis=1) - 0.5 * logdet
     np.testing.assert_allclose(model.score_samples(data[:50], samples=2000), exact, atol=0.05)
+    assert model.elbo(data[:50], samples=500).mean() < exact.mean()
 
 
 def test_anomalies_score_low(trained):

@@ -16,7 +16,8 @@ from minigen import checks
 from minigen.backend import ACTIVATIONS, Array, Backend
 from minigen.datasets import frames
 from minigen.datasets.load import as_rows, check_dense, check_on_host
-from minigen.estimators import inputs, sklearn_protocol
+from minigen.estimators import inputs, scaling, sklearn_protocol
+from minigen.estimators.scaling import Columns
 from minigen.floors import get_backend
 from minigen.models.mlp import Mlp
 from minigen.models.optimizer import OPTIMIZERS, OptimizerSettings
@@ -46,14 +47,15 @@ def beside(ops: Backend, array: Any) -> Iterator[Callable[[Array], Array]]:
 
     Yields a function that makes a result ready for the caller.
     """
-    if not lies_with(ops, array):
-        with np.errstate(all="ignore"):  # far latents overflow and underflow on the way to an output of 0 or 1
+    # Networks answer what is far outside of their data with what they can: infinities are results, not warnings.
+    with np.errstate(all="ignore"):
+        if not lies_with(ops, array):
             yield lambda result: result
-        return
-    from minigen.cuda import interop
+            return
+        from minigen.cuda import interop
 
-    with interop.working(ops) as give:
-        yield give
+        with interop.working(ops) as give:
+            yield give
 
 
 def rows_of(ops: Backend, X: Any, name: str, min_rows: int) -> tuple[Array, tuple[int, ...]]:
@@ -90,6 +92,11 @@ def _check_training(epochs: int | None, callbacks: Sequence[Callback], progress:
     checks.choice("progress", progress, (None, True, False))
 
 
+def _seed(seed: int | None) -> int:
+    """``seed``, or a fresh one for ``None``."""
+    return secrets.randbits(32) if seed is None else checks.seed("seed", seed)
+
+
 def _as_tuple(value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else value
 
@@ -98,9 +105,11 @@ class Estimator:
     """Base of :class:`GAN` and :class:`VAE`.
 
     Attributes after ``fit`` or :func:`minigen.load`: ``history_``, ``item_shape_`` (shape of one sample),
-    ``n_features_in_`` (numbers in one sample), ``data_dtype_`` (``uint8`` or ``float32``, what samples come back as),
-    ``device_`` and ``precision_`` (the floor in use, and how it takes matrix products), ``source_`` (the name of the
-    data, where the command line gave one).
+    ``n_features_in_`` (numbers in one sample), ``data_dtype_`` (what samples come back as: ``uint8``, ``float32``, or
+    that of zeros and ones), ``binary_`` (whether the data were zeros and ones), ``columns_`` (mean and standard
+    deviation of each column, where the data were standardised, else ``None``), ``device_`` and ``precision_`` (the
+    backend in use, and how it takes matrix products), ``source_`` (the name of the data, where the command line gave
+    one).
     ``feature_names_in_`` are the names of the columns, where the training data were a table that has such;
     ``frame_`` is ``"pandas"`` or ``"polars"`` where they were a DataFrame: what the model makes in the data's units
     then comes back as one, or as an array where that library is not installed; set to ``None`` always as an array.
@@ -109,7 +118,7 @@ class Estimator:
     kind: ClassVar[str]
     presets: ClassVar[dict[str, dict[str, Any]]]
     lasting: ClassVar[tuple[str, ...]] = (
-        "latent_dim", "hidden", "activation", "optimizer", "init", "device", "precision",
+        "latent_dim", "hidden", "activation", "standardize", "optimizer", "init", "device", "precision",
     )  # fmt: skip
     """The hyper-parameters that a trained model keeps, whatever ``set_params`` says, until ``fit`` makes a new one."""
     chosen: ClassVar[tuple[str, ...]] = ("scale_", "shift_")
@@ -118,6 +127,7 @@ class Estimator:
     # The hyper-parameters that both models have, in the order of their documentation.
     latent_dim: int
     activation: str
+    standardize: str | bool
     optimizer: str
     learning_rate: float
     beta1: float
@@ -136,6 +146,7 @@ class Estimator:
     shift_: float
     feature_names_in_: np.ndarray
     frame_: str | None
+    columns_: Columns | None
     history_: History
     networks_: tuple[Mlp, Mlp]
     _ops: Backend
@@ -190,6 +201,7 @@ class Estimator:
         """Raise for a bad hyper-parameter. Subclasses add their own."""
         checks.integer("latent_dim", self.latent_dim, 1)
         checks.choice("activation", self.activation, ACTIVATIONS)
+        checks.choice("standardize", self.standardize, ("auto", True, False))
         checks.choice("optimizer", self.optimizer, OPTIMIZERS)
         checks.choice("init", self.init, INITS)
         checks.number("learning_rate", self.learning_rate, 0, exclude_low=True)
@@ -270,7 +282,8 @@ class Estimator:
         _check_training(epochs, callbacks, progress)
         with beside(self._ops, X):
             rows = self._check_rows(X)
-        self._check_batch_size(rows)
+            self._check_batch_size(rows)
+            rows = self._standardised(rows)
         return self._train(rows, epochs, callbacks, progress)
 
     def _fit(self, X: Any, epochs: int | None, callbacks: Sequence[Callback], progress: bool | None) -> Self:
@@ -279,10 +292,19 @@ class Estimator:
         _check_training(epochs, callbacks, progress)
         ops = get_backend(self.device, self.precision)
         with beside(ops, X):
-            rows, item_shape = rows_of(ops, X, "X", min_rows=2)
+            values, bits = scaling.bits_as_bytes(X)
+            rows, item_shape = rows_of(ops, values, "X", min_rows=2)
             self._check_batch_size(rows)
-            chosen = self._choose_range(rows)
-        self._build(ops, item_shape, rows.dtype, *chosen)
+            if bits is None and rows.dtype == np.uint8 and rows.max() <= 1:  # of a library that NumPy does not know
+                bits = rows.dtype
+            chosen = self._choose_range(rows, bits is not None)
+            columns = None
+            if self._standardizes(rows, *chosen):
+                columns = scaling.measure(rows, ops.download if lies_with(ops, rows) else np.asarray)
+                rows = columns.standardise(rows, self._placer(ops, rows))
+            else:
+                rows = self._in_range(rows, *chosen)
+        self._build(ops, item_shape, rows.dtype if bits is None else bits, *chosen, columns=columns)
         self._initialize()
         self.frame_ = frames.library_of(X)
         if (names := frames.column_names(X)) is not None:
@@ -323,28 +345,55 @@ class Estimator:
             raise ValueError(f"batch_size must be at most the {len(rows)} rows of the data, not {self.batch_size}")
 
     def _check_rows(self, X: Any, name: str = "X") -> Array:
-        """Rows of data for a fitted model, in the units it was trained in."""
+        """Rows of data for a fitted model, in the units that the data of the training had."""
         return self._rows_and_shape(X, name)[0]
 
     def _rows_and_shape(self, X: Any, name: str = "X") -> tuple[Array, tuple[int, ...]]:
         """The same, and the shape of an item of ``X``: that of the training data, or flat."""
         frames.check_columns(name, X, self._column_names())
-        rows, item_shape = rows_of(self._ops, X, name, min_rows=1)
+        values = scaling.bits_as_bytes(X)[0] if self.binary_ else X
+        rows, item_shape = rows_of(self._ops, values, name, min_rows=1)
         inputs.check_items(self, name, item_shape)
-        rows = inputs.in_trained_type(self, name, X, rows)
-        if rows.dtype != np.uint8:
-            self._check_range(rows)
-        return rows, item_shape
+        if self.binary_:
+            if rows.dtype != np.uint8 or rows.max() > 1:
+                raise ValueError(f"{name} must be zeros and ones in bool or integers, like the data of the training")
+            return rows, item_shape
+        rows = inputs.in_trained_type(self, name, values, rows)
+        if rows.dtype == np.uint8 or self.columns_ is not None:
+            return rows, item_shape
+        return self._in_range(rows, *(getattr(self, attribute) for attribute in self.chosen)), item_shape
 
     # --- what a model of this kind is made of ---------------------------------------------------
 
-    def _choose_range(self, rows: Array) -> tuple[Any, ...]:
-        """What ``fit`` decides from the data: values of the attributes ``chosen``. Raises ValueError for bad data."""
+    def _choose_range(self, rows: Array, binary: bool) -> tuple[Any, ...]:
+        """What ``fit`` decides from the data: values of the attributes ``chosen``; ``binary`` data are zeros and ones.
+        """
         raise NotImplementedError
 
-    def _check_range(self, rows: Array) -> None:
-        """Raise ValueError for floating data that do not lie in the trained model's range."""
+    def _in_range(self, rows: Array, *chosen: Any) -> Array:
+        """Floating ``rows``, clipped to what the model can reach where rounding has carried them out of it; uint8 as
+        they are. Raises ValueError for others."""
         raise NotImplementedError
+
+    def _unbounded(self, *chosen: Any) -> bool:
+        """Whether the model takes and gives any number, so that its data can be standardised."""
+        raise NotImplementedError
+
+    _unbounded_hint: ClassVar[str]
+    """Which setting makes the model such, for a message."""
+
+    def _standardizes(self, rows: Array, *chosen: Any) -> bool:
+        """Whether ``fit`` standardises ``rows``. Raises ValueError where it is told to but cannot."""
+        floating, unbounded = rows.dtype != np.uint8, self._unbounded(*chosen)
+        if self.standardize == "auto":
+            return floating and unbounded
+        if self.standardize and not unbounded:
+            raise ValueError("standardize must be 'auto' or False for a model of data in a fixed range: standardised "
+                             f"columns have no such range; {self._unbounded_hint}")
+        if self.standardize and not floating:
+            raise ValueError("standardize must be 'auto' or False for uint8, zeros and ones, which have a range of "
+                             "their own; X.astype(np.float32) makes columns of them")
+        return bool(self.standardize)
 
     def _sizes(self, columns: int) -> dict[str, tuple[int, ...]]:
         """The sizes of each network's layers, by its name, for data of so many columns."""
@@ -364,7 +413,9 @@ class Estimator:
     def _history_names(self) -> tuple[str, ...]:
         raise NotImplementedError
 
-    def _build(self, ops: Backend, item_shape: tuple[int, ...], dtype: Any, *chosen: Any) -> None:
+    def _build(
+        self, ops: Backend, item_shape: tuple[int, ...], dtype: Any, *chosen: Any, columns: Columns | None = None
+    ) -> None:
         """Make the networks, uninitialised, for data of this shape and type, as :meth:`_choose_range` has chosen.
 
         What may fail comes first: a model that was trained before is then left as it was.
@@ -372,6 +423,7 @@ class Estimator:
         self.networks_ = self._networks(ops, math.prod(item_shape), *chosen)
         vars(self).update(zip(self.chosen, chosen, strict=True))
         vars(self).update({f"{net.name}_": net for net in self.networks_})
+        self.columns_ = columns
         self._ops = ops
         self._run = None
         self._state = None
@@ -406,14 +458,25 @@ class Estimator:
     # What follows takes arrays of the host and, inside of ``beside``, of the model's GPU: NumPy's functions then call
     # CuPy's of the same name.
 
-    def _apply(self, net: Mlp, x: Array) -> Array:
-        """Output of ``net`` for rows ``x``, a piece at a time."""
+    def _apply(self, net: Mlp, x: Array, *, data: bool = False) -> Array:
+        """Output of ``net`` for rows ``x``, a piece at a time; ``data`` are in the units of the training's data."""
         out = np.empty_like(x, np.float32, shape=(len(x), net.sizes[-1]))
         work = net.workspace(min(len(x), ROWS_AT_ONCE))
         for a in range(0, len(x), ROWS_AT_ONCE):
             b = min(a + ROWS_AT_ONCE, len(x))
-            out[a:b] = self._from_device(net.forward(self._to_device(x[a:b]), work.rows(0, b - a)), x)
+            rows = self._to_device(self._to_model(x[a:b]) if data else x[a:b])
+            out[a:b] = self._from_device(net.forward(rows, work.rows(0, b - a)), x)
         return out
+
+    @property
+    def binary_(self) -> bool:
+        """Whether the data of the training were zeros and ones, in bool or integers."""
+        return self.data_dtype_ != np.float32 and self.scale_ >= 1  # of bytes, 255 is as far from 0
+
+    @staticmethod
+    def _placer(ops: Backend, rows: Array) -> Callable[[Any], Any]:
+        """What takes an array of the host to where ``rows`` lie."""
+        return ops.upload if lies_with(ops, rows) else np.asarray
 
     def _to_device(self, x: Array) -> Array:
         """``x`` for an operation."""
@@ -439,31 +502,45 @@ class Estimator:
             raise ValueError(f"z must have shape (n, {width}), not {z.shape}")
         return z
 
+    def _standardised(self, rows: Array) -> Array:
+        """``rows`` with the columns' mean and scale of the training taken out, where it did that."""
+        return rows if self.columns_ is None else self.columns_.standardise(rows, self._placer(self._ops, rows))
+
     def _to_model(self, rows: Array) -> Array:
         """From the data's own units to the model's range."""
         if rows.dtype != np.uint8:
-            return rows
+            return self._standardised(rows)
         return rows * np.float32(self.scale_) + np.float32(self.shift_)
 
-    def _to_data(self, rows: Array) -> Array:
-        """From the model's range to the data's own units, type and item shape.
+    def _in_units(self, rows: Array) -> Array:
+        """From the model's range to the data's own units, type and item shape; of zeros and ones float32, in between.
 
         Raises ValueError for NaN, which no uint8 can tell from a number; the networks overflowed.
         """
-        if self.data_dtype_ == np.uint8:
-            units = (rows - np.float32(self.shift_)) / np.float32(self.scale_)
-            bad = np.isnan(units).any(axis=1)
-            if bad.any():
-                raise ValueError(f"row {int(bad.argmax())} lies too far out: what the model makes of it is NaN")
-            rows = np.clip(np.rint(units), 0, 255).astype(np.uint8)
-        rows = rows.reshape(len(rows), *self.item_shape_)
-        if self.frame_ is None or not isinstance(rows, np.ndarray):  # not for CuPy's arrays
+        if self.columns_ is not None:
+            rows = self.columns_.restore(rows, self._placer(self._ops, rows))
+        if self.data_dtype_ != np.float32:
+            rows = (rows - np.float32(self.shift_)) / np.float32(self.scale_)
+            if not self.binary_:
+                bad = np.isnan(rows).any(axis=1)
+                if bad.any():
+                    raise ValueError(f"row {int(bad.argmax())} lies too far out: what the model makes of it is NaN")
+                rows = np.clip(np.rint(rows), 0, 255).astype(np.uint8)
+        return rows.reshape(len(rows), *self.item_shape_)
+
+    def _framed(self, rows: Array) -> Any:
+        """``rows`` as a DataFrame where the training data were one. CuPy's arrays stay."""
+        if self.frame_ is None or not isinstance(rows, np.ndarray):
             return rows
         return frames.as_frame(rows, self.frame_, self._column_names())
 
+    def _like_data(self, items: Array) -> Array:
+        """Items in the units of the data, of zeros and ones the nearer of the two in the data's type."""
+        return (items > 0.5).astype(self.data_dtype_) if self.binary_ else items
+
     def _normal(self, shape: tuple[int, ...], seed: int | None, stream: int, block: int = 0) -> np.ndarray:
         """Standard normals on the host from the model's device; ``seed=None`` takes a fresh one."""
-        seed = secrets.randbits(32) if seed is None else checks.seed("seed", seed)
+        seed = _seed(seed)
         out: Array = self._ops.empty(shape)
         self._ops.random_normal(out, seed, stream, self._ops.upload(np.array([block], np.uint64)))
         return np.array(self._ops.download(out))
@@ -478,6 +555,11 @@ class Estimator:
         self._require_fit()
         items = self.sample(checks.integer("n", n, 1), seed)
         return plotting.Picture(output.picture(self, (items,), columns), f"{n} samples")
+    def _uniform(self, shape: tuple[int, ...], seed: int, stream: int, block: int) -> np.ndarray:
+        """Uniforms in [0, 1) on the host from the model's device."""
+        out: Array = self._ops.empty(shape)
+        self._ops.random_uniform(out, seed, stream, self._ops.upload(np.array([block], np.uint64)))
+        return np.array(self._ops.download(out))
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the model to one safetensors file: settings, weights, optimizer state, losses.

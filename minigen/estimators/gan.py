@@ -9,6 +9,7 @@ import numpy as np
 
 from minigen import checks
 from minigen.backend import GAN_LOSSES, Array, Backend
+from minigen.estimators import scaling
 from minigen.estimators.base import Estimator, beside, numbers
 from minigen.models.gan import GanTraining
 from minigen.models.mlp import Mlp
@@ -38,8 +39,12 @@ class GAN(Estimator):
     hidden_discriminator : sizes of the discriminator's; ``None`` is ``hidden`` in reverse
     activation : of the hidden layers, one of ``minigen.ACTIVATIONS``
     output : activation of the generator's last layer: ``"tanh"`` for data in [-1, 1], ``"sigmoid"`` for [0, 1],
-        ``"linear"`` for any. uint8 data are scaled to its range; floating data must lie in it. ``"auto"`` takes
-        ``tanh`` for uint8, else the first of sigmoid, tanh and linear whose range holds the data.
+        ``"linear"`` for any. uint8 data are scaled to its range; floating data must lie in it, but for a few units in
+        the last place, which are clipped. ``"auto"`` takes ``tanh`` for uint8, ``sigmoid`` for zeros and ones in bool
+        or integers, else the first of sigmoid, tanh and linear whose range holds the data, and linear with
+        ``standardize=True``.
+    standardize : take the mean out of each column and divide it by its standard deviation, in the model; samples come
+        back in the data's units. ``"auto"``: where the data are floating and the output is linear
     loss : ``"non_saturating"`` (Goodfellow et al. 2014, section 3) or ``"minimax"`` (equation 1), the generator's
     optimizer, learning_rate, beta1, beta2, eps, momentum, weight_decay : ``"adam"``, ``"adamw"`` or ``"sgd"``, for
         both networks
@@ -77,6 +82,7 @@ class GAN(Estimator):
         hidden_discriminator: tuple[int, ...] | None = None,
         activation: str = "leaky_relu",
         output: str = "auto",
+        standardize: str | bool = "auto",
         loss: str = "non_saturating",
         optimizer: str = "adam",
         learning_rate: float = 2e-4,
@@ -97,6 +103,7 @@ class GAN(Estimator):
         self.hidden_discriminator = hidden_discriminator
         self.activation = activation
         self.output = output
+        self.standardize = standardize
         self.loss = loss
         self.optimizer = optimizer
         self.learning_rate = learning_rate
@@ -119,8 +126,9 @@ class GAN(Estimator):
 
         ``seed=None`` draws fresh noise each time. Raises :class:`~minigen.NotFittedError` before ``fit``.
         """
-        self._require_fit()
-        return self.generate(self.latent(n, seed))
+        z = self.latent(n, seed)
+        with beside(self._ops, z):
+            return self._framed(self._like_data(self._units_of(z)))
 
     def latent(self, n: int = 1, seed: int | None = None) -> np.ndarray:
         """``n`` draws of the noise, ``float32[n, latent_dim]``."""
@@ -131,11 +139,16 @@ class GAN(Estimator):
     def generate(self, z: Any) -> Array:
         """Samples for given noise ``z[n, latent_dim]``: ``[n, ...]`` in the units, type and shape of the training data.
 
+        For zeros and ones these are float32, between them: how near to 1 the generator comes.
         Raises ``TypeError`` or ``ValueError`` for noise of another shape or that is no finite numbers.
         """
         self._require_fit()
         with beside(self._ops, z) as give:
-            return give(self._to_data(self._apply(self.generator_, self._latents(z))))
+            return give(self._framed(self._units_of(z)))
+
+    def _units_of(self, z: Any) -> Array:
+        """What the generator makes of noise ``z``, in the units of the data."""
+        return self._in_units(self._apply(self.generator_, self._latents(z)))
 
     def discriminate(self, X: Any) -> Array:
         """``D(x)``, the discriminator's probability of being real, for each row of ``X``: ``float32[N]``.
@@ -145,7 +158,7 @@ class GAN(Estimator):
         """
         self._require_fit()
         with beside(self._ops, X) as give:
-            logits = self._apply(self.discriminator_, self._to_model(self._check_rows(X)))
+            logits = self._apply(self.discriminator_, self._check_rows(X), data=True)
             return give(activations.forward(logits[:, 0], "sigmoid"))
 
     def interpolate(self, a: Any, b: Any, steps: int = 8) -> np.ndarray:
@@ -185,21 +198,37 @@ class GAN(Estimator):
         checks.choice("output", self.output, ("auto", *RANGES))
         checks.choice("loss", self.loss, GAN_LOSSES)
 
-    def _choose_range(self, rows: Array) -> tuple[float, float, str]:
-        if rows.dtype == np.uint8:
-            output = "tanh" if self.output == "auto" else self.output
-            scale, shift = (1 / 255, 0.0) if output == "sigmoid" else (2 / 255, -1.0)
-            return scale, shift, output
+    _unbounded_hint = "output='linear' takes any"
+
+    def _choose_range(self, rows: Array, binary: bool) -> tuple[float, float, str]:
         output = self.output
+        if output == "auto" and self.standardize not in ("auto", False):
+            output = "linear"
+        if rows.dtype == np.uint8:
+            if output == "auto":
+                output = "sigmoid" if binary else "tanh"
+            white = 1 if binary else 255
+            scale, shift = (1 / white, 0.0) if output == "sigmoid" else (2 / white, -1.0)
+            return scale, shift, output
         if output == "auto":
-            low, high = float(rows.min()), float(rows.max())
             names = ("sigmoid", "tanh", "linear")
-            output = next(name for name in names if RANGES[name][0] <= low and high <= RANGES[name][1])
-        _check_reach(rows, output)
+            output = next(name for name in names if scaling.lies_in(rows, *RANGES[name]))
         return 1.0, 0.0, output
 
-    def _check_range(self, rows: Array) -> None:
-        _check_reach(rows, self.output_)
+    def _in_range(self, rows: Array, *chosen: Any) -> Array:
+        output = chosen[-1]
+        if rows.dtype == np.uint8 or output == "linear":
+            return rows
+        low, high = RANGES[output]
+        if not scaling.lies_in(rows, low, high):
+            raise ValueError(
+                f"X must lie in [{low:g}, {high:g}] for output={output!r}, but its values go {scaling.digits(rows)}; "
+                f"rescale it, np.clip(X, {low:g}, {high:g}), or choose another output"
+            )
+        return scaling.clipped(rows, low, high)
+
+    def _unbounded(self, *chosen: Any) -> bool:
+        return bool(chosen[-1] == "linear")
 
     def _sizes(self, columns: int) -> dict[str, tuple[int, ...]]:
         hidden = checks.widths("hidden", self.hidden)
@@ -226,17 +255,6 @@ class GAN(Estimator):
 
     def _history_names(self) -> tuple[str, ...]:
         return GanTraining.loss_names
-
-
-def _check_reach(rows: Array, output: str) -> None:
-    """Raise ValueError for values that a generator with this output activation cannot reach."""
-    low, high = RANGES[output]
-    least, most = float(rows.min()), float(rows.max())
-    if least < low or most > high:
-        raise ValueError(
-            f"X must lie in [{low:g}, {high:g}] for output={output!r}, not in [{least:g}, {most:g}]; "
-            "rescale it or choose another output"
-        )
 
 
 def train_gan(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -10,11 +10,17 @@ import numpy as np
 from minigen import checks
 from minigen.backend import Array, Backend
 from minigen.datasets import frames
-from minigen.estimators.base import ROWS_AT_ONCE, Estimator, beside
+from minigen.estimators import scaling
+from minigen.estimators.base import ROWS_AT_ONCE, Estimator, _seed, beside, lies_with
 from minigen.models.mlp import Mlp
 from minigen.models.vae import LIKELIHOODS, VaeTraining
 from minigen.reference import activations, latent, random
 from minigen.training.loop import Callback
+from minigen.training.progress import progress_bar
+
+NOISE_BITS = 11
+NOISE_LINES = 2**NOISE_BITS  # different noise for so many rows in a draw; a few of more rows share theirs
+BAR_AFTER = 2.0  # seconds of scoring without a progress bar
 
 
 class VAE(Estimator):
@@ -25,8 +31,12 @@ class VAE(Estimator):
     latent_dim : width of the latent ``z``
     hidden : sizes of the encoder's hidden layers; the decoder's are these in reverse
     activation : of the hidden layers, one of ``minigen.ACTIVATIONS``
-    likelihood : ``"bernoulli"`` for data in [0, 1] (uint8 is divided by 255), ``"gaussian"`` for any data
-    variance : of the Gaussian likelihood, fixed
+    likelihood : ``"bernoulli"`` for data in [0, 1], but for a few units in the last place, which are clipped (uint8 is
+        divided by 255, zeros and ones in bool or integers are taken as such), ``"gaussian"`` for any data
+    variance : of the Gaussian likelihood, fixed; of standardised columns it is a share of each column's variance
+    standardize : take the mean out of each column and divide it by its standard deviation, in the model; samples,
+        reconstructions and densities are in the data's units. ``"auto"``: where the data are floating and the
+        likelihood is Gaussian
     beta : weight of the KL; 1 is the evidence lower bound (other values: Higgins et al. 2017)
     optimizer, learning_rate, beta1, beta2, eps, momentum, weight_decay : ``"adam"``, ``"adamw"`` or ``"sgd"``
     batch_size : rows a step; the rows that an epoch leaves over form a last, smaller step
@@ -57,6 +67,7 @@ class VAE(Estimator):
         activation: str = "relu",
         likelihood: str = "bernoulli",
         variance: float = 1.0,
+        standardize: str | bool = "auto",
         beta: float = 1.0,
         optimizer: str = "adam",
         learning_rate: float = 1e-3,
@@ -77,6 +88,7 @@ class VAE(Estimator):
         self.activation = activation
         self.likelihood = likelihood
         self.variance = variance
+        self.standardize = standardize
         self.beta = beta
         self.optimizer = optimizer
         self.learning_rate = learning_rate
@@ -126,6 +138,7 @@ class VAE(Estimator):
     def decode(self, z: Any) -> Array:
         """Mean of ``p(x | z)`` for ``z[n, latent_dim]``: ``[n, ...]`` in the training data's units, type and shape.
 
+        For zeros and ones these are probabilities, float32.
         Raises ``TypeError`` or ``ValueError`` for latents of another shape or that are no finite numbers.
         """
         self._require_fit()
@@ -144,87 +157,121 @@ class VAE(Estimator):
             return frames.with_index_of(X, give(means))
 
     def sample(self, n: int = 1, seed: int | None = None) -> np.ndarray:
-        """``n`` new samples, ``[n, ...]``: means of ``p(x | z)`` for ``z ~ N(0, I)``, fresh ones with ``seed=None``."""
-        self._require_fit()
-        width = self._lasting["latent_dim"]
-        return self.decode(self._normal((checks.integer("n", n, 0), width), seed, random.SAMPLE))
+        """``n`` new samples, ``[n, ...]``, for ``z ~ N(0, I)``, fresh ones with ``seed=None``.
 
-    def elbo(self, X: Any, *, samples: int = 1, seed: int = 0) -> Array:
+        Of zeros and ones and of standardised columns these are draws from ``p(x | z)``: zeros and ones in the data's
+        type, and numbers that vary as the columns do. Of pictures they are the means of ``p(x | z)``, as is usual.
+        """
+        self._require_fit()
+        seed, shape = _seed(seed), (checks.integer("n", n, 0), self._lasting["latent_dim"])
+        with beside(self._ops, None):
+            means = self._model_mean(self._normal(shape, seed, random.SAMPLE))
+            if self.columns_ is not None:
+                spread = np.float32(np.sqrt(self._lasting["variance"]))
+                means = means + spread * self._normal(means.shape, seed, random.SAMPLE, block=1)
+            elif self.binary_ and self._bernoulli:
+                means = (self._uniform(means.shape, seed, random.SAMPLE, block=1) < means).astype(np.float32)
+            return self._framed(self._like_data(self._in_units(means)))
+
+    def elbo(self, X: Any, *, samples: int = 1, seed: int = 0, progress: bool | None = None) -> Array:
         """Evidence lower bound of each row of ``X``, in nats, ``float64[N]``: ``E_q log p(x | z) - KL``.
 
-        The expectation is over ``samples`` draws of ``z`` a row. Higher is likelier.
-        """
-        self._check_draws(samples, seed)
-        with beside(self._ops, X) as give:
-            total: Any = 0.0
-            for reconstruction, kl, _ in self._draws(self._check_rows(X), samples, seed):
-                total = total - (reconstruction + kl)
-            return give(total / samples)
+        The expectation is over ``samples`` draws of ``z`` a row. Higher is likelier. Of a Gaussian likelihood it is a
+        density in the data's units (of uint8, in units of 255).
 
-    def score_samples(self, X: Any, *, samples: int = 64, seed: int = 0) -> Array:
+        Of this method and :meth:`score_samples`: ``seed`` and a row's values decide its noise, so a row alone scores as
+        it does among others, but for the rounding of float32, which may depend on the number of rows. A row so far from
+        the training data that its likelihood overflows float32 scores ``-inf``, never NaN. ``progress`` shows a
+        bar (``None``: on a terminal only, and when it takes longer than two seconds).
+        """
+        return self._scores(X, samples, seed, progress, weighted=False)
+
+    def score_samples(self, X: Any, *, samples: int = 64, seed: int = 0, progress: bool | None = None) -> Array:
         """Estimated ``log p(x)`` of each row of ``X``, in nats, ``float64[N]``; low scores are anomalies.
 
         The importance-weighted bound of Burda et al. 2016 (equation 8), ``log mean_k p(x, z_k) / q(z_k | x)`` with
-        ``samples`` draws: it lies above the ELBO and approaches ``log p(x)`` as ``samples`` grows.
+        ``samples`` draws a row, 64 by default: it lies above the ELBO and approaches ``log p(x)`` as ``samples`` grows.
+        Each row is encoded once and decoded ``samples`` times. Units, noise and what overflows: see :meth:`elbo`.
         """
-        self._check_draws(samples, seed)
-        with beside(self._ops, X) as give:
-            total: Any = -np.inf
-            for reconstruction, _, log_ratio in self._draws(self._check_rows(X), samples, seed):
-                total = np.logaddexp(log_ratio - reconstruction, total)
-            return give(total - np.log(samples))
+        return self._scores(X, samples, seed, progress, weighted=True)
 
     def score(self, X: Any, y: Any = None) -> float:
         """The mean of :meth:`elbo` over the rows of ``X``: higher is better, for searches over settings. ``y`` is
         ignored."""
         return float(self.elbo(X).mean())
 
-    def _posterior(self, rows: Array) -> tuple[Array, Array]:
-        """``mu`` and ``logvar`` of ``q(z | x)``, each ``[N, latent_dim]``."""
-        heads = self._apply(self.encoder_, self._to_model(rows))
-        mu, logvar = latent.split(heads)
-        return mu, logvar
-
-    def _mean(self, z: Any) -> Array:
-        """Of ``p(x | z)``, in the units of the data."""
-        output = self._apply(self.decoder_, self._latents(z))
-        bernoulli = self._lasting["likelihood"] == "bernoulli"
-        return self._to_data(activations.forward(output, "sigmoid" if bernoulli else "linear"))
-
-    def _check_draws(self, samples: int, seed: int) -> None:
+    def _scores(self, X: Any, samples: int, seed: int, progress: bool | None, *, weighted: bool) -> Array:
         self._require_fit()
         checks.integer("samples", samples, 1)
         checks.seed("seed", seed)
+        checks.choice("progress", progress, (None, True, False))
+        with beside(self._ops, X) as give:
+            rows = self._check_rows(X)
+            scores = np.empty_like(rows, np.float64, shape=(len(rows),))
+            look = {"unit": "draw", "desc": f"{samples} draws a row", "delay": 0 if progress else BAR_AFTER}
+            with progress_bar(len(rows) * samples, progress, **look) as bar:
+                for a in range(0, len(rows), ROWS_AT_ONCE):
+                    piece = rows[a : a + ROWS_AT_ONCE]
+                    scores[a : a + len(piece)] = self._score_piece(piece, samples, seed, weighted, bar)
+            return give(scores if self.columns_ is None else scores - self.columns_.log_scale)
 
-    def _draws(self, rows: Array, samples: int, seed: int) -> Iterator[list[Array]]:
-        """For each of ``samples`` draws of z: reconstruction term, KL, and ``log p(z) / q(z | x)``, a float64 a row."""
-        for k in range(samples):
-            pieces = [
-                self._draw(rows[a : a + ROWS_AT_ONCE], seed, (a // ROWS_AT_ONCE) * samples + k)
-                for a in range(0, len(rows), ROWS_AT_ONCE)
-            ]
-            yield [np.concatenate(column) for column in zip(*pieces, strict=True)]
+    def _score_piece(self, rows: Array, samples: int, seed: int, weighted: bool, bar: Any) -> Array:
+        """ELBO, or importance-weighted bound, of at most ``ROWS_AT_ONCE`` rows, ``float64``."""
+        score: Any = -np.inf if weighted else 0.0
+        for reconstruction, kl, log_ratio in self._draws(rows, samples, seed):
+            value = log_ratio - reconstruction if weighted else -(reconstruction + kl)
+            value = np.where(np.isnan(value), -np.inf, value)  # data and weights are finite: it is an overflow's
+            score = np.logaddexp(score, value) if weighted else score + value
+            bar.update(len(rows))
+        return score - np.log(samples) if weighted else score / samples
 
-    def _draw(self, rows: Array, seed: int, block: int) -> tuple[Array, Array, Array]:
-        """One draw for at most ``ROWS_AT_ONCE`` rows, by the operations of the training step."""
+    @property
+    def _bernoulli(self) -> bool:
+        return bool(self._lasting["likelihood"] == "bernoulli")
+
+    def _posterior(self, rows: Array) -> tuple[Array, Array]:
+        """``mu`` and ``logvar`` of ``q(z | x)``, each ``[N, latent_dim]``."""
+        return latent.posterior(self._apply(self.encoder_, rows, data=True))
+
+    def _mean(self, z: Any) -> Array:
+        """Of ``p(x | z)``, in the units of the data."""
+        return self._framed(self._in_units(self._model_mean(self._latents(z))))
+
+    def _model_mean(self, z: Array) -> Array:
+        """Of ``p(x | z)``, ``[n, D]`` in the units of the model."""
+        return activations.forward(self._apply(self.decoder_, z), "sigmoid" if self._bernoulli else "linear")
+
+    def _draws(self, rows: Array, samples: int, seed: int) -> Iterator[tuple[Array, Array, Array]]:
+        """For each of ``samples`` draws of z: reconstruction term, KL, and ``log p(z) / q(z | x)``, a float64 a row.
+
+        By the operations of the training step. The noise of a draw is a table, of which a row takes the line that its
+        own values choose: not its place among other rows, and not the same line for all, whose chance would not average
+        out over the rows.
+        """
         ops, n, width = self._ops, len(rows), self._lasting["latent_dim"]
+        lines = self._to_device_integers(_line_of(rows, self._placer(ops, rows)))
         x = self._to_device(self._to_model(rows))
         heads = self.encoder_.forward(x, self.encoder_.workspace(n))
-        eps, z = ops.empty((n, width)), ops.empty((n, width))
+        mu, logvar = latent.posterior(self._from_device(heads, rows).astype(np.float64))
+        table, eps, z = ops.empty((NOISE_LINES, width)), ops.empty((n, width)), ops.empty((n, width))
         nats, kl, loss = ops.empty((n,)), ops.empty((n,)), ops.empty((1,))
-        ops.random_normal(eps, seed, random.SAMPLE, ops.upload(np.array([block], np.uint64)))
-        ops.latent_forward(heads, eps, z, kl, loss)
-        output = self.decoder_.forward(z, self.decoder_.workspace(n))
-        self._reconstruction(output, x, ops.empty(tuple(output.shape)), nats, loss)
-        heads, eps, z, nats, kl = (
-            self._from_device(buffer, rows).astype(np.float64) for buffer in (heads, eps, z, nats, kl)
-        )
-        # log N(z; 0, I) - log N(z; mu, exp(logvar)), where (z - mu)^2 / exp(logvar) is eps^2
-        log_ratio = 0.5 * (eps**2 + heads[:, width:] - z**2).sum(axis=1)
-        return nats, kl, log_ratio
+        work, gradient = self.decoder_.workspace(n), ops.empty(tuple(x.shape))
+        for k in range(samples):
+            ops.random_normal(table, seed, random.SAMPLE, ops.upload(np.array([k], np.uint64)))
+            ops.batch_gather(table, lines, eps)
+            ops.latent_forward(heads, eps, z, kl, loss)
+            self._reconstruction(self.decoder_.forward(z, work), x, gradient, nats, loss)
+            noise, point, terms, divergence = (
+                self._from_device(buffer, rows).astype(np.float64) for buffer in (eps, z, nats, kl)
+            )
+            # log N(z; 0, I) - log N(z; mu, exp(logvar)), where (z - mu)^2 / exp(logvar) is eps^2
+            yield terms, divergence, 0.5 * (noise**2 + logvar - point**2).sum(axis=1)
+
+    def _to_device_integers(self, lines: Array) -> Array:
+        return lines if lies_with(self._ops, lines) else self._ops.upload(lines)
 
     def _reconstruction(self, output: Array, x: Array, gradient: Array, nats: Array, loss: Array) -> None:
-        if self._lasting["likelihood"] == "bernoulli":
+        if self._bernoulli:
             self._ops.vae_loss_bernoulli(output, x, gradient, nats, loss)
         else:
             self._ops.vae_loss_gaussian(output, x, gradient, nats, loss, self._lasting["variance"])
@@ -238,14 +285,23 @@ class VAE(Estimator):
         checks.number("variance", self.variance, 0, exclude_low=True)
         checks.number("beta", self.beta, 0)
 
-    def _choose_range(self, rows: Array) -> tuple[float, float]:
-        if rows.dtype == np.uint8:
-            return 1 / 255, 0.0
-        _check_support(rows, self.likelihood)
-        return 1.0, 0.0
+    _unbounded_hint = "likelihood='gaussian' takes any"
 
-    def _check_range(self, rows: Array) -> None:
-        _check_support(rows, self._lasting["likelihood"])
+    def _choose_range(self, rows: Array, binary: bool) -> tuple[float, float]:
+        return 1.0 if binary or rows.dtype != np.uint8 else 1 / 255, 0.0
+
+    def _in_range(self, rows: Array, *chosen: Any) -> Array:
+        if rows.dtype == np.uint8 or self._unbounded():
+            return rows
+        if not scaling.lies_in(rows, 0.0, 1.0):
+            raise ValueError(
+                f"X must lie in [0, 1] for likelihood='bernoulli', but its values go {scaling.digits(rows)}; "
+                "rescale it, np.clip(X, 0, 1), or choose likelihood='gaussian'"
+            )
+        return scaling.clipped(rows, 0.0, 1.0)
+
+    def _unbounded(self, *chosen: Any) -> bool:
+        return bool(self.likelihood == "gaussian")
 
     def _sizes(self, columns: int) -> dict[str, tuple[int, ...]]:
         hidden = checks.widths("hidden", self.hidden)
@@ -266,20 +322,23 @@ class VAE(Estimator):
             self._ops, self.encoder_, self.decoder_, rows, batch_size=self.batch_size, settings=self._settings(),
             likelihood=self.likelihood, variance=self.variance, beta=self.beta, seed=self.seed,
             scale=self.scale_, shift=self.shift_,
+            log_scale=0.0 if self.columns_ is None else self.columns_.log_scale,
         )  # fmt: skip
 
     def _history_names(self) -> tuple[str, ...]:
         return VaeTraining.loss_names
 
 
-def _check_support(rows: Array, likelihood: str) -> None:
-    """Raise ValueError for values that the likelihood has no probability for."""
-    least, most = float(rows.min()), float(rows.max())
-    if likelihood == "bernoulli" and (least < 0 or most > 1):
-        raise ValueError(
-            f"X must lie in [0, 1] for likelihood='bernoulli', not in [{least:g}, {most:g}]; "
-            "rescale it or choose likelihood='gaussian'"
-        )
+def _line_of(rows: Array, place: Callable[[Any], Any]) -> Array:
+    """``int32[N]`` in [0, NOISE_LINES) from the values of each of ``rows[N, D]``, uint8 or float32, alone.
+
+    A multilinear hash (Carter and Wegman 1979): the sum of the columns' 32 bits, each times an odd number of its
+    own, modulo 2^32; the upper bits depend on every bit of the row.
+    """
+    words = rows.astype(np.uint32) if rows.dtype == np.uint8 else (rows + np.float32(0)).view(np.uint32)  # -0 is 0
+    factors = random.blocks(-(-rows.shape[1] // 4), 0, random.SAMPLE, 0).reshape(-1)[: rows.shape[1]] | np.uint32(1)
+    total = (words * place(factors)).sum(axis=1, dtype=np.uint32)
+    return (total >> np.uint32(32 - NOISE_BITS)).astype(np.int32)
 
 
 def train_vae(

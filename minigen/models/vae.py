@@ -23,7 +23,11 @@ LIKELIHOODS = ("bernoulli", "gaussian")
 
 
 class VaeTraining(TrainingRun):
-    """``encoder`` and ``decoder`` trained on ``data[N, D]`` (uint8 or float), ``data * scale + shift``."""
+    """``encoder`` and ``decoder`` trained on ``data[N, D]`` (uint8 or float), ``data * scale + shift``.
+
+    Where columns of ``data`` were divided by numbers before, ``log_scale`` is the sum of their logarithms: the losses
+    reported are then nats per unit of the columns as they were.
+    """
 
     terms = ("reconstruction", "kl")
     loss_names = ("loss", "reconstruction", "kl")
@@ -43,6 +47,7 @@ class VaeTraining(TrainingRun):
         seed: int = 0,
         scale: float = 1.0,
         shift: float = 0.0,
+        log_scale: float = 0.0,
     ) -> None:
         self.encoder, self.decoder = encoder, decoder
         optimizers = [Optimizer(ops, net, settings) for net in (encoder, decoder)]
@@ -50,7 +55,7 @@ class VaeTraining(TrainingRun):
         super().__init__(
             ops, data, (encoder, decoder), optimizers, batch_size, seed, drop_last=False, scale=scale, shift=shift
         )
-        self.likelihood, self.variance, self.beta = likelihood, variance, beta
+        self.likelihood, self.variance, self.beta, self.log_scale = likelihood, variance, beta, log_scale
         latent = decoder.sizes[0]
         self.x = ops.empty((batch_size, data.shape[1]))
         self.eps, self.z, self.dz = (ops.empty((batch_size, latent)) for _ in range(3))
@@ -86,4 +91,5 @@ class VaeTraining(TrainingRun):
             self.ops.vae_loss_gaussian(output, x, d.dz[-1], nats, self.losses[:1], self.variance)
 
     def report(self, terms: np.ndarray) -> np.ndarray:
-        return np.column_stack([terms[:, 0] + self.beta * terms[:, 1], terms])
+        reconstruction, kl = terms[:, 0] + np.float32(self.log_scale), terms[:, 1]
+        return np.column_stack([reconstruction + self.beta * kl, reconstruction, kl])

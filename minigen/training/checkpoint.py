@@ -18,6 +18,7 @@ from minigen import checks
 from minigen.backend import PRECISIONS
 from minigen.datasets import frames
 from minigen.errors import ModelFileError
+from minigen.estimators.scaling import Columns
 from minigen.files import write_atomically
 from minigen.floors import get_backend, precisions
 from minigen.models.mlp import flat_size
@@ -32,6 +33,8 @@ FORMAT = "minigen-1"
 # Of the data; source_ is their name where the command line gave one.
 FITTED = ("item_shape_", "data_dtype_", "source_", "frame_")
 MODEL = "model.safetensors"  # the model in the folder of a training run
+WHOLE = ("bool", *(f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)))  # of zeros and ones
+DTYPES = ("float32", *WHOLE)
 
 
 def save(model: Estimator, path: str | os.PathLike[str]) -> None:
@@ -79,8 +82,9 @@ def load(path: str | os.PathLike[str], device: str = "auto", precision: str | No
     model.precision = model.precision if precision is None else precision
     with _foreign(path):
         fitted = _tuples(settings["fitted"])
-        dtype = checks.choice("data_dtype_", fitted["data_dtype_"], ("uint8", "float32"))
-        model._build(ops, fitted["item_shape_"], dtype, *(fitted[name] for name in model.chosen))
+        dtype = checks.choice("data_dtype_", fitted["data_dtype_"], DTYPES)
+        chosen = (fitted[name] for name in model.chosen)
+        model._build(ops, fitted["item_shape_"], dtype, *chosen, columns=_columns(tensors))
         model.source_ = fitted.get("source_")
         _restore_columns(model, fitted.get("frame_"), fitted.get("columns"))
         for net in model.networks_:
@@ -136,6 +140,11 @@ def _check_tensors(model: Any, item_shape: Sequence[int], tensors: dict[str, np.
         for slot in SLOTS[model.optimizer]:
             _check_tensor(tensors, f"training.{name}.{slot}", (flat_size(sizes),), np.float32)
     _check_tensor(tensors, "training.step", (1,), np.uint64)
+    if "columns.mean" in tensors or "columns.std" in tensors:
+        _check_tensor(tensors, "columns.mean", (columns,), np.float64)
+        _check_tensor(tensors, "columns.std", (columns,), np.float64)
+        if (tensors["columns.std"] < 0).any():
+            raise ValueError("columns.std must be at least 0")
 
 
 def _check_tensor(tensors: dict[str, np.ndarray], key: str, shape: tuple[int, ...], dtype: Any) -> None:
@@ -157,9 +166,17 @@ def _tensors(model: Estimator) -> dict[str, np.ndarray]:
     tensors = {key: value for net in model.networks_ for key, value in net.state().items()}
     state = model._training_state() or {}
     tensors.update({f"training.{key}": value for key, value in state.items() if not key.endswith(".params")})
+    if model.columns_ is not None:
+        tensors["columns.mean"], tensors["columns.std"] = model.columns_.mean, model.columns_.std
     tensors["history.losses"] = np.ascontiguousarray(model.history_.values)
     tensors["history.ends"] = np.array(model.history_.ends, np.int64)
     return tensors
+
+
+def _columns(tensors: dict[str, np.ndarray]) -> Columns | None:
+    """The columns' statistics, where the data of the training were standardised."""
+    mean, std = tensors.get("columns.mean"), tensors.get("columns.std")
+    return None if mean is None or std is None else Columns(mean, std)
 
 
 def _training_state(model: Estimator, tensors: dict[str, np.ndarray]) -> dict[str, np.ndarray]:

@@ -10,8 +10,8 @@ from minigen import notebook
 from minigen.streams import Tolerant, is_terminal
 
 
-def progress_bar(total: int, progress: bool | None) -> Any:
-    """A bar of ``total`` steps: in a notebook a widget, or text where ipywidgets is not installed.
+def progress_bar(total: int, progress: bool | None, **look: Any) -> Any:
+    """A bar of ``total`` steps, or what ``look`` tells tqdm: in a notebook a widget, or text without ipywidgets.
 
     ``progress=None`` shows it where someone looks, see :func:`watched`.
     """
@@ -21,7 +21,7 @@ def progress_bar(total: int, progress: bool | None) -> Any:
     shown = sys.stderr is not None and (watched() if progress is None else progress)
     # A notebook's bar finds its own stream; elsewhere the terminal may go away while the training goes on.
     stream = sys.stderr if notebook.running() or isinstance(sys.stderr, Tolerant) else Tolerant(sys.stderr)
-    return tqdm(total=total, unit="step", disable=not shown, dynamic_ncols=True, file=stream)
+    return tqdm(**{"total": total, "unit": "step", "disable": not shown, "dynamic_ncols": True, "file": stream, **look})
 
 
 def watched() -> bool:
