@@ -2,8 +2,9 @@
 
 >>> import minigen
 >>> digits = minigen.datasets.mnist_sample()
->>> model = minigen.train_gan(digits, epochs=50)
+>>> model = minigen.train_gan(digits, preset="quality")
 >>> pictures = model.sample(64)
+>>> model.show(64).save("digits.png")
 """
 
 from __future__ import annotations

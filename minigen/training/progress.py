@@ -24,6 +24,16 @@ def progress_bar(total: int, progress: bool | None, **look: Any) -> Any:
     return tqdm(**{"total": total, "unit": "step", "disable": not shown, "dynamic_ncols": True, "file": stream, **look})
 
 
+def hint(text: str, progress: bool | None) -> None:
+    """Print ``text`` where the bar is shown, once in a process."""
+    if progress is not False and watched() and text not in _hints:
+        _hints.add(text)
+        print(text, file=sys.stderr)
+
+
+_hints: set[str] = set()
+
+
 def watched() -> bool:
     """Whether this process is a notebook's kernel, or its stderr is a terminal."""
     return notebook.running() or is_terminal(sys.stderr)
