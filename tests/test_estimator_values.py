@@ -219,3 +219,19 @@ def test_the_gaussian_bound_counts_the_variance():
     np.testing.assert_allclose(model.elbo(X), expected, rtol=1e-5)
     np.testing.assert_allclose(model.score_samples(X, samples=3), expected, rtol=1e-5)
     assert model.score(X) == pytest.approx(expected.mean(), rel=1e-5)
+
+
+def test_the_bound_is_the_likelihood_less_the_kl():
+    """A decoder whose last weights are 0: x given z does not depend on z, and the bound not on the draws."""
+    X = blobs(40, 4)
+    model = minigen.VAE(beta=3.0, seed=2, epochs=0, **SMALL).fit(X, **QUIET)
+    state, logits = model.decoder_.state(), np.array([-1.0, 0.5, 2.0, 0.0])
+    last = model.decoder_.layers[-1].name
+    state[f"{last}.W"][:], state[f"{last}.b"][:] = 0, logits
+    model.decoder_.load_state(state)
+    mu, logvar = (part.astype(np.float64) for part in model.encode(X, return_logvar=True))
+    kl = (mu**2 + np.exp(logvar) - 1 - logvar).sum(axis=1) / 2
+    assert kl.min() > 0.01
+    x, p = X / 255, sigmoid(logits)
+    expected = (x * np.log(p) + (1 - x) * np.log(1 - p)).sum(axis=1) - kl
+    np.testing.assert_allclose(model.elbo(X, samples=2, seed=5), expected, rtol=1e-5)
