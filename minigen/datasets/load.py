@@ -117,8 +117,8 @@ def _check_shape(name: str, shape: tuple[int, ...], min_rows: int) -> None:
         raise ValueError(f"{name} must have shape [N, ...] with at least two dimensions, not {shape}. Reshape your "
                          f"data: {name}.reshape(-1, 1) makes a column of it, {name}.reshape(1, -1) a row")
     if not min_rows <= shape[0] <= MAX_ROWS:
-        raise ValueError(f"{name} must have at least {min_rows} rows (and at most {MAX_ROWS}), not n_samples = "
-                         f"{shape[0]}: shape {shape}")
+        raise ValueError(f"{name} must have at least {min_rows} rows (and at most {MAX_ROWS}), not {shape[0]}: "
+                         f"n_samples = {shape[0]}, shape {shape}")
     if 0 in shape:  # in the words that scikit-learn's checks look for
         raise ValueError(f"{name} must have at least one column, not 0 feature(s) (shape={shape}) while a minimum of 1 "
                          "is required.")
