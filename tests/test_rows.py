@@ -146,6 +146,7 @@ def test_memory_mapped_file_is_not_read_into_memory(tmp_path):
         (np.float32(5), ValueError, r"two dimensions, not \(\)"),
         (np.zeros((5, 3), complex), ValueError, "not complex128: Complex data not supported"),
         (np.full((5, 3), None), ValueError, "must be finite"),
+        (np.full((5, 3), "1.5", object), TypeError, "not all of them are numbers .'1.5' is text"),
         (np.full((5, 3), {}), TypeError, "must be .* not all of them are numbers .*'dict'.*fill in missing values"),
         (np.full((5, 3), "a"), TypeError, "not <U1"),
         (np.zeros((5, 3), "M8[s]"), TypeError, "not datetime64"),

@@ -105,6 +105,8 @@ def _numbers(name: str, array: np.ndarray) -> np.ndarray:
     if array.dtype != object:
         raise TypeError(f"{name} must be {ALLOWED}, not {array.dtype}")
     try:
+        for text in (value for value in array.flat if isinstance(value, (str, bytes))):
+            raise TypeError(f"{text!r} is text")  # NumPy would take '1.5' for a number
         return array.astype(np.float64)
     except (TypeError, ValueError, OverflowError) as error:
         raise TypeError(f"{name} must be {ALLOWED}, but it is an array of Python objects, and not all of them are "
