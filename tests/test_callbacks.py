@@ -25,12 +25,14 @@ def fail(end):
 
 @FAMILIES
 @pytest.mark.parametrize("method", ["fit", "partial_fit"])
-def test_a_callback_that_raises_ends_the_training_with_an_error(family, method):
+def test_a_callback_that_raises_ends_the_training_with_an_error(family, method, tmp_path):
     model = family(**QUICK)
     with pytest.raises(Mistake):
         getattr(model, method)(blobs(48), callbacks=[fail])
     assert model.history_.stop_reason == "error" and model.history_.epochs == 2
-    assert model.sample(2).shape == (2, 12)
+    model.save(tmp_path / "model")
+    model = minigen.load(tmp_path / "model")
+    assert model.history_.stop_reason == "error" and model.sample(2).shape == (2, 12)
     model.partial_fit(blobs(48), epochs=1)
     assert model.history_.stop_reason == "finished"
     np.testing.assert_array_equal(model.history_.values, family(**QUICK).fit(blobs(48)).history_.values)

@@ -112,6 +112,8 @@ def _numbers(name: str, array: np.ndarray) -> np.ndarray:
     if array.dtype != object:
         raise TypeError(f"{name} must be {ALLOWED}, not {array.dtype}")
     try:
+        for text in (value for value in array.flat if isinstance(value, (str, bytes))):
+            raise TypeError(f"{text!r} is text")  # NumPy would take '1.5' for a number
         return array.astype(np.float64)
     except (TypeError, ValueError, OverflowError) as error:
         raise TypeError(f"{name} must be {ALLOWED}, but it is an array of Python objects, and not all of them are "
@@ -124,8 +126,8 @@ def _check_shape(name: str, shape: tuple[int, ...], min_rows: int) -> None:
         raise ValueError(f"{name} must have shape [N, ...] with at least two dimensions, not {shape}. Reshape your "
                          f"data: {name}.reshape(-1, 1) makes a column of it, {name}.reshape(1, -1) a row")
     if not min_rows <= shape[0] <= MAX_ROWS:
-        raise ValueError(f"{name} must have at least {min_rows} rows (and at most {MAX_ROWS}), not n_samples = "
-                         f"{shape[0]}: shape {shape}")
+        raise ValueError(f"{name} must have at least {min_rows} rows (and at most {MAX_ROWS}), not {shape[0]}: "
+                         f"n_samples = {shape[0]}, shape {shape}")
     if 0 in shape:  # in the words that scikit-learn's checks look for
         raise ValueError(f"{name} must have at least one column, not 0 feature(s) (shape={shape}) while a minimum of 1 "
                          "is required.")
