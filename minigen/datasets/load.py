@@ -121,8 +121,8 @@ def _check_finite(name: str, rows: np.ndarray) -> None:
 
 
 def load_file(path: StrPath, *, key: str | None = None) -> np.ndarray:
-    """The array in a file: ``.npy`` (memory-mapped), ``.npz`` (its only array, or the one named ``key``), else IDX,
-    plain or gzip.
+    """The array in a file: ``.npy`` (memory-mapped if large), ``.npz`` (its only array, or the one named ``key``), else
+    IDX, plain or gzip.
 
     Raises ``ValueError`` naming the file when its contents are damaged or not allowed (no pickled objects), and
     ``OSError`` when it cannot be read.

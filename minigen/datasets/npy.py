@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from minigen.datasets.stream import MAX_BYTES, Readable, promised_bytes, read_up_to, read_values
+from minigen.datasets.stream import MAX_BYTES, Readable, largest_read, promised_bytes, read_up_to, read_values
 
 MAGIC = b"\x93NUMPY"
 LENGTH_SIZES = {b"\1\0": 2, b"\2\0": 4}  # version: bytes that hold the header's length
@@ -24,9 +24,11 @@ Header = tuple[tuple[int, ...], np.dtype[Any], Literal["C", "F"]]
 
 
 def read_npy(path: str | os.PathLike[str]) -> np.ndarray:
-    """The array in a .npy file, memory-mapped and read-only.
+    """The array in a .npy file, read-only: read into memory or, if it would take too much of that, memory-mapped.
 
-    Raises ``ValueError`` naming the file when it is damaged or holds no numbers, ``OSError`` where it cannot be read.
+    What has been read stays as it was, whatever becomes of the file; a process that looks where a mapped file has been
+    truncated is ended by the system (SIGBUS). Raises ``ValueError`` naming the file when it is damaged, truncated
+    meanwhile, or holds no numbers, and ``OSError`` where it cannot be read.
     """
     with open(path, "rb") as file:
         try:
@@ -34,9 +36,15 @@ def read_npy(path: str | os.PathLike[str]) -> np.ndarray:
             promised, there = promised_bytes(shape, dtype), os.fstat(file.fileno()).st_size - file.tell()
             if promised != there:
                 raise ValueError(f"the header promises {promised} bytes of shape {shape}, but {there} are there")
+            if promised > largest_read():
+                return np.memmap(file, dtype, "r", file.tell(), shape, order)
+            values = np.empty(promised, np.uint8)
+            if file.readinto(values.data) != promised:
+                raise ValueError(f"truncated while it was read: {promised} bytes were there, of shape {shape}")
         except ValueError as error:
             raise ValueError(f"{os.fspath(path)}: not a usable .npy file: {error}") from error
-        return np.memmap(file, dtype, "r", file.tell(), shape, order)
+    values.flags.writeable = False
+    return np.ndarray(shape, dtype, values.data, order=order)
 
 
 def read_npz(path: str | os.PathLike[str], key: str | None = None, *, max_bytes: int = MAX_BYTES) -> np.ndarray:
