@@ -133,7 +133,8 @@ def test_settings_that_make_no_sense_are_refused_before_memory_is_taken(saved, t
 LIES = [  # a field, and what it cannot be
     ("model", "rbm"), ("model", ["gan"]), ("params", []), ("fitted", 1), ("history", None), ("params.hidden", [[1]]),
     ("params.latent_dim", 2.5), ("fitted.item_shape_", "ab"), ("fitted.item_shape_", []),
-    ("fitted.item_shape_", [True]), ("fitted.data_dtype_", "object"), ("fitted.data_dtype_", {"a": 1}), ("fitted.source_", 3), ("fitted.scale_", "x"),
+    ("fitted.item_shape_", [True]), ("fitted.data_dtype_", "object"), ("fitted.data_dtype_", {"a": 1}),
+    ("fitted.source_", 3), ("fitted.scale_", "x"),
     ("fitted.scale_", 0), ("fitted.scale_", [1.0]), ("fitted.shift_", None), ("fitted.shift_", 1e300),
     ("fitted.output_", {"a": 1}), ("fitted.output_", "relu"), ("history.seconds", 1.0), ("history.seconds", ["a", "b"]),
     ("history.seconds", [-1.0, 1.0]), ("history.stop_reason", "tired"), ("history.stop_reason", {}),
