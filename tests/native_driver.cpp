@@ -22,7 +22,7 @@
 #include "cpu/dispatch.hpp"
 #include "cpu/threads.hpp"
 
-#if defined(__GLIBC__) && !defined(__SANITIZE_ADDRESS__)
+#if defined(__GLIBC__) && !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
 #define COUNTS_ALLOCATIONS 1
 #else
 #define COUNTS_ALLOCATIONS 0
