@@ -338,10 +338,26 @@ def vae_tables(result: dict[str, Any]) -> dict[str, str]:
     return {"runs": "\n".join(lines) + "\n"}
 
 
+def busy_tables(result: dict[str, Any]) -> dict[str, str]:
+    """Milliseconds a step beside busy loops, and times the best fixed number of threads of this version."""
+    loads = sorted(result["cells"])
+    medians = {load: {n: 1e3 * statistics.median(s) for n, s in result["cells"][load].items()} for load in loads}
+    best = {load: min(medians[load][name] for name in ("1 thread", "2 threads")) for load in loads}
+    header = ["ms a step (times the best fixed number)", *(f"{load} busy loops beside it" for load in loads)]
+    rows = [
+        [name, *(f"{number(medians[load][name])} ({medians[load][name] / best[load]:.2f})" for load in loads)]
+        for name in medians[loads[0]]
+    ]
+    facts = result["machine"]
+    where = f"{facts['cpu']}, {facts['cores']} cores, {facts['system']}; commit {commit(result)}, {result['created']}"
+    return {"steps": table(header, rows) + f"\n{where}\n"}
+
+
 TABLES: dict[str, Callable[[dict[str, Any]], dict[str, str]]] = {
     "compare": compare_tables,
     "kernels": kernel_tables,
     "vae-mnist": vae_tables,
+    "busy": busy_tables,
 }
 
 

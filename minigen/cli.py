@@ -390,15 +390,15 @@ def _train(family: Any, options: SimpleNamespace) -> None:
     model.set_params(epochs=model.history_.epochs + epochs)
     model.source_ = source
     with reserve(family.kind, options.out, data=source, resume=options.resume, force=options.force) as folder:
-        _train_in(folder, model, epochs, every, items, options.quiet)
+        _train_in(folder, model, epochs, every, items, options)
 
 
-def _train_in(folder: Path, model: Any, epochs: int, every: int, items: Any, quiet: bool) -> None:
+def _train_in(folder: Path, model: Any, epochs: int, every: int, items: Any, options: SimpleNamespace) -> None:
     """Train ``model`` for ``epochs`` more and write the results into ``folder``."""
     from minigen import output
     from minigen.training.signals import stop_request
 
-    say = _silent if quiet else _say
+    say = _silent if options.quiet else _say
     source = model.source_
     say(f"{source}: {' x '.join(map(str, items.shape))}, {model.data_dtype_}")
     where = f"{model.device_} ({model.precision_})"
@@ -406,7 +406,7 @@ def _train_in(folder: Path, model: Any, epochs: int, every: int, items: Any, qui
     if _could_be_clearer(model, options):
         say("hint: --preset quality draws clearer pictures than this small model")
     callbacks = [_watcher(folder, every, say)] if every else []
-    model.partial_fit(items, epochs=epochs, callbacks=callbacks, progress=False if quiet else None)
+    model.partial_fit(items, epochs=epochs, callbacks=callbacks, progress=False if options.quiet else None)
     with stop_request() as late:  # what a signal now interrupts is less than what it would lose
         _write_run(model, folder, items, say)
     stopped_by = model.history_.stop_signal or late.number

@@ -11,14 +11,18 @@
 #include <functional>
 #include <memory>
 #include <random>
+#include <thread>
 #include <string>
 #include <vector>
+
+#include <sys/wait.h>
+#include <unistd.h>
 
 #include "cpu/bf16.hpp"
 #include "cpu/dispatch.hpp"
 #include "cpu/threads.hpp"
 
-#if defined(__GLIBC__) && !defined(__SANITIZE_ADDRESS__)
+#if defined(__GLIBC__) && !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
 #define COUNTS_ALLOCATIONS 1
 #else
 #define COUNTS_ALLOCATIONS 0
@@ -237,6 +241,38 @@ bool run_all(int threads) {
   return good;
 }
 
+// Threads that want the team at the same time: one has it, the other works alone; and all of it again in a forked child.
+bool share_the_team() {
+  set_thread_limit(3, true);
+  const auto add = [](std::vector<int>& numbers) {
+    for (int turn = 0; turn < 2000; ++turn)
+      parallel_ranges(static_cast<int64_t>(numbers.size()), 16, 1e9, [&](int64_t begin, int64_t end) {
+        for (int64_t i = begin; i < end; ++i) ++numbers[static_cast<size_t>(i)];
+      });
+  };
+  std::vector<int> one(100), other(100), third(100);
+  std::thread beside(add, std::ref(one));
+  with_team([&] {
+    add(other);
+    use_threads(2);
+    add(other);
+  });
+  add(third);
+  beside.join();
+  const auto all = [](const std::vector<int>& numbers, int value) {
+    return std::all_of(numbers.begin(), numbers.end(), [=](int n) { return n == value; });
+  };
+  return all(one, 2000) && all(other, 4000) && all(third, 2000);
+}
+
+bool fork_and_share_the_team() {
+  if (!share_the_team()) return false;
+  const pid_t child = fork();
+  if (child == 0) _exit(share_the_team() ? 0 : 1);
+  int status = 1;
+  return waitpid(child, &status, 0) == child && status == 0;
+}
+
 }  // namespace
 
 int main() {
@@ -252,7 +288,12 @@ int main() {
     add_losses(shape[0], shape[1]);
   for (const auto& shape : {std::vector<int64_t>{1, 1, 1}, {2, 2, 3}, {300, 299, 5}, {70, 65, 785}, {1000, 131, 16}})
     add_batch(shape[0], shape[1], shape[2]);
-  const bool good = run_all(1) && run_all(3);
+  bool good = run_all(1) && run_all(3);
+  with_team([&] { good = good && run_all(3); });
+  if (!fork_and_share_the_team()) {
+    std::printf("the team did not do all its work once\n");
+    good = false;
+  }
   const std::string bf16 = supported_bf16().empty() ? "" : std::string(", bf16 on ") + bf16_kernels().name;
   std::printf("%s: %zu kernels run%s%s\n", kernels().isa, cases.size(),
               COUNTS_ALLOCATIONS ? ", allocations counted" : "", bf16.c_str());

@@ -100,6 +100,14 @@ def test_kernel_table() -> None:
     assert "| not installed | torch |" in tables["machine"] and "Haswell" in tables["machine"]
 
 
+def test_busy_table() -> None:
+    cell = {"1 thread": [2e-3, 3e-3, 2e-3], "2 threads": [4e-3], "as it chooses": [2.2e-3]}
+    facts = {"commit": None, "created": "2026-01-01", "machine": {"cpu": "a test", "cores": 2, "system": "Linux"}}
+    text = report.busy_tables({"cells": {"0": cell, "2": cell}, **facts})["steps"]
+    assert "| as it chooses | 2.20 (1.10) | 2.20 (1.10) |" in text and "2 busy loops" in text
+    assert "a test, 2 cores, Linux" in text
+
+
 def test_who_is_ahead_of_minigen_is_said(result: dict[str, Any]) -> None:
     assert "minigen is the fastest in all 3." in report.compare_tables(result)["gan-batch"]
     result["cells"][2]["contenders"]["numpy"] = record(512e-5)

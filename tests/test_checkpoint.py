@@ -130,6 +130,94 @@ def test_settings_that_make_no_sense_are_refused_before_memory_is_taken(saved, t
     assert refused > 10
 
 
+LIES = [  # a field, and what it cannot be
+    ("model", "rbm"), ("model", ["gan"]), ("params", []), ("fitted", 1), ("history", None), ("params.hidden", [[1]]),
+    ("params.latent_dim", 2.5), ("fitted.item_shape_", "ab"), ("fitted.item_shape_", []),
+    ("fitted.item_shape_", [True]), ("fitted.data_dtype_", "object"), ("fitted.data_dtype_", {"a": 1}),
+    ("fitted.source_", 3), ("fitted.scale_", "x"),
+    ("fitted.scale_", 0), ("fitted.scale_", [1.0]), ("fitted.shift_", None), ("fitted.shift_", 1e300),
+    ("fitted.output_", {"a": 1}), ("fitted.output_", "relu"), ("history.seconds", 1.0), ("history.seconds", ["a", "b"]),
+    ("history.seconds", [-1.0, 1.0]), ("history.stop_reason", "tired"), ("history.stop_reason", {}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("field", "lie"), LIES)
+def test_a_lie_in_the_settings_is_refused_by_the_name_of_its_field(saved, tmp_path, field, lie):
+    settings, tensors = checkpoint._read(saved)
+    group, _, name = field.rpartition(".")
+    if name == "output_" and settings["model"] == "vae":
+        pytest.skip("only a GAN has an output")
+    for change in ("lie", "nothing"):
+        changed = json.loads(json.dumps(settings))
+        values = changed[group] if group else changed
+        if change == "lie":
+            values[name] = lie
+        elif group == "params" or name == "source_":
+            continue  # has a default
+        else:
+            del values[name]
+        forged(tmp_path / "forged", changed, tensors)
+        with pytest.raises(minigen.ModelFileError, match=rf"forged.*{name}"):
+            minigen.load(tmp_path / "forged", device="numpy")
+
+
+def test_an_output_that_is_not_the_settings_own_is_refused(saved, tmp_path):
+    settings, tensors = checkpoint._read(saved)
+    if settings["model"] == "gan":
+        settings["params"]["output"], settings["fitted"]["output_"] = "tanh", "sigmoid"
+        forged(tmp_path / "forged", settings, tensors)
+        with pytest.raises(minigen.ModelFileError, match="output_ must be 'tanh'"):
+            minigen.load(tmp_path / "forged", device="numpy")
+
+
+@pytest.mark.parametrize("text", ["", "{", "[1, 2]", "null", "[" * 100_000, '{"model": NaN}', "{'model': 'gan'}"])
+def test_settings_that_are_no_json_are_refused(saved, tmp_path, text):
+    from safetensors.numpy import save
+
+    tensors = checkpoint._read(saved)[1]
+    metadata = {"format": checkpoint.FORMAT, "settings": text, "sha256": checkpoint._digest(text, tensors)}
+    (tmp_path / "forged").write_bytes(save(tensors, metadata))
+    with pytest.raises(minigen.ModelFileError, match="forged"):
+        minigen.load(tmp_path / "forged", device="numpy")
+
+
+@pytest.mark.parametrize("ends", [[1, 1], [4, 3], [-(2**63), 2**63 - 1], [1, 2**40], [0, 3]])
+def test_ends_of_epochs_that_are_none_are_refused(saved, tmp_path, ends):
+    settings, tensors = checkpoint._read(saved)
+    forged(tmp_path / "forged", settings, {**tensors, "history.ends": np.array(ends, np.int64)})
+    with pytest.raises(minigen.ModelFileError, match="forged.*(ends|order)"):
+        minigen.load(tmp_path / "forged", device="numpy")
+
+
+ANYTHING = st.recursive(
+    st.none() | st.booleans() | st.integers(-3, 300) | st.integers() | st.floats() | st.text(max_size=3)
+    | st.sampled_from(["gan", "vae", "tanh", "linear", "uint8", "float32", "sgd", "adam", 0.5, 1e-30, 2**63]),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=2),
+    max_leaves=4,
+)  # fmt: skip
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_what_is_loaded_can_be_used(saved, tmp_path, data):
+    """Whatever a field says, with a digest that fits: the file is refused, or the model works."""
+    settings, tensors = checkpoint._read(saved)
+    *way, last = data.draw(st.sampled_from([place for place in places(settings) if place]))
+    inner = settings
+    for key in way:
+        inner = inner[key]
+    inner[last] = data.draw(ANYTHING)
+    forged(tmp_path / "forged", settings, tensors)
+    try:
+        model = minigen.load(tmp_path / "forged", device="numpy")
+    except minigen.ModelFileError:
+        return
+    assert len(model.sample(3, seed=0)) == 3 and repr(model)
+    model.history_.to_csv(tmp_path / "history.csv")
+    model.save(tmp_path / "again")
+    minigen.load(tmp_path / "again", device="numpy")
+
+
 @pytest.mark.parametrize(
     "change",
     [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import pickle
 import subprocess
 import sys
@@ -195,12 +196,45 @@ def test_arrays_in_device_memory_are_refused_with_the_way_out(rng):
 # --- files --------------------------------------------------------------------------------------
 
 
-def test_npy_is_mapped(tmp_path, rng):
-    data = uint8s(rng, 4, 3)
+@pytest.mark.parametrize("order", ["C", "F"])
+@pytest.mark.parametrize("shape", [(4, 3), (0, 3), (5, 2, 3)])
+def test_npy_is_read_and_a_large_one_mapped(tmp_path, rng, monkeypatch, order, shape):
+    data = np.asarray(rng.normal(size=shape), order=order)
     np.save(tmp_path / "a.npy", data)
-    loaded = load_file(tmp_path / "a.npy")
-    assert isinstance(loaded, np.memmap)
-    np.testing.assert_array_equal(loaded, data)
+    for limit in (data.nbytes, data.nbytes - 1):
+        monkeypatch.setattr("minigen.datasets.npy.largest_read", lambda limit=limit: limit)
+        if not data.nbytes and limit:
+            continue  # nothing cannot be mapped
+        loaded = load_file(tmp_path / "a.npy")
+        assert isinstance(loaded, np.memmap) == (limit < data.nbytes) and not loaded.flags.writeable
+        assert loaded.flags.c_contiguous == data.flags.c_contiguous
+        np.testing.assert_array_equal(loaded, data)
+
+
+def test_a_npy_that_is_truncated_while_it_is_used(tmp_path):
+    """In a process of its own, which a signal would end."""
+    np.save(tmp_path / "a.npy", np.zeros((5000, 784), np.uint8))
+    code = (
+        "import os, sys, minigen\n"
+        "def cut(end): os.truncate(sys.argv[1], 4096)\n"
+        "X = minigen.datasets.resolve(sys.argv[1])\n"
+        "minigen.train_vae(X, hidden=(4,), latent_dim=2, epochs=2, callbacks=[cut])\n"
+        "minigen.datasets.resolve(sys.argv[1])\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(tmp_path / "a.npy")], capture_output=True, text=True)
+    assert done.returncode == 1 and "ValueError" in done.stderr and "3968 are there" in done.stderr, done
+
+
+def test_a_npy_that_is_truncated_while_it_is_read(tmp_path, monkeypatch):
+    np.save(tmp_path / "a.npy", np.zeros(1000))
+
+    def largest_read():
+        os.truncate(tmp_path / "a.npy", 600)
+        return 10**6
+
+    monkeypatch.setattr("minigen.datasets.npy.largest_read", largest_read)
+    with pytest.raises(ValueError, match=r"a.npy: .* truncated while it was read: 8000 bytes were there"):
+        load_file(tmp_path / "a.npy")
 
 
 @pytest.mark.parametrize("save", [np.savez, np.savez_compressed])

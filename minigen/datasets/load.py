@@ -151,7 +151,7 @@ def _check_finite(name: str, rows: np.ndarray) -> None:
 def load_file(path: StrPath, *, key: str | None = None) -> np.ndarray | Table:
     """The array in a file, or the table, told by the ending of its name.
 
-    ``.npy`` (memory-mapped), ``.npy.gz``, ``.npz`` (its only array, or the one named ``key``); ``.csv``, ``.tsv`` and
+    ``.npy`` (memory-mapped if large), ``.npy.gz``, ``.npz`` (its only array, or the one named ``key``); ``.csv``, ``.tsv`` and
     ``.txt``, plain or with ``.gz`` behind (:func:`~minigen.datasets.tables.read_csv` says what is taken); ``.parquet``,
     where pyarrow is installed; anything else is IDX, plain or gzip.
 

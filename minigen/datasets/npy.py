@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from minigen.datasets.stream import MAX_BYTES, Readable, promised_bytes, read_up_to, read_values
+from minigen.datasets.stream import MAX_BYTES, Readable, largest_read, promised_bytes, read_up_to, read_values
 from minigen.paths import user_path
 
 MAGIC = b"\x93NUMPY"
@@ -26,9 +26,11 @@ Header = tuple[tuple[int, ...], np.dtype[Any], Literal["C", "F"]]
 
 
 def read_npy(path: str | os.PathLike[str]) -> np.ndarray:
-    """The array in a .npy file, memory-mapped and read-only.
+    """The array in a .npy file, read-only: read into memory or, if it would take too much of that, memory-mapped.
 
-    Raises ``ValueError`` naming the file when it is damaged or holds no numbers, ``OSError`` where it cannot be read.
+    What has been read stays as it was, whatever becomes of the file; a process that looks where a mapped file has been
+    truncated is ended by the system (SIGBUS). Raises ``ValueError`` naming the file when it is damaged, truncated
+    meanwhile, or holds no numbers, and ``OSError`` where it cannot be read.
     """
     path = user_path(path)
     with open(path, "rb") as file:
@@ -37,9 +39,15 @@ def read_npy(path: str | os.PathLike[str]) -> np.ndarray:
             promised, there = promised_bytes(shape, dtype), os.fstat(file.fileno()).st_size - file.tell()
             if promised != there:
                 raise ValueError(f"the header promises {promised} bytes of shape {shape}, but {there} are there")
+            if promised > largest_read():
+                return np.memmap(file, dtype, "r", file.tell(), shape, order)
+            values = np.empty(promised, np.uint8)
+            if file.readinto(values.data) != promised:
+                raise ValueError(f"truncated while it was read: {promised} bytes were there, of shape {shape}")
         except ValueError as error:
             raise ValueError(f"{os.fspath(path)}: not a usable .npy file: {error}") from error
-        return np.memmap(file, dtype, "r", file.tell(), shape, order)
+    values.flags.writeable = False
+    return np.ndarray(shape, dtype, values.data, order=order)
 
 
 def read_packed_npy(path: str | os.PathLike[str], *, max_bytes: int = MAX_BYTES) -> np.ndarray:

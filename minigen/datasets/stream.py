@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import re
+from pathlib import Path
 from typing import Any, Literal, Protocol
 
 import numpy as np
@@ -37,6 +39,16 @@ def promised_bytes(shape: tuple[int, ...], dtype: np.dtype[Any]) -> int:
     if len(shape) > MAX_DIMENSIONS or largest > np.iinfo(np.intp).max:
         raise ValueError(f"shape {shape} is beyond any array")
     return math.prod(shape) * dtype.itemsize
+
+
+def largest_read() -> int:
+    """Bytes of a file that are read into memory as a whole: half of the memory that is free, at most ``MAX_BYTES``."""
+    try:
+        text = Path("/proc/meminfo").read_text()
+    except OSError:  # not Linux
+        return MAX_BYTES
+    found = re.search(r"MemAvailable:\s*(\d+) kB", text)
+    return min(MAX_BYTES, int(found[1]) * 1024 // 2) if found else MAX_BYTES
 
 
 def read_values(

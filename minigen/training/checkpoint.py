@@ -24,6 +24,7 @@ from minigen.floors import get_backend, precisions
 from minigen.models.mlp import flat_size
 from minigen.models.optimizer import SLOTS
 from minigen.paths import user_path
+from minigen.training import fields
 from minigen.training.history import History
 
 if TYPE_CHECKING:
@@ -56,6 +57,7 @@ def save(model: Estimator, path: str | os.PathLike[str]) -> None:
         "history": {"seconds": model.history_.seconds, "stop_reason": model.history_.stop_reason},
     }
     text = json.dumps(settings, default=_plain)
+    fields.check(json.loads(text))
     _check_tensors(_from_settings(json.loads(text)), model.item_shape_, tensors)
     metadata = {"format": FORMAT, "settings": text, "sha256": _digest(text, tensors)}
     write_atomically(user_path(path), to_bytes(tensors, metadata))
@@ -74,6 +76,7 @@ def load(path: str | os.PathLike[str], device: str = "auto", precision: str | No
     settings, tensors = _read(model_file(path))
     allowed = precisions(device)
     with _foreign(path):
+        fields.check(settings)
         model = _from_settings(settings)
         _check_tensors(model, settings["fitted"]["item_shape_"], tensors)
     kept = model.precision if model.precision in allowed else "auto"
@@ -117,7 +120,8 @@ def _foreign(path: str | os.PathLike[str]) -> Iterator[None]:
     try:
         yield
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
-        raise ModelFileError(f"{path} does not hold a model of this version of minigen: {error!r}") from error
+        what = error.args[0] if isinstance(error, KeyError) and error.args else error
+        raise ModelFileError(f"{path} does not hold a model of this version of minigen: {what}") from error
 
 
 def _from_settings(settings: dict[str, Any]) -> Any:
@@ -145,11 +149,16 @@ def _check_tensors(model: Any, item_shape: Sequence[int], tensors: dict[str, np.
         _check_tensor(tensors, "columns.std", (columns,), np.float64)
         if (tensors["columns.std"] < 0).any():
             raise ValueError("columns.std must be at least 0")
+    steps, names = len(tensors["history.losses"]), len(model._history_names())
+    _check_tensor(tensors, "history.losses", (steps, names), np.float32)
+    _check_tensor(tensors, "history.ends", (len(tensors["history.ends"]),), np.int64)
+    if np.any((tensors["history.ends"] < 1) | (tensors["history.ends"] > steps)):
+        raise ValueError(f"history.ends must be numbers of steps from 1 to {steps}")
 
 
 def _check_tensor(tensors: dict[str, np.ndarray], key: str, shape: tuple[int, ...], dtype: Any) -> None:
     if key not in tensors:
-        raise ValueError(f"{key} is missing")
+        raise KeyError(f"{key} is missing")
     value = tensors[key]
     if value.shape != shape or value.dtype != dtype:
         raise ValueError(f"{key} must be {np.dtype(dtype)} of shape {shape}, not {value.dtype} {value.shape}")
@@ -197,12 +206,19 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
             if metadata.get("format") != FORMAT:
                 raise ModelFileError(f"{path} was not written by this version of minigen")
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a dict)
-    except SafetensorError as error:
+    except (SafetensorError, TypeError, AttributeError) as error:  # the last two: types that NumPy does not have
         raise ModelFileError(f"{path} is no safetensors file, or a truncated one: {error}") from error
     text = metadata.get("settings", "")
     if metadata.get("sha256") != _digest(text, tensors):
         raise ModelFileError(f"{path} has been altered: its SHA-256 does not match its contents")
-    return json.loads(text), tensors
+    try:
+        return json.loads(text, parse_constant=_refuse_constant), tensors
+    except (ValueError, RecursionError) as error:
+        raise ModelFileError(f"{path} does not hold a model of minigen: its settings are not JSON: {error}") from error
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is no JSON")
 
 
 def _digest(text: str, tensors: dict[str, np.ndarray]) -> str:
