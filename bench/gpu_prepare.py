@@ -131,7 +131,7 @@ def reference_run(model: str) -> dict[str, np.ndarray]:
         if STEPS % training.steps_per_epoch:
             training.run(STEPS % training.steps_per_epoch)
         arrays[f"losses/{name}"] = np.array(training.recent_losses(STEPS))
-        arrays[f"weights/{name}"] = np.concatenate([net.params for net in training.networks])
+        arrays[f"weights/{name}"] = np.concatenate([net.params for net in training.networks]).astype(np.float32)
     return arrays
 
 

@@ -298,7 +298,7 @@ def line(record: dict[str, Any]) -> str:
     left_out = ("name", "status", "seconds")
     facts = ", ".join(f"{key} {value}" for key, value in record.items() if key not in left_out)
     name = record["name"] if len(record["name"]) < 60 else record["name"][:57] + "..."
-    return f"{record['status']:8} {record.get('seconds', 0):7.2f} s  {name}  {facts}"
+    return f"{record['status']:8} {record.get('seconds', 0):7.2f} s  {name}  {facts}"[:400]
 
 
 # --- the process that watches -----------------------------------------------------------------------------------------
