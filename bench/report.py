@@ -359,7 +359,7 @@ NO_GPU = "No GPU has run minigen yet: there is no result file of one, and so no 
 
 
 def all_tables(results: dict[str, dict[str, Any]]) -> dict[str, str]:
-    """Every table of every file, ``stem/table``; ``everything``; and ``gpu``: GPUs' steps, or that none was measured."""
+    """Every table of every file, ``stem/table``; ``everything``; ``gpu``: GPUs' steps, or that none was measured."""
     tables = {}
     everything = []
     for stem, result in results.items():
