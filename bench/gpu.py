@@ -59,7 +59,7 @@ class Call:
 CALLS = {
     "A": Call(150, ("facts", "smoke", "steps-tf32x3", "costs", "sanitizer", "ncu")),
     "B": Call(240, ("compare-gan", "training", "tests")),
-    "C": Call(300, ("compare-vae", "compare-compile", "kernels-torch", "kernels", "steps-others", "tune",
+    "C": Call(380, ("compare-vae", "compare-compile", "kernels-torch", "kernels", "tune", "steps-others",
                     "sanitizer-cpp")),
 }
 
@@ -87,9 +87,9 @@ def stages() -> dict[str, Stage]:
         Stage("compare-vae", 90, 55, compare("vae", ["minigen-tf32x3", "torch-graph", "jax-scan", "minigen", "torch"])),
         Stage("compare-compile", 120, 90, compare("all", ["minigen-tf32x3", "torch-compile", "jax"])),
         Stage("kernels-torch", 90, 50, module("gpu_kernels", "--torch")),  # 18 compilations
-        Stage("kernels", 60, 45, module("gpu_kernels")),
-        Stage("steps-others", 60, 45, module("gpu_steps", "--precision", "tf32", "ieee", "bf16")),
-        Stage("tune", 240, 200, module("gpu_tune")),
+        Stage("kernels", 60, 40, module("gpu_kernels")),  # 24 compilations of a second
+        Stage("steps-others", 60, 30, module("gpu_steps", "--precision", "tf32", "ieee", "bf16")),
+        Stage("tune", 120, 115, module("gpu_tune")),  # as long as it is let
         Stage("sanitizer-cpp", 60, 30, module("gpu_sanitizer")),
         # --- only by name
         Stage("steps", 90, 60, module("gpu_steps")),
@@ -122,7 +122,9 @@ class Run:
         """Run it: status (ok, failed, timeout), exit code, seconds, end of the output, and what it measured."""
         out, log = self.work / f"{stage.name}.json", self.work / "logs" / f"{stage.name}.log"
         command = [str(out) if word == "STAGE_RESULT" else word for word in stage.command]
-        environment = self.environment | {"STAGE_RESULT": str(out), "STAGE_FILES": str(self.work / "files")}
+        environment = self.environment | {
+            "STAGE_RESULT": str(out), "STAGE_FILES": str(self.work / "files"), "STAGE_SECONDS": str(int(limit)),
+        }  # fmt: skip
         begin = time.monotonic()
         record: dict[str, Any] = {"status": "running", "limit": limit, "estimate": stage.estimate}
         self.result["stages"][stage.name] = record

@@ -5,7 +5,7 @@
 #   python -m bench.gpu_prepare     # beforehand, without a GPU: bench/prepared, which has to travel with the tree
 #   sh bench/gpu.sh A               # at most 150 s: does it run, how fast, what do launches and barriers cost
 #   sh bench/gpu.sh B               # at most 240 s: beside PyTorch and JAX, the article's training, the tests
-#   sh bench/gpu.sh C 300           # what is left, in seconds: the VAE, torch.compile, kernels, tune
+#   sh bench/gpu.sh C 380           # what is left, in seconds: the VAE, torch.compile, kernels, tune
 #   sh bench/gpu.sh facts smoke     # single stages
 set -eu
 cd "$(dirname "$0")/.."

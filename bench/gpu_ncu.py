@@ -136,7 +136,8 @@ def main() -> int:
         result[model] = profile(ncu, model, folder)
         save(result)
         for launch in result[model].get("launches", []):
-            print(f"{model} {launch}", flush=True)
+            print(model, ", ".join(f"{key} {value:.4g}" for key, value in launch.items() if isinstance(value, float)),
+                  launch["kernel"], flush=True)  # fmt: skip
     return 0 if all(record.get("launches") for record in result.values()) else 1
 
 

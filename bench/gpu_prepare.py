@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import importlib
 import json
 import os
 import shutil
@@ -131,7 +132,7 @@ def reference_run(model: str) -> dict[str, np.ndarray]:
         if STEPS % training.steps_per_epoch:
             training.run(STEPS % training.steps_per_epoch)
         arrays[f"losses/{name}"] = np.array(training.recent_losses(STEPS))
-        arrays[f"weights/{name}"] = np.concatenate([net.params for net in training.networks])
+        arrays[f"weights/{name}"] = np.concatenate([net.params for net in training.networks]).astype(np.float32)
     return arrays
 
 
@@ -155,6 +156,8 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     import triton
 
+    if rehearsing():  # a pretended GPU has a CuPy that changes what is compiled for it
+        importlib.import_module("cupy")
     folder: Path = options.folder
     folder.mkdir(parents=True, exist_ok=True)
     facts: dict[str, Any] = {

@@ -31,7 +31,7 @@ PATIENCE = 25.0  # seconds for one milestone, the longest of which compiles a st
 UNUSABLE = 3  # exit code: this process cannot use the GPU any more
 PRODUCTS = 2e-5
 """Largest relative error of a buffer that a launch in tf32x3 writes: the sums are float32's, in another order."""
-REST = 1e-3, 0.05
+REST = 1e-4, 0.02
 """After many steps: of a loss, and of the weights in terms of the way that they have gone. Rounding grows on the way:
 the float32 reference's own distance from float64 is recorded beside it."""
 
@@ -298,7 +298,7 @@ def line(record: dict[str, Any]) -> str:
     left_out = ("name", "status", "seconds")
     facts = ", ".join(f"{key} {value}" for key, value in record.items() if key not in left_out)
     name = record["name"] if len(record["name"]) < 60 else record["name"][:57] + "..."
-    return f"{record['status']:8} {record.get('seconds', 0):7.2f} s  {name}  {facts}"
+    return f"{record['status']:8} {record.get('seconds', 0):7.2f} s  {name}  {facts}"[:400]
 
 
 # --- the process that watches -----------------------------------------------------------------------------------------

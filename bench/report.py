@@ -353,24 +353,34 @@ def busy_tables(result: dict[str, Any]) -> dict[str, str]:
     return {"steps": table(header, rows) + f"\n{where}\n"}
 
 
+def gpu_tables(result: dict[str, Any]) -> dict[str, str]:
+    """A call of ``bench/gpu.sh``: see :mod:`bench.report_gpu`, which needs this module's numbers and tables."""
+    from bench import report_gpu
+
+    return report_gpu.tables(result)
+
+
 TABLES: dict[str, Callable[[dict[str, Any]], dict[str, str]]] = {
     "compare": compare_tables,
     "kernels": kernel_tables,
     "vae-mnist": vae_tables,
     "busy": busy_tables,
+    "gpu": gpu_tables,
 }
+
+NO_GPU = "No GPU has run minigen yet: there is no result file of one, and so no figure.\n"
 
 
 # --- documents --------------------------------------------------------------------------------------------------------
 
 
 def all_tables(results: dict[str, dict[str, Any]]) -> dict[str, str]:
-    """Every table of every file, ``stem/table``, and ``everything``."""
+    """Every table of every file, ``stem/table``; ``everything``; ``gpu``: GPUs' steps, or that none was measured."""
     tables = {}
     everything = []
     for stem, result in results.items():
         everything.append(f"## {stem}\n")
-        if result.get("quick"):
+        if result.get("quick") or result.get("rehearsal"):
             everything.append("A smoke run: its figures mean nothing.\n")
         for name, text in TABLES[result["kind"]](result).items():
             tables[f"{stem}/{name}"] = text
@@ -378,6 +388,9 @@ def all_tables(results: dict[str, dict[str, Any]]) -> dict[str, str]:
             if name in sweep_plots(result):
                 everything.append(f"![{stem}, {name}](plots/{stem}-{name}.png)\n")
     tables["everything"] = "\n".join(everything) if everything else "No result files yet.\n"
+    measured = [stem for stem, result in results.items() if result["kind"] == "gpu" and not result.get("rehearsal")]
+    steps = [f"### {stem}\n\n{tables[f'{stem}/steps']}" for stem in measured if f"{stem}/steps" in tables]
+    tables["gpu"] = "\n".join(steps) or (NO_GPU if not measured else "No step was timed.\n")
     return tables
 
 

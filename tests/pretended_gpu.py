@@ -1,7 +1,8 @@
 """A pretended GPU for processes that the tests start: a folder with a CuPy, a driver and its tools.
 
 The stages of ``bench/gpu.sh`` are tried out on it with their own commands. It ``records`` (any kernel's binary is
-empty, and computes nothing) or ``computes`` (binaries are PTX, which ptx/ runs). ``PRETENDED_FAULT`` names a file with
+empty, and computes nothing), ``loads`` (as a GPU's, and computes nothing) or ``computes`` (binaries are PTX, which
+ptx/ runs). ``PRETENDED_FAULT`` names a file with
 the word ``crash``, ``hang`` or ``lost`` and a number, such as ``crash 3``: so it goes with that launch, once. After
 ``lost`` nothing works any more in that process, as after an illegal address.
 """
@@ -110,7 +111,7 @@ def cupy(mode: str) -> Any:
 
     if mode == "records":
         compiler.compile_triton = lambda builds: [Binary(b.function.__name__, b"nothing") for b in builds]
-    else:
+    elif mode == "computes":
         compiler._binary_of = lambda compiled: Binary(
             compiled.metadata.name, compiled.asm["ptx"].encode(), 32 * compiled.metadata.num_warps,
             compiled.metadata.shared, compiled.metadata.global_scratch_size,
@@ -146,7 +147,7 @@ def _compute(code: bytes, grid: Any, block: Any, args: Any, shared: int) -> None
 
 
 if __name__ == "__main__":
-    # python tests/pretended_gpu.py FOLDER [records|computes]: what a shell needs to use it
+    # python tests/pretended_gpu.py FOLDER [records|loads|computes]: what a shell needs to use it
     for name, value in make(Path(sys.argv[1]), *sys.argv[2:]).items():
         if name in ("PYTHONPATH", "LD_LIBRARY_PATH", "PATH", "MINIGEN_GPU_REHEARSAL", "MINIGEN_CACHE"):
             print(f"export {name}='{value}'")

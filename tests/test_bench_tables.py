@@ -151,3 +151,80 @@ def test_plot_is_a_picture(result: dict[str, Any], tmp_path: Path) -> None:
 )
 def test_number(value: float, text: str) -> None:
     assert report.number(value) == text
+
+
+# --- of a GPU ---------------------------------------------------------------------------------------------------------
+
+
+def step(model: str, precision: str = "tf32x3") -> dict[str, Any]:
+    """A made-up measurement: 20 us a step from graphs of 32, 24 from single ones."""
+    launch = {"kernel": "dense_forward", "programs": 128, "lower_bound_seconds": 1e-6, "samples": [3e-6, 4e-6, 5e-6]}
+    return {
+        "model": model, "precision": precision, "lower_bound_seconds": 2e-6, "lower_bounds_from": "a test",
+        "graphs": {"32": [2e-5, 2e-5], "1": [2.4e-5]}, "launches": [launch, launch], "without_graphs": [5e-5],
+    }  # fmt: skip
+
+
+@pytest.fixture
+def gpu_result(result: dict[str, Any]) -> dict[str, Any]:
+    """A made-up call: its comparison was cut off after the first contender's turns."""
+    profile = {"kernel": "k", "seconds": 3.5e-6, "compute_percent": 12.3, "memory_percent": 45.6}
+    cell = result["cells"][0]
+    cell["contenders"]["torch-graph"] = {"status": "timed", "startup_seconds": [1.0]}
+    stages: dict[str, Any] = {
+        "facts": {"status": "ok", "seconds": 6.0, "estimate": 6,
+                  "result": {"detail": "a card", "versions": {"triton": "3.6.0"}}},
+        "smoke": {"status": "failed", "seconds": 9.0, "result": {"milestones": [
+            {"name": "one kernel", "status": "ok", "seconds": 0.5},
+            {"name": "gan launch 1", "status": "ok", "seconds": 0.1, "largest_error": 3e-7},
+            {"name": "gan launch 2", "status": "failed", "error": "error 1e-2 | of 2e-5", "seconds": 0.1}]}},
+        "steps-tf32x3": {"status": "timeout", "seconds": 40.0, "result": {"steps": [step("gan"), {}]}},
+        "costs": {"status": "ok", "seconds": 4.0, "result": {"costs": [
+            {"name": "empty graph node", "nodes": 256, "samples": [1e-6, 1.1e-6, 1.2e-6]},
+            {"name": "resident clusters", "size": 16, "clusters": 7, "samples": []},
+            {"name": "byte of a copy, read and written", "bytes": 1, "samples": [4e-13]}]}},
+        "sanitizer": {"status": "failed", "result": {"memcheck": {"exit_code": 9, "summary": "2 errors"}}},
+        "ncu": {"status": "ok", "result": {"gan": {"launches": [profile, profile]}, "vae": {"error": "cut off"}}},
+        "compare-gan": {"status": "timeout", "result": {"cells": [cell]}},
+        "training": {"status": "ok", "result": {"gan": [{"epochs": 20, "seconds": 0.5, "seconds_in_steps": 0.3},
+                                                        {"epochs": 1000, "skipped": "would take 90 s"}], "vae": []}},
+        "tests": {"status": "timeout", "result": {"of": 9, "parts": [
+            {"file": "dense", "floors": "cuda", "selected": "cuda", "passed": False, "summary": "= 1 failed ="}]}},
+        "tune": {"status": "skipped", "reason": "the time was used up"},
+    }  # fmt: skip
+    return {
+        "schema": 1, "kind": "gpu", "created": "2026-01-01", "commit": None, "dirty": None, "digest": "0" * 64,
+        "rehearsal": False, "stages": stages,
+    }  # fmt: skip
+
+
+def test_tables_of_a_gpu(gpu_result: dict[str, Any]) -> None:
+    tables = report.gpu_tables(gpu_result)
+    assert "| GAN, tf32x3 | 2.00 | 24.0 | **20.0** | 50.0 |" in tables["steps"] and "a test" in tables["steps"]
+    launches = tables["launches-gan-tf32x3"].splitlines()
+    assert launches[2] == "| dense_forward | 128 | 1.00 | 4.00 | 3.50 | 12 % | 46 % | – |"
+    assert launches[-1].startswith("| sum |  | 2.00 | 8.00 |")
+    assert "| gan launch 1 | ok | 0.100 | 3e-07 |" in tables["smoke"]
+    assert "| gan launch 2 | failed | 0.100 | error 1e-2 / of 2e-5 |" in tables["smoke"]
+    assert "| empty graph node | nodes 256 | 1.10 µs |" in tables["costs"]
+    assert "| 7 |" in tables["costs"] and "2500 GB/s" in tables["costs"]
+    assert "| memcheck | 9 | 2 errors |" in tables["sanitizer"]
+    assert "| PyTorch, CUDA graph | not timed any more |" in tables["compare-gan"]
+    assert "| GAN | 1000 | would take 90 s | – |" in tables["training"]
+    assert "**failed**" in tables["tests"] and "8 parts did not come to their turn" in tables["tests"]
+    assert "| tune | skipped | – | – |" in tables["stages"] and "| triton | 3.6.0 |" in tables["machine"]
+
+
+def test_a_call_of_which_nothing_came_has_its_stages_table(gpu_result: dict[str, Any]) -> None:
+    gpu_result["stages"] = {"facts": {"status": "failed", "seconds": 1.0, "output": "no GPU"}}
+    assert set(report.gpu_tables(gpu_result)) == {"machine", "stages"}
+    gpu_result["stages"]["steps"] = {"status": "timeout", "seconds": 1.0, "result": {"steps": [{}]}}
+    assert set(report.gpu_tables(gpu_result)) == {"machine", "stages"}
+
+
+def test_documents_say_that_no_gpu_has_run(gpu_result: dict[str, Any]) -> None:
+    assert report.all_tables({})["gpu"] == report.NO_GPU
+    assert report.all_tables({"gpu-pretended": gpu_result | {"rehearsal": True}})["gpu"] == report.NO_GPU
+    measured = report.all_tables({"gpu-card-a": gpu_result})
+    assert "### gpu-card-a" in measured["gpu"] and "**20.0**" in measured["gpu"]
+    assert "<!-- bench:gpu -->" in (report.ROOT / "bench" / "README.md").read_text()

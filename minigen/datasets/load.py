@@ -151,9 +151,9 @@ def _check_finite(name: str, rows: np.ndarray) -> None:
 def load_file(path: StrPath, *, key: str | None = None) -> np.ndarray | Table:
     """The array in a file, or the table, told by the ending of its name.
 
-    ``.npy`` (memory-mapped if large), ``.npy.gz``, ``.npz`` (its only array, or the one named ``key``); ``.csv``, ``.tsv`` and
-    ``.txt``, plain or with ``.gz`` behind (:func:`~minigen.datasets.tables.read_csv` says what is taken); ``.parquet``,
-    where pyarrow is installed; anything else is IDX, plain or gzip.
+    ``.npy`` (memory-mapped if large), ``.npy.gz``, ``.npz`` (its only array, or the one named ``key``); ``.csv``,
+    ``.tsv`` and ``.txt``, plain or with ``.gz`` behind (:func:`~minigen.datasets.tables.read_csv` says what is taken);
+    ``.parquet``, where pyarrow is installed; anything else is IDX, plain or gzip.
 
     Raises ``ValueError`` naming the file when its contents are damaged or not allowed (no pickled objects, no text
     among the numbers), ``ImportError`` naming what to install, and ``OSError`` when it cannot be read.
