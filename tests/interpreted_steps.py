@@ -114,5 +114,5 @@ def test_reduced_tiles(monkeypatch, model):
 
     monkeypatch.setattr(InterpreterExecutor, "run", run_reduced)
     make = models.gan_training if model == "gan" else models.vae_training
-    compare(make, data=models.blobs(60, 50), hidden=(70,), latent=6, batch_size=40)
+    compare(make, data=models.blobs(60, 34), hidden=(33,), latent=6, batch_size=33)
     assert {"gan": "dense_forward_of_noise", "vae": "latent_sample_and_decode"}[model] in " ".join(reduced)

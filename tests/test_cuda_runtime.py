@@ -299,10 +299,17 @@ def test_shared_memory_above_48_kb_is_asked_for_and_limited(install):
     assert fake.attributes == []
     executor._load("large", Binary("k", b"code", 128, 200_000))
     assert fake.attributes == [(11, 8, 200_000)]
-    with pytest.raises(DeviceError, match="wants 300000 bytes of shared memory.*232448"):
-        executor._load("huge", Binary("k", b"code", 128, 300_000))
     with pytest.raises(DeviceError, match="does not take kernel k for sm_90"):
         executor._load("bad", Binary("k", b"bad"))
+
+
+def test_a_kernel_that_takes_more_shared_memory_than_there_is_is_refused(install, kernel, monkeypatch):
+    """One that was not written for jobs has no smaller tile. See test_cuda_fit.py for those that have."""
+    install()
+    monkeypatch.setattr(compiler, "compile_triton", lambda builds: [Binary("k", b"code", 128, 300_000)] * len(builds))
+    executor = device.DeviceExecutor()
+    with pytest.raises(DeviceError, match="wants 300000 bytes of shared memory.*sm_90 has 232448"):
+        executor.run(scale_rows_launch(executor, kernel)[0])
 
 
 def test_scratch_memory_is_allocated(install, kernel, monkeypatch):

@@ -7,7 +7,9 @@ import os
 import subprocess
 import sys
 import tempfile
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -158,15 +160,22 @@ def test_samples_are_seconds_of_the_executors_stream(fake):
     assert len(calls) == 7 and times == [0.002] * 5  # the stand-in's events are 2 ms apart
 
 
-def tuning(monkeypatch, fake, seconds):
+def tuning(monkeypatch, fake, seconds, fits=lambda tile: True):
     """Run the tuner with ``seconds(tile)`` in place of a measurement, and without compiling."""
-    from minigen.cuda import device, tune
+    from minigen.cuda import device, dispatch, tune
 
+    def launch_with(tile):
+        return launch.Launch(None, (1, 1, 1), (), jobs=(dispatch.Job(None, 1, {}, (), (), (), tile=tile),))
 
-    monkeypatch.setattr(device.DeviceExecutor, "compile", lambda self, launches: ([], []))
-    monkeypatch.setattr(tune, "launches_with", lambda tile, *rest: (tile,))
+    def fitting(asked):
+        while not fits(asked.jobs[0].tile):
+            asked = launch_with(tiles.with_less_staged(asked.jobs[0].tile))
+        return SimpleNamespace(launch=asked)
+
+    monkeypatch.setattr(device.DeviceExecutor, "compile", lambda self, launches: [fitting(x) for x in launches])
+    monkeypatch.setattr(tune, "launches_with", lambda tile, *rest: (launch_with(tile),))
     monkeypatch.setattr(tune, "result", lambda executor, launches, output: [1.0])
-    monkeypatch.setattr(tune, "measure", lambda executor, launches: seconds(launches[0]))
+    monkeypatch.setattr(tune, "measure", lambda executor, launches: seconds(fitting(launches[0]).launch.jobs[0].tile))
     monkeypatch.setattr(tune, "SHAPES", {key: (16, 16, 16) for key in tune.SHAPES})
     lines = []
     return tune.tune(report=lines.append), lines
@@ -186,6 +195,14 @@ def test_noise_does_not_replace_the_table(monkeypatch, fake):
     path, _ = tuning(monkeypatch, fake, lambda tile: 0.99 if tile.BM == 64 else 1.0)
     for entry in json.loads(path.read_text())["entries"]:
         assert tiles.Tile(**entry["tile"]) == tiles.default(entry["operation"], entry["kind"], 90, "tf32x3")
+
+
+def test_a_tile_that_is_not_used_is_not_reported(monkeypatch, fake):
+    """Where the compiler takes a smaller one in its place: of the table's the smaller one counts, others do not."""
+    path, _ = tuning(monkeypatch, fake, lambda tile: 1.0 / tile.stages, fits=lambda tile: tile.stages < 2)
+    for entry in json.loads(path.read_text())["entries"]:
+        table = tiles.default(entry["operation"], entry["kind"], 90, "tf32x3")
+        assert tiles.Tile(**entry["tile"]) == replace(table, stages=1) and entry["measured"] == 1
 
 
 @pytest.mark.parametrize("text", ["", "{}", '{"entries": [{"operation": "forward"}]}', '{"entries": 3}'])
@@ -214,5 +231,4 @@ def test_candidates_fit_the_card(architecture):
     for operation, kind in tune.SHAPES:
         found = tune.candidates(operation, kind, architecture, "tf32x3")
         assert found[0] == tiles.default(operation, kind, architecture, "tf32x3") and len(found) == len(set(found)) > 5
-        room = 1024 * tiles.SHARED.get(architecture, 99)
-        assert all(4 * t.stages * (t.BM + t.BN) * t.SPLIT * t.BK <= room for t in found[1:])
+        assert all(tiles.staged(tile, architecture) <= tiles.shared_memory(architecture) for tile in found[1:])

@@ -66,6 +66,10 @@ class Job:
     def stages(self) -> int:
         return self.tile.stages if self.tile else 1
 
+    def with_stages(self, most: int) -> Job:
+        """The same with at most so many stages."""
+        return replace(self, tile=replace(self.tile, stages=min(self.stages, most))) if self.tile else self
+
     def with_less_staged(self) -> Job | None:
         """The same with the tile of :func:`minigen.cuda.tiles.with_less_staged`, or None."""
         tile = self.tile and tiles.with_less_staged(self.tile)
@@ -117,16 +121,19 @@ def launch_of(jobs: Sequence[Job]) -> Launch:
 def with_less_staged(launch: Launch) -> Launch | None:
     """What to try where ``launch`` takes too much shared memory, or None where its jobs have nothing left to reduce.
 
-    Jobs share the memory of a block, one after the other: those that hold the most are reduced.
+    A launch has one number of stages. Its jobs share the memory of a block, one after the other: of their tiles, those
+    that hold the most terms of a stage are reduced.
     """
-    held = [job.stages * (job.tile.BM + job.tile.BN) * job.tile.SPLIT * job.tile.BK if job.tile else 0
-            for job in launch.jobs]  # fmt: skip
-    reduced = {i: job.with_less_staged() for i, job in enumerate(launch.jobs)}
-    possible = [i for i, job in reduced.items() if job]
-    if not possible:
+    if launch.jobs and launch.num_stages > 1:
+        return launch_of([job.with_stages(launch.num_stages - 1) for job in launch.jobs])
+    reduced = [job.with_less_staged() for job in launch.jobs]
+    held = [(job.tile.BM + job.tile.BN) * job.tile.SPLIT * job.tile.BK if job.tile and smaller else 0
+            for job, smaller in zip(launch.jobs, reduced, strict=True)]  # fmt: skip
+    most = max(held, default=0)
+    if most == 0:
         return None
-    most = max(held[i] for i in possible)
-    return launch_of([(reduced[i] if held[i] == most else None) or job for i, job in enumerate(launch.jobs)])
+    chosen = zip(launch.jobs, reduced, held, strict=True)
+    return launch_of([smaller if smaller and size == most else job for job, smaller, size in chosen])
 
 
 def _ordered(job: Job) -> list[tuple[str, Any]]:
