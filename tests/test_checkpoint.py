@@ -233,10 +233,71 @@ def test_tensors_that_do_not_fit_the_settings_are_refused(saved, tmp_path, chang
     for key in tensors:
         if key in ("history.losses", "training.step"):  # any losses and any step are some training's
             continue
+        if key == "history.rows":  # older files have none; see below
+            continue
         changed = {**tensors, key: change(tensors[key])}
         forged(tmp_path / "forged", settings, {k: v for k, v in changed.items() if v is not None})
         with pytest.raises(minigen.ModelFileError, match="forged"):
             minigen.load(tmp_path / "forged", device="numpy")
+
+
+@pytest.mark.parametrize("change", [lambda a: a[:-1], lambda a: 0 * a, lambda a: a * 1.0, lambda a: a[:, None]])
+def test_rows_of_a_history_that_do_not_fit_it_are_refused(saved, tmp_path, change):
+    settings, tensors = checkpoint._read(saved)
+    forged(tmp_path / "forged", settings, {**tensors, "history.rows": change(tensors["history.rows"])})
+    with pytest.raises(minigen.ModelFileError, match="forged"):
+        minigen.load(tmp_path / "forged", device="numpy")
+
+
+@pytest.fixture
+def table_file(tmp_path):
+    """A file of a model of standardised columns, and the model."""
+    X = np.random.default_rng(0).normal(size=(100, 3)) * [1.0, 100.0, 1e-3] + [5.0, 1e4, 0.0]
+    model = minigen.VAE(likelihood="gaussian", hidden=8, latent_dim=2, epochs=2, batch_size=32).fit(X)
+    model.save(tmp_path / "table")
+    return X, model, tmp_path / "table"
+
+
+def test_the_units_of_columns_are_saved(table_file):
+    X, model, path = table_file
+    loaded = minigen.load(path, device=model.device_)
+    np.testing.assert_array_equal(loaded.columns_.mean, model.columns_.mean)
+    np.testing.assert_array_equal(loaded.sample(5, seed=1), model.sample(5, seed=1))
+    np.testing.assert_array_equal(loaded.elbo(X), model.elbo(X))
+    loaded.partial_fit(3 * X, epochs=1), model.partial_fit(3 * X, epochs=1)  # by the statistics of the first data
+    np.testing.assert_allclose(loaded.columns_.std, X.astype(np.float32).std(axis=0, dtype=np.float64), rtol=1e-12)
+    np.testing.assert_array_equal(loaded.history_.values, model.history_.values)
+
+
+@pytest.mark.parametrize("key", ["columns.mean", "columns.std"])
+@pytest.mark.parametrize(
+    "change",
+    [lambda a: None, lambda a: a[:2], lambda a: a.astype(np.float32), lambda a: a * np.nan, lambda a: -1 - np.abs(a)],
+)
+def test_statistics_that_make_no_sense_are_refused(table_file, tmp_path, key, change):
+    settings, tensors = checkpoint._read(table_file[2])
+    changed = {**tensors, key: change(tensors[key])}
+    if key == "columns.mean" and changed[key] is not None and (changed[key] < 0).all() and len(changed[key]) == 3:
+        return  # any mean is some column's
+    forged(tmp_path / "forged", settings, {k: v for k, v in changed.items() if v is not None})
+    with pytest.raises(minigen.ModelFileError, match=key.replace(".", r"\.")):
+        minigen.load(tmp_path / "forged", device="numpy")
+
+
+def test_a_file_from_before_standardising_still_loads(tmp_path):
+    X = np.random.default_rng(0).normal(size=(100, 3)).astype(np.float32)
+    settings = {**SMALL, "likelihood": "gaussian", "standardize": False}
+    model = minigen.train_vae(X, **settings)
+    model.save(tmp_path / "new")
+    settings, tensors = checkpoint._read(tmp_path / "new")
+    del settings["params"]["standardize"], tensors["history.rows"]
+    forged(tmp_path / "old", settings, tensors)
+    old = minigen.load(tmp_path / "old", device=model.device_)
+    assert old.columns_ is None and old.standardize == "auto"
+    np.testing.assert_array_equal(old.score_samples(X), model.score_samples(X))
+    np.testing.assert_array_equal(old.sample(3, seed=0), model.sample(3, seed=0))
+    old.partial_fit(X, epochs=1, progress=False), model.partial_fit(X, epochs=1, progress=False)
+    np.testing.assert_array_equal(old.history_.values, model.history_.values)
 
 
 def test_errors_name_the_file_and_not_a_temporary_one(model, tmp_path):

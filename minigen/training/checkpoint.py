@@ -94,7 +94,8 @@ def load(path: str | os.PathLike[str], device: str = "auto", precision: str | No
             net.load_state(tensors)
         model._state = _training_state(model, tensors)
         model.history_ = History(model._history_names())
-        model.history_.restore(tensors["history.losses"], tensors["history.ends"], **settings["history"])
+        rows = tensors.get("history.rows")
+        model.history_.restore(tensors["history.losses"], tensors["history.ends"], **settings["history"], rows=rows)
     return model
 
 
@@ -178,6 +179,7 @@ def _tensors(model: Estimator) -> dict[str, np.ndarray]:
     if model.columns_ is not None:
         tensors["columns.mean"], tensors["columns.std"] = model.columns_.mean, model.columns_.std
     tensors["history.losses"] = np.ascontiguousarray(model.history_.values)
+    tensors["history.rows"] = model.history_.rows
     tensors["history.ends"] = np.array(model.history_.ends, np.int64)
     return tensors
 

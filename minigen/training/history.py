@@ -20,6 +20,8 @@ class History:
     """Losses of one model, step by step; the GAN's are per batch, the VAE's in nats per row, averaged over the batch.
     :class:`~minigen.GAN` says how to read the GAN's.
 
+    Means over an epoch are over its rows: a last, smaller batch counts for as many rows as it has.
+
     Attributes
     ----------
     names : names of the losses, in the order of the columns of ``values``
@@ -39,8 +41,9 @@ class History:
         self.stop_signal: int | None = None
         self.ends: list[int] = []
         self._chunks: list[np.ndarray] = []
+        self._row_chunks: list[np.ndarray] = []
         self._means: list[np.ndarray] = []
-        self._sum, self._steps = np.zeros(len(names)), 0  # over the epoch under way
+        self._sum, self._rows, self._steps = np.zeros(len(names)), 0, 0  # over the epoch under way
 
     @property
     def values(self) -> np.ndarray:
@@ -50,6 +53,13 @@ class History:
         if len(self._chunks) > 1:
             self._chunks = [np.concatenate(self._chunks)]
         return self._chunks[0]
+
+    @property
+    def rows(self) -> np.ndarray:
+        """Rows that each step was on, ``int32[steps]``."""
+        if len(self._row_chunks) != 1:
+            self._row_chunks = [np.concatenate([np.empty(0, np.int32), *self._row_chunks])]
+        return self._row_chunks[0]
 
     @property
     def losses(self) -> dict[str, np.ndarray]:
@@ -70,38 +80,51 @@ class History:
         return self._steps
 
     def epoch_means(self) -> np.ndarray:
-        """``float64[epochs, len(names)]``: the mean of each loss over the steps of each epoch."""
+        """``float64[epochs, len(names)]``: the mean of each loss over the rows of each epoch."""
         return np.array(self._means).reshape(len(self.ends), len(self.names))
 
     def last_epoch(self) -> dict[str, float]:
-        """The mean of each loss over the last epoch, by name."""
+        """The mean of each loss over the rows of the last epoch, by name."""
         return dict(zip(self.names, map(float, self._means[-1]), strict=True))
 
-    def add(self, losses: np.ndarray) -> None:
-        """Append the losses of some steps, ``[steps, len(names)]``."""
+    def add(self, losses: np.ndarray, rows: np.ndarray | None = None) -> None:
+        """Append the losses of some steps, ``[steps, len(names)]``, on ``rows[steps]`` rows each (None: equally many).
+        """
+        rows = np.ones(len(losses), np.int32) if rows is None else np.asarray(rows, np.int32)
         self._chunks.append(losses)
-        self._sum += losses.sum(axis=0, dtype=np.float64)
+        self._row_chunks.append(rows)
+        self._sum += rows.astype(np.float64) @ losses.astype(np.float64)
+        self._rows += int(rows.sum(dtype=np.int64))
         self._steps += len(losses)
 
     def end_epoch(self, seconds: float) -> None:
         """Mark the end of an epoch that took ``seconds``."""
         self.ends.append(self._steps + (self.ends[-1] if self.ends else 0))
         self.seconds.append(seconds)
-        self._means.append(self._sum / self._steps)
-        self._sum, self._steps = np.zeros(len(self.names)), 0
+        self._means.append(self._sum / self._rows)
+        self._sum, self._rows, self._steps = np.zeros(len(self.names)), 0, 0
 
-    def restore(self, values: np.ndarray, ends: np.ndarray, seconds: list[float], stop_reason: str) -> None:
-        """Take over what a saved history held, into a new one. Raises ValueError where its parts do not agree."""
+    def restore(
+        self, values: np.ndarray, ends: np.ndarray, seconds: list[float], stop_reason: str,
+        rows: np.ndarray | None = None,
+    ) -> None:  # fmt: skip
+        """Take over what a saved history held, into a new one; one saved before there were ``rows`` has none.
+
+        Raises ValueError where its parts do not agree.
+        """
         if values.ndim != 2 or values.shape[1] != len(self.names) or len(ends) != len(seconds):
             raise ValueError("the saved history does not fit the model")
         steps = np.diff(ends, prepend=0, append=len(values))
         if np.any(steps[:-1] < 1) or steps[-1] < 0:
             raise ValueError("the saved history's epochs are not in order")
-        *whole, rest = np.split(values, ends)
-        for losses, time in zip(whole, seconds, strict=True):
-            self.add(losses)
+        rows = np.ones(len(values), np.int32) if rows is None else rows
+        if rows.shape != (len(values),) or rows.dtype.kind not in "iu" or np.any(rows < 1):
+            raise ValueError("the saved history's rows do not fit its losses")
+        *whole, rest = zip(np.split(values, ends), np.split(rows, ends), strict=True)
+        for (losses, on), time in zip(whole, seconds, strict=True):
+            self.add(losses, on)
             self.end_epoch(time)
-        self.add(rest)
+        self.add(*rest)
         self.stop_reason = stop_reason
 
     def to_csv(self, path: str | os.PathLike[str]) -> None:

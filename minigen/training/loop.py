@@ -130,7 +130,7 @@ class _Pipeline:
         seconds = now - max(begun, self.looked)  # before, the device was busy with the chunk before
         self.looked = now
         self.seconds += seconds
-        self.history.add(losses)
+        self.history.add(losses, self.run.rows_of(chunk))
         if (chunk.before + chunk.steps) % self.run.steps_per_epoch == 0:
             self.history.end_epoch(self.seconds)
             self.seconds = 0.0
@@ -165,5 +165,5 @@ def _repeat_until_divergence(run: TrainingRun, history: History, steps: int) -> 
                 step=run.done + 1,
                 layer=layer,
             )
-        history.add(losses)
+        history.add(losses, run.rows_of(step))
     raise RuntimeError("a divergence did not repeat itself: this device is not deterministic")

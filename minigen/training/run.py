@@ -161,6 +161,12 @@ class TrainingRun:
         losses = self.report(chunk.ring.get()[np.arange(chunk.before, chunk.before + chunk.steps) % RING])
         return losses, bool(np.isfinite(losses).all()) and not any(flags.get().any() for flags in chunk.flags)
 
+    def rows_of(self, chunk: Chunk) -> np.ndarray:
+        """Rows that each step of ``chunk`` was on, ``int32[steps]``."""
+        place = np.arange(chunk.before, chunk.before + chunk.steps) % self.steps_per_epoch
+        last = (place == self.steps_per_epoch - 1) & (self.tail > 0)
+        return np.where(last, self.tail, self.batch_size).astype(np.int32)
+
     def go_back(self, chunk: Chunk) -> None:
         """To where the training stood before ``chunk``."""
         for key, buffer in self._buffers().items():
