@@ -22,6 +22,7 @@ from minigen.models.mlp import Mlp
 from minigen.models.optimizer import OPTIMIZERS, OptimizerSettings
 from minigen.training.history import History
 from minigen.training.loop import Callback, check_callbacks, train
+from minigen.training.progress import hint_at_preset
 from minigen.training.run import State, TrainingRun
 
 if TYPE_CHECKING:
@@ -276,6 +277,7 @@ class Estimator:
     def _fit(self, X: Any, epochs: int | None, callbacks: Sequence[Callback], progress: bool | None) -> Self:
         self._check_params()
         _check_training(epochs, callbacks, progress)
+        hint_at_preset(self, X, progress)
         ops = get_backend(self.device, self.precision)
         with beside(ops, X):
             rows, item_shape = rows_of(ops, X, "X", min_rows=2)
