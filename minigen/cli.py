@@ -164,9 +164,10 @@ Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but er
 Preset = Annotated[
     str | None,
     _option(
-        RUN, "NAME", "article, or quality: wider, slower, clearer pictures. Other options override it. Default: article.",
+        RUN, "NAME",
+        "article, or quality: wider, slower, clearer pictures. Other options override it. Default: article.",
     ),
-]
+]  # fmt: skip
 BatchSize = Annotated[int | None, _setting(RUN, "INT", "Rows a step.", "128")]
 Seed = Annotated[
     int | None, _setting(RUN, "INT", "Of weights, order and noise; the same seed gives the same result.", "0")
