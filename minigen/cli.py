@@ -175,8 +175,11 @@ Threads = Annotated[int | None, _option(RUN, "INT", "Threads of the device cpu. 
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.", rich_help_panel=RUN)]
 Preset = Annotated[
     str | None,
-    _option(RUN, "NAME", "article, or quality: wider, slower, better. Other options override it. Default: article."),
-]
+    _option(
+        RUN, "NAME",
+        "article, or quality: wider, slower, clearer pictures. Other options override it. Default: article.",
+    ),
+]  # fmt: skip
 BatchSize = Annotated[int | None, _setting(RUN, "INT", "Rows a step.", "128")]
 Seed = Annotated[
     int | None,
@@ -362,7 +365,7 @@ def vae(
 
     Examples:
 
-      minigen train vae
+      minigen train vae --preset quality
 
       minigen train vae --data table.csv --likelihood gaussian --latent-dim 3 --hidden 64,32
 
@@ -418,12 +421,12 @@ def _train_in(folder: Path, model: Any, epochs: int, every: int, items: Any, opt
 
 
 def _could_be_clearer(model: Any, options: SimpleNamespace) -> bool:
-    """Whether pictures are trained with the article's GAN by nobody's choice."""
+    """Whether pictures are trained with the small model of an article by nobody's choice."""
     from minigen import output
-    from minigen.estimators.gan import is_small
+    from minigen.training.progress import is_small
 
     chosen = options.preset is not None or options.resume is not None
-    return model.kind == "gan" and not chosen and is_small(model) and output.natural_suffix(model) == ".png"
+    return not chosen and is_small(model) and output.natural_suffix(model) == ".png"
 
 
 def _settings(family: Any, options: SimpleNamespace) -> dict[str, Any]:

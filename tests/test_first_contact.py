@@ -40,10 +40,10 @@ def test_examples_are_commands_with_options_that_exist(line):
 
 
 def test_what_draws_readable_digits_comes_first():
-    for function in (cli._root, cli.gan):
+    for function, command in [(cli._root, GOOD), (cli.gan, GOOD), (cli.vae, GOOD.replace("gan", "vae"))]:
         first = re.search(r"^ *(minigen .+)$", inspect.getdoc(function), re.M)
-        assert first[1] == GOOD, function
-    for documented in (minigen, minigen.GAN, minigen.train_gan):
+        assert first[1] == command, function
+    for documented in (minigen, minigen.GAN, minigen.train_gan, minigen.VAE, minigen.train_vae):
         assert re.search(r"^ *>>> model = .*quality", documented.__doc__, re.M), documented
     if README.exists():
         assert re.search(r"^pip install .* && (.*)$", README.read_text(), re.M)[1] == GOOD
@@ -59,7 +59,7 @@ class Terminal(io.StringIO):
 
 def trained_on_a_terminal(monkeypatch, times: int, data: np.ndarray, **settings) -> str:
     """What is written to the terminal while models are trained."""
-    monkeypatch.setattr(progress, "_hints", set())
+    monkeypatch.setattr(progress, "_hinted", set())
     monkeypatch.setattr(sys, "stderr", Terminal())
     for _ in range(times):
         minigen.train_gan(data, epochs=1, batch_size=32, latent_dim=2, **settings)
@@ -88,7 +88,7 @@ def test_no_hint_where_it_would_not_help(monkeypatch, data, settings):
 
 
 def test_no_hint_where_nobody_looks(monkeypatch, capsys):
-    monkeypatch.setattr(progress, "_hints", set())
+    monkeypatch.setattr(progress, "_hinted", set())
     minigen.train_gan(PICTURES, epochs=1, batch_size=32, latent_dim=2)
     assert capsys.readouterr() == ("", "")
 

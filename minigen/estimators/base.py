@@ -23,6 +23,7 @@ from minigen.models.mlp import Mlp
 from minigen.models.optimizer import OPTIMIZERS, OptimizerSettings
 from minigen.training.history import History
 from minigen.training.loop import Callback, check_callbacks, train
+from minigen.training.progress import hint_at_preset
 from minigen.training.run import State, TrainingRun
 
 if TYPE_CHECKING:
@@ -293,6 +294,7 @@ class Estimator:
         self._check_idle("fit")
         self._check_params()
         _check_training(epochs, callbacks, progress)
+        hint_at_preset(self, X, progress)
         ops = get_backend(self.device, self.precision)
         with beside(ops, X):
             values, bits = scaling.bits_as_bytes(X)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -15,7 +15,6 @@ from minigen.models.gan import GanTraining
 from minigen.models.mlp import Mlp
 from minigen.reference import activations, random
 from minigen.training.loop import Callback
-from minigen.training.progress import hint
 
 RANGES = {"tanh": (-1.0, 1.0), "sigmoid": (0.0, 1.0), "linear": (-np.inf, np.inf)}
 """Output activations of a generator and the values that each can reach."""
@@ -197,11 +196,6 @@ class GAN(Estimator):
 
     # --- what Estimator asks for ----------------------------------------------------------------
 
-    def _fit(self, X: Any, epochs: int | None, callbacks: Sequence[Callback], progress: bool | None) -> Self:
-        if is_small(self) and len(getattr(X, "shape", ())) > 2:  # pictures
-            hint(HINT, progress)
-        return super()._fit(X, epochs, callbacks, progress)
-
     def _check_params(self) -> None:
         super()._check_params()
         checks.widths("hidden", self.hidden)
@@ -269,13 +263,6 @@ class GAN(Estimator):
         return GanTraining.loss_names
 
 
-HINT = "hint: GAN.preset('quality') draws clearer pictures than these defaults, a small model"
-
-
-def is_small(model: GAN) -> bool:
-    """Whether the networks are those of the preset ``article``."""
-    small = GAN()
-    return (model.hidden, model.hidden_discriminator) == (small.hidden, small.hidden_discriminator)
 
 
 def train_gan(

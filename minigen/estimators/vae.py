@@ -26,6 +26,9 @@ BAR_AFTER = 2.0  # seconds of scoring without a progress bar
 class VAE(Estimator):
     """Variational autoencoder of dense layers (Kingma and Welling 2014).
 
+    >>> model = minigen.VAE.preset("quality").fit(minigen.datasets.mnist_sample())
+    >>> model.show(64)
+
     Parameters
     ----------
     latent_dim : width of the latent ``z``
@@ -351,7 +354,7 @@ def train_vae(
 ) -> VAE:
     """Train a :class:`VAE` on ``data`` and return it; ``settings`` are its parameters, over those of ``preset``.
 
-    >>> model = minigen.train_vae(minigen.datasets.mnist_sample())
+    >>> model = minigen.train_vae(minigen.datasets.mnist_sample(), preset="quality")
     >>> bound = model.elbo(minigen.datasets.mnist_sample())
     """
     return VAE.preset(preset, **settings).fit(data, callbacks=callbacks, progress=progress)
