@@ -137,6 +137,10 @@ class Copy:
             return 1, f"stopped after {TIMEOUT} seconds"
         return done.returncode, (done.stdout + done.stderr)[-2000:]
 
+    def gradcheck(self) -> bool:
+        """Whether gradcheck, of the reference and on NumPy, finds something wrong."""
+        return self.run([sys.executable, "-m", "minigen", "gradcheck", "--device", "numpy"], TIMEOUT).returncode == 1
+
     def build(self) -> str:
         """Compile what has changed into the copy's module. Returns the compiler's complaint, empty if there is none."""
         folder = self.folder / "build"
@@ -165,8 +169,8 @@ def best_isa() -> str:
     return _native.supported_isas()[-1]
 
 
-def outcome(copy: Copy, mutant: Mutant) -> tuple[str, str]:
-    """What becomes of a mistake, and more about it where that is not good."""
+def outcome(copy: Copy, mutant: Mutant, gradcheck: bool = False) -> tuple[str, str]:
+    """What becomes of a mistake, and more about it where that is not good. By its tests, or by ``gradcheck`` alone."""
     if mutant.equivalent:
         return EQUIVALENT, mutant.equivalent
     path = copy.folder / mutant.file
@@ -176,6 +180,8 @@ def outcome(copy: Copy, mutant: Mutant) -> tuple[str, str]:
     except ValueError as error:
         return STALE, str(error)
     try:
+        if gradcheck:
+            return (CAUGHT, "") if copy.gradcheck() else (SURVIVED, "gradcheck finds nothing wrong")
         complaint = copy.build() if mutant.compiled else ""
         if complaint:
             return BROKEN, complaint
@@ -226,6 +232,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("areas", nargs="*", metavar="AREA", help=f"Of {', '.join(areas())}. Default: all.")
     parser.add_argument("-k", default="", metavar="WORD", help="Only those with this word in description or file.")
+    parser.add_argument("--gradcheck", action="store_true", help="See what minigen gradcheck notices, not the tests.")
     parser.add_argument("--folder", type=Path, help="Keep the copy, and what is compiled, there for the next time.")
     parser.add_argument("--no-result", action="store_true", help="Leave result.json as it is.")
     options = parser.parse_args()
@@ -233,21 +240,21 @@ def main() -> int:
     mutants.sort(key=lambda m: (m.compiled, m.file if m.compiled else ""))  # the compiler then works on one file a time
     with tempfile.TemporaryDirectory(prefix="minigen-mutants-") as temporary:
         copy = Copy((options.folder or Path(temporary)).resolve())
-        wrong = check_without(copy, mutants)
+        wrong = "" if options.gradcheck else check_without(copy, mutants)
         if wrong:
             print(f"no mistake is planted yet, and this is wrong:\n{wrong}", file=sys.stderr)
             return 1
         results: list[dict[str, Any]] = []
         for mutant in mutants:
             begun = time.perf_counter()
-            result, more = outcome(copy, mutant)
+            result, more = outcome(copy, mutant, options.gradcheck)
             seconds = time.perf_counter() - begun
             print(f"{result:10} {seconds:6.1f} s  {mutant.area}: {mutant.what} ({mutant.file})", flush=True)
             if result not in (CAUGHT, EQUIVALENT):
                 print("    " + more.strip().replace("\n", "\n    "), flush=True)
             results.append({"area": mutant.area, "what": mutant.what, "file": mutant.file, "result": result,
                             "survivor": mutant.survivor, "seconds": round(seconds, 1)})  # fmt: skip
-            if not options.no_result:
+            if not (options.no_result or options.gradcheck):
                 save(results)
     report(results)
     return int(any(result["result"] not in (CAUGHT, EQUIVALENT) for result in results))
