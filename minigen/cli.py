@@ -111,8 +111,15 @@ def _path(text: str) -> Path:
     return user_path(text)
 
 
+def _switch(text: str) -> str | bool:
+    known: dict[str, str | bool] = {"auto": "auto", "yes": True, "no": False}
+    if text not in known:
+        raise typer.BadParameter(f"{text!r} is not one of {', '.join(known)}")
+    return known[text]
+
+
 PARSERS: dict[str, Callable[[str], Any]] = {
-    "INT": _integer, "FLOAT": _number, "SIZES": _sizes, "DIR": _path, "FILE": _path, "MODEL": _path,
+    "INT": _integer, "auto|yes|no": _switch, "FLOAT": _number, "SIZES": _sizes, "DIR": _path, "FILE": _path, "MODEL": _path,
 }  # fmt: skip
 DATA, RUN, MODEL, OPTIMIZER = "Data and results", "Run", "Model", "Optimizer"
 
@@ -169,6 +176,13 @@ SampleEvery = Annotated[
     _option(
         DATA, "INT", "Epochs from one sample picture and saved model to the next; 0: only at the end. Default: a "
         "tenth of the epochs.",
+    ),
+]  # fmt: skip
+Standardize = Annotated[
+    Any,
+    _option(
+        MODEL, "auto|yes|no", "Train on columns of mean 0 and standard deviation 1; samples are in the data's units. "
+        "Default: auto, yes for floating data that the model does not hold in a fixed range.", "--standardize",
     ),
 ]  # fmt: skip
 Threads = Annotated[int | None, _option(RUN, "INT", "Threads of the device cpu. Default: one a core.")]
@@ -288,6 +302,7 @@ def gan(
     loss: Annotated[
         str | None, _setting(MODEL, "NAME", "The generator's: non_saturating or minimax.", "non_saturating")
     ] = None,
+    standardize: Standardize = None,
     init: Annotated[str | None, _setting(MODEL, "NAME", INIT, "auto")] = None,
     optimizer: Optimizer = None,
     learning_rate: Annotated[float | None, _setting(OPTIMIZER, "FLOAT", "Step size.", "0.0002")] = None,
@@ -348,6 +363,7 @@ def vae(
     ] = None,
     variance: Annotated[float | None, _setting(MODEL, "FLOAT", "Of the gaussian likelihood.", "1")] = None,
     beta: Annotated[float | None, _setting(MODEL, "FLOAT", "Weight of the KL divergence.", "1")] = None,
+    standardize: Standardize = None,
     init: Annotated[str | None, _setting(MODEL, "NAME", INIT, "glorot_uniform")] = None,
     optimizer: Optimizer = None,
     learning_rate: Annotated[float | None, _setting(OPTIMIZER, "FLOAT", "Step size.", "0.001")] = None,
