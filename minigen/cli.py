@@ -287,11 +287,14 @@ def gan(
     so on, from the same noise each time. Data that are no pictures give .csv or .npy files instead. Ctrl-C ends the
     training and keeps what was learnt.
 
+    --preset quality draws digits that can be read, in about four minutes of one core's time (AVX2). With --data mnist,
+    twelve times as many, all its 120 epochs take about 50 minutes, and --epochs 25 about 10.
+
     Examples:
 
       minigen train gan --preset quality
 
-      minigen train gan --preset quality --data fashion-mnist --epochs 25 --out runs/clothes
+      minigen train gan --preset quality --data mnist --epochs 25 --out runs/digits
 
       minigen train gan --data table.csv
 
