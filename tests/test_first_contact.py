@@ -102,5 +102,5 @@ def test_the_command_hints_at_the_preset(tmp_path, monkeypatch, capsys, options,
     np.save("pictures.npy", PICTURES)
     np.save("table.npy", np.random.default_rng(0).normal(size=(64, 5)))
     arguments = ["train", "gan", "--data", "pictures.npy", "--batch-size", "32", "--epochs", "0", *options]
-    assert cli._run(arguments) == 0
+    cli.app(args=arguments, prog_name="minigen", standalone_mode=False)
     assert ("hint: --preset quality draws clearer pictures" in capsys.readouterr().out) == hinted
