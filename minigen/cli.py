@@ -211,6 +211,23 @@ ItemFile = Annotated[
     ),
 ]  # fmt: skip
 Columns = Annotated[int | None, _option(DATA, "INT", "Pictures in a line of the grid. Default: about square.")]
+
+
+def _auto_or_bool(text: str) -> str | bool:
+    words: dict[str, str | bool] = {"auto": "auto", "yes": True, "no": False}
+    if text not in words:
+        raise typer.BadParameter(f"{text!r} is none of auto, yes and no")
+    return words[text]
+
+
+Standardize = Annotated[
+    Any,
+    typer.Option(
+        metavar="auto|yes|no", parser=_auto_or_bool, show_default=False, rich_help_panel=MODEL,
+        help="Take the mean out of each column and divide by its deviation, in the model; results are in the data's "
+        "units. auto: floating data of a gaussian likelihood or a linear output. Default: auto.",
+    ),
+]  # fmt: skip
 INIT = "Initial weights: glorot_uniform, glorot_normal, he_uniform, he_normal, or auto: He for rectifiers, else Glorot."
 Optimizer = Annotated[str | None, _setting(OPTIMIZER, "NAME", "adam, adamw or sgd.", "adam")]
 Beta2 = Annotated[float | None, _setting(OPTIMIZER, "FLOAT", "Decay of Adam's second moment.", "0.999")]
@@ -299,6 +316,7 @@ def gan(
             "auto",
         ),
     ] = None,
+    standardize: Standardize = None,
     loss: Annotated[
         str | None, _setting(MODEL, "NAME", "The generator's: non_saturating or minimax.", "non_saturating")
     ] = None,
@@ -325,11 +343,14 @@ def gan(
 
       minigen train gan --preset quality
 
-      minigen train gan --preset quality --data fashion-mnist --epochs 25 --out runs/clothes
+      minigen train gan --preset quality --data mnist --epochs 25 --out runs/digits
 
       minigen train gan --data table.csv
 
       minigen train gan --resume runs/gan --epochs 50
+
+    The first draws digits that can be read, in about four minutes of one core's time (AVX2); the second takes about 12,
+    and with all the preset's 120 epochs about an hour.
     """
     options = SimpleNamespace(**locals())
     from minigen import GAN
@@ -362,6 +383,7 @@ def vae(
         str | None, _setting(MODEL, "NAME", "bernoulli for data in 0 to 1, gaussian for any.", "bernoulli")
     ] = None,
     variance: Annotated[float | None, _setting(MODEL, "FLOAT", "Of the gaussian likelihood.", "1")] = None,
+    standardize: Standardize = None,
     beta: Annotated[float | None, _setting(MODEL, "FLOAT", "Weight of the KL divergence.", "1")] = None,
     standardize: Standardize = None,
     init: Annotated[str | None, _setting(MODEL, "NAME", INIT, "glorot_uniform")] = None,

@@ -7,6 +7,7 @@ import io
 import re
 import shlex
 import sys
+import typing
 from pathlib import Path
 
 import numpy as np
@@ -47,6 +48,14 @@ def test_what_draws_readable_digits_comes_first():
         assert re.search(r"^ *>>> model = .*quality", documented.__doc__, re.M), documented
     if README.exists():
         assert re.search(r"^pip install .* && (.*)$", README.read_text(), re.M)[1] == GOOD
+
+
+@pytest.mark.parametrize("command", [cli.gan, cli.vae])
+def test_standardize_is_an_option(command):
+    option = typing.get_type_hints(command, include_extras=True)["standardize"].__metadata__[0]
+    assert [option.parser(word) for word in ("auto", "yes", "no")] == ["auto", True, False]
+    with pytest.raises(typer.BadParameter, match="'maybe' is none of auto, yes and no"):
+        option.parser("maybe")
 
 
 # --- the hint -------------------------------------------------------------------------------------
@@ -102,5 +111,5 @@ def test_the_command_hints_at_the_preset(tmp_path, monkeypatch, capsys, options,
     np.save("pictures.npy", PICTURES)
     np.save("table.npy", np.random.default_rng(0).normal(size=(64, 5)))
     arguments = ["train", "gan", "--data", "pictures.npy", "--batch-size", "32", "--epochs", "0", *options]
-    assert cli._run(arguments) == 0
+    cli.app(args=arguments, prog_name="minigen", standalone_mode=False)
     assert ("hint: --preset quality draws clearer pictures" in capsys.readouterr().out) == hinted
