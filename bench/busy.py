@@ -5,7 +5,7 @@
     python -m bench.busy --add                            # more rounds into the same result file
 
 Each contender is a process of its own that trains for a while; nothing else of this benchmark runs meanwhile but the
-busy loops. Contenders take turns, and the order is turned around from round to round. A sample is an epoch of 20 steps
+busy loops. Contenders take turns, and the order is turned around from round to round. A sample is an epoch of 10 steps
 of batch 128, divided by its steps; the first of each turn is left out. Writes `bench/results/busy-NAME.json`.
 """
 
@@ -25,7 +25,7 @@ from typing import Any
 from bench.environment import RESULTS, machine, provenance, write_json
 
 LOADS = (0, 1, 2)
-STEPS = 20  # of an epoch
+STEPS = 10  # of an epoch
 WORKER = """
 import json, sys, time
 import numpy as np
@@ -40,7 +40,7 @@ if fixed:
 data = np.random.default_rng(0).integers(0, 256, (int(sys.argv[4]) * 128, 784), np.uint8)
 end = time.perf_counter() + seconds
 model = minigen.GAN(epochs=10**6, device="cpu", precision="ieee")
-model.fit(data, callbacks=[lambda epoch: time.perf_counter() > end], progress=False)
+model.fit(data, callbacks=[lambda end_: end_.epoch > 2 and time.perf_counter() > end], progress=False)
 print(json.dumps(model.history_.seconds[1:]))
 """
 OWN = {  # threads (0: as minigen does by itself), whether they are fixed, OMP_NUM_THREADS

@@ -46,47 +46,60 @@ def fails(here, capsys):
     return run
 
 
-def start(*arguments: str, folder) -> subprocess.Popen[str]:
-    """A training that goes on until it is killed; it has its folder when this returns."""
-    process = subprocess.Popen([*ENDLESS, *arguments], cwd=folder, stdout=subprocess.PIPE, text=True)
-    assert process.stdout is not None and process.stdout.readline().startswith("digits.npy: ")
-    return process
+@pytest.fixture
+def start(here):
+    """A function that starts a training, which goes on until it is killed, at the latest after the test."""
+    processes = []
 
+    def run(*arguments: str) -> subprocess.Popen[str]:
+        process = subprocess.Popen([*arguments], cwd=here, stdout=subprocess.PIPE, text=True)
+        processes.append(process)
+        return process
 
-def end(*processes: subprocess.Popen[str]) -> None:
+    yield run
     for process in processes:
-        process.kill()
-        process.communicate()
+        kill(process)
 
 
-def test_two_trainings_at_once_get_two_folders(here):
-    both = [subprocess.Popen(ENDLESS, cwd=here, stdout=subprocess.PIPE, text=True) for _ in range(2)]
-    for process in both:
-        assert process.stdout is not None and process.stdout.readline().startswith("digits.npy: ")
+def kill(process: subprocess.Popen[str]) -> None:
+    process.kill()
+    process.wait()
+    assert process.stdout is not None
+    process.stdout.close()
+
+
+def wait_for_its_folder(process: subprocess.Popen[str]) -> None:
+    assert process.stdout is not None
+    line = process.stdout.readline()
+    assert line.startswith("digits.npy: "), line
+
+
+def test_two_trainings_at_once_get_two_folders(here, start):
+    for process in [start(*ENDLESS), start(*ENDLESS)]:
+        wait_for_its_folder(process)
     assert sorted(path.name for path in (here / "runs").iterdir()) == ["gan", "gan-2"]
-    end(*both)
 
 
-def test_a_folder_named_twice_is_an_error_for_the_second(here, succeeds, fails):
-    first = start("--out", "o", folder=here)
+def test_a_folder_named_twice_is_an_error_for_the_second(here, start, succeeds, fails):
+    first = start(*ENDLESS, "--out", "o")
+    wait_for_its_folder(first)
     for force in ([], ["--force"]):
         assert "another training is writing into o" in fails(*TRAIN_GAN, "--out", "o", *force)
-    end(first)
-    assert os.listdir(here / "o") == [LOCK]  # killed: the folder is free again, without a word
+    kill(first)
+    assert os.listdir(here / "o") == [LOCK]  # the folder is free again, without a word
     (here / "o" / ".minigen-0123456789abcdef.tmp").write_bytes(b"left by a kill while it was writing")
     succeeds(*TRAIN_GAN, "--epochs", "1", "--out", "o")
     assert {MODEL, "history.csv"} <= set(os.listdir(here / "o"))
     assert not [name for name in os.listdir(here / "o") if name.startswith(".")]
 
 
-def test_a_training_that_goes_on_has_its_folder_alone(here, succeeds, fails):
+def test_a_training_that_goes_on_has_its_folder_alone(start, succeeds, fails):
     succeeds(*TRAIN_GAN, "--epochs", "1", "--out", "o")
-    command = [*ENDLESS[:5], "--resume", "o", "--epochs", "1000000", "--sample-every", "0"]
-    process = subprocess.Popen(command, cwd=here, stdout=subprocess.PIPE, text=True)
-    assert process.stdout is not None and process.stdout.readline()
+    first = start(*ENDLESS[:5], "--resume", "o", "--epochs", "1000000", "--sample-every", "0")
+    wait_for_its_folder(first)
     again = ["train", "gan", "--resume", "o", "--epochs", "1"]
     assert "another training is writing into o" in fails(*again)
-    end(process)
+    kill(first)
     succeeds(*again)
 
 

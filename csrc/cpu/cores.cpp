@@ -82,6 +82,8 @@ bool lists_cpu(const std::string& controllers) {
   return false;
 }
 
+const int quota = quota_cores();  // read when the module is loaded
+
 }  // namespace
 
 int quota_cores(const std::string& root) {
@@ -104,7 +106,6 @@ int quota_cores(const std::string& root) {
 }
 
 int usable_cores() {
-  static const int quota = quota_cores();
   return std::clamp(std::min(allowed_cores(), quota), 1, max_threads);
 }
 

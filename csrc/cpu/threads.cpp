@@ -24,15 +24,12 @@ int initial_limit() {
   return threads > 0 ? static_cast<int>(std::min<long>(threads, max_threads)) : max_threads;
 }
 
+// Made when the module is loaded, like all that is global here: were it made at its first use, another thread could be
+// at it while this one forks.
 struct Limit {
   std::atomic<int> threads{initial_limit()};
   std::atomic<bool> beyond_cores{false};
-};
-
-Limit& limit() {
-  static Limit value;
-  return value;
-}
+} limit;
 
 // --- the team --------------------------------------------------------------------------------------
 
@@ -118,6 +115,8 @@ void forget_team() {
   has_team = false;
 }
 
+[[maybe_unused]] const int at_fork = pthread_atfork(nullptr, nullptr, forget_team);
+
 // Start threads until there are `size` with the calling one, or as many as the system gives. They take no signals:
 // those are for the threads that have something to do with them.
 void grow(Team& team, int size) {
@@ -135,11 +134,7 @@ void grow(Team& team, int size) {
 // Take the team, with at least so many threads if they can be had; false if another thread has it.
 bool take_team(int threads) {
   if (team_taken.exchange(true)) return false;
-  if (!team) {
-    static const int once = pthread_atfork(nullptr, nullptr, forget_team);
-    static_cast<void>(once);
-    team = new Team;
-  }
+  if (!team) team = new Team;
   if (team->size < threads) grow(*team, threads);
   team->in_use = std::min(threads, team->size);
   return has_team = true;
@@ -167,16 +162,16 @@ void share_out(int threads, Share share, const void* context) {
 }  // namespace
 
 int thread_limit() {
-  const int threads = limit().threads;
-  return threads == 1 || limit().beyond_cores ? threads : std::min(threads, usable_cores());
+  const int threads = limit.threads;
+  return threads == 1 || limit.beyond_cores ? threads : std::min(threads, usable_cores());
 }
 
 void set_thread_limit(int threads, bool beyond_cores) {
   if (threads < 1 || threads > max_threads)
     throw std::invalid_argument("threads must be from 1 to " + std::to_string(max_threads) + ", not " +
                                 std::to_string(threads));
-  limit().threads = threads;
-  limit().beyond_cores = beyond_cores;
+  limit.threads = threads;
+  limit.beyond_cores = beyond_cores;
 }
 
 int threads_for(double work) {
