@@ -42,7 +42,9 @@ def _flat_pictures(model: Any) -> bool:
 
 
 def _reach(model: Any) -> tuple[float, float]:
-    """The values that floating samples of ``model`` can have."""
+    """The values that samples of ``model`` can have where they are no grey levels."""
+    if model.binary_:
+        return 0.0, 1.0
     if model.kind == "gan":
         return RANGES[model.output_]
     return (0.0, 1.0) if model.likelihood == "bernoulli" else (-math.inf, math.inf)
@@ -77,6 +79,8 @@ def write_items(path: Path, model: Any, *columns: np.ndarray, across: int | None
 
 
 def _picture(model: Any, columns: tuple[np.ndarray, ...], across: int | None) -> np.ndarray:
+    if model.binary_:  # ones are white
+        columns = tuple(column.astype(np.float32) for column in columns)
     tiles = [plotting.as_pictures(column) for column in columns]
     pictures = np.concatenate(tiles, axis=2)
     if across is None:  # about square, although a tile is as many pictures wide as there are columns
@@ -94,7 +98,7 @@ def _csv(columns: tuple[np.ndarray, ...]) -> str:
     width = table.shape[1] // len(columns)
     names = [f"{letter}{i}" for letter in "xr"[: len(columns)] for i in range(width)]
     text = io.StringIO()
-    np.savetxt(text, table, "%d" if table.dtype == np.uint8 else "%.9g", ",", header=",".join(names), comments="")
+    np.savetxt(text, table, "%d" if table.dtype.kind in "biu" else "%.9g", ",", header=",".join(names), comments="")
     return text.getvalue()
 
 

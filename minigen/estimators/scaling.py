@@ -94,7 +94,7 @@ def converted(rows: Array, change: Callable[[Array], Array]) -> Array:
         for piece in _pieces(rows):
             file.write(change(piece).tobytes())
         file.flush()
-        return np.asarray(np.memmap(file, np.float32, "r", 0, rows.shape))  # type: ignore[call-overload]
+        return np.asarray(np.memmap(file, np.float32, "r", 0, rows.shape))
 
 
 def _pieces(rows: Array) -> Iterator[Array]:
@@ -135,7 +135,7 @@ def digits(rows: Array) -> str:
     """The least and the greatest value of float32 ``rows``, with all the digits that tell them from their
     neighbours."""
     least, most = bounds(rows)
-    return f"from {np.float32(least)} to {np.float32(most)}"
+    return f"from {np.float32(least)!s} to {np.float32(most)!s}"
 
 
 # --- zeros and ones ---------------------------------------------------------------------------------

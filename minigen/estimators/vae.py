@@ -123,13 +123,13 @@ class VAE(Estimator):
         """
         self._require_fit()
         with beside(self._ops, z) as give:
-            return give(self._mean(z))
+            return give(self._to_data(self._model_mean(self._latents(z))))
 
     def reconstruct(self, X: Any) -> Array:
         """``decode(encode(X))``, ``[N, ...]``: the mean of ``p(x | z)`` at the mean of ``z``, in the units of ``X``."""
         self._require_fit()
         with beside(self._ops, X) as give:
-            return give(self._mean(self._posterior(X)[0]))
+            return give(self._to_data(self._model_mean(self._posterior(X)[0])))
 
     def sample(self, n: int = 1, seed: int | None = None) -> np.ndarray:
         """``n`` new samples, ``[n, ...]``, for ``z ~ N(0, I)``, fresh ones with ``seed=None``.
@@ -207,10 +207,6 @@ class VAE(Estimator):
     def _posterior(self, X: Any) -> tuple[Array, Array]:
         """``mu`` and ``logvar`` of ``q(z | x)``, each ``[N, latent_dim]``."""
         return latent.posterior(self._apply(self.encoder_, self._check_rows(X), data=True))
-
-    def _mean(self, z: Any) -> Array:
-        """Of ``p(x | z)``, in the units of the data."""
-        return self._to_data(self._model_mean(self._latents(z)))
 
     def _model_mean(self, z: Array) -> Array:
         """Of ``p(x | z)``, ``[n, D]`` in the units of the model."""
