@@ -99,7 +99,16 @@ def _sizes(text: str) -> tuple[int, ...]:
         raise typer.BadParameter(message) from None
 
 
-PARSERS: dict[str, Callable[[str], Any]] = {"INT": _integer, "FLOAT": _number, "SIZES": _sizes}
+def _switch(text: str) -> str | bool:
+    choices: dict[str, str | bool] = {"auto": "auto", "yes": True, "no": False}
+    if text not in choices:
+        raise typer.BadParameter(f"{text!r} is none of auto, yes and no")
+    return choices[text]
+
+
+PARSERS: dict[str, Callable[[str], Any]] = {
+    "INT": _integer, "FLOAT": _number, "SIZES": _sizes, "auto|yes|no": _switch,
+}  # fmt: skip
 DATA, RUN, MODEL, OPTIMIZER = "Data and results", "Run", "Model", "Optimizer"
 
 
@@ -113,6 +122,13 @@ def _setting(panel: str, metavar: str, help: str, default: str) -> Any:
     return _option(panel, metavar, f"{help} Default: {default}.")
 
 
+Standardize = Annotated[
+    Any,
+    _setting(
+        MODEL, "auto|yes|no", "Train on columns of mean 0 and variance 1; samples are in the data's units. auto: of "
+        "floating data with a linear output or the gaussian likelihood.", "auto",
+    ),
+]  # fmt: skip
 ModelFile = Annotated[Path, typer.Argument(metavar="MODEL", help="A model file, or the folder of a training run.")]
 Device = Annotated[
     str, _option(RUN, "NAME", "auto, numpy, cpu, cuda or cuda:1; see minigen devices. Default: auto.", "--device")
@@ -266,6 +282,7 @@ def gan(
     loss: Annotated[
         str | None, _setting(MODEL, "NAME", "The generator's: non_saturating or minimax.", "non_saturating")
     ] = None,
+    standardize: Standardize = None,
     init: Annotated[str | None, _setting(MODEL, "NAME", INIT, "auto")] = None,
     optimizer: Optimizer = None,
     learning_rate: Annotated[float | None, _setting(OPTIMIZER, "FLOAT", "Step size.", "0.0002")] = None,
@@ -320,6 +337,7 @@ def vae(
         str | None, _setting(MODEL, "NAME", "bernoulli for data in 0 to 1, gaussian for any.", "bernoulli")
     ] = None,
     variance: Annotated[float | None, _setting(MODEL, "FLOAT", "Of the gaussian likelihood.", "1")] = None,
+    standardize: Standardize = None,
     beta: Annotated[float | None, _setting(MODEL, "FLOAT", "Weight of the KL divergence.", "1")] = None,
     init: Annotated[str | None, _setting(MODEL, "NAME", INIT, "glorot_uniform")] = None,
     optimizer: Optimizer = None,
