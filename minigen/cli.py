@@ -112,14 +112,15 @@ def _path(text: str) -> Path:
 
 
 def _switch(text: str) -> str | bool:
-    known: dict[str, str | bool] = {"auto": "auto", "yes": True, "no": False}
-    if text not in known:
-        raise typer.BadParameter(f"{text!r} is not one of {', '.join(known)}")
-    return known[text]
+    choices: dict[str, str | bool] = {"auto": "auto", "yes": True, "no": False}
+    if text not in choices:
+        raise typer.BadParameter(f"{text!r} is none of auto, yes and no")
+    return choices[text]
 
 
 PARSERS: dict[str, Callable[[str], Any]] = {
-    "INT": _integer, "auto|yes|no": _switch, "FLOAT": _number, "SIZES": _sizes, "DIR": _path, "FILE": _path, "MODEL": _path,
+    "INT": _integer, "FLOAT": _number, "SIZES": _sizes, "auto|yes|no": _switch,
+    "DIR": _path, "FILE": _path, "MODEL": _path,
 }  # fmt: skip
 DATA, RUN, MODEL, OPTIMIZER = "Data and results", "Run", "Model", "Optimizer"
 
@@ -134,6 +135,13 @@ def _setting(panel: str, metavar: str, help: str, default: str) -> Any:
     return _option(panel, metavar, f"{help} Default: {default}.")
 
 
+Standardize = Annotated[
+    Any,
+    _setting(
+        MODEL, "auto|yes|no", "Train on columns of mean 0 and variance 1; samples are in the data's units. auto: of "
+        "floating data with a linear output or the gaussian likelihood.", "auto",
+    ),
+]  # fmt: skip
 ModelFile = Annotated[Path, typer.Argument(metavar="MODEL", parser=_path, help="A model file, or the folder of a run.")]
 Device = Annotated[
     str, _option(RUN, "NAME", "auto, numpy, cpu, cuda or cuda:1; see minigen devices. Default: auto.", "--device")
@@ -178,13 +186,6 @@ SampleEvery = Annotated[
         "tenth of the epochs.",
     ),
 ]  # fmt: skip
-Standardize = Annotated[
-    Any,
-    _option(
-        MODEL, "auto|yes|no", "Train on columns of mean 0 and standard deviation 1; samples are in the data's units. "
-        "Default: auto, yes for floating data that the model does not hold in a fixed range.", "--standardize",
-    ),
-]  # fmt: skip
 Threads = Annotated[int | None, _option(RUN, "INT", "Threads of the device cpu. Default: one a core.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.", rich_help_panel=RUN)]
 Preset = Annotated[
@@ -220,14 +221,6 @@ def _auto_or_bool(text: str) -> str | bool:
     return words[text]
 
 
-Standardize = Annotated[
-    Any,
-    typer.Option(
-        metavar="auto|yes|no", parser=_auto_or_bool, show_default=False, rich_help_panel=MODEL,
-        help="Take the mean out of each column and divide by its deviation, in the model; results are in the data's "
-        "units. auto: floating data of a gaussian likelihood or a linear output. Default: auto.",
-    ),
-]  # fmt: skip
 INIT = "Initial weights: glorot_uniform, glorot_normal, he_uniform, he_normal, or auto: He for rectifiers, else Glorot."
 Optimizer = Annotated[str | None, _setting(OPTIMIZER, "NAME", "adam, adamw or sgd.", "adam")]
 Beta2 = Annotated[float | None, _setting(OPTIMIZER, "FLOAT", "Decay of Adam's second moment.", "0.999")]
@@ -320,7 +313,6 @@ def gan(
     loss: Annotated[
         str | None, _setting(MODEL, "NAME", "The generator's: non_saturating or minimax.", "non_saturating")
     ] = None,
-    standardize: Standardize = None,
     init: Annotated[str | None, _setting(MODEL, "NAME", INIT, "auto")] = None,
     optimizer: Optimizer = None,
     learning_rate: Annotated[float | None, _setting(OPTIMIZER, "FLOAT", "Step size.", "0.0002")] = None,
@@ -385,7 +377,6 @@ def vae(
     variance: Annotated[float | None, _setting(MODEL, "FLOAT", "Of the gaussian likelihood.", "1")] = None,
     standardize: Standardize = None,
     beta: Annotated[float | None, _setting(MODEL, "FLOAT", "Weight of the KL divergence.", "1")] = None,
-    standardize: Standardize = None,
     init: Annotated[str | None, _setting(MODEL, "NAME", INIT, "glorot_uniform")] = None,
     optimizer: Optimizer = None,
     learning_rate: Annotated[float | None, _setting(OPTIMIZER, "FLOAT", "Step size.", "0.001")] = None,

@@ -35,7 +35,9 @@ def _flat_pictures(model: Any) -> bool:
 
 
 def _reach(model: Any) -> tuple[float, float]:
-    """The values that floating samples of ``model`` can have."""
+    """The values that samples of ``model`` can have where they are no grey levels."""
+    if model.binary_:
+        return 0.0, 1.0
     if model.kind == "gan":
         return RANGES[model.output_]
     return (0.0, 1.0) if model.likelihood == "bernoulli" else (-math.inf, math.inf)
@@ -73,6 +75,8 @@ def write_items(path: Path, model: Any, *columns: Any, across: int | None = None
 
 def picture(model: Any, columns: tuple[np.ndarray, ...], across: int | None = None) -> np.ndarray:
     """The grid that :func:`write_items` draws, in pixels."""
+    if model.binary_:  # ones are white
+        columns = tuple(column.astype(np.float32) for column in columns)
     tiles = [plotting.as_pictures(column) for column in columns]
     pictures = np.concatenate(tiles, axis=2)
     if across is None:  # about square, although a tile is as many pictures wide as there are columns
@@ -93,7 +97,7 @@ def _csv(columns: tuple[np.ndarray, ...], names: Sequence[str] | None) -> str:
         header = [f"{prefix}{name}" for prefix in ("", "r_")[: len(columns)] for name in names]
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerow(header)
-    np.savetxt(text, table, "%d" if table.dtype == np.uint8 else "%.9g", ",")
+    np.savetxt(text, table, "%d" if table.dtype.kind in "biu" else "%.9g", ",")
     return text.getvalue()
 
 

@@ -145,8 +145,8 @@ def test_importance_weighting_tightens_the_bound(trained):
 
 @pytest.mark.parametrize("standardize", [False, True])
 def test_score_of_a_linear_gaussian_model_is_exact(standardize):
-    """Decoder linear in z: log p(x) is known in closed form, in the data's units, which the estimate has to meet.
-    """
+    """Decoder linear in z: log p(x) is known in closed form, a value that the estimate has to meet, in the data's
+    units."""
     data = np.random.default_rng(0).normal(size=(500, 3)) @ [[1.0, 0.5, 0], [0, 0.3, 0.2], [0, 0, 0.1]]
     model = minigen.VAE(hidden=(), latent_dim=2, likelihood="gaussian", variance=0.5, epochs=60, batch_size=100,
                         learning_rate=0.02, standardize=standardize).fit(data)  # fmt: skip

@@ -486,7 +486,7 @@ class Estimator:
     def _to_device(self, x: Array) -> Array:
         """``x`` for an operation."""
         if lies_with(self._ops, x):
-            return x
+            return x if x.flags.c_contiguous else x.copy()
         return self._ops.upload(np.ascontiguousarray(x, self._ops.dtype))
 
     def _from_device(self, buffer: Array, x: Array) -> Array:

@@ -135,7 +135,7 @@ def digits(rows: Array) -> str:
     """The least and the greatest value of float32 ``rows``, with all the digits that tell them from their
     neighbours."""
     least, most = bounds(rows)
-    return f"from {np.float32(least)} to {np.float32(most)}"
+    return f"from {np.float32(least)!s} to {np.float32(most)!s}"
 
 
 # --- zeros and ones ---------------------------------------------------------------------------------

@@ -146,7 +146,7 @@ class VAE(Estimator):
         """
         self._require_fit()
         with beside(self._ops, z) as give:
-            return give(self._mean(z))
+            return give(self._framed(self._in_units(self._model_mean(self._latents(z)))))
 
     def reconstruct(self, X: Any) -> Array:
         """``decode(encode(X))``: the mean of ``p(x | z)`` at the mean of ``z``, in the units and the shape of ``X``,
@@ -154,7 +154,7 @@ class VAE(Estimator):
         self._require_fit()
         with beside(self._ops, X) as give:
             rows, item_shape = self._rows_and_shape(X)
-            means = self._mean(self._posterior(rows)[0])
+            means = self._framed(self._in_units(self._model_mean(self._posterior(rows)[0])))
             if item_shape != self.item_shape_:
                 means = frames.without_names(means).reshape(-1, *item_shape)
             return frames.with_index_of(X, give(means))
@@ -235,10 +235,6 @@ class VAE(Estimator):
     def _posterior(self, rows: Array) -> tuple[Array, Array]:
         """``mu`` and ``logvar`` of ``q(z | x)``, each ``[N, latent_dim]``."""
         return latent.posterior(self._apply(self.encoder_, rows, data=True))
-
-    def _mean(self, z: Any) -> Array:
-        """Of ``p(x | z)``, in the units of the data."""
-        return self._framed(self._in_units(self._model_mean(self._latents(z))))
 
     def _model_mean(self, z: Array) -> Array:
         """Of ``p(x | z)``, ``[n, D]`` in the units of the model."""
