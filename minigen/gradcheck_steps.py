@@ -7,7 +7,7 @@ The gradients of their losses are compared with central differences, and every p
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -227,6 +227,9 @@ class _Steps:
     def run(self) -> dict[str, float]:
         """The largest error of each part."""
         for step in range(STEPS):
+            if step == STEPS // 2:  # a callback may set another rate on the way
+                self.settings = replace(self.settings, learning_rate=self.settings.learning_rate / 3)
+                self.training.set_learning_rate(self.settings.learning_rate)
             self.step(step)
             counted = int(self.ops.download(self.training.step)[0])
             kept = self.ops.download(self.training.ring)[step]
