@@ -233,9 +233,7 @@ class Adding(Drawing):
     def __init__(self, wrong: int | None = None, stray: int | None = None) -> None:
         super().__init__(90)
         self.launched, self.wrong, self.stray = 0, wrong, stray
-
-    def empty(self, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
-        return np.full(shape, 0, dtype)
+        self.empty = lambda shape, dtype=np.float32: np.zeros(shape, dtype)
 
     def run(self, launch: Any) -> None:
         floats = [x for x in launch.args if isinstance(x, np.ndarray) and x.dtype == np.float32]
