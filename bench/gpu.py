@@ -325,6 +325,13 @@ def leave(work: Path, out: Path, stem: str) -> None:
     packed = out / f".{stem}-logs.part"
     with tarfile.open(packed, "w:gz") as archive:
         for path in sorted((work / "logs").iterdir()):
+            if path.stat().st_size > LARGEST:  # the end of it, and less of the others than would fill the file
+                with path.open("rb+") as log:
+                    log.seek(-LARGEST // 8, os.SEEK_END)
+                    end = log.read()
+                    log.seek(0)
+                    log.write(end)
+                    log.truncate()
             archive.add(path, path.name)
     packed.replace(out / f"{stem}-logs.tar.gz")
     for path in sorted((work / "files").iterdir())[:KEPT]:

@@ -47,6 +47,7 @@ def main() -> int:
     save(facts)  # before anything asks the driver: it may hang
     print(facts["gpus"], flush=True)
     from minigen import cuda
+    from minigen.cuda import tuned
 
     facts["usable"], facts["detail"] = cuda.probe()
     save(facts)
@@ -55,6 +56,7 @@ def main() -> int:
         return 1
     found, facts["card_from"] = card_here()
     facts["card"] = vars(found)
+    facts["tuned_tiles"] = tuned.load(found.architecture)  # of an earlier `minigen tune`: they would be used
     save(facts)
     print(facts["card"], facts["card_from"], flush=True)
     return 0

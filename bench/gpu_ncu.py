@@ -111,7 +111,7 @@ def profile(ncu: str, model: str, folder: Path) -> dict[str, Any]:
         said = output + errors
         why = "no permission to read the counters" if "ERR_NVGPUCTRPERM" in said else said[-800:]
         return {"exit_code": code, "error": why}
-    code, text, errors = called([ncu, "--import", str(report), "--page", "raw", "--csv"], 20)
+    code, text, errors = called([ncu, "--import", str(report), "--page", "raw", "--csv", "--print-units", "base"], 20)
     (folder / f"{model}-ncu.csv").write_text(text)
     return {"exit_code": code, "launches": summarize(text)} | ({"error": errors[-800:]} if code else {})
 

@@ -82,6 +82,18 @@ def label(name: str) -> str:
     return PEERS[name].label if name in PEERS else name
 
 
+# --- bench.gpu --------------------------------------------------------------------------------------------------------
+
+NO_GPU = "No GPU has run minigen yet: there is no result file of one, and so no figure.\n"
+
+
+def gpu_tables(result: dict[str, Any]) -> dict[str, str]:
+    """A call of ``bench/gpu.sh``: see :mod:`bench.report_gpu`, which needs this module's numbers and tables."""
+    from bench import report_gpu
+
+    return report_gpu.tables(result)
+
+
 # --- bench.compare ----------------------------------------------------------------------------------------------------
 
 
@@ -353,22 +365,13 @@ def busy_tables(result: dict[str, Any]) -> dict[str, str]:
     return {"steps": table(header, rows) + f"\n{where}\n"}
 
 
-def gpu_tables(result: dict[str, Any]) -> dict[str, str]:
-    """A call of ``bench/gpu.sh``: see :mod:`bench.report_gpu`, which needs this module's numbers and tables."""
-    from bench import report_gpu
-
-    return report_gpu.tables(result)
-
-
 TABLES: dict[str, Callable[[dict[str, Any]], dict[str, str]]] = {
+    "gpu": gpu_tables,
     "compare": compare_tables,
     "kernels": kernel_tables,
     "vae-mnist": vae_tables,
     "busy": busy_tables,
-    "gpu": gpu_tables,
 }
-
-NO_GPU = "No GPU has run minigen yet: there is no result file of one, and so no figure.\n"
 
 
 # --- documents --------------------------------------------------------------------------------------------------------

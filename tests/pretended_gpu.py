@@ -14,6 +14,7 @@ import shutil
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -79,7 +80,9 @@ def make(folder: Path, mode: str = "records", tools: bool = True) -> dict[str, s
     environment = {name: value for name, value in os.environ.items() if name not in ("TRITON_INTERPRET", "OUT")}
     for name, value in {"PYTHONPATH": str(folder), "LD_LIBRARY_PATH": str(folder), "PATH": str(folder / "bin")}.items():
         environment[name] = os.pathsep.join(filter(None, [value, os.environ.get(name, "")]))
-    return environment | {"MINIGEN_GPU_REHEARSAL": "1", "MINIGEN_CACHE": str(folder / "cache")}
+    # Kernels are compiled in the process itself, which is where CuPy changes what comes out.
+    settings = {"MINIGEN_GPU_REHEARSAL": "1", "MINIGEN_CACHE": str(folder / "cache"), "MINIGEN_COMPILE_PROCESSES": "1"}
+    return environment | settings
 
 
 def cupy(mode: str) -> Any:
@@ -112,10 +115,9 @@ def cupy(mode: str) -> Any:
     if mode == "records":
         compiler.compile_triton = lambda builds: [Binary(b.function.__name__, b"nothing") for b in builds]
     elif mode == "computes":
-        compiler._binary_of = lambda compiled: Binary(
-            compiled.metadata.name, compiled.asm["ptx"].encode(), 32 * compiled.metadata.num_warps,
-            compiled.metadata.shared, compiled.metadata.global_scratch_size,
-        )  # fmt: skip
+        name = "binary_of" if hasattr(compiler, "binary_of") else "_binary_of"
+        original = getattr(compiler, name)
+        setattr(compiler, name, lambda record: replace(original(record), code=record.asm["ptx"].encode()))
     return Pretended()
 
 
@@ -149,5 +151,5 @@ def _compute(code: bytes, grid: Any, block: Any, args: Any, shared: int) -> None
 if __name__ == "__main__":
     # python tests/pretended_gpu.py FOLDER [records|loads|computes]: what a shell needs to use it
     for name, value in make(Path(sys.argv[1]), *sys.argv[2:]).items():
-        if name in ("PYTHONPATH", "LD_LIBRARY_PATH", "PATH", "MINIGEN_GPU_REHEARSAL", "MINIGEN_CACHE"):
+        if name in ("PYTHONPATH", "LD_LIBRARY_PATH", "PATH") or name.startswith("MINIGEN_"):
             print(f"export {name}='{value}'")

@@ -169,6 +169,20 @@ def test_turns_are_shortened_to_cell_seconds_and_never_below_a_step(tmp_path: Pa
     assert fast["steps_per_sample"] == 50 and slow["steps_per_sample"] == 1
 
 
+def test_what_is_known_of_a_cell_is_kept_as_it_grows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After each contender is ready and after each round: a run that is killed leaves its samples."""
+    cell = compare.Cell(SMALL["gan"], np.zeros((8, 6), np.uint8), tmp_path, compare.parse(["--rounds", "2"]))
+    made = {"status": "timed", "steps_per_sample": 1, "check": {"loss_error": 0.0, "weight_error": 0.0}}
+    monkeypatch.setattr(cell, "prepare", lambda name, processes, starts: (dict(made), object()))
+    monkeypatch.setattr(cell, "one_round", lambda records, running, turn: [
+        record.setdefault("samples", []).append(1.0) for record in records.values()
+    ])  # fmt: skip
+    records: dict[str, Any] = {}
+    kept: list[list[int]] = []
+    cell.run(["a", "b"], 1, records, lambda: kept.append([len(r.get("samples", [])) for r in records.values()]))
+    assert kept == [[0], [0, 0], [1, 1], [2, 2]]
+
+
 class Flipping:
     """A contender's process whose answers on the first sets of batches are off."""
 

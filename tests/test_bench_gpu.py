@@ -113,6 +113,18 @@ def test_a_call_that_is_ended_has_what_its_stage_has_so_far(tmp_path: Path) -> N
     assert "time.sleep(77)" not in running
 
 
+@linux
+def test_of_a_flood_of_output_the_end_is_kept(call: Any, tmp_path: Path) -> None:
+    flood = "import os\nfor _ in range(80): print(os.urandom(125000).hex())\nprint('the end')"
+    _, result = call(script(flood))
+    assert result["stages"]["made-up"]["output"].endswith("the end\n")
+    (logs,) = (tmp_path / "out").glob("*-logs.tar.gz")
+    assert logs.stat().st_size < 2**24
+    with tarfile.open(logs) as archive:
+        file = archive.extractfile("made-up.log")
+        assert file and file.read().endswith(b"the end\n")
+
+
 def test_a_stage_without_time_is_skipped_and_one_without_a_gpu_ends_the_call(call: Any) -> None:
     facts = gpu.Stage("facts", 20, 1, [sys.executable, "-c", "raise SystemExit('no GPU here')"])
     _, result = call(facts, script("print('never')"))
@@ -221,9 +233,7 @@ class Adding(Drawing):
     def __init__(self, wrong: int | None = None, stray: int | None = None) -> None:
         super().__init__(90)
         self.launched, self.wrong, self.stray = 0, wrong, stray
-
-    def empty(self, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
-        return np.full(shape, 0, dtype)
+        self.empty = lambda shape, dtype=np.float32: np.zeros(shape, dtype)
 
     def run(self, launch: Any) -> None:
         floats = [x for x in launch.args if isinstance(x, np.ndarray) and x.dtype == np.float32]

@@ -16,7 +16,6 @@ from typing import Any
 from minigen.cuda import cache, dispatch, sources
 from minigen.cuda.cache import Binary
 from minigen.cuda.launch import ALIGNMENT, Executor, Launch, aligned, signature
-from minigen.cuda.source_key import source_key
 from minigen.errors import DeviceError
 
 OLDEST_ARCHITECTURE = 80
@@ -56,7 +55,7 @@ class TritonBuild:
         return cache.key_of(
             language="triton",
             triton=triton.__version__,
-            source=source_key(self.function),
+            source=self.function.cache_key,
             signature=dict(self.signature),
             constexprs={name: getattr(value, "cache_key", repr(value)) for name, value in self.constexprs.items()},
             aligned=list(self.aligned),
