@@ -128,7 +128,8 @@ def test_bad_indices(rng, fuse):
 def test_head_of_the_discriminator(rng, loss, optimizer):
     """Two hidden layers: the delta of the second goes into a weight gradient and on to the first."""
     B, D, H1, H2 = odd(rng, 4)
-    B, H2 = B + 1, H2 + 40  # several tiles wide: the logit is a sum of shares
+    H2 += 40  # several tiles wide: the logit is a sum of shares
+    B = 150 if optimizer is None else B + 1  # three blocks of rows: sums go on from one to the next
     activation = str(rng.choice(ACTIVATIONS))
     shapes = [(D, H1), (H1,), (H1, H2), (H2,), (H2, 1), (1,)]
     flat, views = packed(shapes)
@@ -151,8 +152,8 @@ def test_head_of_the_discriminator(rng, loss, optimizer):
         update(s, optimizer)
 
     buffers = {
-        "p": normals(rng, flat) / 4, "g": np.zeros(flat), "m": normals(rng, flat) / 9, "v": normals(rng, flat) ** 2,
-        "lr": np.array([0.01]), "x": normals(rng, B, D), "h1": (B, H1), "h2": (B, H2), "s": (B, 1), "ds": (B, 1),
+        **state(rng, flat, views), "g": np.zeros(flat), "lr": np.array([0.01]), "x": normals(rng, B, D),
+        "h1": (B, H1), "h2": (B, H2), "s": (B, 1), "ds": (B, 1),
         "dh2": (B, H2), "dh1": (B, H1), "loss": (1,),
     }  # fmt: skip
     results = "loss g dh1" if optimizer is None else "loss p m dh1" + " v" * (optimizer == "adam")
@@ -215,13 +216,7 @@ def test_update_in_the_gradient(rng, monkeypatch, optimizer, slices):
     B, n_in, n_out = odd(rng, 3)
     B += 100
     shapes = [(n_in, n_out), (n_out,), (int(rng.integers(1, 20)),)]
-    size, (W, b, other) = packed(shapes)
-    used = np.zeros(size)
-    for place in (W, b, other):
-        used[place] = 1
-
-    def flat():
-        return normals(rng, size) * used
+    flat, (W, b, other) = packed(shapes)
 
     def step(s):
         s.ops.dense_wgrad(s.x, s.dz, s.g[W].reshape(n_in, n_out), s.g[b])
@@ -229,8 +224,7 @@ def test_update_in_the_gradient(rng, monkeypatch, optimizer, slices):
         s.ops.advance(s.step, s.losses, s.history)
 
     buffers = {
-        "p": flat(), "g": flat(), "m": flat(), "lr": np.array([0.01]),
-        "v": flat() ** 2 + 0.1 * used,  # next to 0, Adam would divide by what rounding leaves of a gradient
+        **state(rng, flat, (W, b, other)), "g": between(normals(rng, flat), (W, b, other)), "lr": np.array([0.01]),
         "x": normals(rng, B, n_in), "dz": normals(rng, B, n_out), "losses": normals(rng, 2),
         "history": np.ones((5, 2)),
     }  # fmt: skip
@@ -239,6 +233,47 @@ def test_update_in_the_gradient(rng, monkeypatch, optimizer, slices):
     assert all(op["optimizer"] for op in schedule.fused if op.name != "advance")
     assert all(op["steps_ahead"] == 1 for op in schedule.fused if op["optimizer"] == "adam")
     assert sum(op.name == "optimizer" for op in schedule.fused) == 1
+
+
+def test_a_step_that_is_counted_before_it_draws(rng):
+    """The counter moves on as soon as the losses are there, and whoever draws later still draws for this step."""
+    N, B, L = 40, 9, 3
+
+    def step(s):
+        s.ops.random_uniform(s.uniforms, 7, 3, s.step)
+        s.ops.random_normal(s.noise, 7, 2, s.step)
+        s.ops.dense_forward(s.noise, s.W, s.b, s.y, "tanh")
+        s.ops.batch_indices(s.indices, N, 5, 1, s.step, B, 4)
+        s.ops.batch_indices(s.chosen, N, 6, 1, s.step, B, 4)
+        s.ops.batch_gather(s.data, s.chosen, s.rows)
+        s.ops.batch_indices(s.taken, N, 8, 1, s.step, B, 4)
+        s.ops.batch_gather(s.data, s.taken, s.x)
+        s.ops.dense_forward(s.x, s.W, s.b, s.y2, "tanh")
+        for heads, eps, z, kl, loss in ((s.heads, s.eps, s.z, s.kl, s.loss), (s.heads2, s.eps2, s.z2, s.kl2, s.loss2)):
+            if heads is s.heads2:
+                s.ops.dense_forward(s.data, s.W_heads, s.b_heads, heads)
+            s.ops.random_normal(eps, 9, 4, s.step)
+            s.ops.latent_forward(heads, eps, z, kl, loss)
+        s.ops.dense_forward(s.z2, s.W_decoder, s.b, s.y3, "tanh")
+        s.ops.advance(s.step, s.losses, s.history)
+
+    latents = {
+        f"{name}{k}": shape for k in ("", "2")
+        for name, shape in (("eps", (N, L)), ("z", (N, L)), ("kl", (N,)), ("loss", (1,)))
+    }  # fmt: skip
+    places = {name: np.zeros(B, np.int32) for name in ("indices", "chosen", "taken")}
+    weights = {"W": normals(rng, 5, 4), "b": normals(rng, 4), "W_heads": normals(rng, 5, 2 * L)}
+    buffers = {
+        "uniforms": (11,), "noise": (B, 5), "y": (B, 4), "data": normals(rng, N, 5), "rows": (B, 5), "x": (B, 5),
+        "y2": (B, 4), "heads": normals(rng, N, 2 * L), "heads2": (N, 2 * L), "b_heads": normals(rng, 2 * L),
+        "W_decoder": normals(rng, L, 4), "y3": (N, 4), "losses": normals(rng, 2), "history": np.ones((5, 2)),
+        **latents, **places, **weights,
+    }  # fmt: skip
+    results = "uniforms y indices rows y2 eps z kl loss eps2 z2 kl2 loss2 y3 step history"
+    fused = "dense_forward_of_noise batch_take dense_forward_of_batch latent_forward_of_noise latent_sample_and_decode"
+    schedule = check(step, results, f"random_uniform batch_indices {fused}", None, **buffers)
+    draws = [op for op in schedule.fused if op["step"] is not None and op.name != "advance"]
+    assert [op["steps_ahead"] for op in draws] == [1] * 7, str(schedule)
 
 
 def test_a_gradient_that_somebody_else_reads_is_stored(rng):
@@ -319,6 +354,20 @@ def packed(shapes: list[tuple[int, ...]]) -> tuple[int, list[slice]]:
         places.append(slice(end, end + size))
         end += -(-size // 16) * 16
     return end, places
+
+
+def between(values: np.ndarray, places: list[slice]) -> np.ndarray:
+    """``values`` with zeros between the places of :func:`packed`."""
+    kept = np.zeros_like(values)
+    for place in places:
+        kept[place] = values[place]
+    return kept
+
+
+def state(rng: np.random.Generator, size: int, places: list[slice]) -> dict[str, np.ndarray]:
+    """Weights and moments. No second one is next to 0, where Adam divides by what rounding leaves of a gradient."""
+    p, m, v = normals(rng, size) / 4, normals(rng, size) / 9, normals(rng, size) ** 2 + 0.1
+    return {name: between(values, places) for name, values in (("p", p), ("m", m), ("v", v))}
 
 
 def update(s: Spelled, optimizer: str | None) -> None:

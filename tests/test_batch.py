@@ -99,6 +99,15 @@ def test_an_epoch_visits_each_row_once(arena, rng, n):
     assert len(set(visited)) == len(visited)
 
 
+def test_every_row_of_small_data_once(arena, rng):
+    """Whole epochs in one batch: the rows are 0 to n - 1, each once, and n is not among them."""
+    for n in (3, 5, 6, 9, 11):
+        seed, epoch = int(rng.integers(2**32)), int(rng.integers(1000))
+        for now in range(epoch, epoch + 4):
+            (indices,) = arena.call("batch_indices", Out(n, dtype=np.int32), n, seed, random.ORDER, step(now), n, 1)
+            assert sorted(indices.tolist()) == list(range(n)), (n, seed, now)
+
+
 def test_dropping_the_last_batch(arena):
     """With fewer steps to an epoch, its last rows are left out and the next epoch begins."""
     for now, epoch, k in ((0, 0, 0), (2, 0, 2), (3, 1, 0)):

@@ -44,10 +44,27 @@ def test_the_binaries_are_those_of_one_process(builds, monkeypatch, tmp_path):
     assert compiler.compile_triton(list(builds.values())) == side_by_side
 
 
+def test_the_key_is_the_same_in_every_process(builds, monkeypatch):
+    """Triton 3.6's own depends on where modules lie in memory. Ours depends on every kernel's source and constants."""
+    (key, build), *_ = builds.items()
+    monkeypatch.setattr(build.function, "hash", "of another process")
+    assert replace(build).key == key
+    digest = compiler.kernels_digest.__wrapped__
+    assert digest() == compiler.kernels_digest()
+    from minigen.cuda.kernels import activations, random
+
+    for module, name, value in ((random, "uniform_quads", activations.forward), (random, "NEW", 3)):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(module, name, value, raising=False)
+            assert digest() != compiler.kernels_digest()
+            patch.setattr(compiler, "kernels_digest", digest)
+            assert replace(build).key != key
+
+
 def test_a_kernel_that_does_not_compile_is_reported(builds, monkeypatch):
     """With Triton's own words; no process is left waiting."""
     monkeypatch.setenv(processes.SETTING, "2")
-    name, text, functions = dispatch.WRITTEN[next(iter(builds.values())).function]
+    name, text, functions = dispatch.WRITTEN[next(iter(builds.values())).function.fn]
     broken = dispatch.compile_text(name, text.replace("job_0(pid", "job_9(pid"), functions)
     with pytest.raises(RuntimeError, match=r"(?s)could not be compiled for sm_90.*job_9 is not defined"):
         compiler.compile_triton([*builds.values(), replace(next(iter(builds.values())), function=broken)])

@@ -12,6 +12,7 @@ from minigen.reference import gan_loss
 from minigen.reference.activations import sigmoid
 
 ROWS = [(1, 1), (1, 2), (2, 1), (17, 33), (128, 128), (129, 1), (1, 300)]
+ROWS += [(700, 330)]  # more than a block of the GPU's sum
 
 
 def test_discriminator(arena, rng):
@@ -26,7 +27,7 @@ def test_discriminator(arena, rng):
 
 @pytest.mark.parametrize("kind", GAN_LOSSES)
 def test_generator(arena, rng, kind):
-    for B in (1, 2, 17, 128, 301):
+    for B in (1, 2, 17, 128, 301, 1030):
         s = 5 * f32(normals(rng, B, 1))
         dlogits, loss = arena.call("gan_loss_generator", s, Out(B, 1), Out(1), kind)
         reference_loss, reference = gan_loss.generator(s, kind)

@@ -7,6 +7,8 @@ two pointers, to scratch memory for the grid and for a profiler.
 from __future__ import annotations
 
 import functools
+import importlib
+import pkgutil
 import tempfile
 import threading
 from collections.abc import Mapping, Sequence
@@ -55,13 +57,41 @@ class TritonBuild:
         return cache.key_of(
             language="triton",
             triton=triton.__version__,
-            source=self.function.cache_key,
+            source=source_of(self.function),
             signature=dict(self.signature),
             constexprs={name: getattr(value, "cache_key", repr(value)) for name, value in self.constexprs.items()},
             aligned=list(self.aligned),
             options=self.options,
             architecture=self.architecture,
         )
+
+
+def source_of(function: Any) -> Any:
+    """What stands for a kernel's source in a key, the same in every process.
+
+    Triton's own ``cache_key`` is not: 3.6 puts constants of one name in the order of their modules' addresses.
+    """
+    if function.fn not in dispatch.WRITTEN:
+        return function.cache_key
+    _, text, functions = dispatch.WRITTEN[function.fn]
+    return [text, [(part.fn.__module__, part.fn.__name__) for part in functions], kernels_digest()]
+
+
+@functools.cache
+def kernels_digest() -> str:
+    """Of all kernels as this process has them, and of the constants in their modules."""
+    from triton.language import constexpr
+
+    from minigen.cuda import kernels
+
+    facts: dict[str, dict[str, str]] = {}
+    for found in pkgutil.iter_modules(kernels.__path__):
+        module = importlib.import_module(f"{kernels.__name__}.{found.name}")
+        facts[found.name] = {
+            name: getattr(value, "src", repr(value)) for name, value in vars(module).items()
+            if hasattr(value, "src") or (isinstance(value, constexpr | int | float | str) and not name.startswith("__"))
+        }  # fmt: skip
+    return cache.key_of(**facts)
 
 
 def build_of(launch: Launch, executor: Executor) -> TritonBuild:
@@ -148,7 +178,7 @@ def _compile_missing(missing: Mapping[str, TritonBuild], scratch: str) -> None:
 
     from minigen.cuda import processes
 
-    sent = {key: build for key, build in missing.items() if build.function in dispatch.WRITTEN}
+    sent = {key: build for key, build in missing.items() if build.function.fn in dispatch.WRITTEN}
     count = processes.wanted(len(sent))
     here = {key: build for key, build in missing.items() if not count or key not in sent}
     if count:

@@ -34,7 +34,7 @@ from minigen.cuda.tiles import Tile
 DEFAULT_WARPS = 4
 
 WRITTEN: dict[Any, tuple[str, str, tuple[Any, ...]]] = {}
-"""The kernels that were written for jobs: of each its name, text and functions, for :func:`compile_text`."""
+"""The kernels that were written for jobs: by Python function, the name, text and functions of :func:`compile_text`."""
 
 
 @dataclass(frozen=True)
@@ -173,5 +173,5 @@ def compile_text(name: str, text: str, functions: tuple[Callable[..., None], ...
     names: dict[str, Any] = {f"job_{i}": function for i, function in enumerate(functions)}
     names.update(triton=triton, tl=tl, __name__="minigen.cuda.generated")
     exec(compile(text, file, "exec"), names)
-    WRITTEN[names[name]] = name, text, functions
+    WRITTEN[names[name].fn] = name, text, functions
     return names[name]

@@ -125,7 +125,7 @@ class Process:
 
 def described(build: TritonBuild) -> dict[str, Any]:
     """A build of a kernel that was written for jobs, as JSON takes it."""
-    name, text, functions = dispatch.WRITTEN[build.function]
+    name, text, functions = dispatch.WRITTEN[build.function.fn]
     jobs = [(function.fn.__module__, function.fn.__name__) for function in functions]
     return {"name": name, "text": text, "jobs": jobs, **{fact: getattr(build, fact) for fact in FACTS}}
 
