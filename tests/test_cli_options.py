@@ -42,7 +42,7 @@ def command(runs, tmp_path, monkeypatch, capsys):
     def command(*arguments: object) -> str:
         words = [str(word) for word in arguments]
         monkeypatch.setattr(sys, "argv", ["minigen", *words])
-        assert cli._run(words) == 0, capsys.readouterr()
+        assert cli.run(words) == 0, capsys.readouterr()
         return capsys.readouterr().out
 
     return command
