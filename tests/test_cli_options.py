@@ -10,7 +10,7 @@ import pytest
 
 import minigen
 from minigen import cli, gradcheck
-from minigen.output import MODEL
+from minigen.training.checkpoint import MODEL
 from minigen.training.history import History
 from models import blobs
 from png import decode
