@@ -12,7 +12,9 @@ from typing import Any
 
 PRECISIONS = ("ieee", "tf32x3", "tf32", "bf16")
 OPERATIONS = ("activations", "gan_loss", "vae_loss", "latent", "optimizer", "random", "batch")
-MODELS = ("floors", "gradcheck", "training", "checkpoint", "gan", "vae")
+MODELS = (
+    "floors", "gradcheck", "whole_steps", "training", "training_parts", "checkpoint", "gan", "vae", "scaling", "digits",
+)  # fmt: skip
 TAIL = 4000  # characters of the output of what failed
 
 

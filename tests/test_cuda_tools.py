@@ -137,7 +137,7 @@ def test_rows_on_the_gpu_share_memory(fake):
 
 @pytest.mark.parametrize(
     ("array", "error"),
-    [(np.ones((4, 2), np.int32), TypeError), (np.ones(4, np.uint8), ValueError), (np.ones((1, 4)), ValueError),
+    [(np.ones((4, 2), complex), TypeError), (np.ones(4, np.uint8), ValueError), (np.ones((1, 4)), ValueError),
      (np.ones((4, 0), np.uint8), ValueError), (np.array([[1.0, np.inf], [1, 2]]), ValueError)],
 )  # fmt: skip
 def test_bad_rows_on_the_gpu_are_refused(fake, array, error):

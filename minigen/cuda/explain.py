@@ -87,7 +87,7 @@ def training_of(model: str, backend: CudaBackend, rows: np.ndarray, settings: di
     estimator: Any = (GAN if model == "gan" else VAE)(**settings)
     estimator._check_params()
     rows = np.resize(rows, (max(len(rows), estimator.batch_size), rows.shape[1]))
-    estimator._build(backend, rows.shape[1:], rows.dtype, *estimator._choose_range(rows))
+    estimator._build(backend, rows.shape[1:], rows.dtype, *estimator._choose_range(rows, binary=False))
     estimator._initialize()
     return estimator._training(rows)
 
