@@ -6,6 +6,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import secrets
+import signal
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
@@ -153,6 +154,12 @@ _begun: dict[Any, Future[Any]] = {}  # by function and arguments: two tests may 
 def pytest_configure(config: pytest.Config) -> None:
     text = "background(run=f): work of minutes; f gets the test's parameters, the fixture `result` is what it returns"
     config.addinivalue_line("markers", text)
+    # Tests interrupt trainings, and a training leaves a signal alone that it was started to ignore, as a shell starts
+    # its background jobs and nohup what it runs.
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
