@@ -61,7 +61,8 @@ def test_a_read_back_brings_the_losses_and_little_more(gpu, monkeypatch):
     monkeypatch.setattr(runtime, "memcpyAsync", count)
     before = held()
     training.outcome(training.begin(5))
-    flags = sum(blocks(net.params.size, BLOCK) for net in training.networks)
+    state = [buffer for key, buffer in training._buffers().items() if key != "step"]  # weights and moments
+    flags = sum(blocks(buffer.size, BLOCK) for buffer in state)
     assert moved[runtime.memcpyDeviceToHost] == 4 * (2 * RING + flags) and moved[runtime.memcpyHostToDevice] == 0
     loop.train(training, None, History(training.loss_names), 20, progress=False)
     assert held() == before
