@@ -580,7 +580,7 @@ def test_accuracy_of_exp_and_expm1(ops: Any) -> None:
     ops.activation_backward(np.ones(n, np.float32), -x, y, "softplus")  # -expm1(x)
     with np.errstate(over="ignore"):
         assert ulps(y, -np.expm1(x.astype(np.float64))) <= 2.5
-    x = x[np.abs(x) < 1000]
+    x = x[(np.abs(x) < 1000) & (x <= latent.LOGVAR_LIMIT)]
     n = len(x)
     heads, z = np.stack([np.zeros(n, np.float32), x], axis=1), ops.empty((n, 1))
     ops.latent_forward(heads, np.ones((n, 1), np.float32), z, ops.empty((n,)), ops.empty((1,)))

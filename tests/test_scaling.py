@@ -352,7 +352,7 @@ def test_pictures_of_zeros_and_ones_are_black_and_white(tmp_path):
     X = (np.random.default_rng(0).random((100, 8, 8)) < 0.5).astype(np.uint8)
     for model in (minigen.VAE(**SMALL).fit(X), minigen.GAN(output="tanh", **SMALL).fit(X)):
         drawn = model.sample(4, seed=0)
-        picture = output._picture(model, (drawn,), 2)
+        picture = output.picture(model, (drawn,), 2)
         assert set(np.unique(picture)) - {0, 255} <= {picture[0, 0]}, "only the frame is grey"
         assert (picture == 255).sum() % drawn.sum() == 0
         output.write_items(tmp_path / "x.csv", model, drawn.reshape(4, 64))
