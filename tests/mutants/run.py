@@ -12,6 +12,8 @@ A list is ``<area>.toml``, an entry ``[[mutant]]`` of it:
 - ``equivalent``: why no test can fail
 - ``survivor = true``: it, or one of its kind, passed the whole suite before there was this list
 
+A table ``[environment]`` names variables that the tests of a list need.
+
 Works in a copy of the tree, never in the tree itself. C++ is rebuilt there for each mistake. What comes of it is
 written to ``result.json`` beside this file; results of mistakes that were not run stay there. Exit code 1 if a mistake
 passes, a text is not found, or a test fails without any mistake.
@@ -47,6 +49,10 @@ sys.meta_path[:] = [finder for finder in sys.meta_path if "Redirecting" not in t
 """
 
 
+Environment = tuple[tuple[str, str], ...]
+"""Variables that an area's tests need, by name."""
+
+
 @dataclass(frozen=True)
 class Mutant:
     """One planted mistake."""
@@ -59,6 +65,7 @@ class Mutant:
     tests: tuple[str, ...] = ()
     equivalent: str = ""
     survivor: bool = False
+    environment: Environment = ()
 
     @property
     def compiled(self) -> bool:
@@ -75,8 +82,12 @@ class Mutant:
 def read(area: str) -> list[Mutant]:
     """The list of an area."""
     with open(LISTS / f"{area}.toml", "rb") as file:
-        entries = tomllib.load(file)["mutant"]
-    return [Mutant(area, **{**entry, "tests": tuple(entry.get("tests", ()))}) for entry in entries]
+        listed = tomllib.load(file)
+    environment = tuple(listed.get("environment", {}).items())
+    return [
+        Mutant(area, **{**entry, "tests": tuple(entry.get("tests", ())), "environment": environment})
+        for entry in listed["mutant"]
+    ]
 
 
 def areas() -> list[str]:
@@ -111,9 +122,12 @@ class Copy:
         if not Path(where).is_relative_to(self.folder):
             raise RuntimeError(f"the copy would test the package at {where}, not its own")
 
-    def run(self, command: list[str], timeout: float | None = None) -> subprocess.CompletedProcess[str]:
+    def run(
+        self, command: list[str], timeout: float | None = None, environment: Environment = ()
+    ) -> subprocess.CompletedProcess[str]:
+        variables = self.environment | dict(environment)
         return subprocess.run(
-            command, cwd=self.folder, env=self.environment, capture_output=True, text=True, timeout=timeout
+            command, cwd=self.folder, env=variables, capture_output=True, text=True, timeout=timeout
         )
 
     def write(self, name: str, text: str) -> None:
@@ -125,14 +139,14 @@ class Copy:
             now = time.time() + self.age
             os.utime(path, (now, now))
 
-    def test(self, *tests: str) -> tuple[int, str]:
+    def test(self, *tests: str, environment: Environment = ()) -> tuple[int, str]:
         """pytest's exit code (1 where it had to be stopped), and the end of what it prints."""
         command = [
             sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "-p", "no:hypothesispytest",
             "-p", "no:benchmark", "-o", "addopts=", *tests,
         ]  # fmt: skip
         try:
-            done = self.run(command, TIMEOUT)
+            done = self.run(command, TIMEOUT, environment)
         except subprocess.TimeoutExpired:
             return 1, f"stopped after {TIMEOUT} seconds"
         return done.returncode, (done.stdout + done.stderr)[-2000:]
@@ -186,7 +200,7 @@ def outcome(copy: Copy, mutant: Mutant, gradcheck: bool = False) -> tuple[str, s
         if complaint:
             return BROKEN, complaint
         for test in mutant.tests:
-            code, end = copy.test(test)
+            code, end = copy.test(test, environment=mutant.environment)
             if code != 1:  # pytest's for tests that failed; 2 and more: could not run
                 return (SURVIVED if code == 0 else BROKEN), f"{test}: exit code {code}\n{end}"
         return CAUGHT, ""
@@ -200,9 +214,12 @@ def check_without(copy: Copy, mutants: list[Mutant]) -> str:
         complaint = copy.build()
         if complaint:
             return complaint
-    tests = sorted({test for mutant in mutants for test in mutant.tests})
-    code, end = copy.test(*tests) if tests else (0, "")  # pytest takes no names for all there are
-    return end if code else ""
+    for environment in dict.fromkeys(mutant.environment for mutant in mutants):
+        tests = sorted({test for mutant in mutants if mutant.environment == environment for test in mutant.tests})
+        code, end = copy.test(*tests, environment=environment) if tests else (0, "")  # no names: pytest takes all
+        if code:
+            return end
+    return ""
 
 
 def report(results: list[dict[str, Any]]) -> None:
