@@ -1,6 +1,6 @@
 """Kernels under compute-sanitizer: no access outside of a buffer, no race in shared memory.
 
-Without arguments it starts itself under each tool, for the CUDA C++ kernels on odd sizes, against the book; with
+Without arguments it starts itself under each tool, for the CUDA C++ kernels on odd sizes, against the reference; with
 ``--triton`` for one fused step of the GAN, launch by launch, against what was recorded beforehand. Every buffer is an
 allocation of its own and of its exact size, because the sanitizer does not see the blocks inside of an arena.
 """
