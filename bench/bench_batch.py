@@ -27,8 +27,9 @@ def test_indices(library: Any, measure: Any, batch: int) -> None:
         indices = library.array(np.zeros(batch, np.int32))
         measure(
             lambda: library.ops.batch_indices(indices, ROWS, 0, 1, library.step, batch, ROWS // batch),
-            bytes=4 * batch, precision=INDICES,
-        )  # fmt: skip
+            bytes=4 * batch,
+            precision=INDICES,
+        )
     elif library.kind == "arrays":
         generator = library.xp.random.default_rng(0)
         measure(lambda: generator.integers(0, ROWS, batch), bytes=8 * batch, precision=INDICES)

@@ -139,9 +139,7 @@ def test_wgrad_adam(library: Any, measure: Any, shape: tuple[int, int, int]) -> 
         measure(step, **moved)
 
 
-@pytest.mark.parametrize(
-    ("product", "shape"), [(p, shape) for p in GAN for shape in cases(p) if shape[2] > 1], ids=str
-)
+@pytest.mark.parametrize(("product", "shape"), [(p, shape) for p in GAN for shape in cases(p) if shape[2] > 1], ids=str)
 @pytest.mark.rows(lambda library, **case: library in ("minigen", "torch"))
 def test_bf16(library: Any, measure: Any, product: str, shape: tuple[int, int, int]) -> None:
     native = pytest.importorskip("minigen._native", reason="minigen is not built")
@@ -156,8 +154,12 @@ def test_bf16(library: Any, measure: Any, product: str, shape: tuple[int, int, i
         a, b, c = (library.array(normal(*size)).bfloat16() for size in ((M, K), (K, N), (M, N)))
         a = a.T.contiguous().T if product == "wgrad" else a  # as the layer has them in memory
         b = b.T.contiguous().T if product == "dgrad" else b
-        measure(lambda: library.torch.mm(a, b, out=c), flops=2 * M * N * K, bytes=2 * (M * K + K * N + M * N),
-                precision="bf16")  # fmt: skip
+        measure(
+            lambda: library.torch.mm(a, b, out=c),
+            flops=2 * M * N * K,
+            bytes=2 * (M * K + K * N + M * N),
+            precision="bf16",
+        )
 
 
 def layer_in_bf16(library: Any, measure: Any, product: str, shape: tuple[int, int, int]) -> None:

@@ -21,8 +21,9 @@ def test_discriminator(library: Any, measure: Any, batch: int, n_in: int) -> Non
     volume = {"bytes": 8 * B * n_in}
     if library.kind == "minigen":
         ops = library.ops
-        logits, dlogits, loss, dW, db, dx = (library.array(normal(*size)) for size in (
-            (B, 1), (B, 1), (1,), (n_in, 1), (1,), (B, n_in)))  # fmt: skip
+        logits, dlogits, loss, dW, db, dx = (
+            library.array(normal(*size)) for size in ((B, 1), (B, 1), (1,), (n_in, 1), (1,), (B, n_in))
+        )
 
         def head() -> None:
             ops.dense_forward(x, W, b, logits)

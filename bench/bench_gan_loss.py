@@ -51,9 +51,7 @@ def test_generator(library: Any, measure: Any, batch: int) -> None:
         measure(lambda: library.ops.gan_loss_generator(logits, dlogits, loss), bytes=8 * host.size)
     elif library.kind == "arrays":
         xp = library.xp
-        measure(
-            lambda: (xp.logaddexp(0, -logits).mean(), (sigmoid(xp, logits) - 1) / batch), bytes=8 * host.size
-        )
+        measure(lambda: (xp.logaddexp(0, -logits).mean(), (sigmoid(xp, logits) - 1) / batch), bytes=8 * host.size)
     else:
         softplus, logits = library.torch.nn.functional.softplus, logits.requires_grad_()
         measure(lambda: library.torch.autograd.grad(softplus(-logits).mean(), logits), bytes=8 * host.size)

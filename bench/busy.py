@@ -44,9 +44,11 @@ model.fit(data, callbacks=[lambda end_: end_.epoch > 2 and time.perf_counter() >
 print(json.dumps(model.history_.seconds[1:]))
 """
 OWN = {  # threads (0: as minigen does by itself), whether they are fixed, OMP_NUM_THREADS
-    "1 thread": (1, "fixed", ""), "2 threads": (2, "fixed", ""), "as it chooses": (0, "free", ""),
+    "1 thread": (1, "fixed", ""),
+    "2 threads": (2, "fixed", ""),
+    "as it chooses": (0, "free", ""),
     "OMP_NUM_THREADS=8": (0, "free", "8"),
-}  # fmt: skip
+}
 OTHERS = {name: OWN[name] for name in ("1 thread", "2 threads", "OMP_NUM_THREADS=8")}
 
 

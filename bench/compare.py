@@ -66,8 +66,9 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--peers", nargs="+", metavar="PEER", choices=list(PEERS), help=f"of {', '.join(PEERS)}")
     parser.add_argument("--batch", nargs="+", type=int, help="default: 128 32 512 4096; with --sweep 128")
     parser.add_argument(
-        "--width", nargs="+", help="article, wide, 256 (units), 512x3 (three layers); default: article wide, with "
-        "--sweep article"
+        "--width",
+        nargs="+",
+        help="article, wide, 256 (units), 512x3 (three layers); default: article wide, with --sweep article",
     )
     parser.add_argument("--sweep", nargs="+", choices=[*SWEEPS, "all"], default=[], help="cells around the first one")
     parser.add_argument("--threads", type=int, default=cores(), help="cores for every contender (default: all)")
@@ -76,8 +77,10 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=9, help="timed turns of every contender")
     parser.add_argument("--chunk", type=float, default=0.4, metavar="SECONDS", help="about how long one turn lasts")
     parser.add_argument(
-        "--cell-seconds", type=float, metavar="SECONDS", help="shorten the turns so that those of one cell take this "
-        "long together (a turn is one step at least)"
+        "--cell-seconds",
+        type=float,
+        metavar="SECONDS",
+        help="shorten the turns so that those of one cell take this long together (a turn is one step at least)",
     )
     parser.add_argument(
         "--starts", type=int, help="starts of every contender in a model's first cell (default: 3, with --sweep 1)"
@@ -90,8 +93,9 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="a smoke run: its figures mean nothing")
     parser.add_argument("--estimate", action="store_true", help="say how long it would take, and do nothing")
     parser.add_argument(
-        "--out", type=Path, help="result file (default: compare-DEVICE.json, with --sweep sweeps-DEVICE.json, in "
-        "bench/results)"
+        "--out",
+        type=Path,
+        help="result file (default: compare-DEVICE.json, with --sweep sweeps-DEVICE.json, in bench/results)",
     )
     options = parser.parse_args(arguments)
     if options.quick:
@@ -120,9 +124,7 @@ def hidden_layers(model: str, width: str) -> tuple[int, ...]:
 
 
 def make_spec(model: str, hidden: tuple[int, ...], batch: int, n: int, options: argparse.Namespace) -> Spec:
-    spec = Spec(
-        model, hidden, batch, n, device=options.device, threads=options.threads, precision=options.precision
-    )
+    spec = Spec(model, hidden, batch, n, device=options.device, threads=options.threads, precision=options.precision)
     work, most = (0, 1) if options.quick else PER_CALL[options.device]
     return replace(spec, steps_per_call=max(1, min(most, int(work / floor.flops(spec)))))
 
@@ -362,7 +364,10 @@ class Cell:
                     break
         reached = curve[-1][1] <= target
         return {
-            "seconds": seconds if reached else None, "steps": done, "epochs": done / steps_per_epoch, "curve": curve
+            "seconds": seconds if reached else None,
+            "steps": done,
+            "epochs": done / steps_per_epoch,
+            "curve": curve,
         }
 
 
@@ -384,8 +389,10 @@ def estimated_seconds(spec: Spec, names: list[str], starts: int, options: argpar
     if options.cell_seconds is not None:
         turns = min(turns, options.cell_seconds)
     start = sum(starts * PEERS[name].start for name in names)
-    return start + step * (2 * CHECK_STEPS * len(names) + 4 * CHECK_STEPS) + max(
-        1.2 * turns, options.rounds * step * len(names)
+    return (
+        start
+        + step * (2 * CHECK_STEPS * len(names) + 4 * CHECK_STEPS)
+        + max(1.2 * turns, options.rounds * step * len(names))
     )
 
 
@@ -423,11 +430,18 @@ def compare(options: argparse.Namespace, compiled: Path) -> dict[str, Any]:
         return {"cells": []}
     where = machine(options.device) | ({"numpy's openblas": openblas_core()} if options.device == "cpu" else {})
     result: dict[str, Any] = {
-        "schema": SCHEMA, "kind": "compare", **provenance(), "machine": where, "quick": options.quick,
+        "schema": SCHEMA,
+        "kind": "compare",
+        **provenance(),
+        "machine": where,
+        "quick": options.quick,
         "arguments": {k: str(v) if isinstance(v, Path) else v for k, v in vars(options).items() if k not in HIDDEN},
-        "load_before": os.getloadavg()[0], "data": data_name, "check_steps": CHECK_STEPS,
+        "load_before": os.getloadavg()[0],
+        "data": data_name,
+        "check_steps": CHECK_STEPS,
         "tolerance": oracle.TOLERANCES[options.precision],
-        "limits": {}, "cells": [],
+        "limits": {},
+        "cells": [],
     }
     if result["load_before"] > BUSY:
         print(f"this machine is busy (load {result['load_before']:.1f}): figures taken now mean little")

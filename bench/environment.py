@@ -25,8 +25,11 @@ def cores() -> int:
 
 def machine(device: str = "cpu") -> dict[str, Any]:
     facts: dict[str, Any] = {
-        "cpu": _cpu_model(), "cores": cores(), "architecture": platform.machine(),
-        "system": f"{platform.system()} {platform.release()}", "python": platform.python_version(),
+        "cpu": _cpu_model(),
+        "cores": cores(),
+        "architecture": platform.machine(),
+        "system": f"{platform.system()} {platform.release()}",
+        "python": platform.python_version(),
     }
     if device == "cuda":
         facts["gpu"], facts["driver"] = _gpu()
@@ -69,6 +72,7 @@ def openblas_core(told: str | None = None) -> str | None:
 
 def provenance() -> dict[str, Any]:
     """The commit, whether the tree differs from it outside `bench/results`, and when."""
+
     def git(*arguments: str) -> str:
         return subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()
 

@@ -59,8 +59,9 @@ class Call:
 CALLS = {
     "A": Call(150, ("facts", "smoke", "steps-tf32x3", "costs", "sanitizer", "ncu")),
     "B": Call(240, ("compare-gan", "training", "tests")),
-    "C": Call(380, ("compare-vae", "compare-compile", "kernels-torch", "kernels", "tune", "steps-others",
-                    "sanitizer-cpp")),
+    "C": Call(
+        380, ("compare-vae", "compare-compile", "kernels-torch", "kernels", "tune", "steps-others", "sanitizer-cpp")
+    ),
 }
 
 
@@ -94,15 +95,24 @@ def stages() -> dict[str, Stage]:
         # --- only by name
         Stage("steps", 90, 60, module("gpu_steps")),
         Stage("compare-tf32", 120, 60, compare("gan", ["minigen", "torch-graph", "jax-scan"], "tf32")),
-    ]  # fmt: skip
+    ]
     more = 4 if rehearsing() else 1  # a busy processor in place of a GPU
     return {stage.name: replace(stage, limit=more * stage.limit) for stage in found}
 
 
 def compare(model: str, peers: list[str], precision: str = "ieee") -> list[str]:
     """minigen's step beside others' modes, in ieee also in its default tf32x3, which is as accurate."""
-    settings = {"--device": "cuda", "--precision": precision, "--batch": "128", "--width": "article", "--rounds": "5",
-                "--chunk": "0.2", "--starts": "1", "--patience": "60", "--model": model}  # fmt: skip
+    settings = {
+        "--device": "cuda",
+        "--precision": precision,
+        "--batch": "128",
+        "--width": "article",
+        "--rounds": "5",
+        "--chunk": "0.2",
+        "--starts": "1",
+        "--patience": "60",
+        "--model": model,
+    }
     if rehearsing():
         settings |= {"--batch": "4", "--width": "8", "--rounds": "2", "--chunk": "0.01", "--data-size": "8"}
     options = [word for pair in settings.items() for word in pair]
@@ -123,8 +133,10 @@ class Run:
         out, log = self.work / f"{stage.name}.json", self.work / "logs" / f"{stage.name}.log"
         command = [str(out) if word == "STAGE_RESULT" else word for word in stage.command]
         environment = self.environment | {
-            "STAGE_RESULT": str(out), "STAGE_FILES": str(self.work / "files"), "STAGE_SECONDS": str(int(limit)),
-        }  # fmt: skip
+            "STAGE_RESULT": str(out),
+            "STAGE_FILES": str(self.work / "files"),
+            "STAGE_SECONDS": str(int(limit)),
+        }
         begin = time.monotonic()
         record: dict[str, Any] = {"status": "running", "limit": limit, "estimate": stage.estimate}
         self.result["stages"][stage.name] = record
@@ -218,6 +230,7 @@ def prepared_state() -> dict[str, Any]:
 def commit() -> dict[str, Any]:
     """Which sources were measured. Without .git there is their digest, and what was prepared of the same sources."""
     try:
+
         def git(*arguments: str) -> str:
             answer = subprocess.run(["git", "-C", str(ROOT), *arguments], capture_output=True, text=True, check=True)
             return answer.stdout.strip()
@@ -291,9 +304,16 @@ def main(wanted: list[str]) -> int:
     stem = f"gpu-{card()}-{now:%Y%m%d-%H%M%S}"
     out = out_folder()
     result: dict[str, Any] = {
-        "schema": 1, "kind": "gpu", "created": now.isoformat(timespec="seconds"), **commit(), "asked_for": wanted,
-        "seconds_allowed": seconds, "rehearsal": rehearsing(), "prepared": prepared_state(), "stages": {},
-    }  # fmt: skip
+        "schema": 1,
+        "kind": "gpu",
+        "created": now.isoformat(timespec="seconds"),
+        **commit(),
+        "asked_for": wanted,
+        "seconds_allowed": seconds,
+        "rehearsal": rehearsing(),
+        "prepared": prepared_state(),
+        "stages": {},
+    }
     work = Path(tempfile.mkdtemp(prefix="minigen-gpu-"))
     for folder in ("logs", "files"):
         (work / folder).mkdir()

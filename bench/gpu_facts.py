@@ -10,11 +10,26 @@ from typing import Any
 
 from bench.gpu_result import card_here, save
 
-PACKAGES = ("numpy", "cupy-cuda12x", "cupy-cuda13x", "triton", "torch", "jax", "jaxlib", "jax-cuda13-plugin",
-            "cuda-bindings", "nvidia-cuda-nvrtc", "nvidia-cublas")  # fmt: skip
+PACKAGES = (
+    "numpy",
+    "cupy-cuda12x",
+    "cupy-cuda13x",
+    "triton",
+    "torch",
+    "jax",
+    "jaxlib",
+    "jax-cuda13-plugin",
+    "cuda-bindings",
+    "nvidia-cuda-nvrtc",
+    "nvidia-cublas",
+)
 FIELDS = "name,driver_version,memory.total,clocks.max.sm,clocks.max.memory,clocks.sm,power.limit,ecc.mode.current"
-TOOLS = {"gpus": ("nvidia-smi", f"--query-gpu={FIELDS}", "--format=csv"), "nvcc": ("nvcc", "--version"),
-         "ncu": ("ncu", "--version"), "compute-sanitizer": ("compute-sanitizer", "--version")}  # fmt: skip
+TOOLS = {
+    "gpus": ("nvidia-smi", f"--query-gpu={FIELDS}", "--format=csv"),
+    "nvcc": ("nvcc", "--version"),
+    "ncu": ("ncu", "--version"),
+    "compute-sanitizer": ("compute-sanitizer", "--version"),
+}
 
 
 def versions() -> dict[str, str]:
@@ -40,9 +55,11 @@ def tool(*command: str) -> str:
 
 def main() -> int:
     facts: dict[str, Any] = {
-        "python": platform.python_version(), "system": f"{platform.system()} {platform.release()}",
-        "cores": os.cpu_count(), "versions": versions(),
-    }  # fmt: skip
+        "python": platform.python_version(),
+        "system": f"{platform.system()} {platform.release()}",
+        "cores": os.cpu_count(),
+        "versions": versions(),
+    }
     facts |= {name: tool(*command) for name, command in TOOLS.items()}
     save(facts)  # before anything asks the driver: it may hang
     print(facts["gpus"], flush=True)

@@ -108,8 +108,12 @@ def both_languages() -> Iterator[dict[str, Any]]:
 def row(name: str, shape: tuple[int, int, int], precision: str, samples: Samples) -> dict[str, Any]:
     B, n_in, n_out = shape
     return {
-        "operation": name, "shape": shape, "precision": precision, "flops": 2 * B * n_in * n_out, "samples": samples,
-    }  # fmt: skip
+        "operation": name,
+        "shape": shape,
+        "precision": precision,
+        "flops": 2 * B * n_in * n_out,
+        "samples": samples,
+    }
 
 
 # --- PyTorch ---------------------------------------------------------------------------------------

@@ -33,8 +33,17 @@ METRICS = {
     "launch__waves_per_multiprocessor": "waves",
 }
 """What the summary takes from a report, by the profiler's names; one that this version does not know is left out."""
-SCALES = {"nsecond": 1e-9, "ns": 1e-9, "usecond": 1e-6, "us": 1e-6, "msecond": 1e-3, "ms": 1e-3,
-          "Kbyte": 1e3, "Mbyte": 1e6, "Gbyte": 1e9}  # fmt: skip
+SCALES = {
+    "nsecond": 1e-9,
+    "ns": 1e-9,
+    "usecond": 1e-6,
+    "us": 1e-6,
+    "msecond": 1e-3,
+    "ms": 1e-3,
+    "Kbyte": 1e3,
+    "Mbyte": 1e6,
+    "Gbyte": 1e9,
+}
 SECONDS = 50  # for one model
 
 
@@ -136,8 +145,12 @@ def main() -> int:
         result[model] = profile(ncu, model, folder)
         save(result)
         for launch in result[model].get("launches", []):
-            print(model, ", ".join(f"{key} {value:.4g}" for key, value in launch.items() if isinstance(value, float)),
-                  launch["kernel"], flush=True)  # fmt: skip
+            print(
+                model,
+                ", ".join(f"{key} {value:.4g}" for key, value in launch.items() if isinstance(value, float)),
+                launch["kernel"],
+                flush=True,
+            )
     return 0 if all(record.get("launches") for record in result.values()) else 1
 
 

@@ -160,9 +160,16 @@ def main(arguments: list[str] | None = None) -> int:
     folder: Path = options.folder
     folder.mkdir(parents=True, exist_ok=True)
     facts: dict[str, Any] = {
-        "schema": 1, **provenance(), "digest": digest(), "triton": triton.__version__, "numpy": np.__version__,
-        "python": sys.version.split()[0], "architecture": options.architecture, "rehearsal": rehearsing(), "parts": {},
-    }  # fmt: skip
+        "schema": 1,
+        **provenance(),
+        "digest": digest(),
+        "triton": triton.__version__,
+        "numpy": np.__version__,
+        "python": sys.version.split()[0],
+        "architecture": options.architecture,
+        "rehearsal": rehearsing(),
+        "parts": {},
+    }
     manifest = folder / "manifest.json"
     if manifest.exists():
         facts["parts"] = json.loads(manifest.read_text()).get("parts", {})

@@ -47,9 +47,7 @@ class Contact:
         self.replays: dict[str, Replay] = {}
 
     def milestones(self) -> list[Milestone]:
-        found: list[Milestone] = [
-            ("cupy", self.cupy), ("stream, copy", self.copy), ("one kernel", self.one_kernel),
-        ]  # fmt: skip
+        found: list[Milestone] = [("cupy", self.cupy), ("stream, copy", self.copy), ("one kernel", self.one_kernel)]
         for model in MODELS:
             found.append((f"{model}: kernels", lambda model=model: self.kernels(model)))
             plan = self.plan(model)

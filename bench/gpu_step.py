@@ -11,8 +11,10 @@ from bench.gpu_result import rehearsing
 
 PRECISION = "tf32x3"
 BATCH, COLUMNS = (16, 20) if rehearsing() else (128, 784)
-MODELS: dict[str, dict[str, Any]] = {"gan": {"latent_dim": 100, "hidden": (128,)},
-                                     "vae": {"latent_dim": 20, "hidden": (400,)}}  # fmt: skip
+MODELS: dict[str, dict[str, Any]] = {
+    "gan": {"latent_dim": 100, "hidden": (128,)},
+    "vae": {"latent_dim": 20, "hidden": (400,)},
+}
 """The article's GAN and the VAE beside it."""
 if rehearsing():
     MODELS = {"gan": {"latent_dim": 6, "hidden": (8,)}, "vae": {"latent_dim": 5, "hidden": (8,)}}

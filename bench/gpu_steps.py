@@ -52,9 +52,14 @@ def measure(model: str, precision: str, rows: np.ndarray, result: dict[str, Any]
 
 def describe(launch: Any, card: Any, precision: str) -> dict[str, Any]:
     return {
-        "kernel": launch.kernel.name, "programs": launch.grid[0], "warps": launch.num_warps, "fuses": launch.fuses,
-        "flops": launch.flops, "bytes": launch.bytes, "lower_bound_seconds": card.floor(launch, precision),
-    }  # fmt: skip
+        "kernel": launch.kernel.name,
+        "programs": launch.grid[0],
+        "warps": launch.num_warps,
+        "fuses": launch.fuses,
+        "flops": launch.flops,
+        "bytes": launch.bytes,
+        "lower_bound_seconds": card.floor(launch, precision),
+    }
 
 
 def whole_steps(executor: Any, ready: list[Any], result: dict[str, Any], keep: Keep) -> None:

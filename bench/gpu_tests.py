@@ -13,8 +13,17 @@ from typing import Any
 PRECISIONS = ("ieee", "tf32x3", "tf32", "bf16")
 OPERATIONS = ("activations", "gan_loss", "vae_loss", "latent", "optimizer", "random", "batch")
 MODELS = (
-    "floors", "gradcheck", "whole_steps", "training", "training_parts", "checkpoint", "gan", "vae", "scaling", "digits",
-)  # fmt: skip
+    "floors",
+    "gradcheck",
+    "whole_steps",
+    "training",
+    "training_parts",
+    "checkpoint",
+    "gan",
+    "vae",
+    "scaling",
+    "digits",
+)
 TAIL = 4000  # characters of the output of what failed
 
 
@@ -45,13 +54,23 @@ def run(part: Part) -> dict[str, Any]:
     command = [sys.executable, "-m", "pytest", "-q", "-rs", "-p", "no:cacheprovider", "-k", part.selected]
     begin = time.perf_counter()
     done = subprocess.run(
-        [*command, f"tests/test_{part.file}.py"], env=os.environ | {"MINIGEN_TEST_FLOORS": part.floors},
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace",
-    )  # fmt: skip
+        [*command, f"tests/test_{part.file}.py"],
+        env=os.environ | {"MINIGEN_TEST_FLOORS": part.floors},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+    )
     summary = done.stdout.strip().splitlines()[-1] if done.stdout.strip() else "no output"
     passed = done.returncode == 0 and " passed" in summary and " skipped" not in summary
-    record = {"file": part.file, "floors": part.floors, "selected": part.selected, "passed": passed,
-              "summary": summary, "seconds": time.perf_counter() - begin}  # fmt: skip
+    record = {
+        "file": part.file,
+        "floors": part.floors,
+        "selected": part.selected,
+        "passed": passed,
+        "summary": summary,
+        "seconds": time.perf_counter() - begin,
+    }
     print(f"{'ok' if passed else 'FAILED':6} {part.file} on {part.floors}, {part.selected}: {summary}", flush=True)
     if not passed:
         print(done.stdout[-TAIL:], flush=True)

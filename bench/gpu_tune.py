@@ -20,8 +20,11 @@ def main() -> None:
     kinds = ("few", "some", "many")  # the article's shapes first
     shapes = sorted(tune.SHAPES.items(), key=lambda item: kinds.index(item[0][1]))
     result: dict[str, Any] = {
-        "architecture": backend.executor.architecture, "precision": PRECISION, "rehearsal": rehearsing(), "entries": [],
-    }  # fmt: skip
+        "architecture": backend.executor.architecture,
+        "precision": PRECISION,
+        "rehearsal": rehearsing(),
+        "entries": [],
+    }
     end = time.monotonic() + seconds
     for number, ((operation, kind), shape) in enumerate(shapes):
         share = max(1.0, (end - time.monotonic()) / (len(shapes) - number))

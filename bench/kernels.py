@@ -79,12 +79,17 @@ def main(arguments: list[str] | None = None) -> int:
     cores = {"by itself": environment.openblas_core()}
     cores |= {f"told {WIDE}": environment.openblas_core(WIDE)} if wide else {}
     result = {
-        "schema": 1, "kind": "kernels", **environment.provenance(), "machine": environment.machine(options.device),
-        "openblas": cores if options.device == "cpu" else {}, "versions": versions(installed),
+        "schema": 1,
+        "kind": "kernels",
+        **environment.provenance(),
+        "machine": environment.machine(options.device),
+        "openblas": cores if options.device == "cpu" else {},
+        "versions": versions(installed),
         "limits": found[0]["extra_info"]["limits"],
         "not_installed": [name for name in libraries if name not in installed],
-        "seconds": round(time.perf_counter() - begin), "benchmarks": [row(benchmark) for benchmark in found],
-    }  # fmt: skip
+        "seconds": round(time.perf_counter() - begin),
+        "benchmarks": [row(benchmark) for benchmark in found],
+    }
     out = options.out or environment.RESULTS / f"kernels-{options.device}.json"
     environment.write_json(out, result)
     print(f"written: {out.name}, {len(found)} benchmarks in {result['seconds']} s; now run python -m bench.report")

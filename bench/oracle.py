@@ -71,7 +71,11 @@ class Adam:
 
 
 def train(
-    spec: Spec, data: np.ndarray, weights: list[np.ndarray], indices: np.ndarray, noise: np.ndarray,
+    spec: Spec,
+    data: np.ndarray,
+    weights: list[np.ndarray],
+    indices: np.ndarray,
+    noise: np.ndarray,
     algorithm: str = "common",
 ) -> tuple[np.ndarray, list[np.ndarray]]:
     """Losses ``[steps, 2]`` (discriminator, generator) or ``[steps, 1]`` (VAE), and the weights after the last step.
@@ -101,7 +105,11 @@ def train(
 
 
 def discriminator_steps(
-    generator: list[np.ndarray], discriminator: list[np.ndarray], adam: Adam, real: np.ndarray, z: np.ndarray,
+    generator: list[np.ndarray],
+    discriminator: list[np.ndarray],
+    adam: Adam,
+    real: np.ndarray,
+    z: np.ndarray,
     algorithm: str,
 ) -> float:
     """Train the discriminator once; the loss, mean softplus(-s_real) + mean softplus(s_fake)."""
@@ -146,9 +154,7 @@ def vae_gradients(
     return float(loss), backward(encoder, encoded, np.concatenate([dmu, dlogvar], axis=1))[0], decoder_grads
 
 
-def negative_elbo(
-    spec: Spec, weights: list[np.ndarray], x: np.ndarray, eps: np.ndarray, rows: int = 2000
-) -> float:
+def negative_elbo(spec: Spec, weights: list[np.ndarray], x: np.ndarray, eps: np.ndarray, rows: int = 2000) -> float:
     """Mean negative ELBO of the test rows ``x[N,D]`` (floats in [0, 1]) with one sample ``eps[N,L]`` each, in nats."""
     split = 2 * (len(spec.networks[0]) - 1)
     total = 0.0
@@ -162,9 +168,12 @@ def negative_elbo(
 
 
 def errors(
-    losses: np.ndarray, weights: list[np.ndarray], expected_losses: np.ndarray, expected_weights: list[np.ndarray],
+    losses: np.ndarray,
+    weights: list[np.ndarray],
+    expected_losses: np.ndarray,
+    expected_weights: list[np.ndarray],
     initial: list[np.ndarray],
-) -> tuple[float, float]:  # fmt: skip
+) -> tuple[float, float]:
     """Largest relative error of a loss, and that of the weights; NaN where anything is NaN or has another shape."""
     if losses.shape != expected_losses.shape or [w.shape for w in weights] != [w.shape for w in expected_weights]:
         return float("nan"), float("nan")

@@ -34,7 +34,11 @@ class Process:
         with self.log.open("w") as stderr:
             self.process = subprocess.Popen(
                 [python, "-W", "ignore", "-m", "bench.worker", str(job)],
-                cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=stderr, text=True,
+                cwd=ROOT,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=stderr,
+                text=True,
                 env=os.environ | {"TORCHINDUCTOR_CACHE_DIR": str(compiled or job / "inductor")},
                 start_new_session=True,
             )

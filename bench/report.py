@@ -40,8 +40,11 @@ SWEEPS: dict[str, tuple[str, Callable[[Spec], float]]] = {
 
 
 AXES = {
-    "batch": "batch, rows", "width": "width, units of the hidden layer", "depth": "depth, hidden layers",
-    "data": "data set, rows", "threads": "threads",
+    "batch": "batch, rows",
+    "width": "width, units of the hidden layer",
+    "depth": "depth, hidden layers",
+    "data": "data set, rows",
+    "threads": "threads",
 }
 """The swept sizes as a plot's axis says them."""
 
@@ -159,7 +162,9 @@ def groups(cells: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
     def only(cell: dict[str, Any], varied: str) -> bool:
         s = spec_of(cell)
         same = {
-            "batch": s.batch == base.batch, "data": s.n == base.n, "threads": s.threads == base.threads,
+            "batch": s.batch == base.batch,
+            "data": s.n == base.n,
+            "threads": s.threads == base.threads,
             "shape": s.hidden == base.hidden,
         }
         if varied == "width":
@@ -217,18 +222,30 @@ def cell_table(cell: dict[str, Any]) -> str:
             rows.append([label(name), reason, *[""] * 6])
             continue
         low, _, high = statistics.quantiles(record["samples"], n=4, method="inclusive")
-        rows.append([
-            label(name), number(1e3 * middle), f"{number(1e3 * low)} to {number(1e3 * high)}",
-            number(middle / own) if own else "", number(spec.batch / middle / spec.whole_rows),
-            number(statistics.median(record["startup_seconds"])), memory(record),
-            f"{record['check']['loss_error']:.0e}, {record['check']['weight_error']:.0e}",
-        ])  # fmt: skip
+        rows.append(
+            [
+                label(name),
+                number(1e3 * middle),
+                f"{number(1e3 * low)} to {number(1e3 * high)}",
+                number(middle / own) if own else "",
+                number(spec.batch / middle / spec.whole_rows),
+                number(statistics.median(record["startup_seconds"])),
+                memory(record),
+                f"{record['check']['loss_error']:.0e}, {record['check']['weight_error']:.0e}",
+            ]
+        )
     for text, limit in floors(cell).items():
         rows.append([text, number(1e3 * limit), "", number(limit / own) if own else "", *[""] * 4])
     header = [
-        f"{spec.model.upper()}, {'-'.join(map(str, spec.hidden))}, batch {spec.batch}", "step, ms", "quartiles",
-        "times minigen's", "epochs/s", "start-up, s", "memory, MB", "error: losses, weights",
-    ]  # fmt: skip
+        f"{spec.model.upper()}, {'-'.join(map(str, spec.hidden))}, batch {spec.batch}",
+        "step, ms",
+        "quartiles",
+        "times minigen's",
+        "epochs/s",
+        "start-up, s",
+        "memory, MB",
+        "error: losses, weights",
+    ]
     return table(header, rows)
 
 
@@ -306,8 +323,9 @@ def kernel_machine_table(result: dict[str, Any]) -> str:
         ["peak", f"{number(limits['peak_gflops'])} GFLOP/s ({limits['peak_method']})"],
         ["bandwidth of a copy", f"{number(limits['bandwidth_gbytes'])} GB/s"],
         ["not installed", ", ".join(result["not_installed"]) or "–"],
-        ["measured", result["created"]], ["commit", commit(result)],
-    ]  # fmt: skip
+        ["measured", result["created"]],
+        ["commit", commit(result)],
+    ]
     return table(["machine", ""], rows)
 
 
@@ -434,7 +452,9 @@ def plot_title(cells: list[dict[str, Any]], name: str, machine: dict[str, Any]) 
     """What is held while the axis varies."""
     spec = spec_of(cells[0])
     held = {
-        "batch": f"batch {spec.batch}", "threads": f"{spec.threads} threads", "data": f"{spec.n} rows",
+        "batch": f"batch {spec.batch}",
+        "threads": f"{spec.threads} threads",
+        "data": f"{spec.n} rows",
         "shape": f"hidden {'-'.join(map(str, spec.hidden))}",
     }
     varied = name.removeprefix("wide-")
@@ -445,8 +465,20 @@ def plot_title(cells: list[dict[str, Any]], name: str, machine: dict[str, Any]) 
     return f"{spec.model.upper()}: a training step by {SWEEPS[varied][0]}\n{', '.join(held.values())}, float32; {where}"
 
 
-COLOURS = ("#d62728", "#7f7f7f", "#8c564b", "#ff7f0e", "#e6b800", "#bcbd22", "#1f77b4", "#17becf", "#2ca02c", "#98df8a",
-           "#9467bd", "#e377c2")  # fmt: skip
+COLOURS = (
+    "#d62728",
+    "#7f7f7f",
+    "#8c564b",
+    "#ff7f0e",
+    "#e6b800",
+    "#bcbd22",
+    "#1f77b4",
+    "#17becf",
+    "#2ca02c",
+    "#98df8a",
+    "#9467bd",
+    "#e377c2",
+)
 MARKERS = "osv^D*pX<>hP"
 
 
@@ -455,9 +487,12 @@ def style_of(contender: str) -> dict[str, Any]:
     place = list(PEERS).index(contender) if contender in PEERS else 1
     own = contender == "minigen"
     return {
-        "color": COLOURS[place % len(COLOURS)], "marker": MARKERS[place % len(MARKERS)],
-        "linewidth": 2.8 if own else 1.2, "markersize": 6 if own else 5, "zorder": 3 if own else 2,
-    }  # fmt: skip
+        "color": COLOURS[place % len(COLOURS)],
+        "marker": MARKERS[place % len(MARKERS)],
+        "linewidth": 2.8 if own else 1.2,
+        "markersize": 6 if own else 5,
+        "zorder": 3 if own else 2,
+    }
 
 
 def plot(path: Path, title: str, name: str, cells: list[dict[str, Any]]) -> None:

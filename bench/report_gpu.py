@@ -18,9 +18,15 @@ def tables(result: Result) -> dict[str, str]:
     """``machine`` and ``stages``, then one or more for each stage that has measured something."""
     found = {"machine": machine_table(result), "stages": stage_table(result)}
     makers: dict[str, Callable[[Result], dict[str, str]]] = {
-        "smoke": smoke_tables, "costs": cost_tables, "sanitizer": sanitizer_tables, "training": training_tables,
-        "tests": test_tables, "tune": tune_tables, "kernels": kernel_tables, "kernels-torch": kernel_tables,
-    }  # fmt: skip
+        "smoke": smoke_tables,
+        "costs": cost_tables,
+        "sanitizer": sanitizer_tables,
+        "training": training_tables,
+        "tests": test_tables,
+        "tune": tune_tables,
+        "kernels": kernel_tables,
+        "kernels-torch": kernel_tables,
+    }
     steps = [step for name, part in parts(result) if name.startswith("steps") for step in part.get("steps", []) if step]
     profiles = dict(parts(result)).get("ncu", {})
     found |= {"steps": steps_table(steps)} if any(step.get("graphs") for step in steps) else {}
@@ -62,10 +68,14 @@ def machine_table(result: Result) -> str:
 
 def stage_table(result: Result) -> str:
     rows = [
-        [name, record["status"], number(record["seconds"]) if "seconds" in record else "–",
-         str(record.get("estimate", "–"))]
+        [
+            name,
+            record["status"],
+            number(record["seconds"]) if "seconds" in record else "–",
+            str(record.get("estimate", "–")),
+        ]
         for name, record in result["stages"].items()
-    ]  # fmt: skip
+    ]
     return table(["stage", "outcome", "seconds", "estimated"], rows)
 
 
@@ -106,16 +116,29 @@ def launch_table(step: Result, profiles: Result) -> str:
     rows = []
     for launch, profile in zip(step["launches"], profiled, strict=True):
         shares = [profile.get(key) for key in ("compute_percent", "memory_percent", "occupancy_percent")]
-        rows.append([
-            launch["kernel"], str(launch["programs"]), number(1e6 * launch["lower_bound_seconds"]),
-            us(launch.get("samples")), number(1e6 * profile["seconds"]) if profile.get("seconds") else "–",
-            *("–" if share is None else f"{share:.0f} %" for share in shares),
-        ])  # fmt: skip
+        rows.append(
+            [
+                launch["kernel"],
+                str(launch["programs"]),
+                number(1e6 * launch["lower_bound_seconds"]),
+                us(launch.get("samples")),
+                number(1e6 * profile["seconds"]) if profile.get("seconds") else "–",
+                *("–" if share is None else f"{share:.0f} %" for share in shares),
+            ]
+        )
     timed = [launch["samples"] for launch in step["launches"] if launch.get("samples")]
     total = number(1e6 * sum(map(statistics.median, timed))) if len(timed) == len(step["launches"]) else "–"
     rows.append(["sum", "", number(1e6 * step["lower_bound_seconds"]), total, *[""] * 4])
-    header = ["launch", "programs", "lower bound, µs", "in a graph of itself, µs", "profiled, µs", "compute", "memory",
-              "occupancy"]  # fmt: skip
+    header = [
+        "launch",
+        "programs",
+        "lower bound, µs",
+        "in a graph of itself, µs",
+        "profiled, µs",
+        "compute",
+        "memory",
+        "occupancy",
+    ]
     return table(header, rows)
 
 
@@ -133,8 +156,11 @@ def cost_tables(part: Result) -> dict[str, str]:
 
 
 def sanitizer_tables(part: Result) -> dict[str, str]:
-    rows = [[tool, str(found["exit_code"]), found["summary"].replace("|", "/")] for tool, found in part.items()
-            if isinstance(found, dict)]  # fmt: skip
+    rows = [
+        [tool, str(found["exit_code"]), found["summary"].replace("|", "/")]
+        for tool, found in part.items()
+        if isinstance(found, dict)
+    ]
     return {"sanitizer": table(["tool", "exit code", "its last line"], rows)} if rows else {}
 
 
@@ -154,10 +180,15 @@ def training_tables(part: Result) -> dict[str, str]:
 
 def test_tables(part: Result) -> dict[str, str]:
     rows = [
-        [record["file"], record["floors"], record["selected"], "passed" if record["passed"] else "**failed**",
-         record["summary"].strip("= ").replace("|", "/")]
+        [
+            record["file"],
+            record["floors"],
+            record["selected"],
+            "passed" if record["passed"] else "**failed**",
+            record["summary"].strip("= ").replace("|", "/"),
+        ]
         for record in part.get("parts", [])
-    ]  # fmt: skip
+    ]
     missing = part.get("of", len(rows)) - len(rows)
     rest = f"\n{missing} parts did not come to their turn.\n" if missing else ""
     return {"tests": table(["tests of", "on", "selected", "outcome", "summary"], rows) + rest} if rows else {}

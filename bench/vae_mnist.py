@@ -30,10 +30,15 @@ def measure(device: str, precision: str, seed: int) -> dict[str, Any]:
     seconds = time.perf_counter() - begin
     loss, reconstruction, kl = map(float, model.history_.epoch_means()[-1])
     return {
-        "device": device, "precision": precision, "seed": seed,
-        "train_loss": loss, "reconstruction": reconstruction, "kl": kl,
-        "test_negative_elbo": float(-model.elbo(test).mean()), "seconds": seconds,
-    }  # fmt: skip
+        "device": device,
+        "precision": precision,
+        "seed": seed,
+        "train_loss": loss,
+        "reconstruction": reconstruction,
+        "kl": kl,
+        "test_negative_elbo": float(-model.elbo(test).mean()),
+        "seconds": seconds,
+    }
 
 
 def main(floors: list[str]) -> None:

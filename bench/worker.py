@@ -113,8 +113,12 @@ class Worker:
     def answer(self, command: dict[str, Any]) -> dict[str, Any]:
         name = command.pop("command")
         methods: dict[str, Callable[..., dict[str, Any]]] = {
-            "first": self.first, "check": self.check, "check_timed": self.check_timed, "run": self.run,
-            "weights": self.save, "memory": self.memory,
+            "first": self.first,
+            "check": self.check,
+            "check_timed": self.check_timed,
+            "run": self.run,
+            "weights": self.save,
+            "memory": self.memory,
         }
         return methods[name](**command)
 

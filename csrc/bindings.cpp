@@ -91,8 +91,8 @@ auto in_precision(const std::string& precision, Product product) {
   if (precision == "ieee") return product(kernels());
   if (precision == "bf16") return product(*bf16_kernels().bf16);
   if (precision == "bf16x6") {
-    require(bf16_kernels().bf16x6, "precision: 'bf16x6' needs AMX, the instructions in use are " +
-                                       std::string(bf16_kernels().name));
+    require(bf16_kernels().bf16x6,
+            "precision: 'bf16x6' needs AMX, the instructions in use are " + std::string(bf16_kernels().name));
     return product(*bf16_kernels().bf16x6);
   }
   throw py::value_error("precision: unknown '" + precision + "', known are ieee, bf16x6, bf16");
@@ -307,8 +307,7 @@ void vae_loss_bernoulli(Value logits, Value x, Value dlogits, Value rows, Value 
 
 void vae_loss_gaussian(Value mean, Value x, Value dmean, Value rows, Value loss, double variance, Value program) {
   Call call("vae_loss_gaussian", program);
-  require(variance > 0 && variance < HUGE_VAL,
-          "variance must be positive and finite, not " + std::to_string(variance));
+  require(variance > 0 && variance < HUGE_VAL, "variance must be positive and finite, not " + std::to_string(variance));
   const float* pmean = call.in("mean", mean, {any, any});
   const int64_t B = call.last_shape(0), D = call.last_shape(1);
   require(B > 0, "mean has no rows, the mean loss of nothing is not defined");
@@ -470,9 +469,7 @@ double peak_gflops(double (*kernel)(int, double), int threads, double seconds) {
   return kernel(threads, seconds);
 }
 
-double fma_peak_gflops(int threads, double seconds) {
-  return peak_gflops(kernels().fma_peak_gflops, threads, seconds);
-}
+double fma_peak_gflops(int threads, double seconds) { return peak_gflops(kernels().fma_peak_gflops, threads, seconds); }
 
 double bf16_peak_gflops(int threads, double seconds) {
   return peak_gflops(bf16_kernels().peak_gflops, threads, seconds);
@@ -496,15 +493,14 @@ PYBIND11_MODULE(_native, module) {
   const auto precision = py::arg_v("precision", "ieee");
   module.def("dense_forward", &dense_forward, "x"_a, "W"_a, "b"_a, "y"_a, "activation"_a = "linear", program,
              precision);
-  module.def("dense_dgrad", &dense_dgrad, "dz"_a, "W"_a, "dx"_a, "x"_a = py::none(), "activation"_a = "linear",
-             program, precision);
+  module.def("dense_dgrad", &dense_dgrad, "dz"_a, "W"_a, "dx"_a, "x"_a = py::none(), "activation"_a = "linear", program,
+             precision);
   module.def("dense_wgrad", &dense_wgrad, "x"_a, "dz"_a, "dW"_a, "db"_a, program, precision);
   module.def("activation_forward", &activation_forward, "z"_a, "y"_a, "activation"_a, program);
   module.def("activation_backward", &activation_backward, "dy"_a, "y"_a, "dz"_a, "activation"_a, program);
-  module.def("gan_loss_discriminator", &gan_loss_discriminator, "logits"_a, "n_real"_a, "dlogits"_a, "loss"_a,
+  module.def("gan_loss_discriminator", &gan_loss_discriminator, "logits"_a, "n_real"_a, "dlogits"_a, "loss"_a, program);
+  module.def("gan_loss_generator", &gan_loss_generator, "logits"_a, "dlogits"_a, "loss"_a, "kind"_a = "non_saturating",
              program);
-  module.def("gan_loss_generator", &gan_loss_generator, "logits"_a, "dlogits"_a, "loss"_a,
-             "kind"_a = "non_saturating", program);
   module.def("vae_loss_bernoulli", &vae_loss_bernoulli, "logits"_a, "x"_a, "dlogits"_a, "rows"_a, "loss"_a, program);
   module.def("vae_loss_gaussian", &vae_loss_gaussian, "mean"_a, "x"_a, "dmean"_a, "rows"_a, "loss"_a,
              "variance"_a = 1.0, program);
@@ -519,15 +515,15 @@ PYBIND11_MODULE(_native, module) {
   module.def("random_normal", &random_normal, "out"_a, "seed"_a, "stream"_a, "step"_a, program);
   module.def("batch_indices", &batch_indices, "indices"_a, "n"_a, "seed"_a, "stream"_a, "step"_a, "batch_size"_a,
              "steps_per_epoch"_a, program);
-  module.def("batch_gather", &batch_gather, "data"_a, "indices"_a, "out"_a, "scale"_a = 1.0, "shift"_a = 0.0,
-             program);
+  module.def("batch_gather", &batch_gather, "data"_a, "indices"_a, "out"_a, "scale"_a = 1.0, "shift"_a = 0.0, program);
   module.def("advance", &advance, "step"_a, "losses"_a, "history"_a, program);
 
-  module.def("isa", [] { return minigen::kernels().isa; },
-             "The instruction set in use; ValueError if MINIGEN_ISA is wrong.");
+  module.def(
+      "isa", [] { return minigen::kernels().isa; }, "The instruction set in use; ValueError if MINIGEN_ISA is wrong.");
   module.def("supported_isas", &minigen::supported_isas, "The instruction sets that MINIGEN_ISA may name here.");
-  module.def("bf16", [] { return minigen::bf16_kernels().name; },
-             "The instructions that precision bf16 uses; ValueError where there are none or MINIGEN_BF16 is wrong.");
+  module.def(
+      "bf16", [] { return minigen::bf16_kernels().name; },
+      "The instructions that precision bf16 uses; ValueError where there are none or MINIGEN_BF16 is wrong.");
   module.def("supported_bf16", &minigen::supported_bf16, "The instructions that MINIGEN_BF16 may name here.");
   module.def("get_num_threads", &minigen::thread_limit);
   module.def("set_num_threads", &minigen::set_thread_limit, "threads"_a, "beyond_cores"_a = false,

@@ -238,9 +238,20 @@ class Program {
                 argument.array.data() != loss->dlogits)
               return;
 
-    const GanHead head = {loss->player, layer->x, layer->W, layer->b, input->activation, layer->B, layer->I,
-                          loss->n_real, layer->y, loss->dlogits, loss->loss, input->dx,
-                          weights ? weights->dW : nullptr, weights ? weights->db : nullptr};
+    const GanHead head = {loss->player,
+                          layer->x,
+                          layer->W,
+                          layer->b,
+                          input->activation,
+                          layer->B,
+                          layer->I,
+                          loss->n_real,
+                          layer->y,
+                          loss->dlogits,
+                          loss->loss,
+                          input->dx,
+                          weights ? weights->dW : nullptr,
+                          weights ? weights->db : nullptr};
     const auto kernel = kernels().gan_head;
     Recorded fused = {"gan_head", {}, 0, 0, [=] { kernel(head); }, {}};
     for (size_t i = at; i < end; ++i) {

@@ -185,14 +185,31 @@ class Backend(Protocol):
         """``g += weight_decay p; velocity = momentum velocity + g; p -= lr velocity`` (``g`` itself is left alone)."""
 
     def adam(
-        self, p: Array, g: Array, m: Array, v: Array, lr: Array, step: Array,
-        beta1: float = 0.9, beta2: float = 0.999, eps: float = 1e-8,
+        self,
+        p: Array,
+        g: Array,
+        m: Array,
+        v: Array,
+        lr: Array,
+        step: Array,
+        beta1: float = 0.9,
+        beta2: float = 0.999,
+        eps: float = 1e-8,
     ) -> None:
         """Adam (Kingma and Ba 2015, algorithm 1) at t = ``step[0] + 1``; ``p, g, m, v`` flat and equally long."""
 
     def adamw(
-        self, p: Array, g: Array, m: Array, v: Array, lr: Array, step: Array,
-        beta1: float = 0.9, beta2: float = 0.999, eps: float = 1e-8, weight_decay: float = 0.01,
+        self,
+        p: Array,
+        g: Array,
+        m: Array,
+        v: Array,
+        lr: Array,
+        step: Array,
+        beta1: float = 0.9,
+        beta2: float = 0.999,
+        eps: float = 1e-8,
+        weight_decay: float = 0.01,
     ) -> None:
         """Adam after ``p -= lr weight_decay p``, decoupled weight decay (Loshchilov and Hutter 2019, algorithm 2)."""
 

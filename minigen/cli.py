@@ -119,9 +119,14 @@ def _switch(text: str) -> str | bool:
 
 
 PARSERS: dict[str, Callable[[str], Any]] = {
-    "INT": _integer, "FLOAT": _number, "SIZES": _sizes, "auto|yes|no": _switch,
-    "DIR": _path, "FILE": _path, "MODEL": _path,
-}  # fmt: skip
+    "INT": _integer,
+    "FLOAT": _number,
+    "SIZES": _sizes,
+    "auto|yes|no": _switch,
+    "DIR": _path,
+    "FILE": _path,
+    "MODEL": _path,
+}
 DATA, RUN, MODEL, OPTIMIZER = "Data and results", "Run", "Model", "Optimizer"
 
 
@@ -138,10 +143,13 @@ def _setting(panel: str, metavar: str, help: str, default: str) -> Any:
 Standardize = Annotated[
     Any,
     _setting(
-        MODEL, "auto|yes|no", "Train on columns of mean 0 and variance 1; samples are in the data's units. auto: of "
-        "floating data with a linear output or the gaussian likelihood.", "auto",
+        MODEL,
+        "auto|yes|no",
+        "Train on columns of mean 0 and variance 1; samples are in the data's units. auto: of "
+        "floating data with a linear output or the gaussian likelihood.",
+        "auto",
     ),
-]  # fmt: skip
+]
 ModelFile = Annotated[Path, typer.Argument(metavar="MODEL", parser=_path, help="A model file, or the folder of a run.")]
 Device = Annotated[
     str, _option(RUN, "NAME", "auto, numpy, cpu, cuda or cuda:1; see minigen devices. Default: auto.", "--device")
@@ -149,21 +157,25 @@ Device = Annotated[
 Precision = Annotated[
     str | None,
     _option(
-        RUN, "NAME", "Of matrix products. numpy: ieee. cpu: ieee, bf16x6 (an error like float32's, on AMX) or bf16. "
+        RUN,
+        "NAME",
+        "Of matrix products. numpy: ieee. cpu: ieee, bf16x6 (an error like float32's, on AMX) or bf16. "
         "cuda: tf32x3 (an error like float32's at the speed of tensor cores), ieee, tf32 or bf16. "
-        "auto: the fastest with an error like float32's. Default: auto.", "--precision",
+        "auto: the fastest with an error like float32's. Default: auto.",
+        "--precision",
     ),
-]  # fmt: skip
+]
 DataName = Annotated[
     str | None,
     _option(
-        DATA, "NAME|FILE",
+        DATA,
+        "NAME|FILE",
         "mnist-sample (5,000 digits inside the package), mnist, fashion-mnist; a file: .csv (numbers, with a line of "
         "names or not), .parquet, .npy, .npz (FILE.npz:KEY names one of several arrays) or IDX; or a folder of .png "
         "pictures of one size. Default: mnist-sample, or the data that MODEL was trained on.",
         "--data",
     ),
-]  # fmt: skip
+]
 Out = Annotated[
     Path | None,
     _option(DATA, "DIR", "Folder for the results. Default: runs/gan or runs/vae, with -2, -3, ... if taken.", "--out"),
@@ -174,43 +186,52 @@ Force = Annotated[
 Resume = Annotated[
     Path | None,
     _option(
-        DATA, "MODEL",
+        DATA,
+        "MODEL",
         "Go on training this model, in its folder unless --out names another: --epochs more, or what an interruption "
         "left. Its settings stay, but for --learning-rate and --precision.",
     ),
-]  # fmt: skip
+]
 SampleEvery = Annotated[
     int | None,
     _option(
-        DATA, "INT", "Epochs from one sample picture and saved model to the next; 0: only at the end. Default: a "
+        DATA,
+        "INT",
+        "Epochs from one sample picture and saved model to the next; 0: only at the end. Default: a "
         "tenth of the epochs.",
     ),
-]  # fmt: skip
+]
 Threads = Annotated[int | None, _option(RUN, "INT", "Threads of the device cpu. Default: one a core.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.", rich_help_panel=RUN)]
 Preset = Annotated[
     str | None,
     _option(
-        RUN, "NAME",
+        RUN,
+        "NAME",
         "article, or quality: wider, slower, clearer pictures. Other options override it. Default: article.",
     ),
-]  # fmt: skip
+]
 BatchSize = Annotated[int | None, _setting(RUN, "INT", "Rows a step.", "128")]
 Seed = Annotated[
     int | None,
     _setting(
-        RUN, "INT", "Of weights, order and noise; the same seed gives the same bits on the same device and instruction "
-        "set, elsewhere the same up to rounding.", "0",
+        RUN,
+        "INT",
+        "Of weights, order and noise; the same seed gives the same bits on the same device and instruction "
+        "set, elsewhere the same up to rounding.",
+        "0",
     ),
-]  # fmt: skip
+]
 ACTIVATION = "Of the hidden layers: linear, relu, leaky_relu, tanh, sigmoid or softplus."
 ItemFile = Annotated[
     Path | None,
     _option(
-        DATA, "FILE", "Where to: .png (a grid), .csv or .npy. Default: samples or reconstructions, .png for pictures.",
+        DATA,
+        "FILE",
+        "Where to: .png (a grid), .csv or .npy. Default: samples or reconstructions, .png for pictures.",
         "--out",
     ),
-]  # fmt: skip
+]
 Columns = Annotated[int | None, _option(DATA, "INT", "Pictures in a line of the grid. Default: about square.")]
 
 
@@ -227,6 +248,7 @@ Beta2 = Annotated[float | None, _setting(OPTIMIZER, "FLOAT", "Decay of Adam's se
 Eps = Annotated[float | None, _setting(OPTIMIZER, "FLOAT", "Adam's epsilon.", "1e-8")]
 Momentum = Annotated[float | None, _setting(OPTIMIZER, "FLOAT", "Of sgd.", "0")]
 WeightDecay = Annotated[float | None, _setting(OPTIMIZER, "FLOAT", "Of adamw (decoupled) and sgd.", "0")]
+
 
 class _TrainFirst(TyperGroup):
     """Lists the command that comes first in use first."""
@@ -295,8 +317,7 @@ def gan(
     seed: Seed = None,
     latent_dim: Annotated[int | None, _setting(MODEL, "INT", "Width of the noise.", "100")] = None,
     hidden: Annotated[
-        Any,
-        _setting(MODEL, "SIZES", "Hidden layers of the generator: 128 or 256,512 or none.", "128"),
+        Any, _setting(MODEL, "SIZES", "Hidden layers of the generator: 128 or 256,512 or none.", "128")
     ] = None,
     hidden_discriminator: Annotated[
         Any, _option(MODEL, "SIZES", "And of the discriminator. Default: these in reverse.")
@@ -305,7 +326,9 @@ def gan(
     output: Annotated[
         str | None,
         _setting(
-            MODEL, "NAME", "The generator's last activation, which must reach the data: tanh, sigmoid, linear or auto.",
+            MODEL,
+            "NAME",
+            "The generator's last activation, which must reach the data: tanh, sigmoid, linear or auto.",
             "auto",
         ),
     ] = None,
@@ -568,10 +591,12 @@ def sample(
     seed: Annotated[
         int | None,
         _option(
-            RUN, "INT", "Of the noise: the same seed draws the same samples, to the bit on the same device and "
+            RUN,
+            "INT",
+            "Of the noise: the same seed draws the same samples, to the bit on the same device and "
             "instruction set. Default: a fresh one.",
         ),
-    ] = None,  # fmt: skip
+    ] = None,
     columns: Columns = None,
     device: Device = "auto",
 ) -> None:

@@ -78,8 +78,7 @@ def _temporary(path: Path, mode: int | None) -> Iterator[IO[bytes]]:
 
 
 def remove_temporaries(folder: Path) -> None:
-    """Remove what processes that were killed while they wrote have left in ``folder``; nothing that is being written.
-    """
+    """Remove what processes that were killed while they wrote have left in ``folder``; not what is being written."""
     for path in folder.glob(TEMPORARY.format("*")):
         try:
             handle = os.open(path, os.O_RDWR)

@@ -87,8 +87,10 @@ def _best() -> str:
     states = [_probe(name) for name in AUTO]
     best = next(state for state in states if state.usable)
     if not states[0].usable:
-        _warn_once(f"device='auto' takes {best.name!r}, which is slower, because {AUTO[0]!r} cannot be used: "
-                   f"{states[0].detail}")
+        _warn_once(
+            f"device='auto' takes {best.name!r}, which is slower, because {AUTO[0]!r} cannot be used: "
+            f"{states[0].detail}"
+        )
     return best.name
 
 

@@ -69,10 +69,16 @@ def run(backends: Iterable[Backend], seed: int | None = None) -> list[Row]:
 
     rng = np.random.default_rng(seed)
     rows = [
-        Row(operation, "reference", f"{check} vs central differences", relative_error(gradient, differences(f, point)),
-            DIFFERENCES_TOLERANCE, formula_of(operation, check))
+        Row(
+            operation,
+            "reference",
+            f"{check} vs central differences",
+            relative_error(gradient, differences(f, point)),
+            DIFFERENCES_TOLERANCE,
+            formula_of(operation, check),
+        )
         for operation, check, f, point, gradient in derivatives(rng)
-    ]  # fmt: skip
+    ]
     rows.extend(check_values(rng))
     rows.extend(check_reference(rng))
     rows.extend(check_steps(NumpyBackend(np.float64), "reference", int(rng.integers(1, 2**32))))
@@ -99,6 +105,7 @@ def differences(f: Callable[[np.ndarray], Any], x: np.ndarray, h: float = 1e-3) 
     """
     gradient = np.empty_like(x)
     for i in np.ndindex(x.shape):
+
         def along(k: int, i: tuple[int, ...] = i) -> float:
             moved = x.copy()
             moved[i] += k * h
@@ -177,6 +184,7 @@ def derivatives(rng: np.random.Generator) -> Iterator[Derivative]:
 
     z = off_zero(rng, B, n_in)
     for name in ACTIVATIONS:
+
         def layers(z: np.ndarray, name: str = name) -> np.floating:
             return (c * dense.forward(activations.forward(z, name), W, b)).sum()
 
@@ -190,10 +198,14 @@ def derivatives(rng: np.random.Generator) -> Iterator[Derivative]:
     n_real, n_fake = sizes(rng, 2, 1, 6)
     s = 3 * normals(rng, n_real + n_fake, 1)
     yield (
-        "gan_loss", "discriminator", lambda s: gan_loss.discriminator(s, n_real)[0], s,
+        "gan_loss",
+        "discriminator",
+        lambda s: gan_loss.discriminator(s, n_real)[0],
+        s,
         gan_loss.discriminator(s, n_real)[1],
-    )  # fmt: skip
+    )
     for kind in GAN_LOSSES:
+
         def generator(s: np.ndarray, kind: str = kind) -> np.floating:
             return gan_loss.generator(s, kind)[0]
 
@@ -201,13 +213,19 @@ def derivatives(rng: np.random.Generator) -> Iterator[Derivative]:
 
     target = rng.random((B, n_in))
     yield (
-        "vae_loss", "bernoulli", lambda logits: vae_loss.bernoulli(logits, target)[1], z,
+        "vae_loss",
+        "bernoulli",
+        lambda logits: vae_loss.bernoulli(logits, target)[1],
+        z,
         vae_loss.bernoulli(z, target)[2],
-    )  # fmt: skip
+    )
     yield (
-        "vae_loss", "gaussian", lambda mean: vae_loss.gaussian(mean, target, 0.3)[1], z,
+        "vae_loss",
+        "gaussian",
+        lambda mean: vae_loss.gaussian(mean, target, 0.3)[1],
+        z,
         vae_loss.gaussian(z, target, 0.3)[2],
-    )  # fmt: skip
+    )
 
     heads, eps, dz, beta = normals(rng, B, 2 * n_in), normals(rng, B, n_in), normals(rng, B, n_in), 0.7
 
@@ -235,20 +253,27 @@ def _dense_operations(rng: np.random.Generator) -> Iterator[Operation]:
     for name in ACTIVATIONS:
         y = activations.forward(z, name).astype(np.float32).astype(np.float64)
         yield (
-            "dense", f"forward {name}", "dense_forward", (x, W, b, Out(B, n_out), name),
+            "dense",
+            f"forward {name}",
+            "dense_forward",
+            (x, W, b, Out(B, n_out), name),
             [dense.forward(x, W, b, name)],
-        )  # fmt: skip
+        )
+        yield ("dense", f"dgrad {name}", "dense_dgrad", (dz, W, Out(B, n_in), y, name), [dense.dgrad(dz, W, y, name)])
         yield (
-            "dense", f"dgrad {name}", "dense_dgrad", (dz, W, Out(B, n_in), y, name), [dense.dgrad(dz, W, y, name)]
-        )  # fmt: skip
-        yield (
-            "activations", f"forward {name}", "activation_forward", (z, Out(B, n_in), name),
+            "activations",
+            f"forward {name}",
+            "activation_forward",
+            (z, Out(B, n_in), name),
             [activations.forward(z, name)],
-        )  # fmt: skip
+        )
         yield (
-            "activations", f"backward {name}", "activation_backward", (dy, y, Out(B, n_in), name),
+            "activations",
+            f"backward {name}",
+            "activation_backward",
+            (dy, y, Out(B, n_in), name),
             [activations.backward(dy, y, name)],
-        )  # fmt: skip
+        )
 
 
 def _loss_operations(rng: np.random.Generator) -> Iterator[Operation]:
@@ -256,24 +281,27 @@ def _loss_operations(rng: np.random.Generator) -> Iterator[Operation]:
     B = n_real + n_fake
     s = 5 * normals(rng, B, 1)
     loss, dlogits = gan_loss.discriminator(s, n_real)
-    yield (
-        "gan_loss", "discriminator", "gan_loss_discriminator", (s, n_real, Out(B, 1), Out(1)), [dlogits, [loss]]
-    )  # fmt: skip
+    yield ("gan_loss", "discriminator", "gan_loss_discriminator", (s, n_real, Out(B, 1), Out(1)), [dlogits, [loss]])
     for kind in GAN_LOSSES:
         loss, dlogits = gan_loss.generator(s, kind)
-        yield (
-            "gan_loss", f"generator {kind}", "gan_loss_generator", (s, Out(B, 1), Out(1), kind), [dlogits, [loss]]
-        )  # fmt: skip
+        yield ("gan_loss", f"generator {kind}", "gan_loss_generator", (s, Out(B, 1), Out(1), kind), [dlogits, [loss]])
     logits, x = normals(rng, B, D), rng.random((B, D), np.float32).astype(np.float64)
     rows, loss, dlogits = vae_loss.bernoulli(logits, x)
     yield (
-        "vae_loss", "bernoulli", "vae_loss_bernoulli", (logits, x, Out(B, D), Out(B), Out(1)), [dlogits, rows, [loss]]
-    )  # fmt: skip
+        "vae_loss",
+        "bernoulli",
+        "vae_loss_bernoulli",
+        (logits, x, Out(B, D), Out(B), Out(1)),
+        [dlogits, rows, [loss]],
+    )
     rows, loss, dmean = vae_loss.gaussian(logits, x, 0.3)
     yield (
-        "vae_loss", "gaussian", "vae_loss_gaussian", (logits, x, Out(B, D), Out(B), Out(1), 0.3),
+        "vae_loss",
+        "gaussian",
+        "vae_loss_gaussian",
+        (logits, x, Out(B, D), Out(B), Out(1), 0.3),
         [dmean, rows, [loss]],
-    )  # fmt: skip
+    )
 
 
 def _latent_operations(rng: np.random.Generator) -> Iterator[Operation]:
@@ -282,9 +310,12 @@ def _latent_operations(rng: np.random.Generator) -> Iterator[Operation]:
     z, rows, loss = latent.forward(heads, eps)
     yield "latent", "forward", "latent_forward", (heads, eps, Out(B, L), Out(B), Out(1)), [z, rows, [loss]]
     yield (
-        "latent", "backward", "latent_backward", (dz, heads, eps, Out(B, 2 * L), 0.7),
+        "latent",
+        "backward",
+        "latent_backward",
+        (dz, heads, eps, Out(B, 2 * L), 0.7),
         [latent.backward(dz, heads, eps, 0.7)],
-    )  # fmt: skip
+    )
 
 
 def _optimizer_operations(rng: np.random.Generator) -> Iterator[Operation]:
@@ -304,16 +335,25 @@ def _random_operations(rng: np.random.Generator) -> Iterator[Operation]:
     step = np.array([now], np.uint64)
     for name, draw in (("uniform", random.uniform), ("normal", random.normal)):
         yield (
-            "random", name, f"random_{name}", (Out(B, D), seed, random.LATENT, step),
+            "random",
+            name,
+            f"random_{name}",
+            (Out(B, D), seed, random.LATENT, step),
             [draw((B, D), seed, random.LATENT, now, np.float64)],
-        )  # fmt: skip
+        )
     order = seed, random.ORDER
     yield (
-        "batch", "indices", "batch_indices", (Out(n, dtype=np.int32), n, *order, step, n, 1),
+        "batch",
+        "indices",
+        "batch_indices",
+        (Out(n, dtype=np.int32), n, *order, step, n, 1),
         [batch.indices(n, n, *order, now, n, 1)],
-    )  # fmt: skip
+    )
     data, rows = rng.integers(0, 256, (n, D), np.uint8), rng.integers(0, n, B, np.int32)
     yield (
-        "batch", "gather uint8", "batch_gather", (data, rows, Out(B, D), 2 / 255, -1.0),
+        "batch",
+        "gather uint8",
+        "batch_gather",
+        (data, rows, Out(B, D), 2 / 255, -1.0),
         [batch.gather(data, rows, np.dtype(np.float64), 2 / 255, -1.0)],
-    )  # fmt: skip
+    )

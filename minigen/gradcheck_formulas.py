@@ -88,8 +88,10 @@ def check_values(rng: np.random.Generator) -> Iterator[Any]:
     from minigen.gradcheck import Row, relative_error
 
     for operation, check, outputs, expected in _values(rng):
-        pairs = [(np.atleast_1d(np.asarray(a, np.float64)), np.atleast_1d(np.asarray(b, np.float64)))
-                 for a, b in zip(outputs, expected, strict=True)]  # fmt: skip
+        pairs = [
+            (np.atleast_1d(np.asarray(a, np.float64)), np.atleast_1d(np.asarray(b, np.float64)))
+            for a, b in zip(outputs, expected, strict=True)
+        ]
         error = float(np.max([relative_error(a, b) for a, b in pairs]))
         yield Row(operation, "reference", f"{check} vs formula", error, 1e-11, formula_of(operation, check))
 

@@ -200,9 +200,15 @@ def gan_generator(
 
 
 def vae(
-    encoder: Net, decoder: Net, x: np.ndarray, eps: np.ndarray, hidden: str, likelihood: str, variance: float,
+    encoder: Net,
+    decoder: Net,
+    x: np.ndarray,
+    eps: np.ndarray,
+    hidden: str,
+    likelihood: str,
+    variance: float,
     beta: float,
-) -> tuple[tuple[float, float], Net, Net]:  # fmt: skip
+) -> tuple[tuple[float, float], Net, Net]:
     """Reconstruction term and KL, nats a row, and the gradients of the first + beta times the second.
 
     Kingma and Welling 2014, equation 10 and appendices B and C; beta of Higgins et al. 2017.

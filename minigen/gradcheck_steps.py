@@ -89,13 +89,24 @@ def _gradients(ops: Backend, hidden: str, seed: int) -> Iterator[Gradient]:
     settings = OptimizerSettings()
     for kind in GAN_LOSSES:
         generator, discriminator = _networks(
-            ops, seed, hidden,
-            generator=((LATENT, *HIDDEN, COLUMNS), "tanh"), discriminator=((COLUMNS, *HIDDEN, 1), "linear"),
-        )  # fmt: skip
+            ops,
+            seed,
+            hidden,
+            generator=((LATENT, *HIDDEN, COLUMNS), "tanh"),
+            discriminator=((COLUMNS, *HIDDEN, 1), "linear"),
+        )
         gan = GanTraining(
-            ops, generator, discriminator, data, batch_size=ROWS, settings=settings, loss=kind, seed=seed,
-            scale=2 / 255, shift=-1.0,
-        )  # fmt: skip
+            ops,
+            generator,
+            discriminator,
+            data,
+            batch_size=ROWS,
+            settings=settings,
+            loss=kind,
+            seed=seed,
+            scale=2 / 255,
+            shift=-1.0,
+        )
         if kind == GAN_LOSSES[0]:
             compute = _after(gan.generate, gan.discriminator_gradient)
             yield Gradient("gan", "discriminator loss", compute, _reader(gan, 0), (discriminator,))
@@ -115,18 +126,33 @@ def _after(first: Callable[[], None], second: Callable[[], None]) -> Callable[[]
 
 def _vae_gradient(ops: Backend, hidden: str, seed: int, data: np.ndarray, likelihood: str) -> Gradient:
     encoder, decoder = _networks(
-        ops, seed, hidden,
-        encoder=((COLUMNS, *HIDDEN, 2 * LATENT), "linear"), decoder=((LATENT, *HIDDEN, COLUMNS), "linear"),
-    )  # fmt: skip
+        ops,
+        seed,
+        hidden,
+        encoder=((COLUMNS, *HIDDEN, 2 * LATENT), "linear"),
+        decoder=((LATENT, *HIDDEN, COLUMNS), "linear"),
+    )
     vae = VaeTraining(
-        ops, encoder, decoder, data, batch_size=ROWS, settings=OptimizerSettings(), likelihood=likelihood,
-        variance=0.5, beta=0.7, seed=seed, scale=1 / 255,
-    )  # fmt: skip
+        ops,
+        encoder,
+        decoder,
+        data,
+        batch_size=ROWS,
+        settings=OptimizerSettings(),
+        likelihood=likelihood,
+        variance=0.5,
+        beta=0.7,
+        seed=seed,
+        scale=1 / 255,
+    )
     terms = _reader(vae, 0), _reader(vae, 1)
     return Gradient(
-        "vae", f"{likelihood} loss", lambda: vae.gradient(ROWS), lambda: terms[0]() + vae.beta * terms[1](),
+        "vae",
+        f"{likelihood} loss",
+        lambda: vae.gradient(ROWS),
+        lambda: terms[0]() + vae.beta * terms[1](),
         (encoder, decoder),
-    )  # fmt: skip
+    )
 
 
 def _networks(ops: Backend, seed: int, hidden: str, **shapes: tuple[tuple[int, ...], str]) -> list[Mlp]:
@@ -266,9 +292,17 @@ class _GanSteps(_Steps):
             generator=((LATENT, *HIDDEN, COLUMNS), self.output), discriminator=((COLUMNS, *HIDDEN[::-1], 1), "linear")
         )
         self.training = GanTraining(
-            ops, nets[0], nets[1], self.data, batch_size=ROWS, settings=settings, loss=self.loss, seed=self.seed,
-            scale=2 / 255, shift=-1.0,
-        )  # fmt: skip
+            ops,
+            nets[0],
+            nets[1],
+            self.data,
+            batch_size=ROWS,
+            settings=settings,
+            loss=self.loss,
+            seed=self.seed,
+            scale=2 / 255,
+            shift=-1.0,
+        )
 
     def step(self, step: int) -> None:
         training, out = self.training, lambda buffer: np.asarray(self.ops.download(buffer), np.float64)
@@ -280,7 +314,7 @@ class _GanSteps(_Steps):
         self.compare("noise", noise, plain.normals(noise.shape, self.seed, plain.NOISE, step))
         loss_d, gradient = plain.gan_discriminator(
             generator, discriminator, real, noise[:ROWS], self.hidden, self.output
-        )  # fmt: skip
+        )
         losses = out(training.losses)
         self.compare("discriminator loss", losses[0], loss_d, least=1)
         self.compare("discriminator gradient", _gradient(training.discriminator), plain.flat(gradient), least=0.01)
@@ -307,9 +341,18 @@ class _VaeSteps(_Steps):
             encoder=((COLUMNS, *HIDDEN, 2 * LATENT), "linear"), decoder=((LATENT, *HIDDEN[::-1], COLUMNS), "linear")
         )
         self.training = VaeTraining(
-            ops, nets[0], nets[1], self.data, batch_size=ROWS, settings=settings, likelihood=self.likelihood,
-            variance=0.4, beta=1.7, seed=self.seed, scale=1 / 255,
-        )  # fmt: skip
+            ops,
+            nets[0],
+            nets[1],
+            self.data,
+            batch_size=ROWS,
+            settings=settings,
+            likelihood=self.likelihood,
+            variance=0.4,
+            beta=1.7,
+            seed=self.seed,
+            scale=1 / 255,
+        )
 
     def step(self, step: int) -> None:
         training, out = self.training, lambda buffer: np.asarray(self.ops.download(buffer), np.float64)

@@ -15,8 +15,10 @@ def explain(error: ImportError) -> str:
     if any(PACKAGE.glob("_native.*")) or not (tree / "csrc").is_dir():  # there, but broken; or no source tree
         return f"{problem}. Install minigen with a C++20 compiler at hand: pip install ."
     for folder in installed():
-        return (f"{problem}: Python found the source tree {tree} before the minigen that is installed in {folder}. Run "
-                f"it in another folder, or install the tree itself: pip install -e {tree}")
+        return (
+            f"{problem}: Python found the source tree {tree} before the minigen that is installed in {folder}. Run "
+            f"it in another folder, or install the tree itself: pip install -e {tree}"
+        )
     return f"{problem}: the source tree {tree} is not compiled. With a C++20 compiler at hand: pip install -e {tree}"
 
 

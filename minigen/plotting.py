@@ -109,11 +109,7 @@ def enlargement(size: tuple[int, ...]) -> int:
 
 
 def grid(
-    images: np.ndarray,
-    columns: int | None = None,
-    *,
-    value_range: tuple[float, float] = (0.0, 1.0),
-    scale: int = 1,
+    images: np.ndarray, columns: int | None = None, *, value_range: tuple[float, float] = (0.0, 1.0), scale: int = 1
 ) -> np.ndarray:
     """Lay pictures out in rows on a grey ground: ``uint8[H, W]``, or ``uint8[H, W, 3]`` in colour.
 

@@ -81,8 +81,10 @@ def _check(folder: Path, data: str, *, keep: bool, force: bool) -> None:
     if keep or not old:
         return
     if not _is_model(folder / MODEL):
-        raise ValueError(f"--out: {old[0]} would be replaced, and is of no run: no model of minigen's is beside it; "
-                         "choose another folder")
+        raise ValueError(
+            f"--out: {old[0]} would be replaced, and is of no run: no model of minigen's is beside it; "
+            "choose another folder"
+        )
     if not force:
         raise ValueError(f"--out: {folder} holds a run already; choose another folder, or --force to replace that run")
 

@@ -18,8 +18,16 @@ from minigen.cuda.device import GraphProgram, Ready
 from minigen.reference import NumpyBackend
 
 OTHERS = (
-    "empty", "upload", "resident", "download", "is_finite", "reader", "finite_reader", "capture", "default_precision"
-)  # fmt: skip
+    "empty",
+    "upload",
+    "resident",
+    "download",
+    "is_finite",
+    "reader",
+    "finite_reader",
+    "capture",
+    "default_precision",
+)
 OPERATIONS = [name for name in vars(NumpyBackend) if not name.startswith("_") and name in vars(CudaBackend)]
 
 

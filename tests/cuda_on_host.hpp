@@ -1,7 +1,7 @@
 // CUDA C++ kernels as host functions, for a caller that sets the indices below and calls once for each thread.
 //
-// Threads run one after the other, thread 0 first: enough for kernels in which only thread 0 writes shared memory, before
-// the first barrier.
+// Threads run one after the other, thread 0 first: enough for kernels in which only thread 0 writes shared memory,
+// before the first barrier.
 #pragma once
 
 #include <stdint.h>

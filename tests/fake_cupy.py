@@ -264,12 +264,19 @@ class FakeCupy(types.ModuleType):
             funcSetAttribute=lambda *call: self.attributes.append(call),
         )
         return types.SimpleNamespace(
-            Memory=Memory, UnownedMemory=UnownedMemory, MemoryPointer=MemoryPointer, Device=Device, Stream=Stream,
-            Event=Event, Module=Module, runtime=runtime, driver=functions,
+            Memory=Memory,
+            UnownedMemory=UnownedMemory,
+            MemoryPointer=MemoryPointer,
+            Device=Device,
+            Stream=Stream,
+            Event=Event,
+            Module=Module,
+            runtime=runtime,
+            driver=functions,
             get_current_stream=lambda: fake.current[-1] if fake.current else default,
             get_elapsed_time=lambda begin, end: 2.0,
             alloc_pinned_memory=self.alloc_pinned,
-        )  # fmt: skip
+        )
 
     def perform(self, name: str, grid: Any, block: Any, args: Any, shared: int, code: bytes = b"") -> None:
         self.launches.append((name, grid, block, args, shared))

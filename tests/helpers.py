@@ -51,9 +51,7 @@ def knows_values(floor: Any) -> bool:
     return floor.name != "cuda"
 
 
-def assert_close(
-    floor: Any, out: np.ndarray, reference: Any, scale: Any = None, *, products: bool = False
-) -> None:  # fmt: skip
+def assert_close(floor: Any, out: np.ndarray, reference: Any, scale: Any = None, *, products: bool = False) -> None:
     """``||out - reference|| <= tolerance ||scale||``; ``scale`` is the size of a sum's terms, before they cancel."""
     out, reference = np.asarray(out, np.float64), np.asarray(reference, np.float64)
     scale = np.broadcast_to(reference if scale is None else scale, reference.shape)

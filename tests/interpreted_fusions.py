@@ -152,10 +152,18 @@ def test_head_of_the_discriminator(rng, loss, optimizer):
         update(s, optimizer)
 
     buffers = {
-        **state(rng, flat, views), "g": np.zeros(flat), "lr": np.array([0.01]), "x": normals(rng, B, D),
-        "h1": (B, H1), "h2": (B, H2), "s": (B, 1), "ds": (B, 1),
-        "dh2": (B, H2), "dh1": (B, H1), "loss": (1,),
-    }  # fmt: skip
+        **state(rng, flat, views),
+        "g": np.zeros(flat),
+        "lr": np.array([0.01]),
+        "x": normals(rng, B, D),
+        "h1": (B, H1),
+        "h2": (B, H2),
+        "s": (B, 1),
+        "ds": (B, 1),
+        "dh2": (B, H2),
+        "dh1": (B, H1),
+        "loss": (1,),
+    }
     results = "loss g dh1" if optimizer is None else "loss p m dh1" + " v" * (optimizer == "adam")
     schedule = check(step, results, "gan_head", None, **buffers)
     names = [op.name for op in schedule.fused]
@@ -176,9 +184,15 @@ def test_reconstruction_loss_in_the_last_layer(rng, likelihood):
             s.ops.vae_loss_gaussian(s.output, s.x, s.doutput, s.rows, s.loss, 0.3)
 
     buffers = {
-        "h": normals(rng, B, H), "W": normals(rng, H, D), "b": normals(rng, D), "output": (B, D), "doutput": (B, D),
-        "x": rng.random((B, D)), "rows": (B,), "loss": (1,),
-    }  # fmt: skip
+        "h": normals(rng, B, H),
+        "W": normals(rng, H, D),
+        "b": normals(rng, D),
+        "output": (B, D),
+        "doutput": (B, D),
+        "x": rng.random((B, D)),
+        "rows": (B,),
+        "loss": (1,),
+    }
     check(step, "doutput rows loss", "dense_forward_reconstruction", 2, **buffers)
 
 
@@ -198,11 +212,23 @@ def test_through_the_latent_layer_and_back(rng, latent):
         s.ops.dense_dgrad(s.dheads, s.W, s.dx, s.x, "tanh")
 
     buffers = {
-        "x": np.tanh(normals(rng, B, n_in)), "W": normals(rng, n_in, 2 * latent) / 8, "b": normals(rng, 2 * latent),
-        "heads": (B, 2 * latent), "eps": (B, latent), "z": (B, latent), "rows": (B,), "loss": (1,), "dz": (B, latent),
-        "W_decoder": normals(rng, latent, n_out), "b_decoder": normals(rng, n_out), "y": (B, n_out),
-        "dheads": (B, 2 * latent), "dx": (B, n_in), "dW": (n_in, 2 * latent), "db": (2 * latent,),
-    }  # fmt: skip
+        "x": np.tanh(normals(rng, B, n_in)),
+        "W": normals(rng, n_in, 2 * latent) / 8,
+        "b": normals(rng, 2 * latent),
+        "heads": (B, 2 * latent),
+        "eps": (B, latent),
+        "z": (B, latent),
+        "rows": (B,),
+        "loss": (1,),
+        "dz": (B, latent),
+        "W_decoder": normals(rng, latent, n_out),
+        "b_decoder": normals(rng, n_out),
+        "y": (B, n_out),
+        "dheads": (B, 2 * latent),
+        "dx": (B, n_in),
+        "dW": (n_in, 2 * latent),
+        "db": (2 * latent,),
+    }
     fused = "latent_sample_and_decode latent_backward_through"
     check(step, "heads eps z rows loss y dheads dx dW", fused, 3, **buffers)
 
@@ -224,10 +250,14 @@ def test_update_in_the_gradient(rng, monkeypatch, optimizer, slices):
         s.ops.advance(s.step, s.losses, s.history)
 
     buffers = {
-        **state(rng, flat, (W, b, other)), "g": between(normals(rng, flat), (W, b, other)), "lr": np.array([0.01]),
-        "x": normals(rng, B, n_in), "dz": normals(rng, B, n_out), "losses": normals(rng, 2),
+        **state(rng, flat, (W, b, other)),
+        "g": between(normals(rng, flat), (W, b, other)),
+        "lr": np.array([0.01]),
+        "x": normals(rng, B, n_in),
+        "dz": normals(rng, B, n_out),
+        "losses": normals(rng, 2),
         "history": np.ones((5, 2)),
-    }  # fmt: skip
+    }
     results = "p m step history" + " v" * (optimizer != "sgd")
     schedule = check(step, results, "dense_wgrad", None, **buffers)
     assert all(op["optimizer"] for op in schedule.fused if op.name != "advance")
@@ -258,17 +288,31 @@ def test_a_step_that_is_counted_before_it_draws(rng):
         s.ops.advance(s.step, s.losses, s.history)
 
     latents = {
-        f"{name}{k}": shape for k in ("", "2")
+        f"{name}{k}": shape
+        for k in ("", "2")
         for name, shape in (("eps", (N, L)), ("z", (N, L)), ("kl", (N,)), ("loss", (1,)))
-    }  # fmt: skip
+    }
     places = {name: np.zeros(B, np.int32) for name in ("indices", "chosen", "taken")}
     weights = {"W": normals(rng, 5, 4), "b": normals(rng, 4), "W_heads": normals(rng, 5, 2 * L)}
     buffers = {
-        "uniforms": (11,), "noise": (B, 5), "y": (B, 4), "data": normals(rng, N, 5), "rows": (B, 5), "x": (B, 5),
-        "y2": (B, 4), "heads": normals(rng, N, 2 * L), "heads2": (N, 2 * L), "b_heads": normals(rng, 2 * L),
-        "W_decoder": normals(rng, L, 4), "y3": (N, 4), "losses": normals(rng, 2), "history": np.ones((5, 2)),
-        **latents, **places, **weights,
-    }  # fmt: skip
+        "uniforms": (11,),
+        "noise": (B, 5),
+        "y": (B, 4),
+        "data": normals(rng, N, 5),
+        "rows": (B, 5),
+        "x": (B, 5),
+        "y2": (B, 4),
+        "heads": normals(rng, N, 2 * L),
+        "heads2": (N, 2 * L),
+        "b_heads": normals(rng, 2 * L),
+        "W_decoder": normals(rng, L, 4),
+        "y3": (N, 4),
+        "losses": normals(rng, 2),
+        "history": np.ones((5, 2)),
+        **latents,
+        **places,
+        **weights,
+    }
     results = "uniforms y indices rows y2 eps z kl loss eps2 z2 kl2 loss2 y3 step history"
     fused = "dense_forward_of_noise batch_take dense_forward_of_batch latent_forward_of_noise latent_sample_and_decode"
     schedule = check(step, results, f"random_uniform batch_indices {fused}", None, **buffers)

@@ -45,20 +45,33 @@ def test_vae():
 def test_any_gan(rng, optimizer):
     hidden = tuple(int(n) for n in rng.integers(1, 40, rng.integers(0, 3)))
     compare(
-        models.gan_training, data=models.blobs(60, int(rng.integers(1, 50))), hidden=hidden,
-        activation=str(rng.choice(ACTIVATIONS)), latent=int(rng.integers(1, 20)), batch_size=int(rng.integers(2, 30)),
-        seed=int(rng.integers(2**32)), optimizer=optimizer, weight_decay=0.01, learning_rate=0.01, eps=1e-6,
-    )  # fmt: skip
+        models.gan_training,
+        data=models.blobs(60, int(rng.integers(1, 50))),
+        hidden=hidden,
+        activation=str(rng.choice(ACTIVATIONS)),
+        latent=int(rng.integers(1, 20)),
+        batch_size=int(rng.integers(2, 30)),
+        seed=int(rng.integers(2**32)),
+        optimizer=optimizer,
+        weight_decay=0.01,
+        learning_rate=0.01,
+        eps=1e-6,
+    )
 
 
 @pytest.mark.parametrize("likelihood", ["bernoulli", "gaussian"])
 def test_any_vae(rng, likelihood):
     hidden = tuple(int(n) for n in rng.integers(1, 40, rng.integers(0, 3)))
     compare(
-        models.vae_training, data=models.blobs(60, int(rng.integers(1, 50))), hidden=hidden,
-        latent=int(rng.integers(1, 9)), batch_size=int(rng.integers(2, 30)), seed=int(rng.integers(2**32)),
-        likelihood=likelihood, eps=1e-6,
-    )  # fmt: skip
+        models.vae_training,
+        data=models.blobs(60, int(rng.integers(1, 50))),
+        hidden=hidden,
+        latent=int(rng.integers(1, 9)),
+        batch_size=int(rng.integers(2, 30)),
+        seed=int(rng.integers(2**32)),
+        likelihood=likelihood,
+        eps=1e-6,
+    )
 
 
 def test_spelled_out_and_fused_agree():

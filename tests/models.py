@@ -21,8 +21,14 @@ def blobs(rows: int = 200, columns: int = 12, seed: int = 0) -> np.ndarray:
 
 
 def gan_training(
-    ops: Any, data: np.ndarray, hidden: tuple[int, ...] = (16,), activation: str = "leaky_relu", latent: int = 8,
-    batch_size: int = 32, seed: int = 0, **settings: Any,
+    ops: Any,
+    data: np.ndarray,
+    hidden: tuple[int, ...] = (16,),
+    activation: str = "leaky_relu",
+    latent: int = 8,
+    batch_size: int = 32,
+    seed: int = 0,
+    **settings: Any,
 ) -> GanTraining:
     """The article's GAN, made small."""
     columns = data.shape[1]
@@ -31,14 +37,27 @@ def gan_training(
     generator.initialize(seed, "auto", 0)
     discriminator.initialize(seed, "auto", len(generator.layers))
     return GanTraining(
-        ops, generator, discriminator, data, batch_size=batch_size, settings=OptimizerSettings(**settings), seed=seed,
-        scale=2 / 255, shift=-1.0,
-    )  # fmt: skip
+        ops,
+        generator,
+        discriminator,
+        data,
+        batch_size=batch_size,
+        settings=OptimizerSettings(**settings),
+        seed=seed,
+        scale=2 / 255,
+        shift=-1.0,
+    )
 
 
 def vae_training(
-    ops: Any, data: np.ndarray, hidden: tuple[int, ...] = (16,), latent: int = 4, batch_size: int = 32, seed: int = 0,
-    likelihood: str = "bernoulli", **settings: Any,
+    ops: Any,
+    data: np.ndarray,
+    hidden: tuple[int, ...] = (16,),
+    latent: int = 4,
+    batch_size: int = 32,
+    seed: int = 0,
+    likelihood: str = "bernoulli",
+    **settings: Any,
 ) -> VaeTraining:
     """A small VAE."""
     columns = data.shape[1]
@@ -47,9 +66,16 @@ def vae_training(
     encoder.initialize(seed, "auto", 0)
     decoder.initialize(seed, "auto", len(encoder.layers))
     return VaeTraining(
-        ops, encoder, decoder, data, batch_size=batch_size, settings=OptimizerSettings(**settings), seed=seed,
-        likelihood=likelihood, scale=1 / 255,
-    )  # fmt: skip
+        ops,
+        encoder,
+        decoder,
+        data,
+        batch_size=batch_size,
+        settings=OptimizerSettings(**settings),
+        seed=seed,
+        likelihood=likelihood,
+        scale=1 / 255,
+    )
 
 
 def run(training: Any, steps: int) -> None:

@@ -101,9 +101,7 @@ def cupy(mode: str) -> Any:
             if self.lost:
                 raise self.cuda.runtime.CUDARuntimeError(700)
 
-        def perform(
-            self, name: str, grid: Any, block: Any, args: Any, shared: int, code: bytes = b""
-        ) -> None:
+        def perform(self, name: str, grid: Any, block: Any, args: Any, shared: int, code: bytes = b"") -> None:
             self.idle("a launch in a graph")
             self.launched += 1
             if _fault(self.launched):

@@ -118,9 +118,13 @@ def test_book_against_pytorch(rng, activation):
     torch = pytest.importorskip("torch")
     z = torch.tensor(off_zero(rng, 50), requires_grad=True)
     y = {
-        "linear": lambda t: t * 1, "relu": torch.relu, "tanh": torch.tanh, "sigmoid": torch.sigmoid,
-        "leaky_relu": lambda t: torch.nn.functional.leaky_relu(t, 0.2), "softplus": torch.nn.functional.softplus,
-    }[activation](z)  # fmt: skip
+        "linear": lambda t: t * 1,
+        "relu": torch.relu,
+        "tanh": torch.tanh,
+        "sigmoid": torch.sigmoid,
+        "leaky_relu": lambda t: torch.nn.functional.leaky_relu(t, 0.2),
+        "softplus": torch.nn.functional.softplus,
+    }[activation](z)
     dy = normals(rng, 50)
     y.backward(torch.tensor(dy))
     ours = activations.forward(z.detach().numpy(), activation)

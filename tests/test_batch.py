@@ -178,10 +178,15 @@ def test_a_row_that_is_not_there(arena, rng, bad):
 @pytest.mark.parametrize(
     ("name", "n", "key", "batch_size", "steps"),
     [
-        ("n", 0, 1, 4, 2), ("n", 2**31, 1, 4, 2), ("seed", 9, -1, 4, 2), ("seed", 9, 2**32, 4, 2),
-        ("batch_size", 9, 1, 0, 2), ("batch_size", 9, 1, 3, 2), ("steps_per_epoch", 9, 1, 4, 0),
+        ("n", 0, 1, 4, 2),
+        ("n", 2**31, 1, 4, 2),
+        ("seed", 9, -1, 4, 2),
+        ("seed", 9, 2**32, 4, 2),
+        ("batch_size", 9, 1, 0, 2),
+        ("batch_size", 9, 1, 3, 2),
+        ("steps_per_epoch", 9, 1, 4, 0),
     ],
-)  # fmt: skip
+)
 def test_bad_numbers_are_refused(arena, name, n, key, batch_size, steps):
     """Four rows are asked for: a batch of three is too small for them."""
     with pytest.raises(ValueError, match=name):

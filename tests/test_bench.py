@@ -95,9 +95,10 @@ class Hasty(Spec):
 
 
 @pytest.mark.parametrize(
-    "spec", [Spec("gan", (128,), 32, 64), Spec("vae", (400,), 32, 64), Spec("vae", (64, 64, 64), 32, 64)],
+    "spec",
+    [Spec("gan", (128,), 32, 64), Spec("vae", (400,), 32, 64), Spec("vae", (64, 64, 64), 32, 64)],
     ids=["gan", "vae", "deep vae"],
-)  # fmt: skip
+)
 def test_a_learning_rate_off_by_a_hundredth_is_found(spec: Spec) -> None:
     data = np.random.default_rng(0).integers(0, 256, (64, 784), np.uint8)
     given = (data, initial_weights(spec), *check_inputs(spec, compare.CHECK_STEPS))
@@ -174,9 +175,11 @@ def test_what_is_known_of_a_cell_is_kept_as_it_grows(tmp_path: Path, monkeypatch
     cell = compare.Cell(SMALL["gan"], np.zeros((8, 6), np.uint8), tmp_path, compare.parse(["--rounds", "2"]))
     made = {"status": "timed", "steps_per_sample": 1, "check": {"loss_error": 0.0, "weight_error": 0.0}}
     monkeypatch.setattr(cell, "prepare", lambda name, processes, starts: (dict(made), object()))
-    monkeypatch.setattr(cell, "one_round", lambda records, running, turn: [
-        record.setdefault("samples", []).append(1.0) for record in records.values()
-    ])  # fmt: skip
+    monkeypatch.setattr(
+        cell,
+        "one_round",
+        lambda records, running, turn: [record.setdefault("samples", []).append(1.0) for record in records.values()],
+    )
     records: dict[str, Any] = {}
     kept: list[list[int]] = []
     cell.run(["a", "b"], 1, records, lambda: kept.append([len(r.get("samples", [])) for r in records.values()]))

@@ -285,9 +285,15 @@ def test_each_launch_is_checked_by_itself(monkeypatch: pytest.MonkeyPatch, tmp_p
 
 @pytest.mark.parametrize(
     ("found", "wanted", "error"),
-    [([1.0, 2], [1.0, 2], 0), ([1.0, np.nan], [1.0, np.nan], 0), ([1.0, np.nan], [1.0, 2], np.inf),
-     ([1.0, 2], [1.0, np.nan], np.inf), ([1, 2], [1, 2], 0), ([1, 3], [1, 2], np.inf)],
-)  # fmt: skip
+    [
+        ([1.0, 2], [1.0, 2], 0),
+        ([1.0, np.nan], [1.0, np.nan], 0),
+        ([1.0, np.nan], [1.0, 2], np.inf),
+        ([1.0, 2], [1.0, np.nan], np.inf),
+        ([1, 2], [1, 2], 0),
+        ([1, 3], [1, 2], np.inf),
+    ],
+)
 def test_difference(found: list[float], wanted: list[float], error: float) -> None:
     assert gpu_smoke.difference(np.array(found), np.array(wanted)) == error
 

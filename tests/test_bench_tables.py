@@ -16,8 +16,12 @@ MACHINE = {"peak_gflops": 100.0, "peak_method": "a test", "bandwidth_gbytes": 10
 
 def record(seconds: float) -> dict[str, Any]:
     return {
-        "status": "timed", "versions": {"numpy": "2"}, "startup_seconds": [0.5], "peak_bytes": 2e8,
-        "device_peak_bytes": None, "check": {"loss_error": 1e-6, "weight_error": 2e-6},
+        "status": "timed",
+        "versions": {"numpy": "2"},
+        "startup_seconds": [0.5],
+        "peak_bytes": 2e8,
+        "device_peak_bytes": None,
+        "check": {"loss_error": 1e-6, "weight_error": 2e-6},
         "samples": [seconds * factor for factor in (0.9, 1.0, 1.0, 1.1)],
     }
 
@@ -32,8 +36,17 @@ def result() -> dict[str, Any]:
         contenders["torch"] = {"status": "missing", "reason": "torch is not installed"}
         cells.append({"spec": spec.to_json(), "floor": floor.floor(spec, MACHINE), "contenders": contenders})
     return {
-        "schema": 1, "kind": "compare", "quick": False, "commit": "0" * 40, "dirty": False, "created": "2026-01-01",
-        "machine": {"cpu": "a test"}, "limits": {"1": MACHINE}, "data": "made up", "load_before": 0.0, "cells": cells,
+        "schema": 1,
+        "kind": "compare",
+        "quick": False,
+        "commit": "0" * 40,
+        "dirty": False,
+        "created": "2026-01-01",
+        "machine": {"cpu": "a test"},
+        "limits": {"1": MACHINE},
+        "data": "made up",
+        "load_before": 0.0,
+        "cells": cells,
     }
 
 
@@ -92,9 +105,15 @@ def test_kernel_table() -> None:
 
     rows = [benchmark("minigen", 2e-6), benchmark("numpy", 4e-6)]
     result = {
-        "machine": {"cpu": "a test"}, "versions": {"numpy": "2"}, "openblas": {"by itself": "Haswell"},
-        "limits": MACHINE, "not_installed": ["torch"], "created": "2026-01-01", "commit": None, "benchmarks": rows,
-    }  # fmt: skip
+        "machine": {"cpu": "a test"},
+        "versions": {"numpy": "2"},
+        "openblas": {"by itself": "Haswell"},
+        "limits": MACHINE,
+        "not_installed": ["torch"],
+        "created": "2026-01-01",
+        "commit": None,
+        "benchmarks": rows,
+    }
     tables = report.kernel_tables(result)
     assert "| normal (128, 100) | float32 | **2.00** (50 %) | 4.00 (25 %) | 10.0 GB/s |" in tables["random"]
     assert "| not installed | torch |" in tables["machine"] and "Haswell" in tables["machine"]
@@ -126,8 +145,9 @@ def test_elbo_table(result: dict[str, Any]) -> None:
     never = {"seconds": None, "steps": 936, "epochs": 2.0, "curve": [[9.0, 111.0]]}
     text = report.elbo_table({"target": 110.0, "contenders": {"numpy": never, "minigen": outcome}})
     assert text.splitlines()[2:] == [
-        "| minigen | 1.50 | 936 | 2.00 | 109.9 |", "| NumPy written plainly | not reached | 936 | 2.00 | 111.0 |",
-    ]  # fmt: skip
+        "| minigen | 1.50 | 936 | 2.00 | 109.9 |",
+        "| NumPy written plainly | not reached | 936 | 2.00 | 111.0 |",
+    ]
 
 
 def test_numbers_of_a_list_share_a_line(tmp_path: Path) -> None:
@@ -160,9 +180,14 @@ def step(model: str, precision: str = "tf32x3") -> dict[str, Any]:
     """A made-up measurement: 20 us a step from graphs of 32, 24 from single ones."""
     launch = {"kernel": "dense_forward", "programs": 128, "lower_bound_seconds": 1e-6, "samples": [3e-6, 4e-6, 5e-6]}
     return {
-        "model": model, "precision": precision, "lower_bound_seconds": 2e-6, "lower_bounds_from": "a test",
-        "graphs": {"32": [2e-5, 2e-5], "1": [2.4e-5]}, "launches": [launch, launch], "without_graphs": [5e-5],
-    }  # fmt: skip
+        "model": model,
+        "precision": precision,
+        "lower_bound_seconds": 2e-6,
+        "lower_bounds_from": "a test",
+        "graphs": {"32": [2e-5, 2e-5], "1": [2.4e-5]},
+        "launches": [launch, launch],
+        "without_graphs": [5e-5],
+    }
 
 
 @pytest.fixture
@@ -172,30 +197,69 @@ def gpu_result(result: dict[str, Any]) -> dict[str, Any]:
     cell = result["cells"][0]
     cell["contenders"]["torch-graph"] = {"status": "timed", "startup_seconds": [1.0]}
     stages: dict[str, Any] = {
-        "facts": {"status": "ok", "seconds": 6.0, "estimate": 6,
-                  "result": {"detail": "a card", "versions": {"triton": "3.6.0"}}},
-        "smoke": {"status": "failed", "seconds": 9.0, "result": {"milestones": [
-            {"name": "one kernel", "status": "ok", "seconds": 0.5},
-            {"name": "gan launch 1", "status": "ok", "seconds": 0.1, "largest_error": 3e-7},
-            {"name": "gan launch 2", "status": "failed", "error": "error 1e-2 | of 2e-5", "seconds": 0.1}]}},
+        "facts": {
+            "status": "ok",
+            "seconds": 6.0,
+            "estimate": 6,
+            "result": {"detail": "a card", "versions": {"triton": "3.6.0"}},
+        },
+        "smoke": {
+            "status": "failed",
+            "seconds": 9.0,
+            "result": {
+                "milestones": [
+                    {"name": "one kernel", "status": "ok", "seconds": 0.5},
+                    {"name": "gan launch 1", "status": "ok", "seconds": 0.1, "largest_error": 3e-7},
+                    {"name": "gan launch 2", "status": "failed", "error": "error 1e-2 | of 2e-5", "seconds": 0.1},
+                ]
+            },
+        },
         "steps-tf32x3": {"status": "timeout", "seconds": 40.0, "result": {"steps": [step("gan"), {}]}},
-        "costs": {"status": "ok", "seconds": 4.0, "result": {"costs": [
-            {"name": "empty graph node", "nodes": 256, "samples": [1e-6, 1.1e-6, 1.2e-6]},
-            {"name": "resident clusters", "size": 16, "clusters": 7, "samples": []},
-            {"name": "byte of a copy, read and written", "bytes": 1, "samples": [4e-13]}]}},
+        "costs": {
+            "status": "ok",
+            "seconds": 4.0,
+            "result": {
+                "costs": [
+                    {"name": "empty graph node", "nodes": 256, "samples": [1e-6, 1.1e-6, 1.2e-6]},
+                    {"name": "resident clusters", "size": 16, "clusters": 7, "samples": []},
+                    {"name": "byte of a copy, read and written", "bytes": 1, "samples": [4e-13]},
+                ]
+            },
+        },
         "sanitizer": {"status": "failed", "result": {"memcheck": {"exit_code": 9, "summary": "2 errors"}}},
         "ncu": {"status": "ok", "result": {"gan": {"launches": [profile, profile]}, "vae": {"error": "cut off"}}},
         "compare-gan": {"status": "timeout", "result": {"cells": [cell]}},
-        "training": {"status": "ok", "result": {"gan": [{"epochs": 20, "seconds": 0.5, "seconds_in_steps": 0.3},
-                                                        {"epochs": 1000, "skipped": "would take 90 s"}], "vae": []}},
-        "tests": {"status": "timeout", "result": {"of": 9, "parts": [
-            {"file": "dense", "floors": "cuda", "selected": "cuda", "passed": False, "summary": "= 1 failed ="}]}},
+        "training": {
+            "status": "ok",
+            "result": {
+                "gan": [
+                    {"epochs": 20, "seconds": 0.5, "seconds_in_steps": 0.3},
+                    {"epochs": 1000, "skipped": "would take 90 s"},
+                ],
+                "vae": [],
+            },
+        },
+        "tests": {
+            "status": "timeout",
+            "result": {
+                "of": 9,
+                "parts": [
+                    {"file": "dense", "floors": "cuda", "selected": "cuda", "passed": False, "summary": "= 1 failed ="}
+                ],
+            },
+        },
         "tune": {"status": "skipped", "reason": "the time was used up"},
-    }  # fmt: skip
+    }
     return {
-        "schema": 1, "kind": "gpu", "created": "2026-01-01", "commit": None, "dirty": None, "digest": "0" * 64,
-        "rehearsal": False, "stages": stages,
-    }  # fmt: skip
+        "schema": 1,
+        "kind": "gpu",
+        "created": "2026-01-01",
+        "commit": None,
+        "dirty": None,
+        "digest": "0" * 64,
+        "rehearsal": False,
+        "stages": stages,
+    }
 
 
 def test_tables_of_a_gpu(gpu_result: dict[str, Any]) -> None:

@@ -85,9 +85,11 @@ def keep_threads() -> Iterator[None]:
 
 def layer(rng: np.random.Generator, B: int, n_in: int, n_out: int) -> dict[str, np.ndarray]:
     return {
-        "x": normals(rng, B, n_in), "W": normals(rng, n_in, n_out), "b": normals(rng, n_out),
+        "x": normals(rng, B, n_in),
+        "W": normals(rng, n_in, n_out),
+        "b": normals(rng, n_out),
         "dz": normals(rng, B, n_out),
-    }  # fmt: skip
+    }
 
 
 def products(arena: Arena, x: Any, W: Any, b: Any, dz: Any, activation: str) -> list[np.ndarray]:
@@ -348,9 +350,15 @@ def test_an_unknown_precision_lists_the_known() -> None:
 @needs_amx
 @pytest.mark.parametrize(
     ("n_in", "n_out", "forward", "dgrad", "wgrad"),
-    [(100, 128, True, False, False), (129, 128, False, False, False), (784, 63, True, False, False),
-     (63, 784, False, True, False), (32, 784, False, True, True), (40, 40, True, True, True)],
-)  # fmt: skip
+    [
+        (100, 128, True, False, False),
+        (129, 128, False, False, False),
+        (784, 63, True, False, False),
+        (63, 784, False, True, False),
+        (32, 784, False, True, True),
+        (40, 40, True, True, True),
+    ],
+)
 def test_small_layers_stay_float32(n_in: int, n_out: int, forward: bool, dgrad: bool, wgrad: bool) -> None:
     """The bits are those of ieee where splitting the operands does not pay, and only there."""
     results = []

@@ -131,14 +131,32 @@ def test_settings_that_make_no_sense_are_refused_before_memory_is_taken(saved, t
 
 
 LIES = [  # a field, and what it cannot be
-    ("model", "rbm"), ("model", ["gan"]), ("params", []), ("fitted", 1), ("history", None), ("params.hidden", [[1]]),
-    ("params.latent_dim", 2.5), ("fitted.item_shape_", "ab"), ("fitted.item_shape_", []),
-    ("fitted.item_shape_", [True]), ("fitted.data_dtype_", "object"), ("fitted.data_dtype_", {"a": 1}),
-    ("fitted.source_", 3), ("fitted.scale_", "x"),
-    ("fitted.scale_", 0), ("fitted.scale_", [1.0]), ("fitted.shift_", None), ("fitted.shift_", 1e300),
-    ("fitted.output_", {"a": 1}), ("fitted.output_", "relu"), ("history.seconds", 1.0), ("history.seconds", ["a", "b"]),
-    ("history.seconds", [-1.0, 1.0]), ("history.stop_reason", "tired"), ("history.stop_reason", {}),
-]  # fmt: skip
+    ("model", "rbm"),
+    ("model", ["gan"]),
+    ("params", []),
+    ("fitted", 1),
+    ("history", None),
+    ("params.hidden", [[1]]),
+    ("params.latent_dim", 2.5),
+    ("fitted.item_shape_", "ab"),
+    ("fitted.item_shape_", []),
+    ("fitted.item_shape_", [True]),
+    ("fitted.data_dtype_", "object"),
+    ("fitted.data_dtype_", {"a": 1}),
+    ("fitted.source_", 3),
+    ("fitted.scale_", "x"),
+    ("fitted.scale_", 0),
+    ("fitted.scale_", [1.0]),
+    ("fitted.shift_", None),
+    ("fitted.shift_", 1e300),
+    ("fitted.output_", {"a": 1}),
+    ("fitted.output_", "relu"),
+    ("history.seconds", 1.0),
+    ("history.seconds", ["a", "b"]),
+    ("history.seconds", [-1.0, 1.0]),
+    ("history.stop_reason", "tired"),
+    ("history.stop_reason", {}),
+]
 
 
 @pytest.mark.parametrize(("field", "lie"), LIES)
@@ -190,11 +208,16 @@ def test_ends_of_epochs_that_are_none_are_refused(saved, tmp_path, ends):
 
 
 ANYTHING = st.recursive(
-    st.none() | st.booleans() | st.integers(-3, 300) | st.integers() | st.floats() | st.text(max_size=3)
+    st.none()
+    | st.booleans()
+    | st.integers(-3, 300)
+    | st.integers()
+    | st.floats()
+    | st.text(max_size=3)
     | st.sampled_from(["gan", "vae", "tanh", "linear", "uint8", "float32", "sgd", "adam", 0.5, 1e-30, 2**63]),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=2),
     max_leaves=4,
-)  # fmt: skip
+)
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

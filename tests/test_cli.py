@@ -187,8 +187,9 @@ def test_quiet_prints_nothing(here):
 def test_sample_every(here):
     succeeds(*TRAIN_GAN, "--epochs", "5", "--sample-every", "2", "--out", "two", folder=here)
     assert sorted(path.name for path in here.glob("two/samples-epoch-*")) == [
-        "samples-epoch-0002.png", "samples-epoch-0004.png",
-    ]  # fmt: skip
+        "samples-epoch-0002.png",
+        "samples-epoch-0004.png",
+    ]
     succeeds(*TRAIN_GAN, "--epochs", "2", "--sample-every", "0", "--out", "none", folder=here)
     assert not list(here.glob("none/samples-epoch-*"))
 
@@ -229,8 +230,12 @@ def test_a_folder_with_a_run_is_replaced_only_by_force(here):
     assert "holds a run already" in fails(*TRAIN_GAN, "--epochs", "1", "--out", "out", folder=here)
     succeeds(*TRAIN_GAN, "--epochs", "1", "--out", "out", "--force", folder=here)
     assert {path.name for path in here.glob("out/*")} - {"losses.png"} == {
-        MODEL, "history.csv", "samples.png", "samples-epoch-0001.png", "notes.txt",
-    }  # fmt: skip
+        MODEL,
+        "history.csv",
+        "samples.png",
+        "samples-epoch-0001.png",
+        "notes.txt",
+    }
     assert minigen.load("out/" + MODEL).history_.epochs == 1
 
 
@@ -326,9 +331,22 @@ def test_resuming_without_epochs_does_what_an_interruption_left(here):
 def test_divergence_is_an_error_that_keeps_the_last_saved_model(here):
     np.save("wide.npy", np.random.default_rng(0).normal(size=(64, 8)).astype(np.float32))
     done = minigen_command(
-        "train", "gan", "--data", "wide.npy", "--batch-size", "16", "--optimizer", "sgd", "--learning-rate", "1e9",
-        "--epochs", "50", "--out", "o", folder=here,
-    )  # fmt: skip
+        "train",
+        "gan",
+        "--data",
+        "wide.npy",
+        "--batch-size",
+        "16",
+        "--optimizer",
+        "sgd",
+        "--learning-rate",
+        "1e9",
+        "--epochs",
+        "50",
+        "--out",
+        "o",
+        folder=here,
+    )
     assert done.returncode == 1
     assert re.fullmatch(r"minigen: error: step \d+: .* of layer \w+\.\d.*\n", done.stderr), done.stderr
 
@@ -350,9 +368,7 @@ def test_sample_draws_a_grid(runs, tmp_path):
 def test_sample_writes_arrays_and_tables(runs, tmp_path):
     expected = minigen.load(runs / "vae" / MODEL, device="numpy").sample(7, seed=1)
     for name in ("s.npy", "s.csv", "new/s.npy"):
-        succeeds(
-            "sample", "vae", "-n", "7", "--seed", "1", "--device", "numpy", "--out", tmp_path / name, folder=runs
-        )  # fmt: skip
+        succeeds("sample", "vae", "-n", "7", "--seed", "1", "--device", "numpy", "--out", tmp_path / name, folder=runs)
     np.testing.assert_array_equal(np.load(tmp_path / "s.npy"), expected)
     np.testing.assert_array_equal(np.load(tmp_path / "new" / "s.npy"), expected)
     table = np.loadtxt(tmp_path / "s.csv", delimiter=",", skiprows=1)
@@ -413,10 +429,14 @@ def test_bad_use_of_the_other_commands(runs, arguments, message, capsys, monkeyp
 def test_info_tells_what_a_file_holds(runs):
     out = succeeds("info", "gan", folder=runs)
     for expected in (
-        f"gan{os.sep}{MODEL}: GAN, 1,685 parameters", "8 x 8, uint8", "digits.npy", "4 of 4, 16 steps",
-        "learning_rate  ", "generator.1      W (12, 64), b (64,), tanh",
+        f"gan{os.sep}{MODEL}: GAN, 1,685 parameters",
+        "8 x 8, uint8",
+        "digits.npy",
+        "4 of 4, 16 steps",
+        "learning_rate  ",
+        "generator.1      W (12, 64), b (64,), tanh",
         "discriminator.0  W (64, 12), b (12,), leaky_relu",
-    ):  # fmt: skip
+    ):
         assert expected in out
     assert "VAE" in succeeds("info", f"vae/{MODEL}", folder=runs)
 

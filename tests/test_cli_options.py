@@ -64,8 +64,22 @@ def test_threads(command, threads):
 
 @pytest.mark.parametrize(("family", "name"), [(f, name) for f in (minigen.GAN, minigen.VAE) for name in f.presets])
 def test_preset(command, family, name):
-    command("train", family.kind, "--data", "x.npy", "--batch-size", "16", "--preset", name, "--epochs", "0",
-            "--hidden", "5", "--out", "out")  # fmt: skip
+    command(
+        "train",
+        family.kind,
+        "--data",
+        "x.npy",
+        "--batch-size",
+        "16",
+        "--preset",
+        name,
+        "--epochs",
+        "0",
+        "--hidden",
+        "5",
+        "--out",
+        "out",
+    )
     saved = minigen.load(f"out/{MODEL}").get_params()
     given = {"batch_size": 16, "epochs": 0, "hidden": (5,), "device": saved["device"]}
     assert saved == {**family().get_params(), **family.presets[name], **given}
@@ -75,8 +89,16 @@ GIVEN = {
     "gan": {"seed": 7, "loss": "minimax", "activation": "tanh", "output": "sigmoid", "hidden_discriminator": (4, 3)},
     "vae": {"seed": 7, "likelihood": "gaussian", "variance": 0.5, "beta": 2.0, "activation": "tanh"},
 }
-COMMON = {"init": "he_normal", "optimizer": "sgd", "learning_rate": 0.01, "beta1": 0.4, "beta2": 0.9, "eps": 1e-3,
-          "momentum": 0.5, "weight_decay": 0.1}  # fmt: skip
+COMMON = {
+    "init": "he_normal",
+    "optimizer": "sgd",
+    "learning_rate": 0.01,
+    "beta1": 0.4,
+    "beta2": 0.9,
+    "eps": 1e-3,
+    "momentum": 0.5,
+    "weight_decay": 0.1,
+}
 
 
 @pytest.mark.parametrize("kind", ["gan", "vae"])
@@ -142,8 +164,22 @@ def test_resume_on_another_device(command, runs):
 
 def test_resume_at_another_rate_on_other_data(command, runs):
     np.save("other.npy", blobs(48, 16, seed=5).reshape(48, 4, 4))
-    said = command("train", "vae", "--resume", runs / "vae", "--epochs", "2", "--learning-rate", "0.25", "--data",
-                   "other.npy", "--out", "on", "--sample-every", "0")  # fmt: skip
+    said = command(
+        "train",
+        "vae",
+        "--resume",
+        runs / "vae",
+        "--epochs",
+        "2",
+        "--learning-rate",
+        "0.25",
+        "--data",
+        "other.npy",
+        "--out",
+        "on",
+        "--sample-every",
+        "0",
+    )
     assert said.startswith("other.npy: 48 x 4 x 4, uint8\n") and "2 epochs\n" in said
     resumed = minigen.load(f"on/{MODEL}")
     assert (resumed.learning_rate, resumed.source_, resumed.epochs) == (0.25, "other.npy", 4)

@@ -91,9 +91,14 @@ def test_training_reads_the_array_where_it_is(gpu, train):
 
 
 USES = [
-    ("gan", "discriminate", "data"), ("gan", "generate", "z"), ("vae", "encode", "data"), ("vae", "decode", "z"),
-    ("vae", "reconstruct", "data"), ("vae", "elbo", "data"), ("vae", "score_samples", "data"),
-]  # fmt: skip
+    ("gan", "discriminate", "data"),
+    ("gan", "generate", "z"),
+    ("vae", "encode", "data"),
+    ("vae", "decode", "z"),
+    ("vae", "reconstruct", "data"),
+    ("vae", "elbo", "data"),
+    ("vae", "score_samples", "data"),
+]
 
 
 @pytest.mark.parametrize(("kind", "method", "what"), USES)

@@ -56,8 +56,12 @@ def test_operations_by_themselves(result):
 
 def compile_products(architecture, precision):
     ops = report.drawn(architecture, precision)
-    launches = [launch for model in report.MODELS for fuse in (True, False)
-                for launch in report.model_launches(model, ops, fuse)]  # fmt: skip
+    launches = [
+        launch
+        for model in report.MODELS
+        for fuse in (True, False)
+        for launch in report.model_launches(model, ops, fuse)
+    ]
     return report.resources([x for x in launches if "PRECISION" in kernel_parameters(x)], ops)
 
 

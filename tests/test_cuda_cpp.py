@@ -68,11 +68,25 @@ def host(tmp_path_factory):
     for file in FILES:
         library = folder / f"{file}.so"
         command = [
-            gcc, "-x", "c++", "-std=c++20", "-O1", "-shared", "-fPIC", "-Wall", "-Werror", "-Wno-unknown-pragmas",
-            "-fsanitize=undefined", "-fno-sanitize-recover=all", "-static-libubsan",
-            "-include", str(Path(__file__).with_name("cuda_on_host.hpp")),
-            str(sources.folder() / "cuda" / file), "-o", str(library),
-        ]  # fmt: skip
+            gcc,
+            "-x",
+            "c++",
+            "-std=c++20",
+            "-O1",
+            "-shared",
+            "-fPIC",
+            "-Wall",
+            "-Werror",
+            "-Wno-unknown-pragmas",
+            "-fsanitize=undefined",
+            "-fno-sanitize-recover=all",
+            "-static-libubsan",
+            "-include",
+            str(Path(__file__).with_name("cuda_on_host.hpp")),
+            str(sources.folder() / "cuda" / file),
+            "-o",
+            str(library),
+        ]
         subprocess.run(command, check=True)
         libraries[file] = ctypes.CDLL(str(library))
     return HostExecutor(libraries)
@@ -225,8 +239,18 @@ def test_nvcc_needs_few_registers_and_spills_none(tmp_path, file, architecture):
     if nvcc is None:
         pytest.skip("no nvcc")
     path = sources.folder() / "cuda" / file
-    command = [nvcc, "-std=c++17", "-cubin", f"-arch=sm_{architecture}", "-diag-suppress=1675", "-Werror=all-warnings",
-               "-Xptxas=-v", str(path), "-o", str(tmp_path / "a.cubin")]  # fmt: skip
+    command = [
+        nvcc,
+        "-std=c++17",
+        "-cubin",
+        f"-arch=sm_{architecture}",
+        "-diag-suppress=1675",
+        "-Werror=all-warnings",
+        "-Xptxas=-v",
+        str(path),
+        "-o",
+        str(tmp_path / "a.cubin"),
+    ]
     report = subprocess.run(command, capture_output=True, text=True)
     assert report.returncode == 0, report.stderr
     registers = [int(n) for n in re.findall(r"Used (\d+) registers", report.stderr)]

@@ -79,9 +79,10 @@ def test_products_of_many_tiles(precision, rng, sizes):
     ops, tolerance = backend(precision), (PRODUCTS if max(sizes) == 1 else TOLERANCES)[precision]
     arena = Arena(ops, rng)
     arguments = {
-        "dense_forward": (x, W, b, Out(B, n_out)), "dense_dgrad": (dz, W, Out(B, n_in)),
+        "dense_forward": (x, W, b, Out(B, n_out)),
+        "dense_dgrad": (dz, W, Out(B, n_in)),
         "dense_wgrad": (x, dz, Out(n_in, n_out), Out(n_out)),
-    }  # fmt: skip
+    }
     buffers = {method: [arena.place(method, a) for a in given] for method, given in arguments.items()}
     compile_ahead(ops, buffers.items())
     for method, given in buffers.items():
@@ -357,9 +358,14 @@ def test_estimators_take_and_give_cupy_arrays(train, stream):
         np.testing.assert_array_equal(model.history_.values, host.history_.values)
         z = cupy.asarray(normals(np.random.default_rng(0), 5000, 4), cupy.float32)
         uses = {
-            "discriminate": data, "generate": z, "encode": data, "decode": z, "reconstruct": data, "elbo": data,
+            "discriminate": data,
+            "generate": z,
+            "encode": data,
+            "decode": z,
+            "reconstruct": data,
+            "elbo": data,
             "score_samples": data,
-        }  # fmt: skip
+        }
         for name, array in uses.items():
             if hasattr(model, name):
                 found, expected = getattr(model, name)(array), getattr(host, name)(array.get())
@@ -385,9 +391,13 @@ def test_dlpack_arrays_go_in_and_out_without_a_copy():
 
 @pytest.mark.parametrize(
     ("change", "error"),
-    [(lambda x: x.astype("int32"), TypeError), (lambda x: x[0], ValueError), (lambda x: x[:1], ValueError),
-     (lambda x: x * np.nan, ValueError)],
-)  # fmt: skip
+    [
+        (lambda x: x.astype("int32"), TypeError),
+        (lambda x: x[0], ValueError),
+        (lambda x: x[:1], ValueError),
+        (lambda x: x * np.nan, ValueError),
+    ],
+)
 def test_bad_arrays_on_the_gpu_are_refused(change, error):
     import cupy
 

@@ -25,8 +25,11 @@ def builds(kernels_folder):
     """Of three small kernels, by key."""
     ops = report.drawn(90, "tf32x3")
     x, y = ops.empty((100,)), ops.empty((100,))
-    launches = [launch for kind in ("relu", "tanh", "sigmoid")
-                for launch in ops.schedule(lambda kind=kind: ops.activation_forward(x, y, kind)).launches]  # fmt: skip
+    launches = [
+        launch
+        for kind in ("relu", "tanh", "sigmoid")
+        for launch in ops.schedule(lambda kind=kind: ops.activation_forward(x, y, kind)).launches
+    ]
     return {build.key: build for build in (compiler.build_of(launch, ops.executor) for launch in launches)}
 
 

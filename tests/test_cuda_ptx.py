@@ -31,9 +31,12 @@ def python(*arguments: str, **environment: str) -> subprocess.CompletedProcess[s
     environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"} | environment
     path = os.pathsep.join(filter(None, [str(HERE.parent), environment.get("PYTHONPATH")]))
     return subprocess.run(
-        [sys.executable, *arguments], cwd=HERE, env=environment | {"PYTHONPATH": path, "OMP_NUM_THREADS": "1"},
-        capture_output=True, text=True,
-    )  # fmt: skip
+        [sys.executable, *arguments],
+        cwd=HERE,
+        env=environment | {"PYTHONPATH": path, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+    )
 
 
 def run(floor: str, *arguments: str) -> subprocess.CompletedProcess[str]:

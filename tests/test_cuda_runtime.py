@@ -404,8 +404,12 @@ def test_a_failed_kernel_is_reported_where_it_is_noticed(install):
 def build(kernel, **changes):
     facts = {
         "signature": {"x": "*fp32", "y": "*fp32", "n": "i32", "factor": "fp32", "BLOCK": "constexpr"},
-        "constexprs": {"BLOCK": 256}, "aligned": (0, 1), "num_warps": 4, "num_stages": 3, "architecture": 90,
-    }  # fmt: skip
+        "constexprs": {"BLOCK": 256},
+        "aligned": (0, 1),
+        "num_warps": 4,
+        "num_stages": 3,
+        "architecture": 90,
+    }
     return compiler.TritonBuild(kernel.source, **(facts | changes))
 
 
@@ -416,10 +420,14 @@ def test_compiled_without_a_gpu_and_without_torch(kernels_folder, kernel):
 
 def test_what_changes_the_code_changes_the_key(kernel, monkeypatch):
     variants = [
-        build(kernel), build(kernel, constexprs={"BLOCK": 512}), build(kernel, aligned=(0,)),
-        build(kernel, num_warps=8), build(kernel, num_stages=2), build(kernel, architecture=80),
+        build(kernel),
+        build(kernel, constexprs={"BLOCK": 512}),
+        build(kernel, aligned=(0,)),
+        build(kernel, num_warps=8),
+        build(kernel, num_stages=2),
+        build(kernel, architecture=80),
         build(kernel, signature=build(kernel).signature | {"n": "i64"}),
-    ]  # fmt: skip
+    ]
     keys = {variant.key for variant in variants}
     assert len(keys) == len(variants)
     monkeypatch.setattr(triton, "__version__", "99.0")

@@ -109,8 +109,12 @@ def test_floor_is_the_longer_of_arithmetic_and_traffic():
 
 
 def test_the_present_card_is_read_from_the_driver(fake):
-    attributes = {"MultiProcessorCount": 132, "ClockRate": 1_980_000, "MemoryClockRate": 3_201_000,
-                  "GlobalMemoryBusWidth": 6144}  # fmt: skip
+    attributes = {
+        "MultiProcessorCount": 132,
+        "ClockRate": 1_980_000,
+        "MemoryClockRate": 3_201_000,
+        "GlobalMemoryBusWidth": 6144,
+    }
     for i, name in enumerate(attributes):
         setattr(fake.cuda.runtime, f"cudaDevAttr{name}", 1000 + i)
     fake.cuda.runtime.deviceGetAttribute = lambda attribute, index: list(attributes.values())[attribute - 1000]
@@ -137,9 +141,14 @@ def test_rows_on_the_gpu_share_memory(fake):
 
 @pytest.mark.parametrize(
     ("array", "error"),
-    [(np.ones((4, 2), complex), TypeError), (np.ones(4, np.uint8), ValueError), (np.ones((1, 4)), ValueError),
-     (np.ones((4, 0), np.uint8), ValueError), (np.array([[1.0, np.inf], [1, 2]]), ValueError)],
-)  # fmt: skip
+    [
+        (np.ones((4, 2), complex), TypeError),
+        (np.ones(4, np.uint8), ValueError),
+        (np.ones((1, 4)), ValueError),
+        (np.ones((4, 0), np.uint8), ValueError),
+        (np.array([[1.0, np.inf], [1, 2]]), ValueError),
+    ],
+)
 def test_bad_rows_on_the_gpu_are_refused(fake, array, error):
     from minigen.cuda import interop
     from minigen.cuda.backend import CudaBackend

@@ -107,8 +107,14 @@ def test_unknown_split(split):
 # --- places on this machine ---------------------------------------------------------------------
 
 PLACES = [
-    "debian/mnist", ".cache/minigen/mnist", "work/here/data/MNIST/raw", "work/here/MNIST/raw", "work/data/MNIST/raw",
-    "data/MNIST/raw", ".cache/torch/MNIST/raw", ".keras/datasets/mnist",
+    "debian/mnist",
+    ".cache/minigen/mnist",
+    "work/here/data/MNIST/raw",
+    "work/here/MNIST/raw",
+    "work/data/MNIST/raw",
+    "data/MNIST/raw",
+    ".cache/torch/MNIST/raw",
+    ".keras/datasets/mnist",
 ]
 
 
@@ -299,8 +305,16 @@ def test_no_network_lists_every_way_out(home, mirrors):
     with pytest.raises(datasets.DownloadError) as caught:
         datasets.mnist(cache=home / "cache")
     text = str(caught.value)
-    for part in (mirrors[0].url, mirrors[1].url, "404", "MINIGEN_DATA", str(home / "cache/mnist"), "HTTPS_PROXY",
-                 "mnist_sample()", *FILES):
+    for part in (
+        mirrors[0].url,
+        mirrors[1].url,
+        "404",
+        "MINIGEN_DATA",
+        str(home / "cache/mnist"),
+        "HTTPS_PROXY",
+        "mnist_sample()",
+        *FILES,
+    ):
         assert part in text
     assert os.listdir(home / "cache/mnist") == []
 

@@ -115,9 +115,13 @@ def _away_from_kinks(z: np.ndarray) -> np.ndarray:
 def test_book_against_pytorch(rng, activation):
     torch = pytest.importorskip("torch")
     acts = {
-        "linear": lambda t: t, "relu": torch.relu, "tanh": torch.tanh, "sigmoid": torch.sigmoid,
-        "leaky_relu": lambda t: torch.nn.functional.leaky_relu(t, 0.2), "softplus": torch.nn.functional.softplus,
-    }  # fmt: skip
+        "linear": lambda t: t,
+        "relu": torch.relu,
+        "tanh": torch.tanh,
+        "sigmoid": torch.sigmoid,
+        "leaky_relu": lambda t: torch.nn.functional.leaky_relu(t, 0.2),
+        "softplus": torch.nn.functional.softplus,
+    }
     z, W, b, dy = off_zero(rng, 9, 6), normals(rng, 6, 4), normals(rng, 4), normals(rng, 9, 4)
     tensors = [torch.tensor(a, requires_grad=True) for a in (z, W, b)]
     out = acts[activation](tensors[0]) @ tensors[1] + tensors[2]

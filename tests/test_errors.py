@@ -103,8 +103,12 @@ def test_a_divergence_comes_out_of_a_pool(tmp_path):
     (tmp_path / "pool.py").write_text(POOL)
     path = os.pathsep.join([*sys.path, os.environ.get("PYTHONPATH", "")])
     done = subprocess.run(
-        [sys.executable, "pool.py"], cwd=tmp_path, env={**os.environ, "PYTHONPATH": path}, capture_output=True,
-        text=True, timeout=100,
-    )  # fmt: skip
+        [sys.executable, "pool.py"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+        timeout=100,
+    )
     step, layer = done.stdout.split()
     assert int(step) >= 1 and "." in layer, done.stderr

@@ -46,9 +46,7 @@ def test_the_presets_called_quality_are_wider_and_longer(family):
     assert better.epochs != plain_model.epochs
 
 
-@pytest.mark.parametrize(
-    ("train", "family"), [(minigen.train_gan, minigen.GAN), (minigen.train_vae, minigen.VAE)]
-)  # fmt: skip
+@pytest.mark.parametrize(("train", "family"), [(minigen.train_gan, minigen.GAN), (minigen.train_vae, minigen.VAE)])
 def test_the_short_form_takes_a_preset_and_settings(monkeypatch, train, family):
     fitted = []
     monkeypatch.setattr(family, "fit", lambda self, X, **arguments: fitted.append(arguments) or self)

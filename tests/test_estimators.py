@@ -124,8 +124,15 @@ def test_a_refused_fit_leaves_the_trained_model_as_it_was(model, tmp_path):
 
 
 def test_numbers_of_numpy_are_numbers(family, tmp_path):
-    settings = dict(hidden=(np.int64(8),), latent_dim=np.int32(3), learning_rate=np.float32(0.5), eps=Fraction(1, 8),
-                    seed=np.uint32(7), batch_size=np.int64(32), epochs=np.int64(1))  # fmt: skip
+    settings = dict(
+        hidden=(np.int64(8),),
+        latent_dim=np.int32(3),
+        learning_rate=np.float32(0.5),
+        eps=Fraction(1, 8),
+        seed=np.uint32(7),
+        batch_size=np.int64(32),
+        epochs=np.int64(1),
+    )
     family(**settings).fit(blobs(), **QUIET).save(tmp_path / "m")
     params = minigen.load(tmp_path / "m").get_params()
     assert (params["hidden"], params["learning_rate"], params["eps"], params["seed"]) == ((8,), 0.5, 0.125, 7)

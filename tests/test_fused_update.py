@@ -119,9 +119,7 @@ def fill_a_layer_twice(net: Network) -> None:
     net.ops.dense_wgrad(*net.layers[0])
 
 
-BEFORE_THE_UPDATE = (
-    read_the_gradient, change_the_gradient, overwrite_an_input, overwrite_a_delta, fill_a_layer_twice
-)  # fmt: skip
+BEFORE_THE_UPDATE = (read_the_gradient, change_the_gradient, overwrite_an_input, overwrite_a_delta, fill_a_layer_twice)
 
 
 @pytest.mark.parametrize(

@@ -55,9 +55,12 @@ def test_gradients_of_a_step_agree_with_autograd(floor, kind, hidden, rng):
     # tanh' = (1 - y) (1 + y) has the digits of 1 - y: few, in the rare draw whose pixels are saturated one and all.
     while unsaturated < np.finfo(floor.dtype).eps / tolerance:
         training = gan_training(
-            floor, blobs(40, int(rng.integers(1, 40))), hidden, batch_size=int(rng.integers(1, 20)),
+            floor,
+            blobs(40, int(rng.integers(1, 40))),
+            hidden,
+            batch_size=int(rng.integers(1, 20)),
             seed=int(rng.integers(1, 2**32)),
-        )  # fmt: skip
+        )
         training.loss = kind
         for net in training.networks:
             floor.upload(np.full(net.grads.shape, np.nan, floor.dtype), out=net.grads)
@@ -78,8 +81,9 @@ def test_floors_follow_the_float64_trajectory_for_100_steps(floor, optimizer):
     """Stated tolerance: 1e-3 on the losses and on the weights after 100 steps, float32 against float64."""
     data = blobs()
     rate = 0.02 if optimizer == "sgd" else 1e-3
-    ours, book = (gan_training(ops, data, learning_rate=rate, optimizer=optimizer)
-                  for ops in (floor, NumpyBackend(np.float64)))  # fmt: skip
+    ours, book = (
+        gan_training(ops, data, learning_rate=rate, optimizer=optimizer) for ops in (floor, NumpyBackend(np.float64))
+    )
     run(ours, 100)
     run(book, 100)
     np.testing.assert_allclose(ours.recent_losses(100), book.recent_losses(100), rtol=1e-3, atol=1e-3)
@@ -119,8 +123,15 @@ def test_an_epoch_visits_each_row_at_most_once(floor):
 
 @pytest.fixture(scope="module")
 def trained():
-    return minigen.train_gan(blobs(300, 12).reshape(300, 3, 4), epochs=300, hidden=(32,), latent_dim=8, batch_size=64,
-                             learning_rate=1e-3, progress=False)  # fmt: skip
+    return minigen.train_gan(
+        blobs(300, 12).reshape(300, 3, 4),
+        epochs=300,
+        hidden=(32,),
+        latent_dim=8,
+        batch_size=64,
+        learning_rate=1e-3,
+        progress=False,
+    )
 
 
 def test_the_gan_learns_the_data(trained):

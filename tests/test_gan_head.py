@@ -141,9 +141,7 @@ def no_input_gradient(head: Head) -> None:
     head.ops.dense_wgrad(head.x, head.dlogits, head.dW, head.db)
 
 
-@pytest.mark.parametrize(
-    "step", [other_weights, other_rows, something_between, loss_over_the_bias, no_input_gradient]
-)  # fmt: skip
+@pytest.mark.parametrize("step", [other_weights, other_rows, something_between, loss_over_the_bias, no_input_gradient])
 def test_what_is_no_head(rng: np.random.Generator, step: Callable[[Head], None]) -> None:
     seed = int(rng.integers(2**32))
     program, plain = (Head(seed, 40, 30, "discriminator", True) for _ in range(2))

@@ -45,19 +45,30 @@ def test_a_missing_term_in_the_book_fails(monkeypatch, seed):
 @pytest.mark.parametrize(
     ("place", "wrong", "formula"),
     [
-        ("minigen.models.optimizer.Optimizer.update", lambda self, step: self.ops.adam(
-            self.net.params, self.net.grads, self.slots["m"], self.slots["v"], self.lr, step
-        ) if "m" in self.slots else self.ops.sgd(self.net.params, self.net.grads, self.slots["velocity"], self.lr),
-         "minigen/models/optimizer.py: update of sgd with momentum and weight decay"),
-        ("minigen.models.vae.VaeTraining.report", lambda self, terms: np.column_stack([terms.sum(axis=1), terms]),
-         "minigen/models/vae.py: report, loss = reconstruction + beta KL"),
+        (
+            "minigen.models.optimizer.Optimizer.update",
+            lambda self, step: (
+                self.ops.adam(self.net.params, self.net.grads, self.slots["m"], self.slots["v"], self.lr, step)
+                if "m" in self.slots
+                else self.ops.sgd(self.net.params, self.net.grads, self.slots["velocity"], self.lr)
+            ),
+            "minigen/models/optimizer.py: update of sgd with momentum and weight decay",
+        ),
+        (
+            "minigen.models.vae.VaeTraining.report",
+            lambda self, terms: np.column_stack([terms.sum(axis=1), terms]),
+            "minigen/models/vae.py: report, loss = reconstruction + beta KL",
+        ),
         ("minigen.reference.initializers.random.INIT", 7, "minigen/reference/random.py"),
-        ("minigen.reference.optimizer.adam", lambda p, g, m, v, lr, t, beta1, beta2, eps: (p - lr * g, m, v),
-         "minigen/reference/optimizer.py: m, v, p"),
+        (
+            "minigen.reference.optimizer.adam",
+            lambda p, g, m, v, lr, t, beta1, beta2, eps: (p - lr * g, m, v),
+            "minigen/reference/optimizer.py: m, v, p",
+        ),
         ("minigen.reference.batch.fmix32", lambda h: h ^ h, "minigen/reference/batch.py: the keyed permutation"),
     ],
     ids=["update", "report", "stream", "adam", "order"],
-)  # fmt: skip
+)
 def test_the_formula_that_is_wrong_is_told(monkeypatch, seed, place, wrong, formula):
     monkeypatch.setattr(place, wrong)
     told = [row.formula for row in gradcheck.run([], seed) if not row.passed]

@@ -69,7 +69,7 @@ def test_round_trip(tmp_path, suffix, order, array):
 
 def test_bytes_are_those_of_the_format(tmp_path):
     write_idx(tmp_path / "a", np.array([[1, -2]], np.int16))
-    assert (tmp_path / "a").read_bytes() == b"\0\0\x0b\x02" b"\0\0\0\x01" b"\0\0\0\x02" b"\0\x01\xff\xfe"
+    assert (tmp_path / "a").read_bytes() == b"\0\0\x0b\x02\0\0\0\x01\0\0\0\x02\0\x01\xff\xfe"
 
 
 def test_non_contiguous_and_read_only_arrays(tmp_path):
@@ -132,8 +132,12 @@ def test_damage_is_named(tmp_path, content, says, pack):
 @pytest.mark.parametrize(
     "spoil",
     [
-        lambda b: b[:-1], lambda b: b[:-9], lambda b: b[:11], lambda b: b + b"x",
-        lambda b: b[:-8] + bytes(4) + b[-4:], lambda b: b[:3] + b"\xff" + b[4:],
+        lambda b: b[:-1],
+        lambda b: b[:-9],
+        lambda b: b[:11],
+        lambda b: b + b"x",
+        lambda b: b[:-8] + bytes(4) + b[-4:],
+        lambda b: b[:3] + b"\xff" + b[4:],
     ],
 )
 def test_damaged_gzip(tmp_path, spoil, rng):
@@ -165,8 +169,13 @@ def test_max_bytes(tmp_path):
 @pytest.mark.parametrize(
     "array",
     [
-        np.zeros(2, np.int64), np.zeros(2, bool), np.zeros(2, complex), np.array(["a"]), np.zeros(2, np.float16),
-        np.float32(1), [None],
+        np.zeros(2, np.int64),
+        np.zeros(2, bool),
+        np.zeros(2, complex),
+        np.array(["a"]),
+        np.zeros(2, np.float16),
+        np.float32(1),
+        [None],
     ],
 )
 def test_arrays_that_idx_cannot_hold(tmp_path, array):
@@ -212,8 +221,12 @@ def test_mutated_files(tmp_path, array, packed, data):
         where = data.draw(st.integers(0, max(0, len(content) - 1)))
         kind = data.draw(st.sampled_from(["change", "insert", "cut", "end"]))
         byte = data.draw(st.binary(min_size=1, max_size=3))
-        span = {"change": slice(where, where + len(byte)), "insert": slice(where, where),
-                "cut": slice(where, where + len(byte)), "end": slice(where, None)}[kind]
+        span = {
+            "change": slice(where, where + len(byte)),
+            "insert": slice(where, where),
+            "cut": slice(where, where + len(byte)),
+            "end": slice(where, None),
+        }[kind]
         content[span] = byte if kind in ("change", "insert") else b""
     back = read_within(put(tmp_path, bytes(content)), LITTLE)
     if packed and back is not None:  # CRC-32 and length stand: only gzip's own header can have changed

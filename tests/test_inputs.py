@@ -74,4 +74,3 @@ def test_flat_rows_stand_for_pictures_and_pictures_for_flat_rows(trained_flat):
             continue  # C order is the only one there is
         with pytest.raises(ValueError, match="X must have items of shape"):
             gan.discriminate(wrong)
-

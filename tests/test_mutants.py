@@ -38,6 +38,8 @@ def test_each_mistake_is_planted_once():
 def test_a_place_is_found_exactly_once():
     mutant = run.Mutant("area", "what", "file", "b", "c")
     assert mutant.planted("abd") == "acd"
+    wide = run.Mutant("area", "what", "file", "f(a, b) +  c", " d ")
+    assert wide.planted("1 * f(\n    a,\n    b,\n) + c\n") == "1 * d\n"
     for text in ("ad", "abbd"):
         with pytest.raises(ValueError, match="instead of once"):
             mutant.planted(text)

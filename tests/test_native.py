@@ -297,7 +297,9 @@ GROUPS = {  # what /proc/self/cgroup says, files below /sys/fs/cgroup, and the c
     ),
     "v1, none": ("4:cpu:/a\n", {"cpu/a/cpu.cfs_quota_us": "-1\n", "cpu/a/cpu.cfs_period_us": "100000\n"}, 1024),
     "v1, in a container": (
-        "4:cpu:/docker/0123\n", {"cpu/cpu.cfs_quota_us": "20000\n", "cpu/cpu.cfs_period_us": "10000\n"}, 2,
+        "4:cpu:/docker/0123\n",
+        {"cpu/cpu.cfs_quota_us": "20000\n", "cpu/cpu.cfs_period_us": "10000\n"},
+        2,
     ),
     "v1 beside v2": (
         "4:cpu:/a\n0::/b\n",
@@ -306,7 +308,7 @@ GROUPS = {  # what /proc/self/cgroup says, files below /sys/fs/cgroup, and the c
     ),
     "nothing": ("", {}, 1024),
     "nonsense": ("what\n0::\n:::\n", {"cpu.max": "lots\n"}, 1024),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("case", GROUPS)
@@ -459,55 +461,114 @@ def read_only(*shape: int) -> np.ndarray:
     [
         (TypeError, "z must be a numpy.ndarray, not list", lambda o: o.activation_forward([1.0], f32(1), "relu")),
         (TypeError, "z must be a numpy.ndarray, not NoneType", lambda o: o.activation_forward(None, f32(1), "relu")),
-        (TypeError, "z must have dtype float32, not float64",
-         lambda o: o.activation_forward(np.ones(1), f32(1), "relu")),
-        (TypeError, "y must have dtype float32, not >f4",
-         lambda o: o.activation_forward(f32(1), np.ones(1, ">f4"), "relu")),
-        (TypeError, "step must have dtype uint64, not int64",
-         lambda o: o.random_normal(f32(1), 0, 0, np.zeros(1, int))),
-        (ValueError, r"z must be C-contiguous, got shape \(2, 3\)",
-         lambda o: o.activation_forward(f32(3, 2).T, f32(2, 3), "relu")),
-        (ValueError, r"z must be C-contiguous, got shape \(3,\) with strides \(8,\)",
-         lambda o: o.activation_forward(f32(6)[::2], f32(3), "relu")),
+        (
+            TypeError,
+            "z must have dtype float32, not float64",
+            lambda o: o.activation_forward(np.ones(1), f32(1), "relu"),
+        ),
+        (
+            TypeError,
+            "y must have dtype float32, not >f4",
+            lambda o: o.activation_forward(f32(1), np.ones(1, ">f4"), "relu"),
+        ),
+        (
+            TypeError,
+            "step must have dtype uint64, not int64",
+            lambda o: o.random_normal(f32(1), 0, 0, np.zeros(1, int)),
+        ),
+        (
+            ValueError,
+            r"z must be C-contiguous, got shape \(2, 3\)",
+            lambda o: o.activation_forward(f32(3, 2).T, f32(2, 3), "relu"),
+        ),
+        (
+            ValueError,
+            r"z must be C-contiguous, got shape \(3,\) with strides \(8,\)",
+            lambda o: o.activation_forward(f32(6)[::2], f32(3), "relu"),
+        ),
         (ValueError, "z must be aligned", lambda o: o.activation_forward(unaligned(4), f32(4), "relu")),
         (ValueError, "y must be writeable", lambda o: o.activation_forward(f32(3), read_only(3), "relu")),
         (ValueError, "p must be writeable", lambda o: o.sgd(read_only(3), f32(3), f32(3), f32(1))),
         (ValueError, r"y must have shape \(3,\), not \(4,\)", lambda o: o.activation_forward(f32(3), f32(4), "relu")),
-        (ValueError, r"W must have shape \(3, \*\), not \(4, 5\)",
-         lambda o: o.dense_forward(f32(2, 3), f32(4, 5), f32(5), f32(2, 5))),
-        (ValueError, r"x must have shape \(\*, \*\), not \(3,\)",
-         lambda o: o.dense_forward(f32(3), f32(3, 5), f32(5), f32(1, 5))),
-        (ValueError, r"loss must have shape \(1,\), not \(\)",
-         lambda o: o.gan_loss_generator(f32(2, 1), f32(2, 1), f32())),
-        (ValueError, "activation: unknown 'gelu', known are linear, relu",
-         lambda o: o.activation_forward(f32(3), f32(3), "gelu")),
-        (ValueError, "kind: unknown 'wgan', known are non_saturating, minimax",
-         lambda o: o.gan_loss_generator(f32(2, 1), f32(2, 1), f32(1), "wgan")),
-        (ValueError, "x: the output of the layer before is needed for activation 'relu'",
-         lambda o: o.dense_dgrad(f32(2, 3), f32(4, 3), f32(2, 4), None, "relu")),
-        (ValueError, "n_real must leave a real and a generated row, 1 to 1 of 2, not 2",
-         lambda o: o.gan_loss_discriminator(f32(2, 1), 2, f32(2, 1), f32(1))),
+        (
+            ValueError,
+            r"W must have shape \(3, \*\), not \(4, 5\)",
+            lambda o: o.dense_forward(f32(2, 3), f32(4, 5), f32(5), f32(2, 5)),
+        ),
+        (
+            ValueError,
+            r"x must have shape \(\*, \*\), not \(3,\)",
+            lambda o: o.dense_forward(f32(3), f32(3, 5), f32(5), f32(1, 5)),
+        ),
+        (
+            ValueError,
+            r"loss must have shape \(1,\), not \(\)",
+            lambda o: o.gan_loss_generator(f32(2, 1), f32(2, 1), f32()),
+        ),
+        (
+            ValueError,
+            "activation: unknown 'gelu', known are linear, relu",
+            lambda o: o.activation_forward(f32(3), f32(3), "gelu"),
+        ),
+        (
+            ValueError,
+            "kind: unknown 'wgan', known are non_saturating, minimax",
+            lambda o: o.gan_loss_generator(f32(2, 1), f32(2, 1), f32(1), "wgan"),
+        ),
+        (
+            ValueError,
+            "x: the output of the layer before is needed for activation 'relu'",
+            lambda o: o.dense_dgrad(f32(2, 3), f32(4, 3), f32(2, 4), None, "relu"),
+        ),
+        (
+            ValueError,
+            "n_real must leave a real and a generated row, 1 to 1 of 2, not 2",
+            lambda o: o.gan_loss_discriminator(f32(2, 1), 2, f32(2, 1), f32(1)),
+        ),
         (ValueError, "logits has no rows", lambda o: o.gan_loss_generator(f32(0, 1), f32(0, 1), f32(1))),
-        (ValueError, "variance must be positive",
-         lambda o: o.vae_loss_gaussian(f32(2, 3), f32(2, 3), f32(2, 3), f32(2), f32(1), 0.0)),
-        (ValueError, r"seed must be in \[0, 2\*\*32\), not -1",
-         lambda o: o.random_uniform(f32(3), -1, 0, np.zeros(1, np.uint64))),
-        (ValueError, r"stream must be in \[0, 2\*\*32\), not 4294967296",
-         lambda o: o.random_uniform(f32(3), 0, 2**32, np.zeros(1, np.uint64))),
-        (ValueError, r"n must be in \[1, 2\*\*31\), not 0",
-         lambda o: o.batch_indices(np.zeros(3, np.int32), 0, 0, 0, np.zeros(1, np.uint64), 3, 1)),
-        (ValueError, "past the end of the epoch",
-         lambda o: o.batch_indices(np.zeros(3, np.int32), 8, 0, 0, np.full(1, 2, np.uint64), 3, 3)),
-        (ValueError, "batch_size must be at least the 3 entries of indices",
-         lambda o: o.batch_indices(np.zeros(3, np.int32), 8, 0, 0, np.zeros(1, np.uint64), 2, 3)),
-        (ValueError, "indices must lie in",
-         lambda o: o.batch_gather(f32(3, 2), np.array([-1], np.int32), f32(1, 2))),
-        (TypeError, "data must have dtype float32, not int32",
-         lambda o: o.batch_gather(np.zeros((3, 2), np.int32), np.zeros(1, np.int32), f32(1, 2))),
-        (ValueError, "history must have at least one row",
-         lambda o: o.advance(np.zeros(1, np.uint64), f32(2), f32(0, 2))),
+        (
+            ValueError,
+            "variance must be positive",
+            lambda o: o.vae_loss_gaussian(f32(2, 3), f32(2, 3), f32(2, 3), f32(2), f32(1), 0.0),
+        ),
+        (
+            ValueError,
+            r"seed must be in \[0, 2\*\*32\), not -1",
+            lambda o: o.random_uniform(f32(3), -1, 0, np.zeros(1, np.uint64)),
+        ),
+        (
+            ValueError,
+            r"stream must be in \[0, 2\*\*32\), not 4294967296",
+            lambda o: o.random_uniform(f32(3), 0, 2**32, np.zeros(1, np.uint64)),
+        ),
+        (
+            ValueError,
+            r"n must be in \[1, 2\*\*31\), not 0",
+            lambda o: o.batch_indices(np.zeros(3, np.int32), 0, 0, 0, np.zeros(1, np.uint64), 3, 1),
+        ),
+        (
+            ValueError,
+            "past the end of the epoch",
+            lambda o: o.batch_indices(np.zeros(3, np.int32), 8, 0, 0, np.full(1, 2, np.uint64), 3, 3),
+        ),
+        (
+            ValueError,
+            "batch_size must be at least the 3 entries of indices",
+            lambda o: o.batch_indices(np.zeros(3, np.int32), 8, 0, 0, np.zeros(1, np.uint64), 2, 3),
+        ),
+        (ValueError, "indices must lie in", lambda o: o.batch_gather(f32(3, 2), np.array([-1], np.int32), f32(1, 2))),
+        (
+            TypeError,
+            "data must have dtype float32, not int32",
+            lambda o: o.batch_gather(np.zeros((3, 2), np.int32), np.zeros(1, np.int32), f32(1, 2)),
+        ),
+        (
+            ValueError,
+            "history must have at least one row",
+            lambda o: o.advance(np.zeros(1, np.uint64), f32(2), f32(0, 2)),
+        ),
     ],
-)  # fmt: skip
+)
 def test_bad_arguments_are_named(ops: Any, error: type[Exception], message: str, call: Callable[[Any], None]) -> None:
     with pytest.raises(error, match=message):
         call(ops)

@@ -37,9 +37,11 @@ def test_losses_far_out(dtype):
     with np.errstate(under="ignore"):
         logits = FAR[:, None].astype(dtype)
     for loss, gradient in (
-        gan_loss.discriminator(logits, 5), gan_loss.generator(logits), gan_loss.generator(logits, "minimax"),
+        gan_loss.discriminator(logits, 5),
+        gan_loss.generator(logits),
+        gan_loss.generator(logits, "minimax"),
         vae_loss.bernoulli(logits, np.full_like(logits, 0.5))[1:],
-    ):  # fmt: skip
+    ):
         assert np.isfinite(loss) and np.isfinite(gradient).all()
     heads = np.array([[1e-30, -1e3], [1e-30, -80]], dtype)
     assert np.isfinite(latent.forward(heads, np.full((2, 1), 1e-20, dtype))[0]).all()

@@ -19,9 +19,7 @@ RANGES = {"[0, 1]": (1 / 255, 0.0), "[-1, 1]": (2 / 255, -1.0)}
 class Layer:
     """``rows`` of bytes below ``others`` rows of floats, a dense layer that reads both, and its gradient with Adam."""
 
-    def __init__(
-        self, precision: str, seed: int, shape: tuple[int, int, int, int], scale: float, shift: float
-    ) -> None:
+    def __init__(self, precision: str, seed: int, shape: tuple[int, int, int, int], scale: float, shift: float) -> None:
         rows, others, n_in, n_out = shape
         self.ops = ops = cpu.CpuBackend(precision=precision)
         rng = np.random.default_rng(seed)
@@ -32,9 +30,12 @@ class Layer:
         self.data = ops.upload(rng.integers(0, 256, (2 * rows, n_in), dtype=np.uint8))
         self.order = ops.upload(rng.permutation(2 * rows)[:rows].astype(np.int32))
         self.scale, self.shift = scale, shift
-        self.x, self.W, self.b, self.dz = normal(rows + others, n_in), normal(n_in, n_out), normal(n_out), normal(
-            rows + others, n_out
-        )  # fmt: skip
+        self.x, self.W, self.b, self.dz = (
+            normal(rows + others, n_in),
+            normal(n_in, n_out),
+            normal(n_out),
+            normal(rows + others, n_out),
+        )
         self.bytes = self.x[:rows]
         self.y, self.dW, self.db = ops.empty((rows + others, n_out)), ops.empty((n_in, n_out)), ops.empty((n_out,))
         for out in (self.y, self.dW, self.db):

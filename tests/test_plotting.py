@@ -106,9 +106,21 @@ def test_grid_scales_floats_from_their_range():
 
 @pytest.mark.parametrize(
     "item_shape, shape",
-    [((3, 4), (3, 4)), ((3, 4, 3), (3, 4, 3)), ((4, 5, 1), (4, 5)), ((1, 4, 5), (4, 5)), ((3, 4, 5), (4, 5, 3)),
-     ((49,), (7, 7)), ((1,), (1, 1)), ((50,), None), ((4, 5, 2), None), ((2, 2, 2, 2), None), ((), None), ((0,), None)],
-)  # fmt: skip
+    [
+        ((3, 4), (3, 4)),
+        ((3, 4, 3), (3, 4, 3)),
+        ((4, 5, 1), (4, 5)),
+        ((1, 4, 5), (4, 5)),
+        ((3, 4, 5), (4, 5, 3)),
+        ((49,), (7, 7)),
+        ((1,), (1, 1)),
+        ((50,), None),
+        ((4, 5, 2), None),
+        ((2, 2, 2, 2), None),
+        ((), None),
+        ((0,), None),
+    ],
+)
 def test_shapes_that_are_pictures(item_shape, shape, rng):
     assert plotting.picture_shape(item_shape) == shape
     items = rng.integers(0, 256, (2, *item_shape), np.uint8)

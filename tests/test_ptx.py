@@ -101,9 +101,17 @@ def test_two_blocks_may_read_the_same():
 def test_threads_that_part_meet_again():
     """Each thread goes round as often as its number says, and all reach the barrier after it."""
     y = execute(
-        "mov.b32 %r8, 0;", "$L__BB0_1:", "setp.ge.s32 %p1, %r8, %r2;", "@%p1 bra $L__BB0_2;", "add.s32 %r8, %r8, 1;",
-        "bra.uni $L__BB0_1;", "$L__BB0_2:", BARRIER, "add.s32 %r8, %r8, %r3;", STORE,
-    )  # fmt: skip
+        "mov.b32 %r8, 0;",
+        "$L__BB0_1:",
+        "setp.ge.s32 %p1, %r8, %r2;",
+        "@%p1 bra $L__BB0_2;",
+        "add.s32 %r8, %r8, 1;",
+        "bra.uni $L__BB0_1;",
+        "$L__BB0_2:",
+        BARRIER,
+        "add.s32 %r8, %r8, %r3;",
+        STORE,
+    )
     np.testing.assert_array_equal(y, (np.arange(64) + np.arange(2)[:, None]).ravel())
 
 
@@ -147,14 +155,16 @@ INSTRUCTIONS = {
     "neg.s32 %r8, %r8; max.s32 %r8, %r8, %r9;": lambda a, b: max(signed(-a % 2**32), signed(b)),
     "min.u32 %r8, %r8, %r9; not.b32 %r8, %r8;": lambda a, b: ~min(a, b),
     "setp.lt.s32 %p1, %r8, %r9; selp.b32 %r8, %r8, %r9, %p1;": lambda a, b: min(signed(a), signed(b)),
-    "setp.gt.u32 %p1, %r8, %r9; setp.gt.and.s32 %p2, %r8, 9, %p1; selp.b32 %r8, 1, 0, %p2;":
-        lambda a, b: a > b and signed(a) > 9,
+    "setp.gt.u32 %p1, %r8, %r9; setp.gt.and.s32 %p2, %r8, 9, %p1; selp.b32 %r8, 1, 0, %p2;": lambda a, b: (
+        a > b and signed(a) > 9
+    ),
     "cvt.u16.u32 %rs1, %r8; cvt.s32.s16 %r8, %rs1;": lambda a, b: (a & 0xFFFF) - (0x10000 if a & 0x8000 else 0),
-    "cvt.u16.u32 %rs1, %r8; cvt.s16.s8 %rs2, %rs1; cvt.u32.u16 %r8, %rs2;":
-        lambda a, b: (a & 0xFF) + (0xFF00 if a & 0x80 else 0),
+    "cvt.u16.u32 %rs1, %r8; cvt.s16.s8 %rs2, %rs1; cvt.u32.u16 %r8, %rs2;": lambda a, b: (
+        (a & 0xFF) + (0xFF00 if a & 0x80 else 0)
+    ),
     "cvt.rn.f32.s32 %r8, %r8;": lambda a, b: int(np.float32(signed(a)).view(np.uint32)),
     "cvt.rzi.s32.f32 %r8, %r8;": lambda a, b: truncated(a),
-}  # fmt: skip
+}
 
 
 def truncated(bits: int) -> int:
@@ -202,10 +212,14 @@ def test_across_a_warp():
 def test_matrices_of_shared_memory():
     """``ldmatrix`` of what ``stmatrix`` has stored, straight and transposed."""
     body = [
-        "shl.b32 %r10, %r2, 4;", "and.b32 %r10, %r10, 127;", "shr.u32 %r11, %r2, 5;", "shl.b32 %r11, %r11, 7;",
-        "add.s32 %r10, %r10, %r11;", "add.s32 %r10, %r10, %r5;",  # row lane % 8 of the warp's matrix of 128 bytes
+        "shl.b32 %r10, %r2, 4;",
+        "and.b32 %r10, %r10, 127;",
+        "shr.u32 %r11, %r2, 5;",
+        "shl.b32 %r11, %r11, 7;",
+        "add.s32 %r10, %r10, %r11;",
+        "add.s32 %r10, %r10, %r5;",  # row lane % 8 of the warp's matrix of 128 bytes
         "stmatrix.sync.aligned.m8n8.x1.shared.b16 [%r10], {%r8};",
-    ]  # fmt: skip
+    ]
     halves = np.arange(256, dtype=np.uint16)  # two in each thread's word: four matrices of 8 x 8, of two blocks
     x = halves.view(np.uint32)
     y = execute(LOAD, *body, "ldmatrix.sync.aligned.m8n8.x1.shared.b16 {%r8}, [%r10];", STORE, x=x)

@@ -47,8 +47,12 @@ def test_right_arrays_are_not_copied(rng, dtype):
 @pytest.mark.parametrize(
     "change",
     [
-        lambda a: a[::2], lambda a: a[:, ::-1], lambda a: a.transpose(1, 0, 2), np.asfortranarray,
-        lambda a: a[:, :, :1], lambda a: np.broadcast_to(a[:1], a.shape),
+        lambda a: a[::2],
+        lambda a: a[:, ::-1],
+        lambda a: a.transpose(1, 0, 2),
+        np.asfortranarray,
+        lambda a: a[:, :, :1],
+        lambda a: np.broadcast_to(a[:1], a.shape),
     ],
 )
 def test_other_memory_orders(rng, change):

@@ -27,8 +27,7 @@ def table_model(request):
 
 
 def table(rows: int = 200, seed: int = 0) -> np.ndarray:
-    """Correlated columns as a table has them: in the thousands, tiny, far from 0, skewed, and one that never changes.
-    """
+    """Correlated columns as a table has them: in the thousands, tiny, far from 0, skewed, and a constant."""
     rng = np.random.default_rng(seed)
     common, own = rng.normal(size=(rows, 1)), rng.normal(size=(rows, 5))
     x = (common + own) / np.sqrt(2)
@@ -229,8 +228,7 @@ def test_a_row_scores_alone_as_in_a_crowd(device, data, method, monkeypatch, rng
 
 
 def test_chance_averages_out_over_rows():
-    """With one draw a row, the mean bound of many rows is near that of many draws: rows do not share one draw's luck.
-    """
+    """With one draw a row, the mean bound of many rows is near that of many: rows do not share one draw's luck."""
     X = blobs(1000)
     model = minigen.VAE(**{**SMALL, "epochs": 20}).fit(X)
     exact = model.elbo(X, samples=100)
@@ -244,8 +242,9 @@ def test_rows_are_encoded_once(monkeypatch):
     model = minigen.VAE(**SMALL).fit(blobs())
     encoded = []
     forward = type(model.encoder_).forward
-    monkeypatch.setattr(type(model.encoder_), "forward",
-                        lambda self, x, work: encoded.append(self.name) or forward(self, x, work))  # fmt: skip
+    monkeypatch.setattr(
+        type(model.encoder_), "forward", lambda self, x, work: encoded.append(self.name) or forward(self, x, work)
+    )
     model.score_samples(blobs(), samples=5)
     assert encoded.count("encoder") == 1 and encoded.count("decoder") == 5
 
@@ -270,8 +269,10 @@ def test_rounding_at_the_edge_is_clipped(device):
     X[:, 0] = np.linspace(0, 1, 200)
     edge = X.copy()
     edge[-1, 0], edge[0, 0] = np.float32(1) + np.float32(1.2e-7), -1e-8
-    for model, other in [(minigen.VAE(device=device, **SMALL), minigen.VAE(device=device, **SMALL)),
-                         (minigen.GAN(device=device, **SMALL), minigen.GAN(device=device, **SMALL))]:  # fmt: skip
+    for model, other in [
+        (minigen.VAE(device=device, **SMALL), minigen.VAE(device=device, **SMALL)),
+        (minigen.GAN(device=device, **SMALL), minigen.GAN(device=device, **SMALL)),
+    ]:
         model.fit(edge), other.fit(X)
         np.testing.assert_array_equal(model.history_.values, other.history_.values)
         assert model.kind == "vae" or model.output_ == "sigmoid"

@@ -20,6 +20,7 @@ from sklearn.utils.validation import check_is_fitted  # noqa: E402
 
 QUICK = dict(epochs=1, hidden=(4,), latent_dim=2, batch_size=8)
 
+
 @parametrize_with_checks([minigen.VAE(likelihood="gaussian", **QUICK), minigen.GAN(**QUICK)])
 def test_scikit_learns_checks(estimator, check):
     check(estimator)

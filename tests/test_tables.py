@@ -133,8 +133,9 @@ def test_parquet(rng, tmp_path):
     (frame[["n"]] % 250).astype(np.uint8).to_parquet(tmp_path / "u.parquet")
     assert load_file(tmp_path / "u.parquet").values.dtype == np.uint8
     for column, message in [
-        (list("abcdefghi"), "column 'c' is .*string"), ([None] + [1.0] * 8, "'c' has 1 missing .*row 0")
-    ]:  # fmt: skip
+        (list("abcdefghi"), "column 'c' is .*string"),
+        ([None] + [1.0] * 8, "'c' has 1 missing .*row 0"),
+    ]:
         frame.assign(c=column).to_parquet(tmp_path / "bad.parquet")
         with pytest.raises(ValueError, match=message):
             load_file(tmp_path / "bad.parquet")
@@ -164,8 +165,13 @@ def test_packed_arrays(rng, tmp_path):
     np.save(tmp_path / "a.npy", array)
     (tmp_path / "a.npy").rename(tmp_path / "b.NPY")
     np.testing.assert_array_equal(load_file(tmp_path / "b.NPY"), array)
-    for content in (gzip.compress(memory.getvalue()[:-1]), gzip.compress(memory.getvalue() + b"x"),
-                    gzip.compress(memory.getvalue())[:-9], memory.getvalue(), gzip.compress(b"no")):  # fmt: skip
+    for content in (
+        gzip.compress(memory.getvalue()[:-1]),
+        gzip.compress(memory.getvalue() + b"x"),
+        gzip.compress(memory.getvalue())[:-9],
+        memory.getvalue(),
+        gzip.compress(b"no"),
+    ):
         path.write_bytes(content)
         with pytest.raises(ValueError, match="a.NPY.gz: not a usable .npy.gz file"):
             load_file(path)
@@ -239,9 +245,9 @@ def command(tmp_path, monkeypatch, capsys):
 
 
 def test_what_sample_writes_is_data_again(tmp_path, rng, command):
-    (tmp_path / "people.csv").write_text("\n".join(
-        ['"height, m";weight;age', *(";".join(map(str, row)) for row in rng.random((90, 3)).round(4))]
-    ))  # fmt: skip
+    (tmp_path / "people.csv").write_text(
+        "\n".join(['"height, m";weight;age', *(";".join(map(str, row)) for row in rng.random((90, 3)).round(4))])
+    )
     train = ["train", "vae", "--likelihood", "gaussian", "--hidden", "8", "--latent-dim", "2", "--batch-size", "32"]
     out = command(*train, "--data", "people.csv", "--epochs", "2")
     assert out.startswith("people.csv: 90 x 3, float32\n")

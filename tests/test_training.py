@@ -109,6 +109,7 @@ def test_every_callback_is_called_even_when_one_stops():
 @pytest.mark.parametrize("train", [minigen.train_gan, minigen.train_vae])
 def test_a_callback_steers_the_learning_rate(train, device):
     """As if the training had been stopped there and gone on with the other rate, bit for bit."""
+
     def halve_after_two(end):
         if end.epoch == 2:
             end.model.learning_rate /= 2
@@ -188,8 +189,16 @@ def test_training_works_outside_of_the_main_thread():
 
 
 def test_divergence_names_step_and_layer_and_keeps_the_last_good_weights(device):
-    model = minigen.GAN(hidden=(16,), latent_dim=4, batch_size=32, epochs=50, optimizer="sgd", learning_rate=1e9,
-                        output="linear", device=device)  # fmt: skip
+    model = minigen.GAN(
+        hidden=(16,),
+        latent_dim=4,
+        batch_size=32,
+        epochs=50,
+        optimizer="sgd",
+        learning_rate=1e9,
+        output="linear",
+        device=device,
+    )
     with pytest.raises(minigen.TrainingDiverged, match=r"step \d+: .* of layer \w+\.\d") as caught:
         model.fit(blobs())
     assert model.history_.stop_reason == "diverged"

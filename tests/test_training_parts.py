@@ -119,8 +119,12 @@ def test_the_search_follows_the_data_forward_and_the_gradient_backward(floor, ma
     training.run(1)
     assert training.first_non_finite() is None
     (first, at_first), (second, at_second) = training.workspaces(training.batch_size)
-    in_order = [(first.layers[0], at_first, 0), (first.layers[1], at_first, 1),
-                (second.layers[0], at_second, 0), (second.layers[1], at_second, 1)]  # fmt: skip
+    in_order = [
+        (first.layers[0], at_first, 0),
+        (first.layers[1], at_first, 1),
+        (second.layers[0], at_second, 0),
+        (second.layers[1], at_second, 1),
+    ]
     for layer, _, _ in in_order:
         fill(floor, layer.W, np.nan)
         assert training.first_non_finite() == ("weight", in_order[0][0].name)
@@ -173,9 +177,12 @@ def told(history: History) -> dict[str, Any]:
     """All that a history tells."""
     names = ("names", "epochs", "steps", "steps_under_way", "ends", "seconds", "stop_reason")
     return {
-        **{name: getattr(history, name) for name in names}, "values": history.values.tolist(), "repr": repr(history),
-        "means": history.epoch_means().tolist(), "losses": {k: v.tolist() for k, v in history.losses.items()},
-    }  # fmt: skip
+        **{name: getattr(history, name) for name in names},
+        "values": history.values.tolist(),
+        "repr": repr(history),
+        "means": history.epoch_means().tolist(),
+        "losses": {k: v.tolist() for k, v in history.losses.items()},
+    }
 
 
 def test_a_restored_history_tells_the_same(rng):
@@ -194,11 +201,15 @@ def test_a_restored_history_tells_the_same(rng):
 @pytest.mark.parametrize(
     ("values", "ends", "seconds"),
     [
-        (np.zeros((4, 3)), [2], [1.0]), (np.zeros(4), [2], [1.0]), (np.zeros((4, 2)), [2], [1.0, 1.0]),
-        (np.zeros((4, 2)), [3, 2], [1.0, 1.0]), (np.zeros((4, 2)), [2, 2], [1.0, 1.0]), (np.zeros((4, 2)), [5], [1.0]),
+        (np.zeros((4, 3)), [2], [1.0]),
+        (np.zeros(4), [2], [1.0]),
+        (np.zeros((4, 2)), [2], [1.0, 1.0]),
+        (np.zeros((4, 2)), [3, 2], [1.0, 1.0]),
+        (np.zeros((4, 2)), [2, 2], [1.0, 1.0]),
+        (np.zeros((4, 2)), [5], [1.0]),
         (np.zeros((4, 2)), [0], [1.0]),
     ],
-)  # fmt: skip
+)
 def test_a_history_whose_parts_do_not_agree_is_refused(values, ends, seconds):
     with pytest.raises(ValueError, match="the saved history"):
         History(("a", "b")).restore(values, np.array(ends), seconds, "finished")

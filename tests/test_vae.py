@@ -44,9 +44,13 @@ def torch_gradients(training, rows: int):
 @pytest.mark.parametrize("hidden", [(1,), (17,), (33, 9)])
 def test_gradients_of_a_step_agree_with_autograd(floor, likelihood, hidden, rng):
     training = vae_training(
-        floor, blobs(40, int(rng.integers(1, 40))), hidden, likelihood=likelihood, batch_size=13,
+        floor,
+        blobs(40, int(rng.integers(1, 40))),
+        hidden,
+        likelihood=likelihood,
+        batch_size=13,
         seed=int(rng.integers(1, 2**32)),
-    )  # fmt: skip
+    )
     training.variance, training.beta = 0.4, 0.7
     rows = int(rng.integers(1, 14))
     for net in training.networks:
@@ -95,8 +99,15 @@ def test_steps_together_or_apart_give_the_same_bits(floor):
 
 @pytest.fixture(scope="module")
 def trained():
-    return minigen.train_vae(blobs(300, 12).reshape(300, 3, 4), epochs=30, hidden=(32,), latent_dim=3, batch_size=64,
-                             learning_rate=3e-3, progress=False)  # fmt: skip
+    return minigen.train_vae(
+        blobs(300, 12).reshape(300, 3, 4),
+        epochs=30,
+        hidden=(32,),
+        latent_dim=3,
+        batch_size=64,
+        learning_rate=3e-3,
+        progress=False,
+    )
 
 
 def test_shapes_and_types(trained):
@@ -111,8 +122,9 @@ def test_shapes_and_types(trained):
 
 def test_reconstructions_resemble_their_originals():
     X = blobs(200, 12)
-    model = minigen.VAE(likelihood="gaussian", variance=0.01, hidden=(32,), latent_dim=3, batch_size=50, epochs=200,
-                        learning_rate=3e-3).fit(X)  # fmt: skip
+    model = minigen.VAE(
+        likelihood="gaussian", variance=0.01, hidden=(32,), latent_dim=3, batch_size=50, epochs=200, learning_rate=3e-3
+    ).fit(X)
     error = np.abs(model.reconstruct(X).astype(float) - X).mean()
     shuffled = np.abs(model.reconstruct(X).astype(float) - np.roll(X, 1, axis=0)).mean()
     assert error < 0.5 * shuffled
@@ -148,8 +160,16 @@ def test_score_of_a_linear_gaussian_model_is_exact(standardize):
     """Decoder linear in z: log p(x) is known in closed form, a value that the estimate has to meet, in the data's
     units."""
     data = np.random.default_rng(0).normal(size=(500, 3)) @ [[1.0, 0.5, 0], [0, 0.3, 0.2], [0, 0, 0.1]]
-    model = minigen.VAE(hidden=(), latent_dim=2, likelihood="gaussian", variance=0.5, epochs=60, batch_size=100,
-                        learning_rate=0.02, standardize=standardize).fit(data)  # fmt: skip
+    model = minigen.VAE(
+        hidden=(),
+        latent_dim=2,
+        likelihood="gaussian",
+        variance=0.5,
+        epochs=60,
+        batch_size=100,
+        learning_rate=0.02,
+        standardize=standardize,
+    ).fit(data)
     state = {key: value.astype(np.float64) for key, value in model.decoder_.state().items()}
     W, b = state["decoder.0.W"], state["decoder.0.b"]
     mean, std = (data.mean(axis=0), data.std(axis=0)) if standardize else (np.zeros(3), np.ones(3))

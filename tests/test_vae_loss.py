@@ -80,11 +80,17 @@ def test_book_against_pytorch(rng):
     torch = pytest.importorskip("torch")
     x = rng.random((6, 11))
     for ours, theirs in (
-        (vae_loss.bernoulli, lambda a: torch.nn.functional.binary_cross_entropy_with_logits(
-            a, torch.tensor(x), reduction="sum")),
-        (vae_loss.gaussian, lambda a: torch.nn.functional.gaussian_nll_loss(
-            a, torch.tensor(x), torch.ones(6, 11, dtype=torch.float64), full=True, reduction="sum")),
-    ):  # fmt: skip
+        (
+            vae_loss.bernoulli,
+            lambda a: torch.nn.functional.binary_cross_entropy_with_logits(a, torch.tensor(x), reduction="sum"),
+        ),
+        (
+            vae_loss.gaussian,
+            lambda a: torch.nn.functional.gaussian_nll_loss(
+                a, torch.tensor(x), torch.ones(6, 11, dtype=torch.float64), full=True, reduction="sum"
+            ),
+        ),
+    ):
         a = torch.tensor(3 * normals(rng, 6, 11), requires_grad=True)
         loss = theirs(a) / 6
         loss.backward()

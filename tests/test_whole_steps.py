@@ -128,13 +128,11 @@ def spelled_gan(model: Any, data: np.ndarray, epochs: int) -> tuple[Spelled, np.
     for step, rows in batches(len(data), False, epochs):
         noise = plain.normals((2 * BATCH, LATENT), SEED, plain.NOISE, step)
         generator, discriminator = run.nets["generator"], run.nets["discriminator"]
-        loss_d, gradient = plain.gan_discriminator(
-            generator, discriminator, X[rows], noise[:BATCH], run.hidden, output
-        )  # fmt: skip
+        loss_d, gradient = plain.gan_discriminator(generator, discriminator, X[rows], noise[:BATCH], run.hidden, output)
         run.update("discriminator", gradient, step)
         loss_g, gradient = plain.gan_generator(
             generator, run.nets["discriminator"], noise[BATCH:], run.hidden, output, model.loss
-        )  # fmt: skip
+        )
         run.update("generator", gradient, step)
         losses.append([loss_d, loss_g])
     return run, np.array(losses)
@@ -148,9 +146,15 @@ def spelled_vae(model: Any, data: np.ndarray, epochs: int) -> tuple[Spelled, np.
     for step, rows in batches(len(data), True, epochs):
         eps = plain.normals((len(rows), LATENT), SEED, plain.LATENT, step)
         (reconstruction, kl), of_encoder, of_decoder = plain.vae(
-            run.nets["encoder"], run.nets["decoder"], data[rows] / 255, eps, run.hidden, model.likelihood,
-            model.variance, model.beta,
-        )  # fmt: skip
+            run.nets["encoder"],
+            run.nets["decoder"],
+            data[rows] / 255,
+            eps,
+            run.hidden,
+            model.likelihood,
+            model.variance,
+            model.beta,
+        )
         run.update("encoder", of_encoder, step)
         run.update("decoder", of_decoder, step)
         losses.append([reconstruction + model.beta * kl, reconstruction, kl])

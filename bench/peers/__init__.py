@@ -46,7 +46,11 @@ PEERS = {
     "tensorflow": Peer("bench.peers.tf_function", "tensorflow", "tensorflow", label="TensorFlow, tf.function", start=6),
     "tensorflow-xla": Peer("bench.peers.tf_xla", "tensorflow", "tensorflow", label="TensorFlow, XLA loop", start=6),
     "keras-article": Peer(
-        "bench.peers.keras_article", "tensorflow", "tensorflow", models=("gan",), label="the article's Keras script",
+        "bench.peers.keras_article",
+        "tensorflow",
+        "tensorflow",
+        models=("gan",),
+        label="the article's Keras script",
         start=6,
     ),
 }

@@ -65,7 +65,13 @@ class Contender:
         scale, shift = spec.range
         self.seed = spec.seed + attempt
         self.training: TrainingRun = kind(
-            self.ops, *self.networks, self.data, batch_size=spec.batch, settings=settings, seed=self.seed, scale=scale,
+            self.ops,
+            *self.networks,
+            self.data,
+            batch_size=spec.batch,
+            settings=settings,
+            seed=self.seed,
+            scale=scale,
             shift=shift,
         )
         self.fresh = self.training.state()

@@ -40,8 +40,7 @@ static inline void adam_16(float* p, const float* g, float* m, float* v, __mmask
   const __m512 kept_m = _mm512_mul_ps(_mm512_set1_ps(s.beta1), _mm512_maskz_loadu_ps(lanes, m));
   const __m512 kept_v = _mm512_mul_ps(_mm512_set1_ps(s.beta2), _mm512_maskz_loadu_ps(lanes, v));
   const __m512 new_m = _mm512_fmadd_ps(_mm512_set1_ps(s.one_minus_beta1), gradient, kept_m);
-  const __m512 new_v =
-      _mm512_fmadd_ps(_mm512_set1_ps(s.one_minus_beta2), _mm512_mul_ps(gradient, gradient), kept_v);
+  const __m512 new_v = _mm512_fmadd_ps(_mm512_set1_ps(s.one_minus_beta2), _mm512_mul_ps(gradient, gradient), kept_v);
   const __m512 change = divide_by_root(_mm512_mul_ps(_mm512_set1_ps(s.rate), new_m),
                                        _mm512_mul_ps(new_v, _mm512_set1_ps(s.correction)), _mm512_set1_ps(s.eps));
   const __m512 old_p = _mm512_maskz_loadu_ps(lanes, p);

@@ -18,11 +18,12 @@ struct DenseKernels {
 
 // `bf16`: x, dz and W are rounded to the nearest bf16 (8 bits of mantissa, ties to even). `bf16x6`: each is the sum of
 // three that hold all of its bits, and of their nine products the six largest count, so that the result is as good as
-// float32's; of a pixel, which is one bf16 from the start, three are all there are. Products are exact and sums float32,
-// as are bias, activation and its derivative, and db. Denormal operands count as zero; infinities become NaN in bf16x6.
+// float32's; of a pixel, which is one bf16 from the start, three are all there are. Products are exact and sums
+// float32, as are bias, activation and its derivative, and db. Denormal operands count as zero; infinities become NaN
+// in bf16x6.
 struct Bf16Kernels {
   const char* name;
-  const DenseKernels *bf16, *bf16x6;  // bf16x6: null but for AMX
+  const DenseKernels *bf16, *bf16x6;                   // bf16x6: null but for AMX
   double (*peak_gflops)(int threads, double seconds);  // what fma_peak_gflops is for float32
 };
 

@@ -28,8 +28,8 @@ constexpr Term terms<3, 3>[] = {{0, 2}, {0, 1}, {0, 0}, {2, 0}, {1, 0}, {1, 1}};
 
 // Rows x Cols tiles of sums over k, `tiles` of 32. Part p of tile t of A's tile row r is number
 // (r * tiles + t) * a_parts + p; so is B's. C0 may be C, or null for zeros; with c0_stride = 0 it is one row for all.
-// Where tiles are multiplied by a unit of their own, aside() is called for each term: the rest of the core has that time
-// for other work.
+// Where tiles are multiplied by a unit of their own, aside() is called for each term: the rest of the core has that
+// time for other work.
 template <class Aside>
 using Block = void (*)(int64_t tiles, const uint16_t* a, const uint16_t* b, float* c, int64_t c_stride, const float* c0,
                        int64_t c0_stride, Aside& aside);
@@ -94,9 +94,8 @@ static void block(int64_t tiles, const uint16_t* a, const uint16_t* b, float* c,
     if (Rows == 2) _tile_dpbf16ps(2, 5, 6);
     if (Rows == 2 && Cols == 2) _tile_dpbf16ps(3, 5, 7);
   };
-  const auto multiply_all = [&]<int... n>(std::integer_sequence<int, n...>) __attribute__((always_inline)) {
-    (multiply(std::integral_constant<int, n>()), ...);
-  };
+  const auto multiply_all = [&]<int... n>(std::integer_sequence<int, n...>)
+                                __attribute__((always_inline)) { (multiply(std::integral_constant<int, n>()), ...); };
   for (int64_t t = 0; t < tiles; ++t, a += a_parts * tile_size, b += b_parts * tile_size)
     multiply_all(std::make_integer_sequence<int, std::size(terms<a_parts, b_parts>)>());
 

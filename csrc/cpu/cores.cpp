@@ -98,15 +98,13 @@ int quota_cores(const std::string& root) {
     if (controllers.empty()) {
       least = std::min({least, nested(groups, path, quota_in_v2), nested(groups + "/unified", path, quota_in_v2)});
     } else if (lists_cpu(controllers)) {
-      least = std::min({least, nested(groups + "/cpu", path, quota_in_v1),
-                        nested(groups + "/" + controllers, path, quota_in_v1)});
+      least = std::min(
+          {least, nested(groups + "/cpu", path, quota_in_v1), nested(groups + "/" + controllers, path, quota_in_v1)});
     }
   }
   return least;
 }
 
-int usable_cores() {
-  return std::clamp(std::min(allowed_cores(), quota), 1, max_threads);
-}
+int usable_cores() { return std::clamp(std::min(allowed_cores(), quota), 1, max_threads); }
 
 }  // namespace minigen

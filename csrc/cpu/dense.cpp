@@ -68,8 +68,17 @@ static void differentiate(const float* y, int64_t y_stride, float* d, int64_t d_
 
 void dense_forward(const float* x, const float* W, const float* b, float* y, int64_t B, int64_t I, int64_t O,
                    Activation activation, int64_t) {
-  Product p = {.M = B, .N = O, .K = I, .A = x, .A_stride = I, .A_layout = Layout::plain, .B = W, .B_stride = O,
-               .B_layout = Layout::plain, .C = y, .bias = b};
+  Product p = {.M = B,
+               .N = O,
+               .K = I,
+               .A = x,
+               .A_stride = I,
+               .A_layout = Layout::plain,
+               .B = W,
+               .B_stride = O,
+               .B_layout = Layout::plain,
+               .C = y,
+               .bias = b};
   if (O == 1) {  // a single column is contiguous
     p.B_stride = I;
     p.B_layout = Layout::transposed;
@@ -87,8 +96,16 @@ void dense_dgrad(const float* dz, const float* W, const float* x_or_null, float*
       return parallel_ranges(B, 1, 0.1 * static_cast<double>(B * I), [=](int64_t begin, int64_t end) {
         outer_product<known.value>(dz, W, x_or_null, dx, begin, end, I);
       });
-    Product p = {.M = B, .N = I, .K = O, .A = dz, .A_stride = O, .A_layout = Layout::plain, .B = W, .B_stride = O,
-                 .B_layout = Layout::transposed, .C = dx};
+    Product p = {.M = B,
+                 .N = I,
+                 .K = O,
+                 .A = dz,
+                 .A_stride = O,
+                 .A_layout = Layout::plain,
+                 .B = W,
+                 .B_stride = O,
+                 .B_layout = Layout::transposed,
+                 .C = dx};
     if (known.value != Activation::linear) {
       p.X = x_or_null;
       p.differentiate = differentiate<known.value>;
@@ -106,21 +123,37 @@ static float sum(const float* x, int64_t n) {
 }
 
 static Product weight_gradient(const float* x, const float* dz, float* dW, float* db, int64_t B, int64_t I, int64_t O) {
-  return {.M = I, .N = O, .K = B, .A = x, .A_stride = I, .A_layout = Layout::transposed, .B = dz, .B_stride = O,
-          .B_layout = Layout::plain, .C = dW, .column_sums = db};
+  return {.M = I,
+          .N = O,
+          .K = B,
+          .A = x,
+          .A_stride = I,
+          .A_layout = Layout::transposed,
+          .B = dz,
+          .B_stride = O,
+          .B_layout = Layout::plain,
+          .C = dW,
+          .column_sums = db};
 }
 
 void dense_wgrad(const float* x, const float* dz, float* dW, float* db, int64_t B, int64_t I, int64_t O, int64_t) {
   if (O != 1) return multiply(weight_gradient(x, dz, dW, db, B, I, O));
   // dW^T[1,I] = dz^T x, where both transposes are the vectors themselves.
-  multiply({.M = 1, .N = I, .K = B, .A = dz, .A_stride = B, .A_layout = Layout::plain, .B = x, .B_stride = I,
-            .B_layout = Layout::plain, .C = dW});
+  multiply({.M = 1,
+            .N = I,
+            .K = B,
+            .A = dz,
+            .A_stride = B,
+            .A_layout = Layout::plain,
+            .B = x,
+            .B_stride = I,
+            .B_layout = Layout::plain,
+            .C = dW});
   *db = sum(dz, B);
 }
 
 void dense_wgrad_adam(const float* x, const float* dz, float* dW, float* db, int64_t B, int64_t I, int64_t O,
-                      AdamSlots W, AdamSlots b, const float* lr, const uint64_t* step, AdamSettings settings,
-                      int64_t) {
+                      AdamSlots W, AdamSlots b, const float* lr, const uint64_t* step, AdamSettings settings, int64_t) {
   const Update update = {W, adam_step(settings, lr[0], step[0])};
   if (O == 1) {
     dense_wgrad(x, dz, dW, db, B, I, O, 0);

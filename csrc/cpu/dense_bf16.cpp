@@ -94,8 +94,17 @@ static void dense_forward(const float* x, const float* W, const float* b, float*
                           Activation activation, int64_t pixels) {
   if (forward_stays_float32<parts>(I, O))
     return minigen::kernels().dense_forward(x, W, b, y, B, I, O, activation, pixels);
-  Product p = {.M = B, .N = O, .K = I, .A = x, .A_stride = I, .A_layout = Layout::plain, .B = W, .B_stride = O,
-               .B_layout = Layout::plain, .C = y, .bias = b};
+  Product p = {.M = B,
+               .N = O,
+               .K = I,
+               .A = x,
+               .A_stride = I,
+               .A_layout = Layout::plain,
+               .B = W,
+               .B_stride = O,
+               .B_layout = Layout::plain,
+               .C = y,
+               .bias = b};
   take_pixels<parts>(p, pixels);
   with_activation(activation, [&](auto known) {
     if (known.value != Activation::linear) p.consume = activate<known.value>;
@@ -109,8 +118,16 @@ static void dense_dgrad(const float* dz, const float* W, const float* x_or_null,
                         int64_t O, Activation activation) {
   if (dgrad_stays_float32<parts>(I, O))
     return minigen::kernels().dense_dgrad(dz, W, x_or_null, dx, B, I, O, activation);
-  Product p = {.M = B, .N = I, .K = O, .A = dz, .A_stride = O, .A_layout = Layout::plain, .B = W, .B_stride = O,
-               .B_layout = Layout::transposed, .C = dx};
+  Product p = {.M = B,
+               .N = I,
+               .K = O,
+               .A = dz,
+               .A_stride = O,
+               .A_layout = Layout::plain,
+               .B = W,
+               .B_stride = O,
+               .B_layout = Layout::transposed,
+               .C = dx};
   with_activation(activation, [&](auto known) {
     if (known.value == Activation::linear) return;
     p.X = x_or_null;
@@ -123,8 +140,17 @@ static void dense_dgrad(const float* dz, const float* W, const float* x_or_null,
 template <int parts>
 static Product weight_gradient(const float* x, const float* dz, float* dW, float* db, int64_t B, int64_t I, int64_t O,
                                int64_t pixels) {
-  Product p = {.M = I, .N = O, .K = B, .A = x, .A_stride = I, .A_layout = Layout::transposed, .B = dz, .B_stride = O,
-               .B_layout = Layout::plain, .C = dW, .column_sums = db};
+  Product p = {.M = I,
+               .N = O,
+               .K = B,
+               .A = x,
+               .A_stride = I,
+               .A_layout = Layout::transposed,
+               .B = dz,
+               .B_stride = O,
+               .B_layout = Layout::plain,
+               .C = dW,
+               .column_sums = db};
   take_pixels<parts>(p, pixels);
   return p;
 }

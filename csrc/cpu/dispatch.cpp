@@ -6,9 +6,9 @@
 // MINIGEN_ISA_LIST, set by the build: X(baseline) X(avx2) ... for every instruction set that was compiled.
 namespace minigen {
 
-#define X(isa)                   \
-  namespace isa {                \
-  extern const Kernels kernels;  \
+#define X(isa)                  \
+  namespace isa {               \
+  extern const Kernels kernels; \
   }
 MINIGEN_ISA_LIST
 #undef X

@@ -64,8 +64,17 @@ void gan_head(const GanHead& h) {
   float* const losses = head_scratch.get(h.B + groups * h.I);
   if (!losses) throw std::bad_alloc();
   float* const partial = losses + h.B;
-  const Product forward = {.M = h.B, .N = 1, .K = h.I, .A = h.x, .A_stride = h.I, .A_layout = Layout::plain, .B = h.W,
-                           .B_stride = h.I, .B_layout = Layout::transposed, .C = h.logits, .bias = h.b};
+  const Product forward = {.M = h.B,
+                           .N = 1,
+                           .K = h.I,
+                           .A = h.x,
+                           .A_stride = h.I,
+                           .A_layout = Layout::plain,
+                           .B = h.W,
+                           .B_stride = h.I,
+                           .B_layout = Layout::transposed,
+                           .C = h.logits,
+                           .bias = h.b};
   with_activation(h.activation, [&](auto known) {
     parallel_ranges(h.B, group, 0.2 * static_cast<double>(h.B * h.I), [&](int64_t first, int64_t last) {
       for (int64_t begin = first; begin < last; begin += group) {

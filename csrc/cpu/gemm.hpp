@@ -19,16 +19,16 @@
 namespace minigen::MINIGEN_ISA {
 
 // A tile's sums, one row of the panel and one broadcast have to fit into the registers.
-constexpr int tile_rows = has_32_registers ? 12 : 6;       // for panels of up to two vectors
-constexpr int wide_tile_rows = has_32_registers ? 8 : 4;   // for panels of three
+constexpr int tile_rows = has_32_registers ? 12 : 6;      // for panels of up to two vectors
+constexpr int wide_tile_rows = has_32_registers ? 8 : 4;  // for panels of three
 constexpr int max_vectors = 3;
 constexpr int max_width = max_vectors * lanes;
 
 constexpr int64_t block_k = lanes == 16 ? 384 : 400;  // rows of a packed panel: 48 KiB with AVX-512, else at most 25
 // Rows of A, or half as many more, that one panel after the other reuses from L2.
 constexpr int64_t block_rows = lanes == 16 ? 384 : 192;
-constexpr int steps = 8;              // of a tile for each row of memory that it asks for ahead
-constexpr int64_t direct_tiles = 2;   // with no more tiles than these, packing B costs more than it saves
+constexpr int steps = 8;             // of a tile for each row of memory that it asks for ahead
+constexpr int64_t direct_tiles = 2;  // with no more tiles than these, packing B costs more than it saves
 
 // --- the tile ------------------------------------------------------------------------------------------------------
 
@@ -413,8 +413,8 @@ static void compute_share(const Product& p, const Grid& grid, const Share& share
 // What thread t of `threads` has in a product.
 static void compute_share_of(const Product& p, int t, int threads) {
   const Grid grid(p);
-  // Shares of whole rows let the next operation find its rows in this core's cache; each thread then packs all of B. But
-  // few rows make tiles that are not as high as they could be, if each thread is to have as many.
+  // Shares of whole rows let the next operation find its rows in this core's cache; each thread then packs all of B.
+  // But few rows make tiles that are not as high as they could be, if each thread is to have as many.
   const Grid even(p, threads);
   const bool small_B = p.K * p.N <= 1 << 15 && p.M >= 24 * threads && even.tiles == grid.tiles;
   const bool by_rows = small_B || (p.M >= p.N && grid.tiles >= 16 * threads);
@@ -428,8 +428,7 @@ static void multiply_panels(const Product& p) {
     for (int64_t j = 0; j < p.N; ++j) p.column_sums[j] = 0;
   const int threads = threads_for(flops(p) / flops_per_ns);
   if (is_in_halves(p))
-    multiply_in_halves(p, threads,
-                       [](const Product& half, int t, int of, int) { compute_share_of(half, t, of); });
+    multiply_in_halves(p, threads, [](const Product& half, int t, int of, int) { compute_share_of(half, t, of); });
   else
     parallel(threads, [&](int t) { compute_share_of(p, t, threads); });
 }

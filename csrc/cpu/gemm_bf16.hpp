@@ -153,9 +153,8 @@ class Packing {
   __m512 scale(__m512 x, int64_t half, int64_t i) const {
     if (!scaled) return x;
     x = _mm512_mul_ps(x, _mm512_set1_ps(o_.scale));
-    return parts > 1 && (along ? i : 16 * half + i) < o_.whole_rows
-               ? _mm512_roundscale_ps(x, _MM_FROUND_TO_NEAREST_INT)
-               : x;
+    return parts > 1 && (along ? i : 16 * half + i) < o_.whole_rows ? _mm512_roundscale_ps(x, _MM_FROUND_TO_NEAREST_INT)
+                                                                    : x;
   }
 
   template <int parts, int few, bool along, bool transpose, bool with_sums, bool scaled>
@@ -262,8 +261,13 @@ class Aside {
   void pack_A_later(const Slice& slice, int64_t i0, int64_t rows, bool exact, int64_t blocks, uint16_t* packed) {
     pack_A_now();
     const bool plain = p_.A_layout == Layout::plain;
-    const Operand A = {p_.A + (plain ? i0 * p_.A_stride + slice.k0 : slice.k0 * p_.A_stride + i0), p_.A_stride, rows,
-                       slice.k, packed, pixel_levels, p_.pixels - (plain ? i0 : slice.k0)};
+    const Operand A = {p_.A + (plain ? i0 * p_.A_stride + slice.k0 : slice.k0 * p_.A_stride + i0),
+                       p_.A_stride,
+                       rows,
+                       slice.k,
+                       packed,
+                       pixel_levels,
+                       p_.pixels - (plain ? i0 : slice.k0)};
     if (exact)
       plain ? A_.start<1, step_rows, true, false, false, true>(A) : A_.start<1, step_rows, false, true, false, true>(A);
     else if (p_.levels)
@@ -280,8 +284,14 @@ class Aside {
   void pack_B_later(const Slice& slice, int64_t j0, int64_t cols, uint16_t* packed, float* sums) {
     pack_B_now();
     const bool plain = p_.B_layout == Layout::plain;
-    const Operand B = {p_.B + (plain ? slice.k0 * p_.B_stride + j0 : j0 * p_.B_stride + slice.k0), p_.B_stride, cols,
-                       slice.k, packed, 1 / pixel_levels, 0, sums};
+    const Operand B = {p_.B + (plain ? slice.k0 * p_.B_stride + j0 : j0 * p_.B_stride + slice.k0),
+                       p_.B_stride,
+                       cols,
+                       slice.k,
+                       packed,
+                       1 / pixel_levels,
+                       0,
+                       sums};
     if (!plain)
       B_.start<parts, step_rows, true, true, false, false>(B);
     else if (sums)
@@ -444,8 +454,7 @@ static void compute_strip(const Product& p, const Slice& slice, int64_t i0, bool
                          packed.bias + j * block_side, sums, z_stride, aside);
     if (finish && !along) aside.finish_later(i0, column, sums, z_stride, rows, smaller(block_side, p.N - column));
   }
-  if (finish && along)
-    aside.finish_later(i0, j0, z, z_stride, rows, smaller(blocks * block_side, p.N - j0));
+  if (finish && along) aside.finish_later(i0, j0, z, z_stride, rows, smaller(blocks * block_side, p.N - j0));
 }
 
 template <int parts>

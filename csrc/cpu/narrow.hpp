@@ -103,7 +103,8 @@ static void outer_product(const float* dz, const float* W, const float* x, float
 }
 
 static inline void multiply_narrow(const Product& p) {
-  parallel_ranges(p.M, 8, 0.1 * static_cast<double>(p.M * p.K), [&](int64_t begin, int64_t end) { multiply_rows(p, begin, end); });
+  parallel_ranges(p.M, 8, 0.1 * static_cast<double>(p.M * p.K),
+                  [&](int64_t begin, int64_t end) { multiply_rows(p, begin, end); });
 }
 
 }  // namespace minigen::MINIGEN_ISA

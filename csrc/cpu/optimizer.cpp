@@ -17,8 +17,7 @@ void sgd_range(float* p, const float* g, float* velocity, int64_t begin, int64_t
 
 }  // namespace
 
-void sgd(float* p, const float* g, float* velocity, int64_t n, const float* lr, double momentum,
-         double weight_decay) {
+void sgd(float* p, const float* g, float* velocity, int64_t n, const float* lr, double momentum, double weight_decay) {
   const float rate = lr[0], kept = static_cast<float>(momentum), decay = static_cast<float>(weight_decay);
   parallel_ranges(n, 1024, n * 0.2,
                   [=](int64_t begin, int64_t end) { sgd_range(p, g, velocity, begin, end, rate, kept, decay); });

@@ -46,9 +46,9 @@ struct Product {
   Activate activate = nullptr;
   const float* X = nullptr;
   Differentiate differentiate = nullptr;
-  Consume consume = nullptr;           // where set, C holds unfinished sums at most
-  const void* context = nullptr;       // of `consume`
-  const float* streams[3] = {};        // arrays laid out like C that `consume` updates
+  Consume consume = nullptr;      // where set, C holds unfinished sums at most
+  const void* context = nullptr;  // of `consume`
+  const float* streams[3] = {};   // arrays laid out like C that `consume` updates
 };
 
 constexpr float pixel_levels = 255;

@@ -41,8 +41,8 @@ void vae_loss_bernoulli(const float* logits, const float* x, float* dlogits, flo
   loss[0] = mean(rows, B);
 }
 
-void vae_loss_gaussian(const float* means, const float* x, float* dmean, float* rows, float* loss, int64_t B,
-                       int64_t D, double variance) {
+void vae_loss_gaussian(const float* means, const float* x, float* dmean, float* rows, float* loss, int64_t B, int64_t D,
+                       double variance) {
   const float scale = static_cast<float>(1.0 / (variance * static_cast<double>(B)));
   const double constant = static_cast<double>(D) * (log(2.0 * 3.14159265358979323846 * variance) / 2.0);
   for_rows(B, B * D * 0.15, [=](int64_t r) {

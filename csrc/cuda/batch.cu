@@ -15,8 +15,8 @@ struct Order {
   Permutation permutation;
 };
 
-__device__ __forceinline__ Order order_of(uint32_t n, uint32_t seed, uint32_t stream, uint64_t step,
-                                          int64_t batch_size, int64_t steps_per_epoch) {
+__device__ __forceinline__ Order order_of(uint32_t n, uint32_t seed, uint32_t stream, uint64_t step, int64_t batch_size,
+                                          int64_t steps_per_epoch) {
   const uint64_t steps = static_cast<uint64_t>(steps_per_epoch);
   return {static_cast<int64_t>(step % steps) * batch_size, make_permutation(n, seed, stream, step / steps)};
 }

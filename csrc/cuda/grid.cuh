@@ -8,9 +8,7 @@ namespace minigen {
 constexpr int block_threads = 256;
 
 // A loop over [0, n) shared by the whole x axis of the grid: for (i = grid_first(); i < n; i += grid_stride()).
-__device__ __forceinline__ int64_t grid_first() {
-  return static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
-}
+__device__ __forceinline__ int64_t grid_first() { return static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x; }
 
 __device__ __forceinline__ int64_t grid_stride() { return static_cast<int64_t>(gridDim.x) * blockDim.x; }
 

@@ -50,8 +50,7 @@ using namespace minigen;
 
 // AdamW; weight_decay = 0 is Adam. `step` counts the updates done before.
 extern "C" __global__ void __launch_bounds__(block_threads)
-    adam(const AdamVector* vectors, const uint64_t* step, double beta1, double beta2, double eps,
-         double weight_decay) {
+    adam(const AdamVector* vectors, const uint64_t* step, double beta1, double beta2, double eps, double weight_decay) {
   // Powers in double precision are slow on many cards: one thread of a block takes them for all.
   __shared__ AdamStep s;
   const AdamVector a = vectors[blockIdx.y];

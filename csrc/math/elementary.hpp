@@ -95,7 +95,8 @@ MINIGEN_FN float log(float x) {
   return n * ln2_high + (f + (n * ln2_low + square * (f * q - 0.5f)));
 }
 
-// A quotient whose denominator is in [1, 2], for those who have a faster division for that than `/`. NaN over NaN for NaN.
+// A quotient whose denominator is in [1, 2], for those who have a faster division for that than `/`. NaN over NaN for
+// NaN.
 struct Fraction {
   float numerator, denominator;
 };

@@ -207,15 +207,32 @@ class CpuBackend:
         _native.sgd(p, g, velocity, lr, momentum, weight_decay, self._program)
 
     def adam(
-        self, p: Array, g: Array, m: Array, v: Array, lr: Array, step: Array,
-        beta1: float = 0.9, beta2: float = 0.999, eps: float = 1e-8,
-    ) -> None:  # fmt: skip
+        self,
+        p: Array,
+        g: Array,
+        m: Array,
+        v: Array,
+        lr: Array,
+        step: Array,
+        beta1: float = 0.9,
+        beta2: float = 0.999,
+        eps: float = 1e-8,
+    ) -> None:
         _native.adam(p, g, m, v, lr, step, beta1, beta2, eps, self._program)
 
     def adamw(
-        self, p: Array, g: Array, m: Array, v: Array, lr: Array, step: Array,
-        beta1: float = 0.9, beta2: float = 0.999, eps: float = 1e-8, weight_decay: float = 0.01,
-    ) -> None:  # fmt: skip
+        self,
+        p: Array,
+        g: Array,
+        m: Array,
+        v: Array,
+        lr: Array,
+        step: Array,
+        beta1: float = 0.9,
+        beta2: float = 0.999,
+        eps: float = 1e-8,
+        weight_decay: float = 0.01,
+    ) -> None:
         _native.adamw(p, g, m, v, lr, step, beta1, beta2, eps, weight_decay, self._program)
 
     def random_uniform(self, out: Array, seed: int, stream: int, step: Array) -> None:

@@ -250,9 +250,7 @@ class CudaBackend:
         buffers = {"logits": logits, "dlogits": dlogits, "loss": loss}
         self._do("gan_loss", "gan_loss_discriminator", buffers, n_real=n_real, loss_kind="discriminator")
 
-    def gan_loss_generator(
-        self, logits: Array, dlogits: Array, loss: Array, kind: str = "non_saturating"
-    ) -> None:
+    def gan_loss_generator(self, logits: Array, dlogits: Array, loss: Array, kind: str = "non_saturating") -> None:
         """See :func:`minigen.reference.gan_loss.generator`."""
         B = self._rows("logits", self._in("logits", logits, None, 1))
         self._out("dlogits", dlogits, B, 1)
@@ -280,9 +278,15 @@ class CudaBackend:
         self._reconstruction("gaussian", ("mean", mean), x, ("dmean", dmean), rows, loss, variance)
 
     def _reconstruction(
-        self, likelihood: str, output: tuple[str, Array], x: Array, gradient: tuple[str, Array], rows: Array,
-        loss: Array, variance: float,
-    ) -> None:  # fmt: skip
+        self,
+        likelihood: str,
+        output: tuple[str, Array],
+        x: Array,
+        gradient: tuple[str, Array],
+        rows: Array,
+        loss: Array,
+        variance: float,
+    ) -> None:
         B, D = self._in(*output, None, None).shape
         self._in("x", x, B, D)
         self._out(*gradient, B, D)
@@ -329,23 +333,50 @@ class CudaBackend:
         self._do("optimizer", "sgd", buffers, optimizer="sgd", **rule)
 
     def adam(
-        self, p: Array, g: Array, m: Array, v: Array, lr: Array, step: Array,
-        beta1: float = 0.9, beta2: float = 0.999, eps: float = 1e-8,
-    ) -> None:  # fmt: skip
+        self,
+        p: Array,
+        g: Array,
+        m: Array,
+        v: Array,
+        lr: Array,
+        step: Array,
+        beta1: float = 0.9,
+        beta2: float = 0.999,
+        eps: float = 1e-8,
+    ) -> None:
         """See :func:`minigen.reference.optimizer.adam`."""
         self._adam("adam", p, g, m, v, lr, step, beta1, beta2, eps, 0.0)
 
     def adamw(
-        self, p: Array, g: Array, m: Array, v: Array, lr: Array, step: Array,
-        beta1: float = 0.9, beta2: float = 0.999, eps: float = 1e-8, weight_decay: float = 0.01,
-    ) -> None:  # fmt: skip
+        self,
+        p: Array,
+        g: Array,
+        m: Array,
+        v: Array,
+        lr: Array,
+        step: Array,
+        beta1: float = 0.9,
+        beta2: float = 0.999,
+        eps: float = 1e-8,
+        weight_decay: float = 0.01,
+    ) -> None:
         """See :func:`minigen.reference.optimizer.adamw`."""
         self._adam("adamw", p, g, m, v, lr, step, beta1, beta2, eps, weight_decay)
 
     def _adam(
-        self, name: str, p: Array, g: Array, m: Array, v: Array, lr: Array, step: Array, beta1: float, beta2: float,
-        eps: float, weight_decay: float,
-    ) -> None:  # fmt: skip
+        self,
+        name: str,
+        p: Array,
+        g: Array,
+        m: Array,
+        v: Array,
+        lr: Array,
+        step: Array,
+        beta1: float,
+        beta2: float,
+        eps: float,
+        weight_decay: float,
+    ) -> None:
         n = len(self._out("p", p, None))
         self._in("g", g, n)
         self._out("m", m, n)
@@ -383,10 +414,12 @@ class CudaBackend:
         if rows > checks.integer("batch_size", batch_size, 1, 2**31 - 1):
             raise ValueError(f"batch_size must be at least the {rows} rows of indices, not {batch_size}")
         settings = {
-            "n": checks.integer("n", n, 1, 2**31 - 1), "seed": checks.seed("seed", seed),
-            "stream": checks.seed("stream", stream), "batch_size": int(batch_size),
+            "n": checks.integer("n", n, 1, 2**31 - 1),
+            "seed": checks.seed("seed", seed),
+            "stream": checks.seed("stream", stream),
+            "batch_size": int(batch_size),
             "steps_per_epoch": checks.integer("steps_per_epoch", steps_per_epoch, 1, 2**31 - 1),
-        }  # fmt: skip
+        }
         self._do("batch_indices", "batch_indices", {"indices": indices, "step": step}, **settings)
 
     def batch_gather(self, data: Array, indices: Array, out: Array, scale: float = 1.0, shift: float = 0.0) -> None:

@@ -88,9 +88,10 @@ def kernels_digest() -> str:
     for found in pkgutil.iter_modules(kernels.__path__):
         module = importlib.import_module(f"{kernels.__name__}.{found.name}")
         facts[found.name] = {
-            name: getattr(value, "src", repr(value)) for name, value in vars(module).items()
+            name: getattr(value, "src", repr(value))
+            for name, value in vars(module).items()
             if hasattr(value, "src") or (isinstance(value, constexpr | int | float | str) and not name.startswith("__"))
-        }  # fmt: skip
+        }
     return cache.key_of(**facts)
 
 
@@ -100,9 +101,14 @@ def build_of(launch: Launch, executor: Executor) -> TritonBuild:
     names = function.arg_names
     addresses = [executor.address(a) if isinstance(a, executor.array_type) else None for a in launch.args]
     return TritonBuild(
-        function, signature(launch, names), launch.constexprs, tuple(aligned(launch, names, addresses)),
-        launch.num_warps, launch.num_stages, executor.architecture,
-    )  # fmt: skip
+        function,
+        signature(launch, names),
+        launch.constexprs,
+        tuple(aligned(launch, names, addresses)),
+        launch.num_warps,
+        launch.num_stages,
+        executor.architecture,
+    )
 
 
 @dataclass(frozen=True)

@@ -20,9 +20,14 @@ Vectors = Sequence[tuple[Array, ...]]
 
 
 def adam(
-    executor: Executor, vectors: Vectors, step: Array,
-    beta1: float = 0.9, beta2: float = 0.999, eps: float = 1e-8, weight_decay: float = 0.0,
-) -> Launch:  # fmt: skip
+    executor: Executor,
+    vectors: Vectors,
+    step: Array,
+    beta1: float = 0.9,
+    beta2: float = 0.999,
+    eps: float = 1e-8,
+    weight_decay: float = 0.0,
+) -> Launch:
     """AdamW on several flat vectors at once, each ``(p, g, m, v, lr)``; see ``Backend.adamw``.
 
     The kernel reads their addresses from a table, so they must live as long as the launch is used.
@@ -52,34 +57,52 @@ def batch_indices(
     """See ``Backend.batch_indices``; a position past the end of the epoch gives -1."""
     rows = len(indices)
     return Launch(
-        _kernel("batch.cu", "batch_indices"), (_blocks(rows), 1, 1),
+        _kernel("batch.cu", "batch_indices"),
+        (_blocks(rows), 1, 1),
         (indices, rows, n, seed, stream, step, batch_size, steps_per_epoch),
-        num_warps=THREADS // 32, fuses=("batch_indices",), bytes=4 * rows,
-    )  # fmt: skip
+        num_warps=THREADS // 32,
+        fuses=("batch_indices",),
+        bytes=4 * rows,
+    )
 
 
 def batch_gather(data: Array, indices: Array, out: Array, scale: float = 1.0, shift: float = 0.0) -> Launch:
     """See ``Backend.batch_gather``; an index outside of ``data`` gives a row of NaN."""
     (N, D), B = data.shape, len(indices)
     return Launch(
-        _kernel("batch.cu", f"batch_gather_{_kind(data)}"), (_quad_blocks(D), B, 1),
+        _kernel("batch.cu", f"batch_gather_{_kind(data)}"),
+        (_quad_blocks(D), B, 1),
         (data, N, D, indices, out, float(scale), float(shift)),
-        num_warps=THREADS // 32, fuses=("batch_gather",), flops=2 * B * D, bytes=B * (D * (data.itemsize + 4) + 4),
-    )  # fmt: skip
+        num_warps=THREADS // 32,
+        fuses=("batch_gather",),
+        flops=2 * B * D,
+        bytes=B * (D * (data.itemsize + 4) + 4),
+    )
 
 
 def batch_take(
-    data: Array, indices: Array, out: Array, seed: int, stream: int, step: Array, batch_size: int,
-    steps_per_epoch: int, scale: float = 1.0, shift: float = 0.0,
-) -> Launch:  # fmt: skip
+    data: Array,
+    indices: Array,
+    out: Array,
+    seed: int,
+    stream: int,
+    step: Array,
+    batch_size: int,
+    steps_per_epoch: int,
+    scale: float = 1.0,
+    shift: float = 0.0,
+) -> Launch:
     """``batch_indices`` and ``batch_gather`` in one launch."""
     (N, D), B = data.shape, len(indices)
     return Launch(
-        _kernel("batch.cu", f"batch_take_{_kind(data)}"), (_quad_blocks(D), B, 1),
+        _kernel("batch.cu", f"batch_take_{_kind(data)}"),
+        (_quad_blocks(D), B, 1),
         (data, out, indices, D, N, seed, stream, step, batch_size, steps_per_epoch, float(scale), float(shift)),
-        num_warps=THREADS // 32, fuses=("batch_indices", "batch_gather"),
-        flops=2 * B * D, bytes=B * (D * (data.itemsize + 4) + 4),
-    )  # fmt: skip
+        num_warps=THREADS // 32,
+        fuses=("batch_indices", "batch_gather"),
+        flops=2 * B * D,
+        bytes=B * (D * (data.itemsize + 4) + 4),
+    )
 
 
 def _optimizer(
@@ -89,17 +112,26 @@ def _optimizer(
     table = executor.upload(np.array(rows, np.uint64))
     sizes = [row[-1] for row in rows]
     return Launch(
-        _kernel("optimizer.cu", name), (_quad_blocks(max(sizes)), len(rows), 1), (table, *settings),
-        num_warps=THREADS // 32, fuses=(name,) * len(rows),
-        flops=flops * sum(sizes), bytes=4 * accesses * sum(sizes),
-    )  # fmt: skip
+        _kernel("optimizer.cu", name),
+        (_quad_blocks(max(sizes)), len(rows), 1),
+        (table, *settings),
+        num_warps=THREADS // 32,
+        fuses=(name,) * len(rows),
+        flops=flops * sum(sizes),
+        bytes=4 * accesses * sum(sizes),
+    )
 
 
 def _random(name: str, out: Array, seed: int, stream: int, step: Array, flops: int) -> Launch:
     return Launch(
-        _kernel("random.cu", name), (_quad_blocks(out.size), 1, 1), (out, out.size, seed, stream, step),
-        num_warps=THREADS // 32, fuses=(name,), flops=flops * out.size, bytes=4 * out.size,
-    )  # fmt: skip
+        _kernel("random.cu", name),
+        (_quad_blocks(out.size), 1, 1),
+        (out, out.size, seed, stream, step),
+        num_warps=THREADS // 32,
+        fuses=(name,),
+        flops=flops * out.size,
+        bytes=4 * out.size,
+    )
 
 
 def _kernel(file: str, function: str) -> Kernel:

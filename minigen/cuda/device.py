@@ -234,9 +234,7 @@ class DeviceExecutor:
             what = f"kernel {binary.entry} for sm_{self.architecture}"
             raise DeviceError(f"the driver does not take {what}: {error}") from error
         if binary.shared > UNASKED_SHARED:
-            driver.funcSetAttribute(
-                function.ptr, driver.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES, binary.shared
-            )
+            driver.funcSetAttribute(function.ptr, driver.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES, binary.shared)
         return _functions.setdefault((self.index, key), function)
 
     def _launch(self, ready: Ready) -> None:

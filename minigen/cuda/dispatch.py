@@ -127,8 +127,10 @@ def with_less_staged(launch: Launch) -> Launch | None:
     if launch.jobs and launch.num_stages > 1:
         return launch_of([job.with_stages(launch.num_stages - 1) for job in launch.jobs])
     reduced = [job.with_less_staged() for job in launch.jobs]
-    held = [(job.tile.BM + job.tile.BN) * job.tile.SPLIT * job.tile.BK if job.tile and smaller else 0
-            for job, smaller in zip(launch.jobs, reduced, strict=True)]  # fmt: skip
+    held = [
+        (job.tile.BM + job.tile.BN) * job.tile.SPLIT * job.tile.BK if job.tile and smaller else 0
+        for job, smaller in zip(launch.jobs, reduced, strict=True)
+    ]
     most = max(held, default=0)
     if most == 0:
         return None

@@ -48,9 +48,14 @@ class Drawing:
 
 
 def explain(
-    model: str = "gan", *, device: str = "cuda", precision: str = "tf32x3", columns: int = 784, fuse: bool = True,
+    model: str = "gan",
+    *,
+    device: str = "cuda",
+    precision: str = "tf32x3",
+    columns: int = 784,
+    fuse: bool = True,
     **settings: Any,
-) -> str:  # fmt: skip
+) -> str:
     """A table of the launches of one training step: what each fuses, its tile, FLOPs, bytes, and floor on the card.
 
     ``model`` is ``"gan"`` or ``"vae"``, ``settings`` are those of its constructor, ``columns`` the width of its uint8

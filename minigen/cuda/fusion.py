@@ -166,9 +166,10 @@ def fuse_head(flow: Flow, i: int, target: Target) -> Flow | None:
     weight = memory.empty(head["W"].shape, head["W"].dtype) if updated and deltas else head["W"]
     copies = [operation("copy", (), {"z": head["W"], "y": weight})] if weight is not head["W"] else []
     scored = replace(
-        layer, buffers={**layer.buffers, "head_w": head["W"], "head_b": head["b"], "scores": scores},
+        layer,
+        buffers={**layer.buffers, "head_w": head["W"], "head_b": head["b"], "scores": scores},
         fuses=layer.fuses + head.fuses,
-    )  # fmt: skip
+    )
     kind = {"loss_kind": loss["loss_kind"], "n_real": loss["n_real"]}
     gradients = {name: flow.ops[k][name] for k in wgrads for name in ("dW", "db")}
     fuses = loss.fuses + tuple(name for k in wgrads for name in flow.ops[k].fuses)
@@ -270,9 +271,7 @@ def sample_and_decode(flow: Flow, i: int, target: Target) -> Flow | None:
     buffers |= {"W_decoder": second["W"], "b_decoder": second["b"], "y": second["y"]}
     settings = {**latent.settings, "activation": second["activation"]}
     fuses = first.fuses + latent.fuses + second.fuses
-    return flow.replaced(
-        {k: [], i: [operation("latent_sample_and_decode", fuses, buffers, **settings)], users[0]: []}
-    )
+    return flow.replaced({k: [], i: [operation("latent_sample_and_decode", fuses, buffers, **settings)], users[0]: []})
 
 
 def backward_through_latent(flow: Flow, i: int, target: Target) -> Flow | None:
@@ -334,8 +333,11 @@ def update_in_place(flow: Flow, i: int, target: Target) -> Flow | None:
         settings = {**gradient.settings, **update.settings}
         fused.append(operation(gradient.name, gradient.fuses + update.fuses, buffers, **settings))
     new: dict[int, list[Operation]] = {k: [] for k in covered}
-    gaps = [_slice(update, first, last) for first, last in _gaps(done, update["g"].size)
-            if not _is_padding(flow, i, first, last)]  # fmt: skip
+    gaps = [
+        _slice(update, first, last)
+        for first, last in _gaps(done, update["g"].size)
+        if not _is_padding(flow, i, first, last)
+    ]
     new[i] = fused + gaps
     return flow.replaced(new)
 
@@ -404,6 +406,12 @@ def hoist_advance(flow: Flow) -> Flow:
 
 
 RULES: tuple[Rule, ...] = (
-    take_batch, draw_input, fuse_head, fuse_reconstruction, draw_latent, sample_and_decode, backward_through_latent,
+    take_batch,
+    draw_input,
+    fuse_head,
+    fuse_reconstruction,
+    draw_latent,
+    sample_and_decode,
+    backward_through_latent,
     update_in_place,
-)  # fmt: skip
+)

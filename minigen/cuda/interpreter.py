@@ -82,9 +82,7 @@ class InterpreterExecutor(HostExecutor):
 
     name = "interpreter"
 
-    def __init__(
-        self, architecture: int = 90, shuffle: np.random.Generator | None = None, check: bool = False
-    ) -> None:
+    def __init__(self, architecture: int = 90, shuffle: np.random.Generator | None = None, check: bool = False) -> None:
         problem = find_problem()
         if problem:
             raise DeviceError(problem)

@@ -87,10 +87,18 @@ def dense_forward(op: Operation, target: Target) -> list[Job]:
     tile = forward_tile(B, n_in, n_out, target)
     head = None if op["scores"] is None else (op["head_w"], op["head_b"], op["scores"])
     arguments = {
-        "W": op["W"], "b": op["b"], "y": op["y"], "head": head, "B": B, "N_IN": n_in, "N_OUT": n_out,
-        "ACTIVATION": op["activation"], "PARTS": 0 if head is None else op["scores"].shape[1],
-        **tile_arguments(tile, target), **_source(op),
-    }  # fmt: skip
+        "W": op["W"],
+        "b": op["b"],
+        "y": op["y"],
+        "head": head,
+        "B": B,
+        "N_IN": n_in,
+        "N_OUT": n_out,
+        "ACTIVATION": op["activation"],
+        "PARTS": 0 if head is None else op["scores"].shape[1],
+        **tile_arguments(tile, target),
+        **_source(op),
+    }
     function = getattr(kernels("dense"), op.name.removeprefix("dense_"))
     programs = tiles.programs(tile, B, n_out)
     return [job(op, function, programs, arguments, 2 * B * n_in * n_out, tile=tile)]
@@ -111,9 +119,17 @@ def dense_dgrad(op: Operation, target: Target) -> list[Job]:
     (n_in, n_out), B = op["W"].shape, len(op["dx"])
     tile = tiles.choose("dgrad", B, n_in, n_out, target.architecture, target.precision)
     arguments = {
-        "dz": op["dz"], "W": op["W"], "dx": op["dx"], "x": op["x"], "B": B, "N_IN": n_in, "N_OUT": n_out,
-        "ACTIVATION": op["activation"], **hidden(op), **tile_arguments(tile, target),
-    }  # fmt: skip
+        "dz": op["dz"],
+        "W": op["W"],
+        "dx": op["dx"],
+        "x": op["x"],
+        "B": B,
+        "N_IN": n_in,
+        "N_OUT": n_out,
+        "ACTIVATION": op["activation"],
+        **hidden(op),
+        **tile_arguments(tile, target),
+    }
     function, programs = kernels("dense").dgrad, tiles.programs(tile, B, n_in)
     return [job(op, function, programs, arguments, 2 * B * n_in * n_out, tile=tile)]
 
@@ -124,9 +140,12 @@ def hidden(op: Operation) -> dict[str, Any]:
         return {"hidden": None, "HIDDEN": None, "LOSS": None, "PARTS": 0, "WIDTH": 0}
     parts = op["scores"].shape[1]
     return {
-        "hidden": (op["h"], op["scores"], op["head_w"], op["n_real"]), "HIDDEN": op["hidden_activation"],
-        "LOSS": op["loss_kind"], "PARTS": parts, "WIDTH": tiles.power_of_two(parts),
-    }  # fmt: skip
+        "hidden": (op["h"], op["scores"], op["head_w"], op["n_real"]),
+        "HIDDEN": op["hidden_activation"],
+        "LOSS": op["loss_kind"],
+        "PARTS": parts,
+        "WIDTH": tiles.power_of_two(parts),
+    }
 
 
 def dense_wgrad(op: Operation, target: Target) -> list[Job]:
@@ -139,9 +158,17 @@ def dense_wgrad(op: Operation, target: Target) -> list[Job]:
     unit = max(db_rows, tile.SPLIT * tile.BK)
     chunk = blocks(blocks(B, slices), unit) * unit
     arguments = {
-        "x": op["x"], "dz": op["dz"], "B": B, "chunk": chunk, "N_IN": n_in, "N_OUT": n_out,
-        **hidden(op), **tile_arguments(tile, target), "DB_ROWS": db_rows, "DB_COLS": db_columns,
-    }  # fmt: skip
+        "x": op["x"],
+        "dz": op["dz"],
+        "B": B,
+        "chunk": chunk,
+        "N_IN": n_in,
+        "N_OUT": n_out,
+        **hidden(op),
+        **tile_arguments(tile, target),
+        "DB_ROWS": db_rows,
+        "DB_COLS": db_columns,
+    }
     function = kernels("dense").wgrad
     programs = tiles.programs(tile, n_in, n_out) + blocks(n_out, db_columns)  # dW's, db's
     flops = 2 * B * n_in * n_out
@@ -162,9 +189,16 @@ def _sum_slices(op: Operation, slices: Array, name: str) -> Job:
     updates = update_arguments(op)
     state, out = updates["weights" if name == "W" else "bias"], op[f"d{name}"]
     arguments = {
-        "slices": slices, "out": out, "state": state, "rule": updates["rule"], "n": n, "SLICES": len(slices),
-        "OPTIMIZER": updates["OPTIMIZER"], "STEPS_AHEAD": updates["STEPS_AHEAD"], "BLOCK": BLOCK,
-    }  # fmt: skip
+        "slices": slices,
+        "out": out,
+        "state": state,
+        "rule": updates["rule"],
+        "n": n,
+        "SLICES": len(slices),
+        "OPTIMIZER": updates["OPTIMIZER"],
+        "STEPS_AHEAD": updates["STEPS_AHEAD"],
+        "BLOCK": BLOCK,
+    }
     written = (out,) if state is None else tuple(buffer for buffer in state if buffer is not None)
     inputs = (op.buffers[name] for name in ("lr", "step") if name in op.buffers)
     reads = (slices, *inputs, *(() if state is None else written))
@@ -192,17 +226,25 @@ def update_arguments(op: Operation) -> dict[str, Any]:
     if op["optimizer"] is None:
         return {"weights": None, "bias": None, "rule": None} | NO_OPTIMIZER
     return {
-        "weights": (op["W"], op["W_m"], op["W_v"]), "bias": (op["b"], op["b_m"], op["b_v"]), "rule": rule(op),
-        "OPTIMIZER": op["optimizer"], "STEPS_AHEAD": op["steps_ahead"],
-    }  # fmt: skip
+        "weights": (op["W"], op["W_m"], op["W_v"]),
+        "bias": (op["b"], op["b_m"], op["b_v"]),
+        "rule": rule(op),
+        "OPTIMIZER": op["optimizer"],
+        "STEPS_AHEAD": op["steps_ahead"],
+    }
 
 
 def optimizer(op: Operation, target: Target) -> list[Job]:
     n = op["p"].size
     arguments = {
-        "state": (op["p"], op["m"], op["v"]), "g": op["g"], "rule": rule(op), "n": n,
-        "OPTIMIZER": op["optimizer"], "STEPS_AHEAD": op["steps_ahead"], "BLOCK": BLOCK,
-    }  # fmt: skip
+        "state": (op["p"], op["m"], op["v"]),
+        "g": op["g"],
+        "rule": rule(op),
+        "n": n,
+        "OPTIMIZER": op["optimizer"],
+        "STEPS_AHEAD": op["steps_ahead"],
+        "BLOCK": BLOCK,
+    }
     flops = n * (6 if op["optimizer"] == "sgd" else 14)
     return [job(op, kernels("optimizer").flat, blocks(n, BLOCK), arguments, flops)]
 
@@ -210,9 +252,13 @@ def optimizer(op: Operation, target: Target) -> list[Job]:
 def advance(op: Operation, target: Target) -> list[Job]:
     T, K = op["history"].shape
     arguments = {
-        "step": op["step"], "losses": op["losses"], "history": op["history"], "T": T, "K": K,
+        "step": op["step"],
+        "losses": op["losses"],
+        "history": op["history"],
+        "T": T,
+        "K": K,
         "BLOCK": tiles.power_of_two(K),
-    }  # fmt: skip
+    }
     return [job(op, kernels("optimizer").advance, 1, arguments)]
 
 
@@ -251,10 +297,19 @@ def gan_head(op: Operation, target: Target) -> list[Job]:
     B, H = op["h"].shape
     parts, columns = op["scores"].shape[1], 32
     arguments = {
-        "hidden": (op["h"], op["scores"], None, op["n_real"]), "loss": op["loss"], "dw": op["dW"], "db": op["db"],
-        **update_arguments(op), "B": B, "H": H, "LOSS": op["loss_kind"], "PARTS": parts,
-        "WIDTH": tiles.power_of_two(parts), "ROWS": 64, "COLS": columns,
-    }  # fmt: skip
+        "hidden": (op["h"], op["scores"], None, op["n_real"]),
+        "loss": op["loss"],
+        "dw": op["dW"],
+        "db": op["db"],
+        **update_arguments(op),
+        "B": B,
+        "H": H,
+        "LOSS": op["loss_kind"],
+        "PARTS": parts,
+        "WIDTH": tiles.power_of_two(parts),
+        "ROWS": 64,
+        "COLS": columns,
+    }
     gradients = op["dW"] is not None or op["optimizer"] is not None
     programs = blocks(H, columns) if gradients else 1
     return [job(op, kernels("gan_loss").head, programs, arguments, 2 * B * H * gradients + 10 * B)]
@@ -265,9 +320,17 @@ def vae_loss(op: Operation, target: Target) -> list[Job]:
     BN = min(128, max(16, tiles.power_of_two(D)))
     parts = target.empty((B, blocks(D, BN)), np.float32)
     arguments = {
-        "output": op["output"], "x": op["x"], "doutput": op["doutput"], "parts": parts, "B": B, **likelihood(op),
-        "D": D, "PARTS": parts.shape[1], "BM": 16, "BN": BN,
-    }  # fmt: skip
+        "output": op["output"],
+        "x": op["x"],
+        "doutput": op["doutput"],
+        "parts": parts,
+        "B": B,
+        **likelihood(op),
+        "D": D,
+        "PARTS": parts.shape[1],
+        "BM": 16,
+        "BN": BN,
+    }
     programs = blocks(B, 16) * parts.shape[1]
     function = kernels("vae_loss").from_output
     first = job(op, function, programs, arguments, 10 * B * D, writes=(op["doutput"], parts))
@@ -279,9 +342,19 @@ def dense_forward_reconstruction(op: Operation, target: Target) -> list[Job]:
     tile = tiles.lighter(forward_tile(B, n_in, D, target))
     parts = target.empty((B, blocks(D, tile.BN)), np.float32)
     arguments = {
-        "h": op["h"], "W": op["W"], "b": op["b"], "x": op["x"], "doutput": op["doutput"], "parts": parts, "B": B,
-        **likelihood(op), "N_IN": n_in, "D": D, "PARTS": parts.shape[1], **tile_arguments(tile, target),
-    }  # fmt: skip
+        "h": op["h"],
+        "W": op["W"],
+        "b": op["b"],
+        "x": op["x"],
+        "doutput": op["doutput"],
+        "parts": parts,
+        "B": B,
+        **likelihood(op),
+        "N_IN": n_in,
+        "D": D,
+        "PARTS": parts.shape[1],
+        **tile_arguments(tile, target),
+    }
     function, programs = kernels("vae_loss").forward, tiles.programs(tile, B, D)
     written = (op["doutput"], parts)
     first = job(op, function, programs, arguments, 2 * B * n_in * D, writes=written, tile=tile)
@@ -302,9 +375,15 @@ def finish_rows(op: Operation, parts: Array, rows: Array | None, offset: float) 
     B, count = parts.shape
     width = tiles.power_of_two(count)
     arguments = {
-        "parts": parts, "rows": rows, "loss": op["loss"], "constant": offset, "B": B, "PARTS": count, "WIDTH": width,
+        "parts": parts,
+        "rows": rows,
+        "loss": op["loss"],
+        "constant": offset,
+        "B": B,
+        "PARTS": count,
+        "WIDTH": width,
         "BLOCK": min(max(16, 8192 // width), max(16, tiles.power_of_two(B)), BLOCK),
-    }  # fmt: skip
+    }
     written = (op["loss"],) if rows is None else (rows, op["loss"])
     function = kernels("vae_loss").finish_rows
     return job(op, function, 1, arguments, B * count, reads=(parts,), writes=written, fuses=())
@@ -331,9 +410,17 @@ def latent_forward(op: Operation, target: Target) -> list[Job]:
     B, L = op["z"].shape
     BM, BL = latent_block(L)
     arguments = {
-        "heads": op["heads"], "eps": op["eps"], "z": op["z"], "kl": op["rows"], **drawn(op), "B": B,
-        "L": L, "DRAW": op.name.endswith("of_noise"), "BM": BM, "BL": BL,
-    }  # fmt: skip
+        "heads": op["heads"],
+        "eps": op["eps"],
+        "z": op["z"],
+        "kl": op["rows"],
+        **drawn(op),
+        "B": B,
+        "L": L,
+        "DRAW": op.name.endswith("of_noise"),
+        "BM": BM,
+        "BL": BL,
+    }
     written = [buffer for buffer in op.writes() if buffer is not op["loss"]]
     first = job(op, kernels("latent").forward, blocks(B, BM), arguments, 20 * B * L, writes=written)
     return [first, finish_rows(op, op["rows"].reshape(B, 1), None, 0.0)]
@@ -353,9 +440,16 @@ def latent_sample_and_decode(op: Operation, target: Target) -> list[Job]:
     tile = forward_tile(B, n_in, n_out, target, 2 * BL)
     arguments = {
         **{name: op[name] for name in ("x", "W", "b", "heads", "eps", "z", "W_decoder", "b_decoder", "y")},
-        "kl": op["rows"], **drawn(op), "B": B, "N_IN": n_in, "L": L, "N_OUT": n_out, "ACTIVATION": op["activation"],
-        "BL": BL, **tile_arguments(tile, target),
-    }  # fmt: skip
+        "kl": op["rows"],
+        **drawn(op),
+        "B": B,
+        "N_IN": n_in,
+        "L": L,
+        "N_OUT": n_out,
+        "ACTIVATION": op["activation"],
+        "BL": BL,
+        **tile_arguments(tile, target),
+    }
     written = [buffer for buffer in op.writes() if buffer is not op["loss"]]
     function, programs = kernels("latent").sample_and_decode, tiles.programs(tile, B, n_out)
     flops = 2 * B * L * (2 * n_in + n_out)
@@ -369,10 +463,15 @@ def latent_backward_through(op: Operation, target: Target) -> list[Job]:
     tile = tiles.choose("dgrad", B, n_in, n_out, target.architecture, target.precision, BL)
     tile = replace(tile, stages=min(tile.stages, 2))  # three products beside each other leave no registers for more
     arguments = {
-        **{name: op[name] for name in ("dy", "W_decoder", "heads", "eps", "dheads", "W", "dx", "x", "beta")}, "B": B,
-        "N_IN": n_in, "L": L, "N_OUT": n_out, "ACTIVATION": op["activation"], "BL": BL,
+        **{name: op[name] for name in ("dy", "W_decoder", "heads", "eps", "dheads", "W", "dx", "x", "beta")},
+        "B": B,
+        "N_IN": n_in,
+        "L": L,
+        "N_OUT": n_out,
+        "ACTIVATION": op["activation"],
+        "BL": BL,
         **tile_arguments(tile, target),
-    }  # fmt: skip
+    }
     function, programs = kernels("latent").backward_through, tiles.programs(tile, B, n_in)
     flops = 2 * B * L * (n_out + 2 * n_in)
     return [job(op, function, programs, arguments, flops, tile=tile)]
@@ -384,9 +483,15 @@ def latent_backward_through(op: Operation, target: Target) -> list[Job]:
 def random(op: Operation, target: Target) -> list[Job]:
     n = op["out"].size
     arguments = {
-        "out": op["out"], "step": op["step"], "n": n, "seed": int32(op["seed"]), "stream": int32(op["stream"]),
-        "KIND": op.name.removeprefix("random_"), "STEPS_AHEAD": op["steps_ahead"], "BLOCK": BLOCK,
-    }  # fmt: skip
+        "out": op["out"],
+        "step": op["step"],
+        "n": n,
+        "seed": int32(op["seed"]),
+        "stream": int32(op["stream"]),
+        "KIND": op.name.removeprefix("random_"),
+        "STEPS_AHEAD": op["steps_ahead"],
+        "BLOCK": BLOCK,
+    }
     return [job(op, kernels("random").fill, blocks(n, BLOCK), arguments, 30 * n)]
 
 
@@ -394,9 +499,13 @@ def _order(op: Operation) -> dict[str, int]:
     """The run-time arguments of ``batch.rows_of_step``: a network of high_bits + low_bits covers ``n``."""
     bits = max(2, (op["n"] - 1).bit_length())
     return {
-        "seed": int32(op["seed"]), "stream": int32(op["stream"]), "batch_size": op["batch_size"],
-        "steps_per_epoch": op["steps_per_epoch"], "high_bits": bits // 2, "low_bits": bits - bits // 2,
-    }  # fmt: skip
+        "seed": int32(op["seed"]),
+        "stream": int32(op["stream"]),
+        "batch_size": op["batch_size"],
+        "steps_per_epoch": op["steps_per_epoch"],
+        "high_bits": bits // 2,
+        "low_bits": bits - bits // 2,
+    }
 
 
 def _affine(op: Operation) -> dict[str, float]:
@@ -406,9 +515,14 @@ def _affine(op: Operation) -> dict[str, float]:
 def batch_indices(op: Operation, target: Target) -> list[Job]:
     B = len(op["indices"])
     arguments = {
-        "out": op["indices"], "step": op["step"], "B": B, "n": op["n"], **_order(op),
-        "STEPS_AHEAD": op["steps_ahead"], "BLOCK": 128,
-    }  # fmt: skip
+        "out": op["indices"],
+        "step": op["step"],
+        "B": B,
+        "n": op["n"],
+        **_order(op),
+        "STEPS_AHEAD": op["steps_ahead"],
+        "BLOCK": 128,
+    }
     return [job(op, kernels("batch").indices, blocks(B, 128), arguments)]
 
 
@@ -422,9 +536,15 @@ def batch_gather(op: Operation, target: Target) -> list[Job]:
     B, D = op["out"].shape
     block = gather_block(D)
     arguments = {
-        "data": op["data"], "chosen": op["indices"], "out": op["out"], "B": B, "N": len(op["data"]), **_affine(op),
-        "D": D, **block,
-    }  # fmt: skip
+        "data": op["data"],
+        "chosen": op["indices"],
+        "out": op["out"],
+        "B": B,
+        "N": len(op["data"]),
+        **_affine(op),
+        "D": D,
+        **block,
+    }
     programs = blocks(B, block["ROWS"]) * blocks(D, block["COLS"])
     return [job(op, kernels("batch").gather, programs, arguments, 2 * B * D)]
 
@@ -433,9 +553,17 @@ def batch_take(op: Operation, target: Target) -> list[Job]:
     B, D = op["x"].shape
     block = gather_block(D)
     arguments = {
-        "data": op["data"], "out": op["x"], "step": op["step"], "B": B, "n": op["n"], **_order(op), **_affine(op),
-        "D": D, "STEPS_AHEAD": op["steps_ahead"], **block,
-    }  # fmt: skip
+        "data": op["data"],
+        "out": op["x"],
+        "step": op["step"],
+        "B": B,
+        "n": op["n"],
+        **_order(op),
+        **_affine(op),
+        "D": D,
+        "STEPS_AHEAD": op["steps_ahead"],
+        **block,
+    }
     programs = blocks(B, block["ROWS"]) * blocks(D, block["COLS"])
     return [job(op, kernels("batch").take, programs, arguments, 2 * B * D)]
 

@@ -57,9 +57,10 @@ def levels(jobs: Sequence[Job], memory: Memory) -> list[list[Job]]:
     level: list[int] = []
     for j in range(len(jobs)):
         before = [
-            level[i] for i in range(j)
+            level[i]
+            for i in range(j)
             if _touch(writes[i], reads[j]) or _touch(writes[i], writes[j]) or _touch(reads[i], writes[j])
-        ]  # fmt: skip
+        ]
         level.append(1 + max(before, default=-1))
     return [[job for job, at in zip(jobs, level, strict=True) if at == k] for k in range(1 + max(level, default=-1))]
 

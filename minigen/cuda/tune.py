@@ -24,13 +24,11 @@ from minigen.cuda.tiles import Tile
 from minigen.files import write_atomically
 from minigen.gradcheck import relative_error
 
-SHAPES = {
-    ("forward", "few"): (128, 128, 784),
-    ("dgrad", "few"): (128, 784, 128),
-    ("wgrad", "few"): (128, 128, 784),
-} | {(operation, "some"): (1024, 1024, 1024) for operation in ("forward", "dgrad", "wgrad")} | {
-    (operation, "many"): (4096, 4096, 4096) for operation in ("forward", "dgrad", "wgrad")
-}  # fmt: skip
+SHAPES = (
+    {("forward", "few"): (128, 128, 784), ("dgrad", "few"): (128, 784, 128), ("wgrad", "few"): (128, 128, 784)}
+    | {(operation, "some"): (1024, 1024, 1024) for operation in ("forward", "dgrad", "wgrad")}
+    | {(operation, "many"): (4096, 4096, 4096) for operation in ("forward", "dgrad", "wgrad")}
+)
 """(B, I, O) that stands for each class of shapes: the article's widths, and square ones."""
 
 SIDES = {"few": (16, 32, 64), "some": (32, 64, 128), "many": (64, 128, 256)}
@@ -122,9 +120,14 @@ def best(
         fastest = table
     tuned.forget(executor.architecture)
     return {
-        "operation": operation, "kind": kind, "shape": shape, "tile": asdict(fastest), "seconds": times[fastest],
-        "table_seconds": times[table], "measured": len(times),
-    }  # fmt: skip
+        "operation": operation,
+        "kind": kind,
+        "shape": shape,
+        "tile": asdict(fastest),
+        "seconds": times[fastest],
+        "table_seconds": times[table],
+        "measured": len(times),
+    }
 
 
 def measure(executor: Any, launches: Sequence[Launch], copies: int = 10) -> float:

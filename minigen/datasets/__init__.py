@@ -1,9 +1,9 @@
 """Data sets and data files.
 
-    >>> from minigen import datasets
-    >>> digits = datasets.mnist_sample()
-    >>> digits.images.shape
-    (5000, 28, 28)
+>>> from minigen import datasets
+>>> digits = datasets.mnist_sample()
+>>> digits.images.shape
+(5000, 28, 28)
 """
 
 from minigen.datasets.catalogue import fashion_mnist, mnist, mnist_sample

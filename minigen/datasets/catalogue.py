@@ -13,9 +13,7 @@ SPLITS = {"train": "train", "test": "t10k"}  # what MNIST's authors call them in
 SAMPLE = Path(__file__).with_name("sample")
 
 DIGITS = ("0", "1", "2", "3", "4", "5", "6", "7", "8", "9")
-CLOTHES = (
-    "T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot",
-)
+CLOTHES = ("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot")
 
 MNIST = Source(
     name="mnist",

@@ -80,8 +80,10 @@ def find(
             return _download(source, filename, url, folder), url
         except (ImportError, OSError, ValueError) as error:
             if getattr(error, "errno", None) in DISK_FULL:
-                raise DownloadError(f"{source.name} was not downloaded: no room for it in {folder}: {error}. Make "
-                                    "room, or set MINIGEN_CACHE to a folder on another disk") from error
+                raise DownloadError(
+                    f"{source.name} was not downloaded: no room for it in {folder}: {error}. Make "
+                    "room, or set MINIGEN_CACHE to a folder on another disk"
+                ) from error
             failures.append(f"{url}: {error}")
     raise DownloadError(_ways_out(source, filename, folder, failures))
 
@@ -94,8 +96,10 @@ def cache_folder(cache: StrPath | None = None) -> Path:
     try:
         import pooch
     except ImportError as error:
-        raise DownloadError("the cache's place is known to pooch, which is not installed: pip install pooch, or set "
-                            "MINIGEN_CACHE, or MINIGEN_DATA to a folder that holds the data") from error
+        raise DownloadError(
+            "the cache's place is known to pooch, which is not installed: pip install pooch, or set "
+            "MINIGEN_CACHE, or MINIGEN_DATA to a folder that holds the data"
+        ) from error
     return Path(pooch.os_cache("minigen"))
 
 
@@ -163,8 +167,10 @@ def _check_writable(folder: Path) -> None:
     try:
         writable_folder("the cache", folder)
     except OSError as error:
-        raise DownloadError(f"{error}. Nothing was downloaded, because downloads are kept there: make it writable, or "
-                            "set MINIGEN_CACHE to a folder that is") from error
+        raise DownloadError(
+            f"{error}. Nothing was downloaded, because downloads are kept there: make it writable, or "
+            "set MINIGEN_CACHE to a folder that is"
+        ) from error
 
 
 def _download(source: Source, filename: str, url: str, folder: Path) -> np.ndarray:

@@ -118,13 +118,17 @@ def _numbers(name: str, label: Any, column: np.ndarray) -> np.ndarray:
     if column.dtype == object:
         for row, value in enumerate(column):
             if not isinstance(value, (Real, np.bool_)) and value is not None:
-                raise TypeError(f"{name}: column {label!r} holds {value!r} in row {row}, which is not a number; leave "
-                                "it out or encode it")
+                raise TypeError(
+                    f"{name}: column {label!r} holds {value!r} in row {row}, which is not a number; leave "
+                    "it out or encode it"
+                )
         column = column.astype(np.float64)
     if column.dtype.kind == "f" and np.isnan(column).any():
         missing = np.isnan(column)
-        raise ValueError(f"{name} must be finite, but column {label!r} has {missing.sum()} missing values (NaN), the "
-                         f"first in row {missing.argmax()}; fill them or leave these rows out")
+        raise ValueError(
+            f"{name} must be finite, but column {label!r} has {missing.sum()} missing values (NaN), the "
+            f"first in row {missing.argmax()}; fill them or leave these rows out"
+        )
     return column
 
 

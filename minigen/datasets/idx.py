@@ -111,7 +111,9 @@ def _encode(array: np.ndarray) -> tuple[bytes, memoryview]:
     if code is None:
         raise IdxError(f"array: dtype {array.dtype} cannot be stored as IDX; allowed are {TYPE_NAMES}")
     if not 1 <= array.ndim <= MAX_DIMENSIONS or max(array.shape) >= 2**32:
-        raise IdxError(f"array: shape {array.shape} cannot be stored as IDX; allowed are 1 to {MAX_DIMENSIONS} "
-                       "dimensions below 2**32")
+        raise IdxError(
+            f"array: shape {array.shape} cannot be stored as IDX; allowed are 1 to {MAX_DIMENSIONS} "
+            "dimensions below 2**32"
+        )
     header = bytes([0, 0, code, array.ndim]) + b"".join(size.to_bytes(4, "big") for size in array.shape)
     return header, np.ascontiguousarray(array, TYPES[code]).reshape(-1).view(np.uint8).data

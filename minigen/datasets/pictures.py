@@ -30,8 +30,10 @@ def read_pictures(folder: StrPath) -> np.ndarray:
     for i, path in enumerate(paths):
         picture = _read(Image, path)
         if picture.shape != first.shape:
-            raise ValueError(f"{folder}: the pictures must be of one size and kind, but {paths[0].name} is "
-                             f"{_told(first)} and {path.name} is {_told(picture)}")
+            raise ValueError(
+                f"{folder}: the pictures must be of one size and kind, but {paths[0].name} is "
+                f"{_told(first)} and {path.name} is {_told(picture)}"
+            )
         pictures[i] = picture
     return pictures
 
@@ -44,8 +46,10 @@ def _read(image: Any, path: Path) -> np.ndarray:
     except Exception as error:  # Pillow answers damage with half a dozen kinds of exception
         raise ValueError(f"{path}: not a usable PNG file: {error}") from error
     if mode not in MODES:
-        raise ValueError(f"{path}: the picture must be grey or RGB, not of Pillow's mode {mode!r}; convert it: "
-                         "Image.open(...).convert('L') or .convert('RGB')")
+        raise ValueError(
+            f"{path}: the picture must be grey or RGB, not of Pillow's mode {mode!r}; convert it: "
+            "Image.open(...).convert('L') or .convert('RGB')"
+        )
     return pixels
 
 

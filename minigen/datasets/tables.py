@@ -91,8 +91,10 @@ def _front(path: StrPath) -> tuple[str | None, list[str], int]:
 
 def _values(path: StrPath, delimiter: str | None, names: tuple[str, ...] | None, first_line: int) -> np.ndarray:
     if names is not None and "" in names:
-        raise ValueError(f"column {names.index('') + 1} has no name in line {first_line}; if it numbers the rows, "
-                         "leave it out (pandas: to_csv(..., index=False))")
+        raise ValueError(
+            f"column {names.index('') + 1} has no name in line {first_line}; if it numbers the rows, "
+            "leave it out (pandas: to_csv(..., index=False))"
+        )
     values = _quickly(path, delimiter, 0 if names is None else first_line)
     if values is not None and len(values) and (names is None or len(names) == values.shape[1]):
         return values
@@ -197,6 +199,8 @@ def _arrow_numbers(name: str, column: Any) -> np.ndarray:
         return values
     if column.null_count:
         row = column.is_null().to_numpy().argmax()
-        raise ValueError(f"column {name!r} has {column.null_count} missing values, the first in row {row}; fill them "
-                         "or leave these rows out")
+        raise ValueError(
+            f"column {name!r} has {column.null_count} missing values, the first in row {row}; fill them "
+            "or leave these rows out"
+        )
     raise ValueError(f"column {name!r} is {column.type}, not numbers; leave it out or encode it")

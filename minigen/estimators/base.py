@@ -69,8 +69,7 @@ def rows_of(ops: Backend, X: Any, name: str, min_rows: int) -> tuple[Array, tupl
 
 
 def numbers(name: str, value: Any, dtype: Any) -> np.ndarray:
-    """``value``, an array of the host or nested lists, as finite ``dtype``. TypeError or ValueError for anything else.
-    """
+    """``value``, an array of the host or nested lists, as finite ``dtype``; else TypeError or ValueError."""
     check_dense(name, value)
     try:
         array = np.asarray(value)
@@ -119,8 +118,15 @@ class Estimator:
     kind: ClassVar[str]
     presets: ClassVar[dict[str, dict[str, Any]]]
     lasting: ClassVar[tuple[str, ...]] = (
-        "latent_dim", "hidden", "activation", "standardize", "optimizer", "init", "device", "precision",
-    )  # fmt: skip
+        "latent_dim",
+        "hidden",
+        "activation",
+        "standardize",
+        "optimizer",
+        "init",
+        "device",
+        "precision",
+    )
     """The hyper-parameters that a trained model keeps, whatever ``set_params`` says, until ``fit`` makes a new one."""
     chosen: ClassVar[tuple[str, ...]] = ("scale_", "shift_")
     """What ``fit`` decides from the data: from uint8 to the range of the model, ``x * scale_ + shift_``."""
@@ -225,8 +231,10 @@ class Estimator:
         for name, made in self._lasting.items():
             now = _as_tuple(getattr(self, name))
             if now != made:
-                raise ValueError(f"{name} must stay {made!r} in partial_fit, not {now!r}: the model was made with it; "
-                                 "fit makes a new one")
+                raise ValueError(
+                    f"{name} must stay {made!r} in partial_fit, not {now!r}: the model was made with it; "
+                    "fit makes a new one"
+                )
 
     def _settings(self) -> OptimizerSettings:
         names = OptimizerSettings.__dataclass_fields__
@@ -240,14 +248,7 @@ class Estimator:
 
     # --- training -------------------------------------------------------------------------------
 
-    def fit(
-        self,
-        X: Any,
-        y: Any = None,
-        *,
-        callbacks: Sequence[Callback] = (),
-        progress: bool | None = None,
-    ) -> Self:
+    def fit(self, X: Any, y: Any = None, *, callbacks: Sequence[Callback] = (), progress: bool | None = None) -> Self:
         """Train from scratch on ``X[N, ...]`` (see :func:`minigen.datasets.as_rows` for what is taken).
 
         With ``device="cuda"``, ``X`` may also be in that GPU's memory, a CuPy array or any with DLPack: training then
@@ -337,9 +338,11 @@ class Estimator:
     def _check_idle(self, method: str) -> None:
         """Raise RuntimeError in the middle of a training, such as in a callback."""
         if vars(self).get("_run") is not None:
-            raise RuntimeError(f"{method} cannot be called in a callback, or anywhere else while this model is in "
-                               "training: let the callback return True, which ends the training, and call it then, or "
-                               "train a copy, copy.deepcopy(end.model)")
+            raise RuntimeError(
+                f"{method} cannot be called in a callback, or anywhere else while this model is in "
+                "training: let the callback return True, which ends the training, and call it then, or "
+                "train a copy, copy.deepcopy(end.model)"
+            )
 
     def _training_state(self) -> State | None:
         """Counters and moments as they stand, also in the middle of a training, for a callback that saves."""
@@ -371,8 +374,7 @@ class Estimator:
     # --- what a model of this kind is made of ---------------------------------------------------
 
     def _choose_range(self, rows: Array, binary: bool) -> tuple[Any, ...]:
-        """What ``fit`` decides from the data: values of the attributes ``chosen``; ``binary`` data are zeros and ones.
-        """
+        """What ``fit`` decides from the data: the values of ``chosen``; ``binary`` data are zeros and ones."""
         raise NotImplementedError
 
     def _in_range(self, rows: Array, *chosen: Any) -> Array:
@@ -393,11 +395,15 @@ class Estimator:
         if self.standardize == "auto":
             return floating and unbounded
         if self.standardize and not unbounded:
-            raise ValueError("standardize must be 'auto' or False for a model of data in a fixed range: standardised "
-                             f"columns have no such range; {self._unbounded_hint}")
+            raise ValueError(
+                "standardize must be 'auto' or False for a model of data in a fixed range: standardised "
+                f"columns have no such range; {self._unbounded_hint}"
+            )
         if self.standardize and not floating:
-            raise ValueError("standardize must be 'auto' or False for uint8, zeros and ones, which have a range of "
-                             "their own; X.astype(np.float32) makes columns of them")
+            raise ValueError(
+                "standardize must be 'auto' or False for uint8, zeros and ones, which have a range of "
+                "their own; X.astype(np.float32) makes columns of them"
+            )
         return bool(self.standardize)
 
     def _sizes(self, columns: int) -> dict[str, tuple[int, ...]]:
@@ -560,6 +566,7 @@ class Estimator:
         self._require_fit()
         items = self.sample(checks.integer("n", n, 1), seed)
         return plotting.Picture(output.picture(self, (items,), columns), f"{n} samples")
+
     def _uniform(self, shape: tuple[int, ...], seed: int, stream: int, block: int) -> np.ndarray:
         """Uniforms in [0, 1) on the host from the model's device."""
         out: Array = self._ops.empty(shape)

@@ -75,7 +75,10 @@ class GAN(Estimator):
         # The discriminator is smaller than the generator. In reverse, 1024-512-256, it learns the 5,000 bundled digits
         # by heart: after 100 epochs a classifier finds 37 ones in 100 samples and hardly a 0; with this one, 12.
         "quality": {
-            "latent_dim": 64, "hidden": (256, 512, 1024), "hidden_discriminator": (512, 256), "batch_size": 64,
+            "latent_dim": 64,
+            "hidden": (256, 512, 1024),
+            "hidden_discriminator": (512, 256),
+            "batch_size": 64,
             "epochs": 120,
         },
     }
@@ -240,10 +243,7 @@ class GAN(Estimator):
         hidden = checks.widths("hidden", self.hidden)
         mirrored = hidden[::-1] if self.hidden_discriminator is None else self.hidden_discriminator
         hidden_discriminator = checks.widths("hidden_discriminator", mirrored)
-        return {
-            "generator": (self.latent_dim, *hidden, columns),
-            "discriminator": (columns, *hidden_discriminator, 1),
-        }
+        return {"generator": (self.latent_dim, *hidden, columns), "discriminator": (columns, *hidden_discriminator, 1)}
 
     def _networks(self, ops: Backend, columns: int, *chosen: Any) -> tuple[Mlp, Mlp]:
         sizes = self._sizes(columns)
@@ -255,14 +255,20 @@ class GAN(Estimator):
 
     def _training(self, rows: Array) -> GanTraining:
         return GanTraining(
-            self._ops, self.generator_, self.discriminator_, rows, batch_size=self.batch_size,
-            settings=self._settings(), loss=self.loss, seed=self.seed, scale=self.scale_, shift=self.shift_,
-        )  # fmt: skip
+            self._ops,
+            self.generator_,
+            self.discriminator_,
+            rows,
+            batch_size=self.batch_size,
+            settings=self._settings(),
+            loss=self.loss,
+            seed=self.seed,
+            scale=self.scale_,
+            shift=self.shift_,
+        )
 
     def _history_names(self) -> tuple[str, ...]:
         return GanTraining.loss_names
-
-
 
 
 def train_gan(
@@ -281,5 +287,3 @@ def train_gan(
     The preset ``"quality"`` draws digits that can be read; ``"article"`` is a small model, quick to train and coarse.
     """
     return GAN.preset(preset, **settings).fit(data, callbacks=callbacks, progress=progress)
-
-

@@ -15,10 +15,13 @@ def tags(transformer: bool) -> Any:
     from sklearn.utils import InputTags, Tags, TargetTags, TransformerTags
 
     return Tags(
-        estimator_type=None, target_tags=TargetTags(required=False), classifier_tags=None, regressor_tags=None,
+        estimator_type=None,
+        target_tags=TargetTags(required=False),
+        classifier_tags=None,
+        regressor_tags=None,
         transformer_tags=TransformerTags(preserves_dtype=["float32"]) if transformer else None,
         input_tags=InputTags(two_d_array=True, three_d_array=True),
-    )  # fmt: skip
+    )
 
 
 def not_fitted(message: str) -> NotFittedError:

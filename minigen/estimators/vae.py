@@ -57,10 +57,7 @@ class VAE(Estimator):
     lasting = (*Estimator.lasting, "likelihood", "variance")
     encoder_: Mlp
     decoder_: Mlp
-    presets: ClassVar[dict[str, dict[str, Any]]] = {
-        "article": {},
-        "quality": {"hidden": (512, 512), "epochs": 50},
-    }
+    presets: ClassVar[dict[str, dict[str, Any]]] = {"article": {}, "quality": {"hidden": (512, 512), "epochs": 50}}
 
     def __init__(
         self,
@@ -318,11 +315,20 @@ class VAE(Estimator):
 
     def _training(self, rows: Array) -> VaeTraining:
         return VaeTraining(
-            self._ops, self.encoder_, self.decoder_, rows, batch_size=self.batch_size, settings=self._settings(),
-            likelihood=self.likelihood, variance=self.variance, beta=self.beta, seed=self.seed,
-            scale=self.scale_, shift=self.shift_,
+            self._ops,
+            self.encoder_,
+            self.decoder_,
+            rows,
+            batch_size=self.batch_size,
+            settings=self._settings(),
+            likelihood=self.likelihood,
+            variance=self.variance,
+            beta=self.beta,
+            seed=self.seed,
+            scale=self.scale_,
+            shift=self.shift_,
             log_scale=0.0 if self.columns_ is None else self.columns_.log_scale,
-        )  # fmt: skip
+        )
 
     def _history_names(self) -> tuple[str, ...]:
         return VaeTraining.loss_names

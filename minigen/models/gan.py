@@ -47,9 +47,16 @@ class GanTraining(TrainingRun):
         optimizers = [Optimizer(ops, net, settings) for net in (generator, discriminator)]
         self.generator_optimizer, self.discriminator_optimizer = optimizers
         super().__init__(
-            ops, data, (generator, discriminator), optimizers, batch_size, seed,
-            drop_last=True, scale=scale, shift=shift,
-        )  # fmt: skip
+            ops,
+            data,
+            (generator, discriminator),
+            optimizers,
+            batch_size,
+            seed,
+            drop_last=True,
+            scale=scale,
+            shift=shift,
+        )
         self.loss = loss
         B = batch_size
         self.noise = ops.empty((2 * B, generator.sizes[0]))

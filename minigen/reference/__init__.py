@@ -210,9 +210,14 @@ class NumpyBackend:
         rows[...], loss[0], dlogits[...] = vae_loss.bernoulli(logits, x)
 
     def vae_loss_gaussian(
-        self, mean: np.ndarray, x: np.ndarray, dmean: np.ndarray, rows: np.ndarray, loss: np.ndarray,
+        self,
+        mean: np.ndarray,
+        x: np.ndarray,
+        dmean: np.ndarray,
+        rows: np.ndarray,
+        loss: np.ndarray,
         variance: float = 1.0,
-    ) -> None:  # fmt: skip
+    ) -> None:
         """See :func:`minigen.reference.vae_loss.gaussian`."""
         B, D = self._in("mean", mean, None, None).shape
         self._in("x", x, B, D)
@@ -246,9 +251,14 @@ class NumpyBackend:
     # --- optimizer ----------------------------------------------------------------------------
 
     def sgd(
-        self, p: np.ndarray, g: np.ndarray, velocity: np.ndarray, lr: np.ndarray,
-        momentum: float = 0.0, weight_decay: float = 0.0,
-    ) -> None:  # fmt: skip
+        self,
+        p: np.ndarray,
+        g: np.ndarray,
+        velocity: np.ndarray,
+        lr: np.ndarray,
+        momentum: float = 0.0,
+        weight_decay: float = 0.0,
+    ) -> None:
         """See :func:`minigen.reference.optimizer.sgd`."""
         n = len(self._out("p", p, None))
         self._in("g", g, n)
@@ -257,16 +267,33 @@ class NumpyBackend:
         p[...], velocity[...] = optimizer.sgd(p, g, velocity, rate, momentum, weight_decay)
 
     def adam(
-        self, p: np.ndarray, g: np.ndarray, m: np.ndarray, v: np.ndarray, lr: np.ndarray, step: np.ndarray,
-        beta1: float = 0.9, beta2: float = 0.999, eps: float = 1e-8,
-    ) -> None:  # fmt: skip
+        self,
+        p: np.ndarray,
+        g: np.ndarray,
+        m: np.ndarray,
+        v: np.ndarray,
+        lr: np.ndarray,
+        step: np.ndarray,
+        beta1: float = 0.9,
+        beta2: float = 0.999,
+        eps: float = 1e-8,
+    ) -> None:
         """See :func:`minigen.reference.optimizer.adam`."""
         self.adamw(p, g, m, v, lr, step, beta1, beta2, eps, weight_decay=0.0)
 
     def adamw(
-        self, p: np.ndarray, g: np.ndarray, m: np.ndarray, v: np.ndarray, lr: np.ndarray, step: np.ndarray,
-        beta1: float = 0.9, beta2: float = 0.999, eps: float = 1e-8, weight_decay: float = 0.01,
-    ) -> None:  # fmt: skip
+        self,
+        p: np.ndarray,
+        g: np.ndarray,
+        m: np.ndarray,
+        v: np.ndarray,
+        lr: np.ndarray,
+        step: np.ndarray,
+        beta1: float = 0.9,
+        beta2: float = 0.999,
+        eps: float = 1e-8,
+        weight_decay: float = 0.01,
+    ) -> None:
         """See :func:`minigen.reference.optimizer.adamw`."""
         n = len(self._out("p", p, None))
         self._in("g", g, n)
@@ -292,9 +319,15 @@ class NumpyBackend:
     # --- batch --------------------------------------------------------------------------------
 
     def batch_indices(
-        self, indices: np.ndarray, n: int, seed: int, stream: int, step: np.ndarray, batch_size: int,
+        self,
+        indices: np.ndarray,
+        n: int,
+        seed: int,
+        stream: int,
+        step: np.ndarray,
+        batch_size: int,
         steps_per_epoch: int,
-    ) -> None:  # fmt: skip
+    ) -> None:
         """See :func:`minigen.reference.batch.indices`."""
         rows = len(self._out("indices", indices, None, dtype=np.int32))
         indices[...] = batch.indices(rows, n, seed, stream, self._step(step), batch_size, steps_per_epoch)

@@ -69,9 +69,7 @@ def permutation(positions: np.ndarray, n: int, seed: int, stream: int, epoch: in
     return x.astype(np.int32)
 
 
-def indices(
-    rows: int, n: int, seed: int, stream: int, step: int, batch_size: int, steps_per_epoch: int
-) -> np.ndarray:
+def indices(rows: int, n: int, seed: int, stream: int, step: int, batch_size: int, steps_per_epoch: int) -> np.ndarray:
     """The rows of the data that ``step`` takes, ``int32[rows]``: entries ``k * batch_size + r`` of the epoch.
 
     ``epoch, k = divmod(step, steps_per_epoch)``; ``rows`` is less than ``batch_size`` for a partial last batch.

@@ -39,8 +39,15 @@ def sgd(
 
 @small_is_zero
 def adam(
-    p: np.ndarray, g: np.ndarray, m: np.ndarray, v: np.ndarray, lr: float, t: int,
-    beta1: float = 0.9, beta2: float = 0.999, eps: float = 1e-8,
+    p: np.ndarray,
+    g: np.ndarray,
+    m: np.ndarray,
+    v: np.ndarray,
+    lr: float,
+    t: int,
+    beta1: float = 0.9,
+    beta2: float = 0.999,
+    eps: float = 1e-8,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The new ``p[n]``, ``m[n]`` and ``v[n]`` of update number ``t``, counted from 1."""
     m = beta1 * m + (1 - beta1) * g
@@ -52,8 +59,16 @@ def adam(
 
 @small_is_zero
 def adamw(
-    p: np.ndarray, g: np.ndarray, m: np.ndarray, v: np.ndarray, lr: float, t: int,
-    beta1: float = 0.9, beta2: float = 0.999, eps: float = 1e-8, weight_decay: float = 0.01,
+    p: np.ndarray,
+    g: np.ndarray,
+    m: np.ndarray,
+    v: np.ndarray,
+    lr: float,
+    t: int,
+    beta1: float = 0.9,
+    beta2: float = 0.999,
+    eps: float = 1e-8,
+    weight_decay: float = 0.01,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """As :func:`adam`, after ``p`` has been shrunk by ``lr * weight_decay`` of itself."""
     return adam(p - lr * weight_decay * p, g, m, v, lr, t, beta1, beta2, eps)

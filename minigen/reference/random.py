@@ -50,9 +50,11 @@ def philox(counter: np.ndarray, key: tuple[int, int]) -> np.ndarray:
     for _ in range(10):
         product0, product1 = M0 * c0, M1 * c2
         c0, c1, c2, c3 = (
-            (product1 >> HALF) ^ c1 ^ np.uint64(k0), product1 & LOW,
-            (product0 >> HALF) ^ c3 ^ np.uint64(k1), product0 & LOW,
-        )  # fmt: skip
+            (product1 >> HALF) ^ c1 ^ np.uint64(k0),
+            product1 & LOW,
+            (product0 >> HALF) ^ c3 ^ np.uint64(k1),
+            product0 & LOW,
+        )
         k0, k1 = (k0 + W0) & 0xFFFFFFFF, (k1 + W1) & 0xFFFFFFFF
     return np.stack([c0, c1, c2, c3], axis=-1).astype(np.uint32)
 

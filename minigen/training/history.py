@@ -88,8 +88,7 @@ class History:
         return dict(zip(self.names, map(float, self._means[-1]), strict=True))
 
     def add(self, losses: np.ndarray, rows: np.ndarray | None = None) -> None:
-        """Append the losses of some steps, ``[steps, len(names)]``, on ``rows[steps]`` rows each (None: equally many).
-        """
+        """Append the losses of some steps, ``[steps, len(names)]``, on ``rows[steps]`` rows each (None: as many)."""
         rows = np.ones(len(losses), np.int32) if rows is None else np.asarray(rows, np.int32)
         self._chunks.append(losses)
         self._row_chunks.append(rows)
@@ -105,9 +104,13 @@ class History:
         self._sum, self._rows, self._steps = np.zeros(len(self.names)), 0, 0
 
     def restore(
-        self, values: np.ndarray, ends: np.ndarray, seconds: list[float], stop_reason: str,
+        self,
+        values: np.ndarray,
+        ends: np.ndarray,
+        seconds: list[float],
+        stop_reason: str,
         rows: np.ndarray | None = None,
-    ) -> None:  # fmt: skip
+    ) -> None:
         """Take over what a saved history held, into a new one; one saved before there were ``rows`` has none.
 
         Raises ValueError where its parts do not agree.

@@ -38,8 +38,9 @@ def hint_at_preset(model: Estimator, X: Any, progress: bool | None) -> None:
     kind, pictures = type(model).__name__, len(getattr(X, "shape", ())) > 2
     if pictures and is_small(model) and progress is not False and watched() and kind not in _hinted:
         _hinted.add(kind)
-        print(f"hint: {kind}.preset('quality') draws clearer pictures than these defaults, a small model",
-              file=sys.stderr)
+        print(
+            f"hint: {kind}.preset('quality') draws clearer pictures than these defaults, a small model", file=sys.stderr
+        )
 
 
 _hinted: set[str] = set()

@@ -7,7 +7,8 @@
 A list is ``<area>.toml``, an entry ``[[mutant]]`` of it:
 
 - ``what``: the mistake in a few words
-- ``file``, ``old``, ``new``: the text to be replaced, found exactly once in the file, and what it becomes
+- ``file``, ``old``, ``new``: the text to be replaced, found exactly once in the file, and what it becomes. Where it is
+  not found to the letter, it may be broken into lines in another way.
 - ``tests``: what must fail, each a file or test of pytest; or
 - ``equivalent``: why no test can fail
 - ``survivor = true``: it, or one of its kind, passed the whole suite before there was this list
@@ -26,6 +27,7 @@ import importlib.util
 import json
 import os
 import platform
+import re
 import shutil
 import subprocess
 import sys
@@ -73,10 +75,22 @@ class Mutant:
 
     def planted(self, text: str) -> str:
         """``text``, of the file, with the mistake. Raises ValueError unless the place is found exactly once."""
-        found = text.count(self.old)
-        if found != 1:
-            raise ValueError(f"{self.file}: found {found} times instead of once: {self.old!r}")
-        return text.replace(self.old, self.new)
+        if text.count(self.old) == 1:
+            return text.replace(self.old, self.new)
+        found = list(re.finditer(anyhow_broken(self.old), text))
+        if len(found) != 1:
+            raise ValueError(f"{self.file}: found {len(found)} times instead of once: {self.old!r}")
+        return text[: found[0].start()] + self.new.strip() + text[found[0].end() :]
+
+
+def anyhow_broken(code: str) -> str:
+    """A pattern for ``code`` with any white space between its tokens, and a comma before a closing bracket or none."""
+    tokens = re.findall(r"\w+|[^\w\s]", code)
+    pattern = re.escape(tokens[0])
+    for before, token in zip(tokens, tokens[1:], strict=False):
+        space = r"\s+" if re.match(r"\w", before) and re.match(r"\w", token) else r"\s*"
+        pattern += (r",?\s*" if token in ")]}" and before != "," else space) + re.escape(token)
+    return pattern
 
 
 def read(area: str) -> list[Mutant]:
@@ -112,9 +126,7 @@ class Copy:
                 target.parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(ROOT / name, target)  # as of now: a build that is there already has to see the change
         (self.folder / "sitecustomize.py").write_text(SITE)
-        self.environment = {
-            **os.environ, "PYTHONPATH": str(self.folder), "MINIGEN_CACHE": str(self.folder / "cache"),
-        }  # fmt: skip
+        self.environment = {**os.environ, "PYTHONPATH": str(self.folder), "MINIGEN_CACHE": str(self.folder / "cache")}
         installed = importlib.util.find_spec("minigen._native")
         if installed is not None and installed.origin is not None:
             shutil.copy(installed.origin, self.folder / "minigen")
@@ -126,9 +138,7 @@ class Copy:
         self, command: list[str], timeout: float | None = None, environment: Environment = ()
     ) -> subprocess.CompletedProcess[str]:
         variables = self.environment | dict(environment)
-        return subprocess.run(
-            command, cwd=self.folder, env=variables, capture_output=True, text=True, timeout=timeout
-        )
+        return subprocess.run(command, cwd=self.folder, env=variables, capture_output=True, text=True, timeout=timeout)
 
     def write(self, name: str, text: str) -> None:
         """Write a file so that its compiled form is seen to be out of date, even within the same second."""
@@ -142,9 +152,21 @@ class Copy:
     def test(self, *tests: str, environment: Environment = ()) -> tuple[int, str]:
         """pytest's exit code (1 where it had to be stopped), and the end of what it prints."""
         command = [
-            sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "-p", "no:hypothesispytest",
-            "-p", "no:benchmark", "-o", "addopts=", *tests,
-        ]  # fmt: skip
+            sys.executable,
+            "-m",
+            "pytest",
+            "-q",
+            "-x",
+            "-p",
+            "no:cacheprovider",
+            "-p",
+            "no:hypothesispytest",
+            "-p",
+            "no:benchmark",
+            "-o",
+            "addopts=",
+            *tests,
+        ]
         try:
             done = self.run(command, TIMEOUT, environment)
         except subprocess.TimeoutExpired:
@@ -162,10 +184,20 @@ class Copy:
             pybind11 = self.run([sys.executable, "-m", "pybind11", "--cmakedir"]).stdout.strip()
             generator = ["-G", "Ninja"] if shutil.which("ninja") else []
             configured = self.run(
-                ["cmake", "-S", ".", "-B", "build", *generator, f"-DPython_EXECUTABLE={sys.executable}",
-                 f"-Dpybind11_DIR={pybind11}", f"-DMINIGEN_ISAS={best_isa()}", "-DMINIGEN_HAS_AVX512BF16=OFF",
-                 "-DMINIGEN_HAS_AMX=OFF"]
-            )  # fmt: skip
+                [
+                    "cmake",
+                    "-S",
+                    ".",
+                    "-B",
+                    "build",
+                    *generator,
+                    f"-DPython_EXECUTABLE={sys.executable}",
+                    f"-Dpybind11_DIR={pybind11}",
+                    f"-DMINIGEN_ISAS={best_isa()}",
+                    "-DMINIGEN_HAS_AVX512BF16=OFF",
+                    "-DMINIGEN_HAS_AMX=OFF",
+                ]
+            )
             if configured.returncode:
                 return configured.stderr
         built = self.run(["cmake", "--build", "build", "--target", "_native"])
@@ -241,8 +273,13 @@ def save(results: list[dict[str, Any]]) -> None:
     counts: dict[str, Counter[str]] = {}
     for result in merged:
         counts.setdefault(result["area"], Counter())[result["result"]] += 1
-    text = {"commit": commit, "python": platform.python_version(), "machine": platform.machine(),
-            "areas": counts, "mutants": merged}  # fmt: skip
+    text = {
+        "commit": commit,
+        "python": platform.python_version(),
+        "machine": platform.machine(),
+        "areas": counts,
+        "mutants": merged,
+    }
     RESULT.write_text(json.dumps(text, indent=1) + "\n")
 
 
@@ -270,8 +307,16 @@ def main() -> int:
             print(f"{result:10} {seconds:6.1f} s  {mutant.area}: {mutant.what} ({mutant.file})", flush=True)
             if result not in (CAUGHT, EQUIVALENT):
                 print("    " + more.strip().replace("\n", "\n    "), flush=True)
-            results.append({"area": mutant.area, "what": mutant.what, "file": mutant.file, "result": result,
-                            "survivor": mutant.survivor, "seconds": round(seconds, 1)})  # fmt: skip
+            results.append(
+                {
+                    "area": mutant.area,
+                    "what": mutant.what,
+                    "file": mutant.file,
+                    "result": result,
+                    "survivor": mutant.survivor,
+                    "seconds": round(seconds, 1),
+                }
+            )
             if not (options.no_result or options.gradcheck):
                 save(results)
     report(results)

@@ -145,9 +145,15 @@ class Blocks:
     """Some blocks of a launch, run together: ``lanes`` threads, of which those act that ``mask`` has (None: all)."""
 
     def __init__(
-        self, code: Code, blocks: np.ndarray, grid: int, parameters: dict[str, Value], memory: Global, threads: int,
+        self,
+        code: Code,
+        blocks: np.ndarray,
+        grid: int,
+        parameters: dict[str, Value],
+        memory: Global,
+        threads: int,
         shared: int,
-    ) -> None:  # fmt: skip
+    ) -> None:
         self.code, self.parameters, self.memory, self.threads = code, parameters, memory, threads
         self.lanes = len(blocks) * threads
         thread = np.tile(np.arange(threads, dtype=np.uint32), len(blocks))
@@ -155,8 +161,13 @@ class Blocks:
         self.local_block = np.repeat(np.arange(len(blocks)), threads)
         self.block = np.repeat(blocks.astype(np.int32), threads)
         self.warp = np.uint32(1) << (thread // WARP)  # a bit for each warp of a block
-        special = {"%tid.x": thread, "%ctaid.x": self.block.view(np.uint32), "%laneid": thread % WARP,
-                   "%ntid.x": np.uint32(threads), "%nctaid.x": np.uint32(grid)}  # fmt: skip
+        special = {
+            "%tid.x": thread,
+            "%ctaid.x": self.block.view(np.uint32),
+            "%laneid": thread % WARP,
+            "%ntid.x": np.uint32(threads),
+            "%nctaid.x": np.uint32(grid),
+        }
         self.registers = Registers(code, special)
         self.shared = Shared(len(blocks), code.static + shared)
         self.copies: list[tuple[Any, Any, Any, Any]] = []  # lanes, words, bits, group: on their way

@@ -12,17 +12,7 @@ import triton
 import triton.language as tl
 
 from minigen.cuda.kernels.activations import differentiate
-from minigen.cuda.kernels.dense import (
-    back_product,
-    dot,
-    finish,
-    load,
-    load_across,
-    nothing,
-    store,
-    tile_of,
-    together,
-)
+from minigen.cuda.kernels.dense import back_product, dot, finish, load, load_across, nothing, store, tile_of, together
 from minigen.cuda.kernels.elementary import exp, expm1
 from minigen.cuda.kernels.places import right_places
 from minigen.cuda.kernels.random import normal_tile
