@@ -120,7 +120,7 @@ def expected_outputs(model: str, executor: Any) -> dict[str, np.ndarray]:
 
 def reference_run(model: str) -> dict[str, np.ndarray]:
     """Losses of :data:`STEPS` steps and the weights after them, in float64 and in float32."""
-    from minigen.reference import NumpyBackend
+    from minigen.reference_backend import NumpyBackend
 
     arrays = {}
     for name, dtype in (("float64", np.float64), ("float32", np.float32)):

@@ -70,7 +70,7 @@ def _floor(device: str) -> tuple[Any, int]:
     if not state.usable:
         raise DeviceError(f"device {device!r} cannot be used here: {state.detail}")
     if base == "numpy":
-        from minigen.reference import NumpyBackend
+        from minigen.reference_backend import NumpyBackend
 
         return NumpyBackend, 0
     if base == "cpu":

@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from .backend import ACTIVATIONS, GAN_LOSSES, Array, Backend
+from .backend import ACTIVATIONS, GAN_LOSSES, LIKELIHOODS, Array, Backend
 from .reference import activations, batch, dense, gan_loss, latent, optimizer, random, vae_loss
 
 DIFFERENCES_TOLERANCE = 1e-9
@@ -65,7 +65,7 @@ def run(backends: Iterable[Backend], seed: int | None = None) -> list[Row]:
     """All checks at random points: the book itself, then each of ``backends``. ``seed`` None draws a fresh one."""
     from minigen.gradcheck_formulas import check_values, formula_of
     from minigen.gradcheck_steps import check_floor, check_reference, check_steps
-    from minigen.reference import NumpyBackend
+    from minigen.reference_backend import NumpyBackend
 
     rng = np.random.default_rng(seed)
     rows = [
@@ -197,35 +197,25 @@ def derivatives(rng: np.random.Generator) -> Iterator[Derivative]:
 
     n_real, n_fake = sizes(rng, 2, 1, 6)
     s = 3 * normals(rng, n_real + n_fake, 1)
-    yield (
-        "gan_loss",
-        "discriminator",
-        lambda s: gan_loss.discriminator(s, n_real)[0],
-        s,
-        gan_loss.discriminator(s, n_real)[1],
-    )
+    s += 0.1 * np.sign(s - 1) + 0.1 * np.sign(s + 1)  # where hinge has no derivative to compare
     for kind in GAN_LOSSES:
+
+        def discriminator(s: np.ndarray, kind: str = kind) -> np.floating:
+            return gan_loss.discriminator(s, n_real, kind)[0]
 
         def generator(s: np.ndarray, kind: str = kind) -> np.floating:
             return gan_loss.generator(s, kind)[0]
 
+        yield "gan_loss", f"discriminator {kind}", discriminator, s, gan_loss.discriminator(s, n_real, kind)[1]
         yield "gan_loss", f"generator {kind}", generator, s, gan_loss.generator(s, kind)[1]
 
     target = rng.random((B, n_in))
-    yield (
-        "vae_loss",
-        "bernoulli",
-        lambda logits: vae_loss.bernoulli(logits, target)[1],
-        z,
-        vae_loss.bernoulli(z, target)[2],
-    )
-    yield (
-        "vae_loss",
-        "gaussian",
-        lambda mean: vae_loss.gaussian(mean, target, 0.3)[1],
-        z,
-        vae_loss.gaussian(z, target, 0.3)[2],
-    )
+    for likelihood in LIKELIHOODS:
+
+        def reconstruction(output: np.ndarray, likelihood: str = likelihood) -> np.floating:
+            return vae_loss.forward(output, target, likelihood, 0.3)[1]
+
+        yield "vae_loss", likelihood, reconstruction, z, vae_loss.forward(z, target, likelihood, 0.3)[2]
 
     heads, eps, dz, beta = normals(rng, B, 2 * n_in), normals(rng, B, n_in), normals(rng, B, n_in), 0.7
 
@@ -280,28 +270,18 @@ def _loss_operations(rng: np.random.Generator) -> Iterator[Operation]:
     n_real, n_fake, D = sizes(rng, 3, 9, 70)
     B = n_real + n_fake
     s = 5 * normals(rng, B, 1)
-    loss, dlogits = gan_loss.discriminator(s, n_real)
-    yield ("gan_loss", "discriminator", "gan_loss_discriminator", (s, n_real, Out(B, 1), Out(1)), [dlogits, [loss]])
+    outputs = Out(B, 1), Out(1)
     for kind in GAN_LOSSES:
+        loss, dlogits = gan_loss.discriminator(s, n_real, kind)
+        arguments = (s, n_real, *outputs, kind)
+        yield "gan_loss", f"discriminator {kind}", "gan_loss_discriminator", arguments, [dlogits, [loss]]
         loss, dlogits = gan_loss.generator(s, kind)
-        yield ("gan_loss", f"generator {kind}", "gan_loss_generator", (s, Out(B, 1), Out(1), kind), [dlogits, [loss]])
-    logits, x = normals(rng, B, D), rng.random((B, D), np.float32).astype(np.float64)
-    rows, loss, dlogits = vae_loss.bernoulli(logits, x)
-    yield (
-        "vae_loss",
-        "bernoulli",
-        "vae_loss_bernoulli",
-        (logits, x, Out(B, D), Out(B), Out(1)),
-        [dlogits, rows, [loss]],
-    )
-    rows, loss, dmean = vae_loss.gaussian(logits, x, 0.3)
-    yield (
-        "vae_loss",
-        "gaussian",
-        "vae_loss_gaussian",
-        (logits, x, Out(B, D), Out(B), Out(1), 0.3),
-        [dmean, rows, [loss]],
-    )
+        yield "gan_loss", f"generator {kind}", "gan_loss_generator", (s, *outputs, kind), [dlogits, [loss]]
+    output, x = normals(rng, B, D), rng.random((B, D), np.float32).astype(np.float64)
+    for likelihood in LIKELIHOODS:
+        rows, loss, doutput = vae_loss.forward(output, x, likelihood, 0.3)
+        terms = (output, x, Out(B, D), Out(B), Out(1), likelihood, 0.3)
+        yield "vae_loss", likelihood, "vae_loss", terms, [doutput, rows, [loss]]
 
 
 def _latent_operations(rng: np.random.Generator) -> Iterator[Operation]:

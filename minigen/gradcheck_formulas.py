@@ -17,8 +17,9 @@ from minigen.models.optimizer import OptimizerSettings
 from minigen.reference import activations, batch, dense, gan_loss, initializers, latent, optimizer, random, vae_loss
 
 _BOOK, _MODELS = "minigen/reference", "minigen/models"
-_LOSS_D = "loss = mean softplus(-s_real) + mean softplus(s_fake)"
-_LOSS_G = "loss = mean softplus(-s), minimax -mean softplus(s)"
+
+_LOSS_D = "loss = mean real(s_real) + mean fake(s_fake)"
+_LOSS_G = "loss = mean generator(s)"
 
 FORMULAS = {
     "dense forward": f"{_BOOK}/dense.py: y = act(x W + b)",
@@ -26,8 +27,8 @@ FORMULAS = {
     "dense wgrad db": f"{_BOOK}/dense.py: db = sum over rows of dz",
     "dense wgrad": f"{_BOOK}/dense.py: dW = x^T dz",
     "activations": f"{_BOOK}/activations.py: y = act(z), or act'(z) from y",
-    "gan_loss discriminator": f"{_BOOK}/gan_loss.py: {_LOSS_D}, dloss/ds = -sigmoid(-s_real) / n, sigmoid(s_fake) / n",
-    "gan_loss generator": f"{_BOOK}/gan_loss.py: {_LOSS_G}, dloss/ds = -sigmoid(-s) / B, minimax -sigmoid(s) / B",
+    "gan_loss discriminator": f"{_BOOK}/gan_loss.py: {_LOSS_D}, or the terms of the loss",
+    "gan_loss generator": f"{_BOOK}/gan_loss.py: {_LOSS_G}, or that term of the loss",
     "vae_loss bernoulli": f"{_BOOK}/vae_loss.py: -log p = softplus(l) - x l, d/dl = (sigmoid(l) - x) / B",
     "vae_loss gaussian": f"{_BOOK}/vae_loss.py: (x - mean)^2 / (2 v) + log(2 pi v) / 2, d/dmean = (mean - x) / (v B)",
     "latent forward": f"{_BOOK}/latent.py: z = mu + sigma eps, KL = (mu^2 + sigma^2 - 1 - logvar) / 2",
@@ -147,17 +148,23 @@ def _loss_values(rng: np.random.Generator) -> Iterator[Value]:
     s = np.concatenate([[-1e4, 1e4, 30, -30], 3 * rng.normal(size=8)])[rng.permutation(12), None]
     real, fake = s[:5], s[5:]
     softplus, sigmoid = plain.ACTIVATIONS["softplus"][0], plain.ACTIVATIONS["sigmoid"][0]
-    expected = [softplus(-real).mean() + softplus(fake).mean(), np.vstack([-sigmoid(-real) / 5, sigmoid(fake) / 7])]
-    yield "gan_loss", "discriminator", [*gan_loss.discriminator(s, 5)], expected
     for kind in GAN_LOSSES:
-        sign = -1 if kind == "minimax" else 1
-        expected = [sign * softplus(-sign * s).mean(), -sigmoid(-sign * s) / 12]
+        (on_real, real_slope), (on_fake, fake_slope), (generator, slope) = plain.GAMES[kind]
+        gradient = np.vstack([real_slope(real) / 5, fake_slope(fake) / 7])
+        expected = [on_real(real).mean() + on_fake(fake).mean(), gradient]
+        yield "gan_loss", f"discriminator {kind}", [*gan_loss.discriminator(s, 5, kind)], expected
+        expected = [generator(s).mean(), slope(s) / 12]
         yield "gan_loss", f"generator {kind}", [*gan_loss.generator(s, kind)], expected
     x, out = rng.random((7, 4)), 4 * rng.normal(size=(7, 4))
     rows = (x * softplus(-out) + (1 - x) * softplus(out)).sum(axis=1)
-    yield "vae_loss", "bernoulli", [*vae_loss.bernoulli(out, x)], [rows, rows.mean(), (sigmoid(out) - x) / 7]
+    yield "vae_loss", "bernoulli", [*vae_loss.forward(out, x, "bernoulli")], [rows, rows.mean(), (sigmoid(out) - x) / 7]
     rows = ((x - out) ** 2 / 0.6 + np.log(2 * np.pi * 0.3) / 2).sum(axis=1)
-    yield "vae_loss", "gaussian", [*vae_loss.gaussian(out, x, 0.3)], [rows, rows.mean(), (out - x) / (0.3 * 7)]
+    yield (
+        "vae_loss",
+        "gaussian",
+        [*vae_loss.forward(out, x, "gaussian", 0.3)],
+        [rows, rows.mean(), (out - x) / (0.3 * 7)],
+    )
     mu, logvar, eps, dz = (rng.normal(size=(7, 4)) for _ in range(4))
     heads, sigma = np.hstack([mu, logvar]), np.exp(logvar) ** 0.5
     rows = (mu**2 + sigma**2 - 1 - logvar).sum(axis=1) / 2

@@ -172,29 +172,49 @@ def unflat(vector: np.ndarray, sizes: Sequence[int]) -> Net:
 # --- losses and their gradients --------------------------------------------------------------------------
 
 
+Term = tuple[Function, Function]
+_LOG_D = (lambda s: _softplus(-s), lambda s: -_sigmoid(-s))
+_LOG_NOT_D = (_softplus, _sigmoid)
+
+
+def _square_to(label: float) -> Term:
+    return lambda s: (s - label) ** 2 / 2, lambda s: s - label
+
+
+GAMES: dict[str, tuple[Term, Term, Term]] = {
+    "non_saturating": (_LOG_D, _LOG_NOT_D, _LOG_D),
+    "minimax": (_LOG_D, _LOG_NOT_D, (lambda s: -_softplus(s), lambda s: -_sigmoid(s))),
+    "least_squares": (_square_to(1), _square_to(0), _square_to(1)),
+    "hinge": (
+        (lambda s: np.where(s < 1, 1 - s, 0), lambda s: np.where(s < 1, -1.0, 0)),
+        (lambda s: np.where(s > -1, 1 + s, 0), lambda s: np.where(s > -1, 1.0, 0)),
+        (lambda s: -s, lambda s: -np.ones_like(s)),
+    ),
+}
+"""The terms of a real logit, of a generated one, and the generator's, each with its derivative."""
+
+
 def gan_discriminator(
-    generator: Net, discriminator: Net, real: np.ndarray, noise: np.ndarray, hidden: str, output: str
+    generator: Net, discriminator: Net, real: np.ndarray, noise: np.ndarray, hidden: str, output: str, kind: str
 ) -> tuple[float, Net]:
-    """``-mean log D(real) - mean log(1 - D(G(noise)))`` and its gradient (Goodfellow et al. 2014, equation 1)."""
+    """The discriminator's loss and its gradient."""
     fake = apply(generator, noise, hidden, output)
-    on_real, on_fake = (apply(discriminator, x, hidden, "linear") for x in (real, fake))
-    loss = _softplus(-on_real).mean() + _softplus(on_fake).mean()
-    of_real, _ = backward(discriminator, real, -_sigmoid(-on_real) / len(real), hidden, "linear")
-    of_fake, _ = backward(discriminator, fake, _sigmoid(on_fake) / len(fake), hidden, "linear")
-    both = [(W + V, b + c) for (W, b), (V, c) in zip(of_real, of_fake, strict=True)]
-    return float(loss), both
+    loss, gradients = 0.0, []
+    for rows, (value, slope) in zip((real, fake), GAMES[kind][:2], strict=True):
+        s = apply(discriminator, rows, hidden, "linear")
+        loss += float(value(s).mean())
+        gradients.append(backward(discriminator, rows, slope(s) / len(s), hidden, "linear")[0])
+    return loss, [(W + V, b + c) for (W, b), (V, c) in zip(*gradients, strict=True)]
 
 
 def gan_generator(
     generator: Net, discriminator: Net, noise: np.ndarray, hidden: str, output: str, kind: str
 ) -> tuple[float, Net]:
-    """``-mean log D(G(noise))``, or ``mean log(1 - D(G(noise)))`` if minimax, and its gradient."""
+    """The generator's loss and its gradient."""
     fake = apply(generator, noise, hidden, output)
     s = apply(discriminator, fake, hidden, "linear")
-    if kind == "minimax":
-        loss, ds = -_softplus(s).mean(), -_sigmoid(s) / len(s)
-    else:
-        loss, ds = _softplus(-s).mean(), -_sigmoid(-s) / len(s)
+    value, slope = GAMES[kind][2]
+    loss, ds = value(s).mean(), slope(s) / len(s)
     _, dfake = backward(discriminator, fake, ds, hidden, "linear")
     return float(loss), backward(generator, noise, dfake, hidden, output)[0]
 

@@ -20,7 +20,7 @@ from minigen.models.gan import GanTraining
 from minigen.models.mlp import Mlp
 from minigen.models.optimizer import Optimizer, OptimizerSettings
 from minigen.models.vae import LIKELIHOODS, VaeTraining
-from minigen.reference import NumpyBackend
+from minigen.reference_backend import NumpyBackend
 
 COLUMNS, HIDDEN, LATENT, ROWS = 7, (5, 3), 4, 6
 DIRECTIONS = 12  # in each of which a wrong entry of a gradient shows
@@ -107,9 +107,9 @@ def _gradients(ops: Backend, hidden: str, seed: int) -> Iterator[Gradient]:
             scale=2 / 255,
             shift=-1.0,
         )
-        if kind == GAN_LOSSES[0]:
+        if kind != "minimax":  # its discriminator is the first one's
             compute = _after(gan.generate, gan.discriminator_gradient)
-            yield Gradient("gan", "discriminator loss", compute, _reader(gan, 0), (discriminator,))
+            yield Gradient("gan", f"{kind} discriminator loss", compute, _reader(gan, 0), (discriminator,))
         compute = _after(gan.generate, gan.generator_gradient)
         yield Gradient("gan", f"{kind} generator loss", compute, _reader(gan, 1), (generator,))
     for likelihood in LIKELIHOODS:
@@ -287,7 +287,7 @@ class _GanSteps(_Steps):
     ) -> None:
         super().__init__(ops, seed, hidden, init, settings)
         self.output = ("tanh", "sigmoid", "linear")[number // 3]
-        self.loss = GAN_LOSSES[number % 2]
+        self.loss = GAN_LOSSES[number % len(GAN_LOSSES)]
         nets = self.networks(
             generator=((LATENT, *HIDDEN, COLUMNS), self.output), discriminator=((COLUMNS, *HIDDEN[::-1], 1), "linear")
         )
@@ -313,7 +313,7 @@ class _GanSteps(_Steps):
         self.compare("rows", real, self.data[self.rows_of(step)] / 127.5 - 1)
         self.compare("noise", noise, plain.normals(noise.shape, self.seed, plain.NOISE, step))
         loss_d, gradient = plain.gan_discriminator(
-            generator, discriminator, real, noise[:ROWS], self.hidden, self.output
+            generator, discriminator, real, noise[:ROWS], self.hidden, self.output, self.loss
         )
         losses = out(training.losses)
         self.compare("discriminator loss", losses[0], loss_d, least=1)

@@ -15,7 +15,7 @@ import numpy as np
 from minigen.backend import Program
 from minigen.cuda.backend import CudaBackend
 from minigen.cuda.device import GraphProgram, Ready
-from minigen.reference import NumpyBackend
+from minigen.reference_backend import NumpyBackend
 
 OTHERS = (
     "empty",

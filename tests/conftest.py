@@ -20,7 +20,7 @@ from fake_cupy import FakeCupy
 
 from helpers import Arena
 from minigen.floors import devices, get_backend
-from minigen.reference import NumpyBackend
+from minigen.reference_backend import NumpyBackend
 
 
 def make_floor(name: str) -> Any:

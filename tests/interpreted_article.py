@@ -13,7 +13,7 @@ from conftest import without_gpu
 from helpers import PRODUCTS, relative_error
 from minigen.cuda.explain import training_of
 from minigen.cuda.report import MODELS
-from minigen.reference import NumpyBackend
+from minigen.reference_backend import NumpyBackend
 
 
 @pytest.mark.parametrize("model", MODELS)

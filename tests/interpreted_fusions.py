@@ -16,7 +16,7 @@ from helpers import normals, relative_error
 from minigen.backend import ACTIVATIONS
 from minigen.cuda import tiles
 from minigen.cuda.backend import PRECISIONS
-from minigen.reference import NumpyBackend
+from minigen.reference_backend import NumpyBackend
 
 TOLERANCE = 3e-6
 STEP = 2**33 + 5
@@ -179,9 +179,9 @@ def test_reconstruction_loss_in_the_last_layer(rng, likelihood):
     def step(s):
         s.ops.dense_forward(s.h, s.W, s.b, s.output)
         if likelihood == "bernoulli":
-            s.ops.vae_loss_bernoulli(s.output, s.x, s.doutput, s.rows, s.loss)
+            s.ops.vae_loss(s.output, s.x, s.doutput, s.rows, s.loss, "bernoulli")
         else:
-            s.ops.vae_loss_gaussian(s.output, s.x, s.doutput, s.rows, s.loss, 0.3)
+            s.ops.vae_loss(s.output, s.x, s.doutput, s.rows, s.loss, "gaussian", 0.3)
 
     buffers = {
         "h": normals(rng, B, H),

@@ -12,7 +12,7 @@ import models
 from minigen.backend import ACTIVATIONS
 from minigen.cuda import dispatch, fusion
 from minigen.cuda.interpreter import InterpreterExecutor
-from minigen.reference import NumpyBackend
+from minigen.reference_backend import NumpyBackend
 
 STEPS = 5
 

@@ -15,7 +15,8 @@ import minigen
 from helpers import PRODUCTS, Arena, InOut, Out, normals, relative_error
 from minigen import cuda, floors, gradcheck
 from minigen.backend import ACTIVATIONS
-from minigen.reference import NumpyBackend, activations, dense
+from minigen.reference import activations, dense
+from minigen.reference_backend import NumpyBackend
 from models import blobs, gan_training, run, vae_training
 
 usable, detail = cuda.probe()

@@ -36,6 +36,9 @@ class Network:
             dW = self.g[at : at + i * o].reshape(i, o)
             db = self.g[at + i * o + padding : at + i * o + padding + o]
             self.layers.append((normal(batch, i), normal(batch, o), dW, db))
+            for end in (at + i * o, at + i * o + padding + o):  # the rest of a line of 64 bytes is padding, and zero
+                for flat in (self.p, self.g, self.m, self.v):
+                    flat[end : min(-(-end // 16) * 16, end + padding)] = 0
             at += i * o + o + 2 * padding
 
     def gradients(self) -> None:
@@ -119,6 +122,8 @@ def fill_a_layer_twice(net: Network) -> None:
     net.ops.dense_wgrad(*net.layers[0])
 
 
+OF_ONE_LAYER = (overwrite_an_input, overwrite_a_delta, fill_a_layer_twice)
+"""The other layer is none the worse for these."""
 BEFORE_THE_UPDATE = (read_the_gradient, change_the_gradient, overwrite_an_input, overwrite_a_delta, fill_a_layer_twice)
 
 
@@ -141,10 +146,12 @@ def test_what_forbids_it(rng: np.random.Generator, between: Callable[[Network], 
 
         return step
 
-    assert "dense_wgrad_adam" not in program.run(step_of(program)), seed
+    names = program.run(step_of(program))
+    assert names.count("dense_wgrad_adam") == (1 if between in OF_ONE_LAYER else 0), seed
+    assert names.count("dense_wgrad") >= 1
     for _ in range(2):
         step_of(plain)()
-    for name in "pgmv":
+    for name in "pmv":
         assert getattr(program, name).tobytes() == getattr(plain, name).tobytes(), (seed, name)
 
 

@@ -8,7 +8,8 @@ import pytest
 import minigen
 from helpers import relative_error
 from minigen.models.gan import GanTraining
-from minigen.reference import NumpyBackend, random
+from minigen.reference import random
+from minigen.reference_backend import NumpyBackend
 from models import blobs, gan_training, run
 
 

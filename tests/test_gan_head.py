@@ -9,16 +9,20 @@ import numpy as np
 import pytest
 
 from helpers import use_threads
+from minigen.backend import GAN_LOSSES
 
 cpu = pytest.importorskip("minigen.cpu", reason="minigen._native is not built")
-LOSSES = ("discriminator", "non_saturating", "minimax")
+LOSSES = [(player, kind) for player in ("discriminator", "generator") for kind in GAN_LOSSES]
+DISCRIMINATOR = LOSSES[0]
 OUTPUTS = ("logits", "dlogits", "loss", "dW", "db", "dx")
 
 
 class Head:
     """A layer of one output on ``x[B, n]``, with all that a GAN's step wants of it; outputs hold NaN at first."""
 
-    def __init__(self, seed: int, B: int, n: int, loss: str, weights: bool, activation: str = "leaky_relu") -> None:
+    def __init__(
+        self, seed: int, B: int, n: int, loss: tuple[str, str], weights: bool, activation: str = "leaky_relu"
+    ) -> None:
         self.ops = ops = cpu.CpuBackend()
         rng = np.random.default_rng(seed)
 
@@ -31,7 +35,7 @@ class Head:
         self.logits, self.dlogits, self.loss, self.dW, self.db, self.dx = (ops.empty(shape) for shape in shapes)
         for out in self.outputs():
             out.fill(np.nan)
-        self.name, self.weights, self.activation = loss, weights, activation
+        (self.player, self.kind), self.weights, self.activation = loss, weights, activation
         self.n_real = max(1, B // 3)
 
     def outputs(self) -> list[np.ndarray]:
@@ -41,10 +45,10 @@ class Head:
         self.ops.dense_forward(self.x, self.W, self.b, self.logits)
 
     def judge(self) -> None:
-        if self.name == "discriminator":
-            self.ops.gan_loss_discriminator(self.logits, self.n_real, self.dlogits, self.loss)
+        if self.player == "discriminator":
+            self.ops.gan_loss_discriminator(self.logits, self.n_real, self.dlogits, self.loss, self.kind)
         else:
-            self.ops.gan_loss_generator(self.logits, self.dlogits, self.loss, self.name)
+            self.ops.gan_loss_generator(self.logits, self.dlogits, self.loss, self.kind)
 
     def backward(self) -> None:
         if self.weights:
@@ -69,7 +73,7 @@ def keep_threads() -> Any:
     cpu.set_num_threads(before)
 
 
-def check(seed: int, B: int, n: int, loss: str, weights: bool, activation: str) -> None:
+def check(seed: int, B: int, n: int, loss: tuple[str, str], weights: bool, activation: str) -> None:
     fused, plain = (Head(seed, B, n, loss, weights, activation) for _ in range(2))
     assert fused.run(fused.step) == ["gan_head"]
     plain.step()
@@ -83,14 +87,14 @@ def check(seed: int, B: int, n: int, loss: str, weights: bool, activation: str) 
 @pytest.mark.parametrize("weights", [True, False])
 @pytest.mark.parametrize("loss", LOSSES)
 def test_it_is_what_the_calls_one_by_one_are(
-    rng: np.random.Generator, loss: str, weights: bool, activation: str
+    rng: np.random.Generator, loss: tuple[str, str], weights: bool, activation: str
 ) -> None:
     for B, n in ((2, 1), (256, 128), (300, 1000), *rng.integers(2, 200, (4, 2)).tolist()):
         check(int(rng.integers(2**32)), B, n, loss, weights, activation)
 
 
 @pytest.mark.parametrize("loss", LOSSES)
-def test_bits_do_not_depend_on_threads(rng: np.random.Generator, loss: str) -> None:
+def test_bits_do_not_depend_on_threads(rng: np.random.Generator, loss: tuple[str, str]) -> None:
     for B, n in ((700, 130), (65, 300)):
         seed, results = int(rng.integers(2**32)), set()
         for threads in (1, 2, 3):
@@ -144,7 +148,7 @@ def no_input_gradient(head: Head) -> None:
 @pytest.mark.parametrize("step", [other_weights, other_rows, something_between, loss_over_the_bias, no_input_gradient])
 def test_what_is_no_head(rng: np.random.Generator, step: Callable[[Head], None]) -> None:
     seed = int(rng.integers(2**32))
-    program, plain = (Head(seed, 40, 30, "discriminator", True) for _ in range(2))
+    program, plain = (Head(seed, 40, 30, DISCRIMINATOR, True) for _ in range(2))
     assert "gan_head" not in program.run(lambda: step(program))
     step(plain)
     for got, wanted in zip(program.outputs(), plain.outputs(), strict=True):

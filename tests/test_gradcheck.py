@@ -7,7 +7,8 @@ import pytest
 
 from minigen import gradcheck
 from minigen.backend import ACTIVATIONS
-from minigen.reference import NumpyBackend, activations, dense, latent
+from minigen.reference import activations, dense, latent
+from minigen.reference_backend import NumpyBackend
 
 
 def test_everything_passes(floor, seed):

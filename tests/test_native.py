@@ -121,8 +121,8 @@ class Everything:
         add("gan_loss_discriminator", logits, B // 3, out(B, 1), out(1))
         add("gan_loss_generator", logits, out(B, 1), out(1), "non_saturating")
         add("gan_loss_generator", logits, out(B, 1), out(1), "minimax")
-        add("vae_loss_bernoulli", z, x, out(B, D), rows, loss)
-        add("vae_loss_gaussian", z, x, out(B, D), out(B), out(1), 0.3)
+        add("vae_loss", z, x, out(B, D), rows, loss, "bernoulli")
+        add("vae_loss", z, x, out(B, D), out(B), out(1), "gaussian", 0.3)
         add("latent_forward", normal(B, 2 * D), x, out(B, D), out(B), out(1))
         add("latent_backward", z, normal(B, 2 * D), x, out(B, 2 * D), 4.0)
         add("sgd", state(n), normal(n), state(n), lr, 0.9, 0.01)
@@ -223,20 +223,14 @@ def test_a_profile_runs_the_program_and_times_each_call(ops: Any, rng: np.random
     seconds = np.array(program.profile(4))
     np.testing.assert_array_equal(y, expected)
     assert seconds.shape == (4, len(program.describe())) and (seconds >= 0).all() and seconds.sum() > 0
-    with pytest.raises(ValueError, match="steps must be at least 0, not -1"):
+    with pytest.raises(ValueError, match="steps must be an integer of at least 0, not -1"):
         program.profile(-1)
 
 
 def test_what_a_program_refuses(ops: Any) -> None:
     y = ops.empty((2,))
-    program = native.Program()
-    with pytest.raises(RuntimeError, match="still recording"):
-        program.run(1)
-    native.activation_forward(y, y, "relu", program)
-    program.close()
-    with pytest.raises(RuntimeError, match="already closed"):
-        native.activation_forward(y, y, "relu", program)
-    with pytest.raises(ValueError, match="steps must be at least 0, not -1"):
+    program = ops.capture(lambda: ops.activation_forward(y, y, "relu"))
+    with pytest.raises(ValueError, match="steps must be an integer of at least 0, not -1"):
         program.run(-1)
     with pytest.raises(RuntimeError, match="upload cannot be part of a captured step"):
         ops.capture(lambda: ops.upload(np.zeros(2, np.float32)))
@@ -439,151 +433,11 @@ def test_signals_are_for_threads_of_python(ops: Any) -> None:
     assert sum(bool(int(mask[1], 16) >> (signal.SIGINT - 1) & 1) for mask in blocked if mask) >= 2
 
 
-# --- bad buffers ---------------------------------------------------------------------------------
+# --- buffers -------------------------------------------------------------------------------------
 
 
 def f32(*shape: int) -> np.ndarray:
     return np.zeros(shape, np.float32)
-
-
-def unaligned(n: int) -> np.ndarray:
-    return np.zeros(4 * n + 1, np.uint8)[1:].view(np.float32)
-
-
-def read_only(*shape: int) -> np.ndarray:
-    array = f32(*shape)
-    array.flags.writeable = False
-    return array
-
-
-@pytest.mark.parametrize(
-    ("error", "message", "call"),
-    [
-        (TypeError, "z must be a numpy.ndarray, not list", lambda o: o.activation_forward([1.0], f32(1), "relu")),
-        (TypeError, "z must be a numpy.ndarray, not NoneType", lambda o: o.activation_forward(None, f32(1), "relu")),
-        (
-            TypeError,
-            "z must have dtype float32, not float64",
-            lambda o: o.activation_forward(np.ones(1), f32(1), "relu"),
-        ),
-        (
-            TypeError,
-            "y must have dtype float32, not >f4",
-            lambda o: o.activation_forward(f32(1), np.ones(1, ">f4"), "relu"),
-        ),
-        (
-            TypeError,
-            "step must have dtype uint64, not int64",
-            lambda o: o.random_normal(f32(1), 0, 0, np.zeros(1, int)),
-        ),
-        (
-            ValueError,
-            r"z must be C-contiguous, got shape \(2, 3\)",
-            lambda o: o.activation_forward(f32(3, 2).T, f32(2, 3), "relu"),
-        ),
-        (
-            ValueError,
-            r"z must be C-contiguous, got shape \(3,\) with strides \(8,\)",
-            lambda o: o.activation_forward(f32(6)[::2], f32(3), "relu"),
-        ),
-        (ValueError, "z must be aligned", lambda o: o.activation_forward(unaligned(4), f32(4), "relu")),
-        (ValueError, "y must be writeable", lambda o: o.activation_forward(f32(3), read_only(3), "relu")),
-        (ValueError, "p must be writeable", lambda o: o.sgd(read_only(3), f32(3), f32(3), f32(1))),
-        (ValueError, r"y must have shape \(3,\), not \(4,\)", lambda o: o.activation_forward(f32(3), f32(4), "relu")),
-        (
-            ValueError,
-            r"W must have shape \(3, \*\), not \(4, 5\)",
-            lambda o: o.dense_forward(f32(2, 3), f32(4, 5), f32(5), f32(2, 5)),
-        ),
-        (
-            ValueError,
-            r"x must have shape \(\*, \*\), not \(3,\)",
-            lambda o: o.dense_forward(f32(3), f32(3, 5), f32(5), f32(1, 5)),
-        ),
-        (
-            ValueError,
-            r"loss must have shape \(1,\), not \(\)",
-            lambda o: o.gan_loss_generator(f32(2, 1), f32(2, 1), f32()),
-        ),
-        (
-            ValueError,
-            "activation: unknown 'gelu', known are linear, relu",
-            lambda o: o.activation_forward(f32(3), f32(3), "gelu"),
-        ),
-        (
-            ValueError,
-            "kind: unknown 'wgan', known are non_saturating, minimax",
-            lambda o: o.gan_loss_generator(f32(2, 1), f32(2, 1), f32(1), "wgan"),
-        ),
-        (
-            ValueError,
-            "x: the output of the layer before is needed for activation 'relu'",
-            lambda o: o.dense_dgrad(f32(2, 3), f32(4, 3), f32(2, 4), None, "relu"),
-        ),
-        (
-            ValueError,
-            "n_real must leave a real and a generated row, 1 to 1 of 2, not 2",
-            lambda o: o.gan_loss_discriminator(f32(2, 1), 2, f32(2, 1), f32(1)),
-        ),
-        (ValueError, "logits has no rows", lambda o: o.gan_loss_generator(f32(0, 1), f32(0, 1), f32(1))),
-        (
-            ValueError,
-            "variance must be positive",
-            lambda o: o.vae_loss_gaussian(f32(2, 3), f32(2, 3), f32(2, 3), f32(2), f32(1), 0.0),
-        ),
-        (
-            ValueError,
-            r"seed must be in \[0, 2\*\*32\), not -1",
-            lambda o: o.random_uniform(f32(3), -1, 0, np.zeros(1, np.uint64)),
-        ),
-        (
-            ValueError,
-            r"stream must be in \[0, 2\*\*32\), not 4294967296",
-            lambda o: o.random_uniform(f32(3), 0, 2**32, np.zeros(1, np.uint64)),
-        ),
-        (
-            ValueError,
-            r"n must be in \[1, 2\*\*31\), not 0",
-            lambda o: o.batch_indices(np.zeros(3, np.int32), 0, 0, 0, np.zeros(1, np.uint64), 3, 1),
-        ),
-        (
-            ValueError,
-            "past the end of the epoch",
-            lambda o: o.batch_indices(np.zeros(3, np.int32), 8, 0, 0, np.full(1, 2, np.uint64), 3, 3),
-        ),
-        (
-            ValueError,
-            "batch_size must be at least the 3 entries of indices",
-            lambda o: o.batch_indices(np.zeros(3, np.int32), 8, 0, 0, np.zeros(1, np.uint64), 2, 3),
-        ),
-        (ValueError, "indices must lie in", lambda o: o.batch_gather(f32(3, 2), np.array([-1], np.int32), f32(1, 2))),
-        (
-            TypeError,
-            "data must have dtype float32, not int32",
-            lambda o: o.batch_gather(np.zeros((3, 2), np.int32), np.zeros(1, np.int32), f32(1, 2)),
-        ),
-        (
-            ValueError,
-            "history must have at least one row",
-            lambda o: o.advance(np.zeros(1, np.uint64), f32(2), f32(0, 2)),
-        ),
-    ],
-)
-def test_bad_arguments_are_named(ops: Any, error: type[Exception], message: str, call: Callable[[Any], None]) -> None:
-    with pytest.raises(error, match=message):
-        call(ops)
-
-
-def test_outputs_may_not_overlap_other_buffers(ops: Any) -> None:
-    memory = f32(40)
-    with pytest.raises(ValueError, match="y and z must not share memory"):
-        ops.activation_forward(memory[:20], memory[10:30], "relu")
-    ops.activation_forward(memory[:20], memory[:20], "relu")  # in place
-    square = memory[:16].reshape(4, 4)
-    with pytest.raises(ValueError, match="y and x must not share memory"):
-        ops.dense_forward(square, f32(4, 4), f32(4), square)
-    with pytest.raises(ValueError, match="p and g must not share memory"):
-        ops.sgd(memory[:20], memory[:20], memory[20:40], f32(1))
 
 
 def test_buffers_are_aligned(ops: Any) -> None:
@@ -708,7 +562,7 @@ def test_nan_propagates(ops: Any) -> None:
     gradient = ops.empty(logits.shape)
     ops.gan_loss_generator(logits, gradient, loss)
     assert np.isnan(loss[0]) and np.array_equal(np.isnan(gradient), np.isnan(logits))
-    ops.vae_loss_bernoulli(logits, f32(*logits.shape), gradient, rows, loss)
+    ops.vae_loss(logits, f32(*logits.shape), gradient, rows, loss, "bernoulli")
     assert np.isnan(loss[0]) and np.array_equal(np.isnan(rows), np.isnan(z))
     heads = np.repeat(logits, 2, axis=1)
     ops.latent_forward(heads, np.ones_like(logits), gradient, rows, loss)

@@ -7,7 +7,8 @@ import pytest
 
 import minigen
 from helpers import relative_error
-from minigen.reference import NumpyBackend, random
+from minigen.reference import random
+from minigen.reference_backend import NumpyBackend
 from models import blobs, run, vae_training
 
 

@@ -14,7 +14,8 @@ from minigen.models.gan import GanTraining
 from minigen.models.mlp import Mlp
 from minigen.models.optimizer import OptimizerSettings
 from minigen.models.vae import VaeTraining
-from minigen.reference import NumpyBackend, random
+from minigen.reference import random
+from minigen.reference_backend import NumpyBackend
 from minigen.training.run import RING, TrainingRun
 
 

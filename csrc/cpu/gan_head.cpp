@@ -1,6 +1,7 @@
 // The discriminator's last layer with the loss behind it: logits, loss, and all gradients, in one pass over the rows of
 // its input while they are near. dense.cpp and gan_loss.cpp have the same one operation at a time;
 // minigen/reference/dense.py and gan_loss.py derive it.
+#include "gan_terms.hpp"
 #include "halves.hpp"
 #include "kernels.hpp"
 #include "narrow.hpp"
@@ -14,8 +15,14 @@ constexpr int64_t group = 32;
 
 thread_local Scratch<float> head_scratch;
 
+struct Head {
+  const float *x, *W, *b;
+  int64_t B, I, n_real;  // rows whose term is the first: the discriminator's real ones, all of the generator's
+  float *logits, *dlogits, *dx, *dW;
+};
+
 template <class Term>
-void differentiate_loss(const GanHead& h, int64_t begin, int64_t end, float scale, float* losses, const Term& term) {
+void differentiate_loss(const Head& h, int64_t begin, int64_t end, float scale, float* losses, const Term& term) {
   const float* logits = h.logits;
   float* dlogits = h.dlogits;
 #pragma omp simd
@@ -26,21 +33,17 @@ void differentiate_loss(const GanHead& h, int64_t begin, int64_t end, float scal
   }
 }
 
-// The rows [begin, end), of which those below n_real are called real.
-void differentiate_loss(const GanHead& h, int64_t begin, int64_t end, float* losses) {
-  if (h.player == Player::minimax_generator)
-    return differentiate_loss(h, begin, end, -1.0f / static_cast<float>(h.B), losses, [](float s) {
-      const LossTerm of = call_fake(s);
-      return LossTerm{-of.loss, of.gradient};
-    });
+// The rows [begin, end): `first` is the term of those below n_real, `second` of the others.
+template <class First, class Second>
+void differentiate_loss(const Head& h, int64_t begin, int64_t end, float* losses, const First& first,
+                        const Second& second) {
   const int64_t middle = smaller(end, larger(begin, h.n_real));
-  const float of_real = 1.0f / static_cast<float>(h.n_real), of_fake = 1.0f / static_cast<float>(h.B - h.n_real);
-  differentiate_loss(h, begin, middle, of_real, losses, [](float s) { return call_real(s); });
-  differentiate_loss(h, middle, end, of_fake, losses, [](float s) { return call_fake(s); });
+  differentiate_loss(h, begin, middle, 1.0f / static_cast<float>(h.n_real), losses, first);
+  if (middle < end) differentiate_loss(h, middle, end, 1.0f / static_cast<float>(h.B - h.n_real), losses, second);
 }
 
 // dW of the rows [begin, end).
-void weight_gradient(const GanHead& h, int64_t begin, int64_t end, float* sums) {
+void weight_gradient(const Head& h, int64_t begin, int64_t end, float* sums) {
   const int64_t I = h.I;
   for (int64_t i = 0; i < I; ++i) sums[i] = 0;
   for (int64_t r = begin; r < end; ++r) {
@@ -57,9 +60,8 @@ double sum(const float* x, int64_t begin, int64_t end) {
   return total;
 }
 
-}  // namespace
-
-void gan_head(const GanHead& h) {
+template <class First, class Second>
+void head(const Head& h, Activation activation, float* loss, float* db, const First& first, const Second& second) {
   const int64_t groups = ceil_div(h.B, group);
   float* const losses = head_scratch.get(h.B + groups * h.I);
   if (!losses) throw std::bad_alloc();
@@ -75,26 +77,40 @@ void gan_head(const GanHead& h) {
                            .B_layout = Layout::transposed,
                            .C = h.logits,
                            .bias = h.b};
-  with_activation(h.activation, [&](auto known) {
-    parallel_ranges(h.B, group, 0.2 * static_cast<double>(h.B * h.I), [&](int64_t first, int64_t last) {
-      for (int64_t begin = first; begin < last; begin += group) {
-        const int64_t end = smaller(begin + group, last);
+  with_activation(activation, [&](auto known) {
+    parallel_ranges(h.B, group, 0.2 * static_cast<double>(h.B * h.I), [&](int64_t from, int64_t to) {
+      for (int64_t begin = from; begin < to; begin += group) {
+        const int64_t end = smaller(begin + group, to);
         multiply_rows(forward, begin, end);
-        differentiate_loss(h, begin, end, losses);
+        differentiate_loss(h, begin, end, losses, first, second);
         outer_product<known.value>(h.dlogits, h.W, h.x, h.dx, begin, end, h.I);
         if (h.dW) weight_gradient(h, begin, end, partial + begin / group * h.I);
       }
     });
   });
-  const int64_t n_real = h.player == Player::discriminator ? h.n_real : h.B;
-  double loss = sum(losses, 0, n_real) / static_cast<double>(n_real);
-  if (n_real < h.B) loss += sum(losses, n_real, h.B) / static_cast<double>(h.B - n_real);
-  h.loss[0] = static_cast<float>(loss);
+  double total = sum(losses, 0, h.n_real) / static_cast<double>(h.n_real);
+  if (h.n_real < h.B) total += sum(losses, h.n_real, h.B) / static_cast<double>(h.B - h.n_real);
+  loss[0] = static_cast<float>(total);
   if (!h.dW) return;
   for (int64_t i = 0; i < h.I; ++i) h.dW[i] = 0;
   for (int64_t g = 0; g < groups; ++g)
     for (int64_t i = 0; i < h.I; ++i) h.dW[i] += partial[g * h.I + i];
-  h.db[0] = static_cast<float>(sum(h.dlogits, 0, h.B));
+  db[0] = static_cast<float>(sum(h.dlogits, 0, h.B));
+}
+
+}  // namespace
+
+void gan_head(Player player, GanLoss kind, const float* x, const float* head_w, const float* head_b,
+              Activation activation, int64_t B, int64_t I, int64_t n_real, float* logits, float* dlogits, float* loss,
+              float* dx, float* dW, float* db) {
+  const bool generators = player == Player::generator;
+  const Head h = {x, head_w, head_b, B, I, generators ? B : n_real, logits, dlogits, dx, dW};
+  with_game(kind, [&](const auto& real, const auto& fake, const auto& generator) {
+    if (generators)
+      head(h, activation, loss, db, generator, generator);
+    else
+      head(h, activation, loss, db, real, fake);
+  });
 }
 
 }  // namespace minigen::MINIGEN_ISA

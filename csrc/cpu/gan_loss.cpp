@@ -1,3 +1,4 @@
+#include "gan_terms.hpp"
 #include "kernels.hpp"
 
 namespace minigen::MINIGEN_ISA {
@@ -20,22 +21,16 @@ double mean_loss(const float* logits, int64_t n, float* dlogits, const Term& ter
 
 }  // namespace
 
-void gan_loss_discriminator(const float* logits, int64_t B, int64_t n_real, float* dlogits, float* loss) {
-  const double real = mean_loss(logits, n_real, dlogits, [](float s) { return call_real(s); });
-  const double fake = mean_loss(logits + n_real, B - n_real, dlogits + n_real, [](float s) { return call_fake(s); });
-  loss[0] = static_cast<float>(real + fake);
-}
-
-void gan_loss_generator(const float* logits, int64_t B, GanLoss kind, float* dlogits, float* loss) {
-  if (kind == GanLoss::non_saturating) {
-    loss[0] = static_cast<float>(mean_loss(logits, B, dlogits, [](float s) { return call_real(s); }));
-    return;
-  }
-  // Minimax: the generator minimises what the discriminator wants to maximise.
-  loss[0] = static_cast<float>(mean_loss(logits, B, dlogits, [](float s) {
-    const LossTerm of = call_fake(s);
-    return LossTerm{-of.loss, -of.gradient};
-  }));
+void gan_loss(const float* logits, int64_t B, int64_t n_real, Player player, GanLoss kind, float* dlogits,
+              float* loss) {
+  with_game(kind, [&](const auto& real, const auto& fake, const auto& generator) {
+    if (player == Player::generator) {
+      loss[0] = static_cast<float>(mean_loss(logits, B, dlogits, generator));
+      return;
+    }
+    const double of_real = mean_loss(logits, n_real, dlogits, real);
+    loss[0] = static_cast<float>(of_real + mean_loss(logits + n_real, B - n_real, dlogits + n_real, fake));
+  });
 }
 
 }  // namespace minigen::MINIGEN_ISA

@@ -19,16 +19,7 @@ struct AdamSlots {
   float *p, *m, *v;
 };
 
-enum class Player { discriminator, generator, minimax_generator };
-
-// The discriminator's last layer and what comes of it. The generator's step wants no gradient of W and b: dW is null.
-struct GanHead {
-  Player player;
-  const float *x, *W, *b;  // x[B,I], the output of `activation`, which is dx's
-  Activation activation;
-  int64_t B, I, n_real;  // rows that are to be called real: the first of the discriminator's, all of the generator's
-  float *logits, *dlogits, *loss, *dx, *dW, *db;
-};
+enum class Player : int { discriminator, generator };
 
 struct Kernels {
   const char* isa;

@@ -5,8 +5,6 @@
 
 namespace minigen {
 
-enum class GanLoss : int { non_saturating, minimax };
-
 // A term of a loss and its derivative by the network's output; the caller divides by the number of rows.
 struct LossTerm {
   float loss, gradient;
@@ -24,12 +22,56 @@ MINIGEN_FN LossTerm call_fake(float logit) {
   return {of.softplus, of.sigmoid};
 }
 
+// What the generator minimises in the minimax game: log (1 - D).
+MINIGEN_FN LossTerm minus_call_fake(float logit) {
+  const LossTerm of = call_fake(logit);
+  return {-of.loss, -of.gradient};
+}
+
+MINIGEN_FN LossTerm square_to_one(float logit) { return {0.5f * (logit - 1.0f) * (logit - 1.0f), logit - 1.0f}; }
+MINIGEN_FN LossTerm square_to_zero(float logit) { return {0.5f * logit * logit, logit}; }
+
+// max(0, margin) and 1 where the margin is positive; NaN stays NaN.
+MINIGEN_FN LossTerm hinge(float margin) {
+  if (margin <= 0.0f) return {0.0f, 0.0f};
+  return {margin, margin > 0.0f ? 1.0f : margin};
+}
+MINIGEN_FN LossTerm below_one(float logit) {
+  const LossTerm of = hinge(1.0f - logit);
+  return {of.loss, -of.gradient};
+}
+MINIGEN_FN LossTerm above_minus_one(float logit) { return hinge(1.0f + logit); }
+MINIGEN_FN LossTerm minus(float logit) { return {-logit, -1.0f}; }
+
+// A GAN's losses: the terms of a real logit, of a generated one, and the generator's.
+#define MINIGEN_GAN_LOSSES(GAME)                                    \
+  GAME(non_saturating, call_real, call_fake, call_real)             \
+  GAME(minimax, call_real, call_fake, minus_call_fake)              \
+  GAME(least_squares, square_to_one, square_to_zero, square_to_one) \
+  GAME(hinge, below_one, above_minus_one, minus)
+
+#define GAME(name, real, fake, generator) name,
+enum class GanLoss : int { MINIGEN_GAN_LOSSES(GAME) };
+#undef GAME
+
+// A VAE's likelihoods: the term of a column, and whether it is to be divided by twice the variance.
+#define MINIGEN_LIKELIHOODS(LIKELIHOOD) \
+  LIKELIHOOD(bernoulli, false)          \
+  LIKELIHOOD(gaussian, true)
+
+#define LIKELIHOOD(name, has_variance) name,
+enum class Likelihood : int { MINIGEN_LIKELIHOODS(LIKELIHOOD) };
+#undef LIKELIHOOD
+
 // Bernoulli: softplus(l) - x l, as log(1 + e^-|l|) + (max(l, 0) - x l) so that large terms cancel exactly.
 MINIGEN_FN LossTerm bernoulli(float logit, float x) {
   const float e = math::exp_negative(-math::absolute(logit));
   const float linear = (logit < 0.0f ? 0.0f : logit) - x * logit;
   return {linear + math::log1p_unit(e), (logit < 0.0f ? e : 1.0f) / (1.0f + e) - x};
 }
+
+// Gaussian: the square; its gradient is half of the square's, which the division by twice the variance makes up for.
+MINIGEN_FN LossTerm gaussian(float mean, float x) { return {(mean - x) * (mean - x), mean - x}; }
 
 // The largest log variance of a VAE's posterior: e^89 does not fit a float. NaN stays NaN.
 constexpr float logvar_limit = 40.0f;

@@ -1,4 +1,4 @@
-"""The CPU floor: the operations of :mod:`minigen.backend` as compiled C++ kernels (``csrc/cpu``), float32.
+"""The CPU backend: the operations of :mod:`minigen.ops` as compiled C++ kernels (``csrc/cpu``), float32.
 
 The kernels exist once for each instruction set (x86-64: ``baseline``, ``avx2``, ``avx512``; Arm64: ``baseline``,
 ``neon``). The best one that the machine has is picked at the first use; the environment variable ``MINIGEN_ISA`` names
@@ -23,13 +23,15 @@ and the command line's ``--threads``.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from minigen import checks
-from minigen.backend import Array, HostReader, Program
+from minigen.backend import HostBackend
+from minigen.step.dependencies import Memory
+from minigen.step.record import Operation
 
 try:
     from minigen import _native
@@ -38,7 +40,8 @@ except ImportError as error:
 
     raise ImportError(explain(error)) from error
 
-ALIGNMENT = 64
+from minigen.cpu import plan
+
 MAX_THREADS = 1024  # the compiled module's own limit
 
 
@@ -70,18 +73,37 @@ def set_num_threads(threads: int) -> None:
     _native.set_num_threads(checks.integer("threads", threads, 1, MAX_THREADS))
 
 
-def aligned_empty(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
-    """An uninitialised C-contiguous array that begins at a multiple of 64 bytes: a cache line, an AVX-512 vector."""
-    dtype = np.dtype(dtype)
-    size = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
-    raw = np.empty(size + ALIGNMENT, np.uint8)
-    start = -raw.ctypes.data % ALIGNMENT
-    return raw[start : start + size].view(dtype).reshape(shape)
+class CpuProgram:
+    """A captured step: its fused ``operations``, which the compiled module runs without the interpreter."""
+
+    def __init__(self, operations: Sequence[Operation], precision: str) -> None:
+        self.operations = tuple(operations)
+        self._program = _native.Program([plan.call(operation) for operation in operations], precision)
+
+    def run(self, steps: int) -> None:
+        """Run the step ``steps`` times."""
+        self._program.run(checks.integer("steps", steps, 0))
+
+    def profile(self, steps: int) -> np.ndarray:
+        """The same; the seconds of each operation, ``[steps, operations]``."""
+        return np.array(self._program.profile(checks.integer("steps", steps, 0)))
+
+    def describe(self) -> list[dict[str, Any]]:
+        """Of each operation: its name, shapes, FLOPs, bytes moved, and how many rows of its input are pixels."""
+        return [
+            {
+                "operation": plan.title(op),
+                "shapes": {name: buffer.shape for name, buffer in op.buffers.items()},
+                "flops": op.flops,
+                "bytes": op.bytes,
+            }
+            | ({"pixels": op["pixels"]} if op["pixels"] else {})
+            for op in self.operations
+        ]
 
 
-class CpuBackend:
-    """See :class:`minigen.backend.Backend`. Buffers are NumPy arrays; every operation refuses, by name, a buffer that
-    is not a C-contiguous float32 array of the right shape, or an output that is read-only or overlaps an input.
+class CpuBackend(HostBackend):
+    """See :class:`minigen.backend.Backend`; buffers are NumPy arrays of float32.
 
     One thread at a time may use a backend while it captures; otherwise operations run concurrently, without the
     interpreter lock. Raises ValueError for a ``precision`` that is unknown or that this processor lacks, and if the
@@ -89,7 +111,6 @@ class CpuBackend:
     """
 
     name = "cpu"
-    ahead = 0
     PRECISIONS = ("ieee", "bf16x6", "bf16")
     """``"ieee"`` multiplies float32. ``"bf16"`` rounds both operands of a dense layer's products to bf16 and sums in
     float32, on AVX512-BF16 or AMX. ``"bf16x6"`` takes each operand for the sum of three bf16 that hold all its bits,
@@ -111,143 +132,13 @@ class CpuBackend:
             instructions = bf16()  # raises where there are none
             if precision == "bf16x6" and instructions != "amx":
                 raise ValueError(f"precision must be ieee or bf16 with {instructions}, not 'bf16x6': that needs AMX")
-        self._program: Any = None  # the program that records, while capture() runs
+        self._memory = Memory(self.address, self.empty)
 
     def __repr__(self) -> str:
         return f"CpuBackend(isa={self.isa!r}, precision={self.precision!r}, threads={get_num_threads()})"
 
-    # --- memory -------------------------------------------------------------------------------
+    def execute(self, operation: Operation) -> None:
+        _native.run(*plan.call(operation), self.precision)
 
-    def empty(self, shape: tuple[int, ...], dtype: Any = None) -> Array:
-        return aligned_empty(shape, self.dtype if dtype is None else dtype)
-
-    def upload(self, host: np.ndarray, out: Array | None = None) -> Array:
-        self._forbid_in_capture("upload")
-        host = np.asarray(host)
-        if out is None:
-            out = self.empty(host.shape, host.dtype)
-        elif out.shape != host.shape:
-            raise ValueError(f"out must have shape {host.shape}, not {out.shape}")
-        np.copyto(out, host)
-        return out
-
-    def resident(self, host: np.ndarray) -> Array:
-        return host
-
-    def download(self, buffer: Array) -> np.ndarray:
-        self._forbid_in_capture("download")
-        return np.array(buffer)
-
-    def is_finite(self, buffer: Array) -> bool:
-        self._forbid_in_capture("is_finite")
-        return bool(np.isfinite(buffer).all())
-
-    def reader(self, buffer: Array) -> HostReader:
-        return HostReader(lambda: self.download(buffer))
-
-    def finite_reader(self, buffer: Array) -> HostReader:
-        return HostReader(lambda: np.array([not self.is_finite(buffer)]))
-
-    def capture(self, step: Callable[[], None]) -> Program:
-        """Record the operations that ``step`` calls, without running them; the program keeps their buffers alive."""
-        self._forbid_in_capture("capture")
-        program = _native.Program()
-        self._program = program
-        try:
-            step()
-        finally:
-            self._program = None
-        program.close()
-        return program
-
-    def _forbid_in_capture(self, name: str) -> None:
-        if self._program is not None:
-            raise RuntimeError(f"{name} cannot be part of a captured step: it would run now, not when the step runs")
-
-    # --- operations ---------------------------------------------------------------------------
-
-    def dense_forward(self, x: Array, W: Array, b: Array, y: Array, activation: str = "linear") -> None:
-        _native.dense_forward(x, W, b, y, activation, self._program, self.precision)
-
-    def dense_dgrad(self, dz: Array, W: Array, dx: Array, x: Array | None = None, activation: str = "linear") -> None:
-        _native.dense_dgrad(dz, W, dx, x, activation, self._program, self.precision)
-
-    def dense_wgrad(self, x: Array, dz: Array, dW: Array, db: Array) -> None:
-        _native.dense_wgrad(x, dz, dW, db, self._program, self.precision)
-
-    def activation_forward(self, z: Array, y: Array, activation: str) -> None:
-        _native.activation_forward(z, y, activation, self._program)
-
-    def activation_backward(self, dy: Array, y: Array, dz: Array, activation: str) -> None:
-        _native.activation_backward(dy, y, dz, activation, self._program)
-
-    def gan_loss_discriminator(self, logits: Array, n_real: int, dlogits: Array, loss: Array) -> None:
-        _native.gan_loss_discriminator(logits, n_real, dlogits, loss, self._program)
-
-    def gan_loss_generator(self, logits: Array, dlogits: Array, loss: Array, kind: str = "non_saturating") -> None:
-        _native.gan_loss_generator(logits, dlogits, loss, kind, self._program)
-
-    def vae_loss_bernoulli(self, logits: Array, x: Array, dlogits: Array, rows: Array, loss: Array) -> None:
-        _native.vae_loss_bernoulli(logits, x, dlogits, rows, loss, self._program)
-
-    def vae_loss_gaussian(
-        self, mean: Array, x: Array, dmean: Array, rows: Array, loss: Array, variance: float = 1.0
-    ) -> None:
-        _native.vae_loss_gaussian(mean, x, dmean, rows, loss, variance, self._program)
-
-    def latent_forward(self, heads: Array, eps: Array, z: Array, rows: Array, loss: Array) -> None:
-        _native.latent_forward(heads, eps, z, rows, loss, self._program)
-
-    def latent_backward(self, dz: Array, heads: Array, eps: Array, dheads: Array, beta: float = 1.0) -> None:
-        _native.latent_backward(dz, heads, eps, dheads, beta, self._program)
-
-    def sgd(
-        self, p: Array, g: Array, velocity: Array, lr: Array, momentum: float = 0.0, weight_decay: float = 0.0
-    ) -> None:
-        _native.sgd(p, g, velocity, lr, momentum, weight_decay, self._program)
-
-    def adam(
-        self,
-        p: Array,
-        g: Array,
-        m: Array,
-        v: Array,
-        lr: Array,
-        step: Array,
-        beta1: float = 0.9,
-        beta2: float = 0.999,
-        eps: float = 1e-8,
-    ) -> None:
-        _native.adam(p, g, m, v, lr, step, beta1, beta2, eps, self._program)
-
-    def adamw(
-        self,
-        p: Array,
-        g: Array,
-        m: Array,
-        v: Array,
-        lr: Array,
-        step: Array,
-        beta1: float = 0.9,
-        beta2: float = 0.999,
-        eps: float = 1e-8,
-        weight_decay: float = 0.01,
-    ) -> None:
-        _native.adamw(p, g, m, v, lr, step, beta1, beta2, eps, weight_decay, self._program)
-
-    def random_uniform(self, out: Array, seed: int, stream: int, step: Array) -> None:
-        _native.random_uniform(out, seed, stream, step, self._program)
-
-    def random_normal(self, out: Array, seed: int, stream: int, step: Array) -> None:
-        _native.random_normal(out, seed, stream, step, self._program)
-
-    def batch_indices(
-        self, indices: Array, n: int, seed: int, stream: int, step: Array, batch_size: int, steps_per_epoch: int
-    ) -> None:
-        _native.batch_indices(indices, n, seed, stream, step, batch_size, steps_per_epoch, self._program)
-
-    def batch_gather(self, data: Array, indices: Array, out: Array, scale: float = 1.0, shift: float = 0.0) -> None:
-        _native.batch_gather(data, indices, out, scale, shift, self._program)
-
-    def advance(self, step: Array, losses: Array, history: Array) -> None:
-        _native.advance(step, losses, history, self._program)
+    def program(self, operations: Sequence[Operation]) -> CpuProgram:
+        return CpuProgram(plan.fused(operations, self._memory, self.precision), self.precision)

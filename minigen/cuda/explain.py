@@ -14,7 +14,7 @@ from minigen.cuda.card import Card
 from minigen.cuda.launch import Launch
 from minigen.cuda.schedule import Schedule
 from minigen.errors import DeviceError
-from minigen.reference import NumpyBackend
+from minigen.reference_backend import NumpyBackend
 from minigen.training.run import TrainingRun
 
 MODELS = ("gan", "vae")

@@ -14,37 +14,25 @@ from dataclasses import replace
 
 import numpy as np
 
-from minigen.backend import Array
 from minigen.cuda import tiles
-from minigen.cuda.flow import Flow, Memory
 from minigen.cuda.jobs import Target, blocks, forward_tile
-from minigen.cuda.operations import Operation, operation
+from minigen.step import fuse as shared
+from minigen.step.dependencies import Memory, OperationList
+from minigen.step.fuse import is_plain
+from minigen.step.record import Array, Operation, operation
 
 RENAMED = 2**24  # bytes: a larger buffer is not doubled for the sake of an earlier launch
 WIDEST_LATENT = 64
 MOST_SCORES = 64
-LINE = 16  # elements: a parameter begins on a line of 64 bytes of its flat buffer
-FLAT = ("p", "g", "m", "v")  # the flat buffers of an update
 FORWARDS = ("dense_forward", "dense_forward_of_noise", "dense_forward_of_batch")
 
-Rule = Callable[[Flow, int, Target], Flow | None]
+Rule = Callable[[OperationList, int, Target], OperationList | None]
 
 
 def fuse(ops: list[Operation], memory: Memory, target: Target) -> list[Operation]:
     """The operations of one step, fused: each of :data:`RULES` in turn, until it applies nowhere any more."""
-    flow = Flow(rename(ops, memory), memory)
-    for rule in RULES:
-        flow = exhaust(flow, rule, target)
-    return hoist_advance(flow).ops
-
-
-def exhaust(flow: Flow, rule: Rule, target: Target) -> Flow:
-    """Apply one rule wherever it applies."""
-    i = 0
-    while i < len(flow.ops):
-        new = rule(flow, i, target)
-        flow, i = (flow, i + 1) if new is None else (new, 0)
-    return flow
+    rules = [lambda flow, i, rule=rule: rule(flow, i, target) for rule in RULES]
+    return hoist_advance(shared.apply(OperationList(rename(ops, memory), memory), rules)).ops
 
 
 # --- versions of a buffer -----------------------------------------------------------------------------
@@ -56,7 +44,7 @@ def rename(ops: list[Operation], memory: Memory) -> list[Operation]:
     A GAN's step writes noise, hidden outputs and fakes once for D and again for G. The second generation needs nothing
     of the first, so with places of its own it can run beside it.
     """
-    flow = Flow(ops, memory)
+    flow = OperationList(ops, memory)
     versions: list[tuple[Array, Array]] = []  # (buffer as recorded, its present place)
     renamed = []
     for i, op in enumerate(flow.ops):
@@ -72,7 +60,7 @@ def rename(ops: list[Operation], memory: Memory) -> list[Operation]:
     return renamed
 
 
-def _is_second_version(flow: Flow, i: int, buffer: Array) -> bool:
+def _is_second_version(flow: OperationList, i: int, buffer: Array) -> bool:
     """Whether operation ``i`` overwrites a used ``buffer`` that only the step itself reads, all of it each time."""
     memory, op = flow.memory, flow.ops[i]
     if not memory.touch([buffer], op.writes()) or memory.touch([buffer], op.reads()) or buffer.nbytes > RENAMED:
@@ -89,7 +77,7 @@ def _is_second_version(flow: Flow, i: int, buffer: Array) -> bool:
 # --- inputs that are made on the spot -------------------------------------------------------------------
 
 
-def take_batch(flow: Flow, i: int, target: Target) -> Flow | None:
+def take_batch(flow: OperationList, i: int, target: Target) -> OperationList | None:
     """Indices and gather in one kernel."""
     gather = flow.ops[i]
     if gather.name != "batch_gather":
@@ -105,7 +93,7 @@ def take_batch(flow: Flow, i: int, target: Target) -> Flow | None:
     return flow.replaced({k: [], i: [operation("batch_take", indices.fuses + gather.fuses, buffers, **settings)]})
 
 
-def draw_input(flow: Flow, i: int, target: Target) -> Flow | None:
+def draw_input(flow: OperationList, i: int, target: Target) -> OperationList | None:
     """Noise drawn, or the batch gathered, in the prologue of the layer that takes it, where that is small."""
     layer = flow.ops[i]
     if layer.name != "dense_forward" or not is_small(layer["y"], target):
@@ -131,33 +119,28 @@ def is_small(result: Array, target: Target) -> bool:
 # --- the discriminator's head -----------------------------------------------------------------------------
 
 
-def fuse_head(flow: Flow, i: int, target: Target) -> Flow | None:
+def fuse_head(flow: OperationList, i: int, target: Target) -> OperationList | None:
     """One-output layer, GAN loss, its gradients and the hidden delta: see :mod:`minigen.cuda.kernels.gan_loss`.
 
     The layer before stores shares of the logit, those who read the hidden delta compute it, and one small job does the
     rest. Where the step goes on to update the head's weights, the delta is computed from a copy taken before.
     """
-    head, memory = flow.ops[i], flow.memory
-    if not _is_plain(head) or head["W"].shape[1] != 1:
+    found, memory = shared.find_head(flow, i), flow.memory
+    if found is None:
         return None
+    head, loss_at, dgrad = flow.ops[i], found.loss, found.dgrad
     p = flow.writer(i, head["x"])
-    losses = flow.readers(i, head["y"])
-    if p is None or not _can_score(flow, p, i) or len(losses) != 1 or flow.ops[losses[0]].name != "gan_loss":
+    if p is None or not _can_score(flow, p, i):
         return None
-    loss_at = losses[0]
-    loss, users = flow.ops[loss_at], flow.readers(loss_at, flow.ops[loss_at]["dlogits"])
-    wgrads = [k for k in users if _is_wgrad_of(flow, k, head, loss)]
-    dgrads = [k for k in users if _is_dgrad_of(flow, k, head, loss)]
-    if not users or len(wgrads) + len(dgrads) != len(users) or max(len(wgrads), len(dgrads)) > 1:
-        return None
-    deltas = flow.readers(dgrads[0], flow.ops[dgrads[0]]["dx"]) if dgrads else []
-    if not all(_takes_delta(flow, k, dgrads[0], head, p) for k in deltas) or (dgrads and not deltas):
+    wgrads = [] if found.wgrad is None else [found.wgrad]
+    deltas = [] if dgrad is None else flow.readers(dgrad, flow.ops[dgrad]["dx"])
+    if dgrad is not None and not (deltas and all(_takes_delta(flow, k, dgrad, head, p) for k in deltas)):
         return None
     if not flow.can_gather([i, *wgrads], loss_at):
         return None
 
     B, H = head["x"].shape
-    layer = flow.ops[p]
+    layer, loss = flow.ops[p], flow.ops[loss_at]
     parts = blocks(H, forward_tile(B, layer["W"].shape[0], H, target).BN)
     if parts > MOST_SCORES:
         return None
@@ -170,38 +153,27 @@ def fuse_head(flow: Flow, i: int, target: Target) -> Flow | None:
         buffers={**layer.buffers, "head_w": head["W"], "head_b": head["b"], "scores": scores},
         fuses=layer.fuses + head.fuses,
     )
-    kind = {"loss_kind": loss["loss_kind"], "n_real": loss["n_real"]}
+    game = {name: loss[name] for name in ("player", "kind", "n_real")}
     gradients = {name: flow.ops[k][name] for k in wgrads for name in ("dW", "db")}
     fuses = loss.fuses + tuple(name for k in wgrads for name in flow.ops[k].fuses)
     summed = {"h": head["x"], "scores": scores, "loss": loss["loss"], **gradients}
     hidden = {"h": head["x"], "scores": scores, "head_w": weight}
-    new = {p: [*copies, scored], i: [], loss_at: [operation("gan_head", fuses, summed, **kind)]}
-    new |= {k: [] for k in (*wgrads, *dgrads)}
-    for k in deltas:
-        new[k] = [_with_delta(flow.ops[k], flow.ops[dgrads[0]], hidden, kind)]
+    new = {p: [*copies, scored], i: [], loss_at: [operation("gan_head", fuses, summed, **game)]}
+    new |= {k: [] for k in wgrads}
+    if dgrad is not None:
+        new[dgrad] = []
+        new |= {k: [_with_delta(flow.ops[k], flow.ops[dgrad], hidden, game)] for k in deltas}
     return flow.replaced(new)
 
 
-def _can_score(flow: Flow, p: int, i: int) -> bool:
+def _can_score(flow: OperationList, p: int, i: int) -> bool:
     """Whether the layer at ``p`` can compute the logits of the head at ``i``: no update of the head lies between."""
     layer, head = flow.ops[p], flow.ops[i]
     free = layer.name in FORWARDS and not _has(layer, "scores")
     return free and flow.memory.same(layer["y"], head["x"]) and all(flow.unwritten(head[n], p - 1, i) for n in "Wb")
 
 
-def _is_wgrad_of(flow: Flow, k: int, head: Operation, loss: Operation) -> bool:
-    op, same = flow.ops[k], flow.memory.same
-    return op.name == "dense_wgrad" and same(op["dz"], loss["dlogits"]) and same(op["x"], head["x"])
-
-
-def _is_dgrad_of(flow: Flow, k: int, head: Operation, loss: Operation) -> bool:
-    op, same = flow.ops[k], flow.memory.same
-    if op.name != "dense_dgrad" or not same(op["dz"], loss["dlogits"]) or not same(op["W"], head["W"]):
-        return False
-    return op["activation"] == "linear" or same(op["x"], head["x"])
-
-
-def _takes_delta(flow: Flow, k: int, dgrad: int, head: Operation, p: int) -> bool:
+def _takes_delta(flow: OperationList, k: int, dgrad: int, head: Operation, p: int) -> bool:
     op = flow.ops[k]
     if op.name not in ("dense_wgrad", "dense_dgrad") or not flow.memory.same(op["dz"], flow.ops[dgrad]["dx"]):
         return False
@@ -223,13 +195,13 @@ def _has(op: Operation, name: str) -> bool:
 # --- the autoencoder ------------------------------------------------------------------------------------
 
 
-def fuse_reconstruction(flow: Flow, i: int, target: Target) -> Flow | None:
+def fuse_reconstruction(flow: OperationList, i: int, target: Target) -> OperationList | None:
     """The decoder's last layer with the reconstruction loss in its epilogue."""
     loss = flow.ops[i]
     if loss.name != "vae_loss":
         return None
     k = flow.writer(i, loss["output"])
-    if k is None or not _is_plain(flow.ops[k]) or flow.readers(k, loss["output"]) != [i]:
+    if k is None or not is_plain(flow.ops[k]) or flow.readers(k, loss["output"]) != [i]:
         return None
     if not flow.can_gather([k], i):
         return None
@@ -240,7 +212,7 @@ def fuse_reconstruction(flow: Flow, i: int, target: Target) -> Flow | None:
     return flow.replaced({k: [], i: [fused]})
 
 
-def draw_latent(flow: Flow, i: int, target: Target) -> Flow | None:
+def draw_latent(flow: OperationList, i: int, target: Target) -> OperationList | None:
     """The latent noise drawn where it is used."""
     latent = flow.ops[i]
     if latent.name != "latent_forward":
@@ -254,13 +226,13 @@ def draw_latent(flow: Flow, i: int, target: Target) -> Flow | None:
     return flow.replaced({k: [], i: [fused]})
 
 
-def sample_and_decode(flow: Flow, i: int, target: Target) -> Flow | None:
+def sample_and_decode(flow: OperationList, i: int, target: Target) -> OperationList | None:
     """Encoder's heads, latent sample and the decoder's first layer in one, where they are small."""
     latent = flow.ops[i]
     if latent.name != "latent_forward_of_noise" or latent["z"].shape[1] > WIDEST_LATENT:
         return None
     k, users = flow.writer(i, latent["heads"]), flow.readers(i, latent["z"])
-    if k is None or not users or not _is_plain(flow.ops[k]):
+    if k is None or not users or not is_plain(flow.ops[k]):
         return None
     first, second = flow.ops[k], flow.ops[users[0]]
     if second.name != "dense_forward" or not flow.memory.same(second["x"], latent["z"]) or _has(second, "scores"):
@@ -274,7 +246,7 @@ def sample_and_decode(flow: Flow, i: int, target: Target) -> Flow | None:
     return flow.replaced({k: [], i: [operation("latent_sample_and_decode", fuses, buffers, **settings)], users[0]: []})
 
 
-def backward_through_latent(flow: Flow, i: int, target: Target) -> Flow | None:
+def backward_through_latent(flow: OperationList, i: int, target: Target) -> OperationList | None:
     """Gradient of the decoder's input, of the heads, and of the encoder's last hidden layer in one."""
     latent = flow.ops[i]
     if latent.name != "latent_backward" or latent["dz"].shape[1] > WIDEST_LATENT:
@@ -300,90 +272,15 @@ def backward_through_latent(flow: Flow, i: int, target: Target) -> Flow | None:
     return flow.replaced({k: [], i: [fused], users[0]: []})
 
 
-def _is_plain(op: Operation) -> bool:
-    """A linear layer that takes its input from memory and does nothing else."""
-    return op.name == "dense_forward" and op["activation"] == "linear" and not _has(op, "scores")
-
-
 # --- updates --------------------------------------------------------------------------------------------
 
 
-def update_in_place(flow: Flow, i: int, target: Target) -> Flow | None:
-    """Weight gradients that go straight into the update: they never reach memory.
-
-    The update stays where it was in the order, so weights change only after every gradient that reads them. What no
-    weight gradient covers is updated by a job of its own, but for padding.
-    """
-    update, memory = flow.ops[i], flow.memory
-    if update.name != "optimizer":
-        return None
-    covered = [k for k in range(i) if _only_feeds(flow, k, i)]
-    if not covered:
-        return None
-    fused, done = [], []
-    for k in covered:
-        gradient = flow.ops[k]
-        buffers = {name: buffer for name, buffer in gradient.buffers.items() if name not in ("dW", "db")}
-        for name in "Wb":
-            part = gradient[f"d{name}"]
-            done.append(((memory.address(part) - memory.address(update["g"])) // part.itemsize, part.size))
-            for suffix, slot in (("", "p"), ("_m", "m"), ("_v", "v")):
-                buffers[name + suffix] = memory.view(part, update["g"], update[slot]) if _has(update, slot) else None
-        buffers |= {name: update[name] for name in ("lr", "step")}
-        settings = {**gradient.settings, **update.settings}
-        fused.append(operation(gradient.name, gradient.fuses + update.fuses, buffers, **settings))
-    new: dict[int, list[Operation]] = {k: [] for k in covered}
-    gaps = [
-        _slice(update, first, last)
-        for first, last in _gaps(done, update["g"].size)
-        if not _is_padding(flow, i, first, last)
-    ]
-    new[i] = fused + gaps
-    return flow.replaced(new)
+def update_in_place(flow: OperationList, i: int, target: Target) -> OperationList | None:
+    """Every optimizer in the epilogue of a weight gradient, or of the head's."""
+    return shared.update_in_epilogue(flow, i, lambda gradient, update: gradient.name in ("dense_wgrad", "gan_head"))
 
 
-def _only_feeds(flow: Flow, k: int, i: int) -> bool:
-    """Whether the update at ``i`` reads the whole weight gradient at ``k``, nobody else does, and it can move there."""
-    op, update = flow.ops[k], flow.ops[i]
-    if op.name not in ("dense_wgrad", "gan_head") or not _has(op, "dW"):
-        return False
-    parts = (op["dW"], op["db"])
-    inside = all(flow.memory.contains(update["g"], part) and flow.readers(k, part) == [i] for part in parts)
-    return inside and flow.can_gather([k], i)
-
-
-def _gaps(done: list[tuple[int, int]], size: int) -> list[tuple[int, int]]:
-    """What (first, length) pairs leave of 0 .. size, as (first, last + 1)."""
-    gaps, position = [], 0
-    for first, length in sorted(done):
-        if first > position:
-            gaps.append((position, first))
-        position = first + length
-    return gaps + ([(position, size)] if position < size else [])
-
-
-def _is_padding(flow: Flow, i: int, first: int, last: int) -> bool:
-    """Whether a gap of the update at ``i`` only fills a line of 64 bytes that a parameter has begun.
-
-    There weights, gradients and moments are zero, and stay so under every optimizer: see
-    :meth:`minigen.backend.Backend.capture`. What another operation reads or writes is no padding.
-    """
-    inside_a_line = first % LINE > 0 and first // LINE == (last - 1) // LINE
-    ends_it = last % LINE == 0 or last == flow.ops[i]["g"].size
-    if not (inside_a_line and ends_it):
-        return False
-    gap = _slice(flow.ops[i], first, last)
-    mine = [gap[name] for name in FLAT if _has(gap, name)]
-    others = (op for k, op in enumerate(flow.ops) if k != i)
-    return not any(flow.memory.touch(mine, [*op.reads(), *op.writes()]) for op in others)
-
-
-def _slice(update: Operation, first: int, last: int) -> Operation:
-    flat = {name: buffer[first:last] for name, buffer in update.buffers.items() if name in FLAT}
-    return replace(update, buffers={**update.buffers, **flat})
-
-
-def hoist_advance(flow: Flow) -> Flow:
+def hoist_advance(flow: OperationList) -> OperationList:
     """Count the step as soon as its losses are known, beside other work instead of after it.
 
     Operations that it passes read a counter that is one ahead: their ``steps_ahead`` says so.
@@ -402,7 +299,7 @@ def hoist_advance(flow: Flow) -> Flow:
             other = other.with_(steps_ahead=other["steps_ahead"] + 1)
         ops[i - 1], ops[i] = ops[i], other
         i -= 1
-    return Flow(ops, memory)
+    return OperationList(ops, memory)
 
 
 RULES: tuple[Rule, ...] = (

@@ -17,7 +17,7 @@ import numpy as np
 from minigen.backend import Array
 from minigen.cuda import tiles
 from minigen.cuda.dispatch import Job
-from minigen.cuda.operations import Operation
+from minigen.step.record import Operation
 
 BLOCK = 1024  # elements a program of the elementwise kernels
 

@@ -21,6 +21,7 @@ from minigen.cuda.backend import PRECISIONS, CudaBackend
 from minigen.cuda.compiler import build_of, compile_launches
 from minigen.cuda.explain import Drawing, schedule_of
 from minigen.cuda.launch import Launch
+from minigen.step.record import operation
 
 ARCHITECTURES = (80, 90, 120)
 MODELS = {"gan": {"latent_dim": 100, "hidden": (128,)}, "vae": {"latent_dim": 20, "hidden": (400,)}}
@@ -67,10 +68,10 @@ def other_launches(ops: CudaBackend) -> list[Launch]:
         *(lambda a=a: ops.activation_forward(x, y, a) for a in ACTIVATIONS),
         *(lambda a=a: ops.activation_backward(x, y, z, a) for a in ACTIVATIONS),
         lambda: ops.sgd(p, g, m, lr, 0.9, 0.1),
-        lambda: ops._do("is_finite", "is_finite", {"x": x, "flags": ops.empty((B,), np.int32)}),
+        lambda: ops.do(operation("is_finite", ("is_finite",), {"x": x, "flags": ops.empty((B,), np.int32)})),
         lambda: ops.adamw(p, g, m, v, lr, step),
         lambda: ops.random_uniform(x, 0, 0, step),
-        lambda: ops.vae_loss_gaussian(x, y, z, rows, loss, 0.5),
+        lambda: ops.vae_loss(x, y, z, rows, loss, "gaussian", 0.5),
         lambda: ops.latent_backward(f(B, L), f(B, 2 * L), f(B, L), f(B, 2 * L), 4.0),
         lambda: ops.gan_loss_generator(f(B, 1), f(B, 1), loss, "minimax"),
         lambda: ops.batch_gather(x, ops.empty((B,), np.int32), y),

@@ -16,11 +16,11 @@ from typing import Any
 import numpy as np
 
 from minigen.cuda.dispatch import DEFAULT_WARPS, Job, launch_of
-from minigen.cuda.flow import Memory, Span
 from minigen.cuda.fusion import fuse
 from minigen.cuda.jobs import Target, jobs_of
 from minigen.cuda.launch import Launch
-from minigen.cuda.operations import Operation
+from minigen.step.dependencies import Memory, Span
+from minigen.step.record import Operation
 
 
 @dataclass(frozen=True)

@@ -267,10 +267,8 @@ class VAE(Estimator):
         return lines if lies_with(self._ops, lines) else self._ops.upload(lines)
 
     def _reconstruction(self, output: Array, x: Array, gradient: Array, nats: Array, loss: Array) -> None:
-        if self._bernoulli:
-            self._ops.vae_loss_bernoulli(output, x, gradient, nats, loss)
-        else:
-            self._ops.vae_loss_gaussian(output, x, gradient, nats, loss, self._lasting["variance"])
+        likelihood = "bernoulli" if self._bernoulli else "gaussian"
+        self._ops.vae_loss(output, x, gradient, nats, loss, likelihood, self._lasting["variance"])
 
     # --- what Estimator asks for ----------------------------------------------------------------
 

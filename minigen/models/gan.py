@@ -85,7 +85,7 @@ class GanTraining(TrainingRun):
     def discriminator_gradient(self) -> None:
         self.gather(self.real)
         logits = self.discriminator.forward(self.pair, self.d)
-        self.ops.gan_loss_discriminator(logits, self.batch_size, self.d.dz[-1], self.losses[:1])
+        self.ops.gan_loss_discriminator(logits, self.batch_size, self.d.dz[-1], self.losses[:1], self.loss)
         self.discriminator.backward(self.pair, self.d)
 
     def generator_gradient(self) -> None:

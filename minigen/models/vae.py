@@ -85,10 +85,7 @@ class VaeTraining(TrainingRun):
 
     def _reconstruct(self, z: Array, x: Array, d: Workspace, nats: Array) -> None:
         output = self.decoder.forward(z, d)
-        if self.likelihood == "bernoulli":
-            self.ops.vae_loss_bernoulli(output, x, d.dz[-1], nats, self.losses[:1])
-        else:
-            self.ops.vae_loss_gaussian(output, x, d.dz[-1], nats, self.losses[:1], self.variance)
+        self.ops.vae_loss(output, x, d.dz[-1], nats, self.losses[:1], self.likelihood, self.variance)
 
     def report(self, terms: np.ndarray) -> np.ndarray:
         reconstruction, kl = terms[:, 0] + np.float32(self.log_scale), terms[:, 1]

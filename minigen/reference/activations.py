@@ -25,9 +25,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from .. import checks
-from ..backend import ACTIVATIONS, LEAKY_SLOPE
-from .underflow import small_is_zero
+from minigen import checks
+from minigen.reference.underflow import small_is_zero
+
+ACTIVATIONS = ("linear", "relu", "leaky_relu", "tanh", "sigmoid", "softplus")
+LEAKY_SLOPE = 0.2
+"""Slope of ``leaky_relu`` below zero (Radford et al. 2016, section 4)."""
 
 
 def check(activation: str) -> None:

@@ -22,40 +22,45 @@ Gaussian (appendix C.2, with a fixed variance v)::
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 
-from .. import checks
-from .activations import sigmoid
-from .underflow import small_is_zero
+from minigen import checks
+from minigen.reference.activations import sigmoid
+from minigen.reference.underflow import small_is_zero
+
+
+def bernoulli(logits: np.ndarray, x: np.ndarray, variance: float) -> tuple[np.ndarray, np.ndarray]:
+    """``-log p(x|l)`` of each column ``[B,D]`` for ``x`` in [0, 1], and its derivative over B; it has no variance."""
+    return np.maximum(logits, 0) - x * logits + np.log1p(np.exp(-np.abs(logits))), (sigmoid(logits) - x) / len(x)
+
+
+def gaussian(mean: np.ndarray, x: np.ndarray, variance: float) -> tuple[np.ndarray, np.ndarray]:
+    """``-log p(x|mean)`` of each column ``[B,D]`` with one fixed ``variance``, and its derivative over B."""
+    losses = (x - mean) ** 2 / (2 * variance) + math.log(2 * math.pi * variance) / 2
+    return losses, (mean - x) / (variance * len(x))
+
+
+TERMS: dict[str, Callable[[np.ndarray, np.ndarray, float], tuple[np.ndarray, np.ndarray]]] = {
+    "bernoulli": bernoulli,
+    "gaussian": gaussian,
+}
+LIKELIHOODS = tuple(TERMS)
 
 
 @small_is_zero
-def bernoulli(logits: np.ndarray, x: np.ndarray) -> tuple[np.ndarray, np.floating, np.ndarray]:
-    """``rows[B]``, their mean, and ``dlogits[B,D]``, from ``logits[B,D]`` and ``x[B,D]`` in [0, 1].
+def forward(
+    output: np.ndarray, x: np.ndarray, likelihood: str = "bernoulli", variance: float = 1.0
+) -> tuple[np.ndarray, np.floating, np.ndarray]:
+    """``rows[B]``, their mean, and ``doutput[B,D]``, from the decoder's ``output[B,D]`` and the data ``x[B,D]``.
 
-    Raises ValueError for ``B = 0``.
+    Raises ValueError for an unknown ``likelihood``, a ``variance`` that is not positive and finite, and for ``B = 0``.
     """
-    check_rows(x)
-    rows = (np.maximum(logits, 0) - x * logits + np.log1p(np.exp(-np.abs(logits)))).sum(axis=1)
-    dlogits = (sigmoid(logits) - x) / len(x)
-    return rows, rows.mean(), dlogits
-
-
-@small_is_zero
-def gaussian(mean: np.ndarray, x: np.ndarray, variance: float = 1.0) -> tuple[np.ndarray, np.floating, np.ndarray]:
-    """``rows[B]``, their mean, and ``dmean[B,D]``, from ``mean[B,D]`` and ``x[B,D]``; one fixed ``variance`` > 0.
-
-    Raises ValueError for a variance that is not positive and finite, and for ``B = 0``.
-    """
-    check_rows(x)
+    terms = TERMS[checks.choice("likelihood", likelihood, LIKELIHOODS)]
     checks.number("variance", variance, 0, exclude_low=True)
-    rows = ((x - mean) ** 2 / (2 * variance) + math.log(2 * math.pi * variance) / 2).sum(axis=1)
-    dmean = (mean - x) / (variance * len(x))
-    return rows, rows.mean(), dmean
-
-
-def check_rows(x: np.ndarray) -> None:
-    """Raise ValueError if ``x`` has no rows."""
     if len(x) == 0:
         raise ValueError("x has no rows, the mean loss of nothing is not defined")
+    losses, doutput = terms(output, x, variance)
+    rows = losses.sum(axis=1)
+    return rows, rows.mean(), doutput

@@ -10,48 +10,54 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from minigen.backend import Array
+Array = Any
 
 UPDATED = "W W_m W_v b b_m b_v"
 
-EFFECTS: dict[str, tuple[str, str]] = {
-    # name: (reads, writes); buffers that a call leaves out are neither
-    "dense_forward": ("x W b head_w head_b", "y scores"),
+FUSED: dict[str, tuple[str, str]] = {
+    # name: (reads, writes); what fusion makes, and what it adds to an operation
+    "dense_forward": ("head_w head_b", "scores"),
     "dense_forward_of_noise": ("step W b head_w head_b", "x y scores"),
     "dense_forward_of_batch": ("data step W b head_w head_b", "x y scores"),
     "dense_forward_reconstruction": ("h W b x", "doutput rows loss"),
-    "dense_dgrad": ("dz h scores head_w W x", "dx"),
-    "dense_wgrad": (f"x dz h scores head_w lr step {UPDATED}", f"dW db {UPDATED}"),
-    "activation_forward": ("z", "y"),
-    "activation_backward": ("dy y", "dz"),
-    "gan_loss": ("logits", "dlogits loss"),
-    "gan_head": (f"h scores lr step {UPDATED}", f"dW db loss {UPDATED}"),
-    "vae_loss": ("output x", "doutput rows loss"),
-    "latent_forward": ("heads eps", "z rows loss"),
+    "dense_dgrad": ("h scores head_w", ""),
+    "dense_wgrad": (f"h scores head_w lr step {UPDATED}", UPDATED),
+    "gan_head": (f"x head_w head_b h scores lr step {UPDATED}", f"logits dlogits dx dW db loss {UPDATED}"),
     "latent_forward_of_noise": ("heads step", "eps z rows loss"),
-    "latent_backward": ("dz heads eps", "dheads"),
     "latent_sample_and_decode": ("x W b step W_decoder b_decoder", "heads eps z rows loss y"),
     "latent_backward_through": ("dy W_decoder heads eps W x", "dheads dx"),
-    "optimizer": ("p g m v lr step", "p m v"),
-    "random_uniform": ("step", "out"),
-    "random_normal": ("step", "out"),
-    "batch_indices": ("step", "indices"),
-    "batch_gather": ("data indices", "out"),
     "batch_take": ("data step", "x"),
     "copy": ("z", "y"),
-    "advance": ("step losses", "step history"),
     "is_finite": ("x", "flags"),
 }
+
+EFFECTS: dict[str, tuple[list[str], list[str]]] = {
+    name: (reads.split(), writes.split()) for name, (reads, writes) in FUSED.items()
+}
+"""The names of the buffers that an operation reads, and of those that it writes; a call may leave some out."""
+
+
+def declare(name: str, reads: list[str], writes: list[str]) -> None:
+    """Enter the buffers of an operation of :mod:`minigen.ops` into :data:`EFFECTS`."""
+    before = EFFECTS.get(name, ([], []))
+    EFFECTS[name] = (list(dict.fromkeys([*reads, *before[0]])), list(dict.fromkeys([*writes, *before[1]])))
 
 
 @dataclass(frozen=True)
 class Operation:
-    """One call of the backend, or what a fused kernel does for several (``fuses`` names them)."""
+    """One call of the backend, or what a fused kernel does for several (``fuses`` names them).
+
+    ``sizes`` are those that the operation's row in :mod:`minigen.ops` has letters for. ``flops`` and ``bytes`` are what
+    it needs at least: every input read once, every output written once.
+    """
 
     name: str
     buffers: Mapping[str, Array]
     settings: Mapping[str, Any] = field(default_factory=dict)
     fuses: tuple[str, ...] = ()
+    sizes: Mapping[str, int] = field(default_factory=dict)
+    flops: float = 0
+    bytes: float = 0
 
     def __getitem__(self, name: str) -> Any:
         """A buffer or setting, None where the operation has none of the name."""
@@ -64,7 +70,7 @@ class Operation:
         return self._present(1)
 
     def _present(self, kind: int) -> list[Array]:
-        return [self.buffers[name] for name in EFFECTS[self.name][kind].split() if name in self.buffers]
+        return [self.buffers[name] for name in EFFECTS[self.name][kind] if name in self.buffers]
 
     def with_(self, **settings: Any) -> Operation:
         """The same with other settings."""
@@ -73,9 +79,9 @@ class Operation:
 
 def operation(name: str, fuses: tuple[str, ...], buffers: Mapping[str, Array | None], **settings: Any) -> Operation:
     """An operation without the buffers that are None. Raises ValueError for one that :data:`EFFECTS` does not know."""
-    known = " ".join(EFFECTS[name]).split()
+    reads, writes = EFFECTS[name]
     present = {key: buffer for key, buffer in buffers.items() if buffer is not None}
     for key in present:
-        if key not in known:
-            raise ValueError(f"{name} has no buffer {key!r}, only {', '.join(dict.fromkeys(known))}")
+        if key not in reads and key not in writes:
+            raise ValueError(f"{name} has no buffer {key!r}, only {', '.join(dict.fromkeys([*reads, *writes]))}")
     return Operation(name, present, {"steps_ahead": 0, **settings}, fuses)

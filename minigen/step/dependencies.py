@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from minigen.backend import Array
-from minigen.cuda.operations import Operation
+from minigen.step.record import Array, Operation
 
 Span = tuple[int, int]
 
@@ -51,7 +50,7 @@ class Memory:
         return elsewhere.reshape(-1)[first : first + buffer.size].reshape(buffer.shape)
 
 
-class Flow:
+class OperationList:
     """Operations in order. Positions are indices into ``ops``."""
 
     def __init__(self, ops: Sequence[Operation], memory: Memory) -> None:
@@ -90,7 +89,7 @@ class Flow:
                 return False
         return True
 
-    def replaced(self, new: Mapping[int, Sequence[Operation]]) -> Flow:
+    def replaced(self, new: Mapping[int, Sequence[Operation]]) -> OperationList:
         """The operations with those at the positions of ``new`` replaced."""
         ops = [op for i, old in enumerate(self.ops) for op in new.get(i, [old])]
-        return Flow(ops, self.memory)
+        return OperationList(ops, self.memory)

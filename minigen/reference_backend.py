@@ -1,0 +1,102 @@
+"""The reference as a backend: the pure functions of :mod:`minigen.reference` write into the caller's buffers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from minigen import checks
+from minigen.backend import HostBackend
+from minigen.reference import activations, batch, dense, gan_loss, latent, optimizer, random, vae_loss
+from minigen.step.record import EFFECTS, Operation
+
+
+class Replay:
+    """A program that runs recorded operations one after the other."""
+
+    def __init__(self, execute: Callable[[Operation], None], operations: Sequence[Operation]) -> None:
+        self.execute, self.operations = execute, operations
+
+    def run(self, steps: int) -> None:
+        """Run them all ``steps`` times."""
+        for _ in range(checks.integer("steps", steps, 0)):
+            for operation in self.operations:
+                self.execute(operation)
+
+
+class NumpyBackend(HostBackend):
+    """The operations on ``numpy.ndarray`` of ``dtype``, float32 or float64."""
+
+    name = "numpy"
+    PRECISIONS = ("ieee",)
+
+    @staticmethod
+    def default_precision() -> str:
+        return "ieee"
+
+    def __init__(self, dtype: Any = np.float32, precision: str = "ieee") -> None:
+        self.dtype = np.dtype(dtype)
+        self.precision = checks.choice("precision", precision, self.PRECISIONS)
+        if self.dtype not in (np.dtype(np.float32), np.dtype(np.float64)):
+            raise ValueError(f"dtype must be float32 or float64, not {self.dtype}")
+
+    def execute(self, operation: Operation) -> None:
+        results = FORMULAS[operation.name](operation)
+        written = [operation.buffers[name] for name in EFFECTS[operation.name][1] if name in operation.buffers]
+        for buffer, result in zip(written, results if isinstance(results, tuple) else (results,), strict=True):
+            buffer[...] = result
+
+    def program(self, operations: Sequence[Operation]) -> Replay:
+        return Replay(self.execute, operations)
+
+
+def _optimizer(op: Operation) -> Any:
+    p, g, rate = op["p"], op["g"], float(op["lr"][0])
+    if op["optimizer"] == "sgd":
+        return optimizer.sgd(p, g, op["m"], rate, op["momentum"], op["weight_decay"])
+    betas = op["beta1"], op["beta2"], op["eps"]
+    return optimizer.adamw(p, g, op["m"], op["v"], rate, _step(op) + 1, *betas, op["weight_decay"])
+
+
+def _advance(op: Operation) -> Any:
+    history = op["history"].copy()
+    history[_step(op) % len(history)] = op["losses"]
+    return op["step"] + np.uint64(1), history
+
+
+def _step(op: Operation) -> int:
+    return int(op["step"][0])
+
+
+def _gan_loss(op: Operation) -> Any:
+    if op["player"] == "generator":
+        return gan_loss.generator(op["logits"], op["kind"])
+    return gan_loss.discriminator(op["logits"], op["n_real"], op["kind"])
+
+
+FORMULAS: dict[str, Callable[[Operation], Any]] = {
+    "dense_forward": lambda op: dense.forward(op["x"], op["W"], op["b"], op["activation"]),
+    "dense_dgrad": lambda op: dense.dgrad(op["dz"], op["W"], op["x"], op["activation"]),
+    "dense_wgrad": lambda op: dense.wgrad(op["x"], op["dz"]),
+    "activation_forward": lambda op: activations.forward(op["z"], op["activation"]),
+    "activation_backward": lambda op: activations.backward(op["dy"], op["y"], op["activation"]),
+    "gan_loss": _gan_loss,
+    "vae_loss": lambda op: vae_loss.forward(op["output"], op["x"], op["likelihood"], op["variance"]),
+    "latent_forward": lambda op: latent.forward(op["heads"], op["eps"]),
+    "latent_backward": lambda op: latent.backward(op["dz"], op["heads"], op["eps"], op["beta"]),
+    "optimizer": _optimizer,
+    "random_uniform": lambda op: random.uniform(*_drawn(op)),
+    "random_normal": lambda op: random.normal(*_drawn(op)),
+    "batch_indices": lambda op: batch.indices(
+        len(op["indices"]), op["n"], op["seed"], op["stream"], _step(op), op["batch_size"], op["steps_per_epoch"]
+    ),
+    "batch_gather": lambda op: batch.gather(op["data"], op["indices"], op["out"].dtype, op["scale"], op["shift"]),
+    "advance": _advance,
+}
+"""What an operation writes, in the order in which its row names the buffers."""
+
+
+def _drawn(op: Operation) -> tuple[Any, ...]:
+    return op["out"].shape, op["seed"], op["stream"], _step(op), op["out"].dtype

@@ -1,0 +1,292 @@
+"""Every operation of the registry on every device: against the float64 reference at random odd sizes, in guarded
+buffers that hold NaN at first, with each buffer spoilt in each way there is, and with outputs over inputs.
+
+The tests of one operation, ``test_dense.py`` and so on, know more about it; what is here an operation gets by its row
+in :mod:`minigen.ops`. Gradients are compared with finite differences by ``minigen gradcheck``, whose tables must know
+every operation too.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+from helpers import InOut, Out, assert_close, normals, refuses_bad_buffers, shapes
+from helpers import f32 as rounded
+from minigen import gradcheck
+from minigen.ops import OPERATIONS, Buffer, OneOf, Row
+from minigen.reference_backend import NumpyBackend
+
+SIZES = {"T": 5, "N": 23}
+"""Of what is not drawn."""
+SETTINGS: dict[str, Any] = {
+    **{"variance": 0.3, "beta": 0.7, "momentum": 0.9, "weight_decay": 0.05, "beta1": 0.6, "beta2": 0.9, "eps": 1e-3},
+    **{"seed": 12, "stream": 3, "scale": 0.5, "shift": -1.0, "n": 10_000, "batch_size": 200, "steps_per_epoch": 50},
+}
+"""Of the others every allowed value is taken."""
+
+
+def letters(row: Row) -> list[str]:
+    """The sizes of an operation that its buffers do not share with others of :data:`SIZES`."""
+    found = [
+        letter
+        for buffer in row.buffers
+        for size in buffer.shape or ("R", "C")
+        for letter in re.findall("[A-Za-z]", size)
+    ]
+    return [letter for letter in dict.fromkeys(found) if letter not in SIZES]
+
+
+def shape_of(buffer: Buffer, sizes: dict[str, int]) -> tuple[int, ...]:
+    parts = [re.fullmatch(r"(\d*)([A-Za-z]?)\+?", size).groups() for size in buffer.shape or ("R", "C")]  # type: ignore[union-attr]
+    return tuple(int(factor or 1) * (sizes[letter] if letter else 1) for factor, letter in parts)
+
+
+def argument(row: Row, buffer: Buffer, sizes: dict[str, int], rng: np.random.Generator) -> Any:
+    """What stands for a buffer: numbers that the operation can take, all of which a float32 holds."""
+    shape = shape_of(buffer, sizes)
+    if buffer.access == "=":
+        return Out(*shape, dtype=None if buffer.dtype == "float" else buffer.dtype)
+    if buffer.dtype == "uint64":
+        value: np.ndarray = np.array([7], np.uint64)
+    elif buffer.dtype == "int32":
+        value = rng.integers(0, SIZES["N"], shape, np.int32)
+    elif buffer.dtype == "data":
+        value = rng.integers(0, 256, shape, np.uint8) if rng.integers(2) else rounded(rng.normal(size=shape))
+    elif buffer.name in ("v", "lr", "x") and row.name in ("adam", "adamw", "sgd", "vae_loss"):
+        value = rounded(rng.random(shape))
+    else:
+        value = rounded(normals(rng, *shape))
+    return InOut(value) if buffer.access == "+" else value
+
+
+def calls(row: Row, rng: np.random.Generator, sizes: dict[str, int]) -> list[dict[str, Any]]:
+    """Arguments by name: for each value of a choice one call."""
+    choices = {name: check.known for name, check in row.settings.items() if isinstance(check, OneOf)}
+    assert len(choices) <= 1, "more than one choice: take their product here"
+    name, known = next(iter(choices.items()), ("", (None,)))
+    found = []
+    for value in known:
+        arguments = {buffer.name: argument(row, buffer, sizes, rng) for buffer in row.buffers}
+        arguments |= {key: SETTINGS[key] for key in row.settings if key in SETTINGS}
+        if "n_real" in row.settings:
+            arguments["n_real"] = 1 + int(rng.integers(sizes["B"] - 1))
+        found.append(arguments | ({name: value} if name else {}))
+    for arguments in found:
+        missing = set(row.signature.parameters) - {"self"} - set(arguments)
+        assert not missing, f"tests/test_ops.py knows no {missing} for {row.name}"
+    return found
+
+
+def ordered(row: Row, arguments: dict[str, Any]) -> list[Any]:
+    return [arguments[name] for name in row.signature.parameters if name != "self"]
+
+
+@pytest.mark.parametrize("name", OPERATIONS)
+def test_against_the_float64_reference(arena: Any, rng: np.random.Generator, name: str) -> None:
+    row = OPERATIONS[name]
+    for drawn in shapes(rng, len(letters(row)), count=3):
+        sizes = SIZES | dict(zip(letters(row), drawn, strict=True))
+        if "n_real" in row.settings:
+            sizes["B"] = max(2, sizes["B"])
+        for arguments in calls(row, rng, sizes):
+            given = ordered(row, arguments)
+            got = arena.call(name, *given)
+            expected = gradcheck.call(NumpyBackend(np.float64), name, *given)
+            for out, reference in zip(got, expected, strict=True):
+                assert not np.isnan(out).any()
+                scale = np.abs(reference) + (1 if reference.dtype.kind == "f" else 0)  # sums may cancel
+                assert_close(arena.floor, out, reference, scale, products=name.startswith("dense"))
+
+
+@pytest.mark.parametrize("name", OPERATIONS)
+def test_bad_buffers_are_refused(floor: Any, rng: np.random.Generator, name: str) -> None:
+    row = OPERATIONS[name]
+    sizes = SIZES | dict(zip(letters(row), range(4, 10), strict=False))
+    every = [size for buffer in row.buffers for size in buffer.shape or ()]
+    free: list[tuple[str, Any]] = [
+        (buffer.name, axis)
+        for buffer in row.buffers
+        for axis, size in enumerate(buffer.shape or ())
+        if size.rstrip("+").isalpha() and sum(size.rstrip("+") in other for other in every) == 1
+    ]
+    if sum(buffer.shape is None for buffer in row.buffers) == 1:
+        free += [(buffer.name, axis) for buffer in row.buffers if buffer.shape is None for axis in (None, 0, 1)]
+    arguments = calls(row, rng, sizes)[-1]
+    refuses_bad_buffers(floor, name, free=tuple(free), **arguments)
+
+
+@pytest.mark.parametrize("name", OPERATIONS)
+def test_outputs_over_other_buffers_are_refused(floor: Any, rng: np.random.Generator, name: str) -> None:
+    row = OPERATIONS[name]
+    sizes = SIZES | {letter: 3 for letter in letters(row)}
+    arguments = calls(row, rng, sizes)[0]
+    memory = floor.upload(np.zeros(200, floor.dtype))
+    floats = [buffer for buffer in row.buffers if buffer.dtype == "float"]
+    good = {key: gradcheck._place(floor, value) for key, value in arguments.items()}
+    for written in (buffer for buffer in floats if buffer.written):
+        for other in floats:
+            if other is written:
+                continue
+            placed = {}
+            for at, buffer in ((1, written), (0, other)):  # one element further on: not in place
+                shape = shape_of(buffer, sizes)
+                placed[buffer.name] = memory[at : at + int(np.prod(shape))].reshape(shape)
+            if min(array.size for array in placed.values()) < 2:
+                placed[written.name] = memory[: placed[written.name].size].reshape(placed[written.name].shape)
+            if row.in_place and placed[written.name].size < 2:
+                continue
+            with pytest.raises(ValueError, match="must not share memory"):
+                getattr(floor, name)(**{**good, **placed})
+
+
+def test_the_table_of_gradients_knows_every_operation(rng: np.random.Generator) -> None:
+    checked = {method for _, _, method, _, _ in gradcheck.operations(rng)}
+    assert checked | {"advance"} == set(OPERATIONS)
+
+
+# --- one wording on every device ------------------------------------------------------------------------------
+
+host32 = pytest.mark.parametrize("floor", ["numpy", "cpu"], indirect=True)
+
+
+def f32(*shape: int) -> np.ndarray:
+    return np.zeros(shape, np.float32)
+
+
+def unaligned(n: int) -> np.ndarray:
+    return np.zeros(4 * n + 1, np.uint8)[1:].view(np.float32)
+
+
+def read_only(*shape: int) -> np.ndarray:
+    array = f32(*shape)
+    array.flags.writeable = False
+    return array
+
+
+@host32
+@pytest.mark.parametrize(
+    ("error", "message", "call"),
+    [
+        (TypeError, "z must be a numpy.ndarray, not list", lambda o: o.activation_forward([1.0], f32(1), "relu")),
+        (TypeError, "z must be a numpy.ndarray, not NoneType", lambda o: o.activation_forward(None, f32(1), "relu")),
+        (TypeError, "z must be float32, not float64", lambda o: o.activation_forward(np.ones(1), f32(1), "relu")),
+        (TypeError, "y must be float32, not >f4", lambda o: o.activation_forward(f32(1), np.ones(1, ">f4"), "relu")),
+        (TypeError, "step must be uint64, not int64", lambda o: o.random_normal(f32(1), 0, 0, np.zeros(1, int))),
+        (
+            ValueError,
+            r"z must be C-contiguous, its strides are \(4, 8\)",
+            lambda o: o.activation_forward(f32(3, 2).T, f32(2, 3), "relu"),
+        ),
+        (
+            ValueError,
+            r"z must be C-contiguous, its strides are \(8,\)",
+            lambda o: o.activation_forward(f32(6)[::2], f32(3), "relu"),
+        ),
+        (ValueError, "z must be aligned", lambda o: o.activation_forward(unaligned(4), f32(4), "relu")),
+        (
+            ValueError,
+            "y is an output and must be writeable",
+            lambda o: o.activation_forward(f32(3), read_only(3), "relu"),
+        ),
+        (ValueError, "p is an output and must be writeable", lambda o: o.sgd(read_only(3), f32(3), f32(3), f32(1))),
+        (ValueError, r"y must have shape \(3,\), not \(4,\)", lambda o: o.activation_forward(f32(3), f32(4), "relu")),
+        (
+            ValueError,
+            r"W must have shape \(3, 5\), not \(4, 5\)",
+            lambda o: o.dense_forward(f32(2, 3), f32(4, 5), f32(5), f32(2, 5)),
+        ),
+        (
+            ValueError,
+            r"x must have shape \(1, 3\), not \(3,\)",
+            lambda o: o.dense_forward(f32(3), f32(3, 5), f32(5), f32(1, 5)),
+        ),
+        (
+            ValueError,
+            r"loss must have shape \(1,\), not \(\)",
+            lambda o: o.gan_loss_generator(f32(2, 1), f32(2, 1), f32()),
+        ),
+        (
+            ValueError,
+            "activation must be one of 'linear', 'relu', .*, not 'gelu'",
+            lambda o: o.activation_forward(f32(3), f32(3), "gelu"),
+        ),
+        (
+            ValueError,
+            "kind must be one of 'non_saturating', 'minimax', .*, not 'wgan'",
+            lambda o: o.gan_loss_generator(f32(2, 1), f32(2, 1), f32(1), "wgan"),
+        ),
+        (
+            ValueError,
+            "x: the output of the layer before is needed for activation 'relu'",
+            lambda o: o.dense_dgrad(f32(2, 3), f32(4, 3), f32(2, 4), None, "relu"),
+        ),
+        (
+            ValueError,
+            "n_real must leave a real and a generated row, 1 to 1 of 2, not 2",
+            lambda o: o.gan_loss_discriminator(f32(2, 1), 2, f32(2, 1), f32(1)),
+        ),
+        (ValueError, "logits has no rows", lambda o: o.gan_loss_generator(f32(0, 1), f32(0, 1), f32(1))),
+        (
+            ValueError,
+            "variance must be a finite number in \(0, inf\), not 0.0",
+            lambda o: o.vae_loss(f32(2, 3), f32(2, 3), f32(2, 3), f32(2), f32(1), "gaussian", 0.0),
+        ),
+        (
+            ValueError,
+            r"seed must be an integer from 0 to 4294967295, not -1",
+            lambda o: o.random_uniform(f32(3), -1, 0, np.zeros(1, np.uint64)),
+        ),
+        (
+            ValueError,
+            r"stream must be an integer from 0 to 4294967295, not 4294967296",
+            lambda o: o.random_uniform(f32(3), 0, 2**32, np.zeros(1, np.uint64)),
+        ),
+        (
+            ValueError,
+            r"n must be an integer from 1 to 2147483647, not 0",
+            lambda o: o.batch_indices(np.zeros(3, np.int32), 0, 0, 0, np.zeros(1, np.uint64), 3, 1),
+        ),
+        (
+            ValueError,
+            "epoch",
+            lambda o: o.batch_indices(np.zeros(3, np.int32), 8, 0, 0, np.full(1, 2, np.uint64), 3, 3),
+        ),
+        (
+            ValueError,
+            "batch_size must be at least the 3 rows of indices, not 2",
+            lambda o: o.batch_indices(np.zeros(3, np.int32), 8, 0, 0, np.zeros(1, np.uint64), 2, 3),
+        ),
+        (ValueError, "indices must", lambda o: o.batch_gather(f32(3, 2), np.array([-1], np.int32), f32(1, 2))),
+        (
+            TypeError,
+            "data must be float32, not int32",
+            lambda o: o.batch_gather(np.zeros((3, 2), np.int32), np.zeros(1, np.int32), f32(1, 2)),
+        ),
+        (
+            ValueError,
+            "len\(history\) must be an integer of at least 1, not 0",
+            lambda o: o.advance(np.zeros(1, np.uint64), f32(2), f32(0, 2)),
+        ),
+    ],
+)
+def test_bad_arguments_are_named(floor: Any, error: type[Exception], message: str, call: Callable[[Any], None]) -> None:
+    with pytest.raises(error, match=message):
+        call(floor)
+
+
+@host32
+def test_outputs_may_not_overlap_other_buffers(floor: Any) -> None:
+    memory = f32(40)
+    with pytest.raises(ValueError, match="y and z must not share memory"):
+        floor.activation_forward(memory[:20], memory[10:30], "relu")
+    floor.activation_forward(memory[:20], memory[:20], "relu")  # in place
+    square = memory[:16].reshape(4, 4)
+    with pytest.raises(ValueError, match="y and x must not share memory"):
+        floor.dense_forward(square, f32(4, 4), f32(4), square)
+    with pytest.raises(ValueError, match="p and g must not share memory"):
+        floor.sgd(memory[:20], memory[:20], memory[20:40], f32(1))
