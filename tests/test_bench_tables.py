@@ -106,6 +106,10 @@ def test_busy_table() -> None:
     text = report.busy_tables({"cells": {"0": cell, "2": cell}, **facts})["steps"]
     assert "| as it chooses | 2.20 (1.10) | 2.20 (1.10) |" in text and "2 busy loops" in text
     assert "a test, 2 cores, Linux" in text
+    assert "at worst: 1.10 times" in text and "at most 1.15 is reached. At least 1 turns" in text
+    slow = {**cell, "OMP_NUM_THREADS=8": [2.4e-3]}
+    text = report.busy_tables({"cells": {"0": cell, "2": slow}, **facts})["steps"]
+    assert "at worst: 1.20 times" in text and "**not** reached" in text
 
 
 def test_who_is_ahead_of_minigen_is_said(result: dict[str, Any]) -> None:
