@@ -116,10 +116,14 @@ def main() -> None:
     parser.add_argument("--add", action="store_true", help="keep the samples that the result file has")
     arguments = parser.parse_args()
     path = Path(RESULTS) / f"busy-{arguments.name}.json"
-    cells: dict[str, dict[str, list[float]]] = json.loads(path.read_text())["cells"] if arguments.add else {}
+    before = json.loads(path.read_text()) if arguments.add else {"cells": {}, "sample": "turn"}
+    if before.get("sample") != "turn":
+        parser.error(f"--add: the samples in {path} are epochs and not turns; without --add it is written anew")
+    cells: dict[str, dict[str, list[float]]] = before["cells"]
     others: dict[str, Any] = dict(each.split("=", 1) for each in arguments.other)
     measure(others, arguments.rounds, arguments.seconds, cells)
-    write_json(path, {"schema": 1, "kind": "busy", "machine": machine(), **provenance(), "cells": cells})
+    facts = {"schema": 1, "kind": "busy", "sample": "turn", "machine": machine(), **provenance()}
+    write_json(path, {**facts, "cells": cells})
 
 
 if __name__ == "__main__":

@@ -367,10 +367,10 @@ def busy_tables(result: dict[str, Any]) -> dict[str, str]:
     ratios = [medians[load][name] / best[load] for load in loads for name in CHOSEN if name in medians[load]]
     worst = max(ratios)
     verdict = f"at most {CHOSEN_LIMIT} is {'reached' if worst <= CHOSEN_LIMIT else '**not** reached'}"
-    turns = min(len(samples) for cell in result["cells"].values() for samples in cell.values())
+    fewest = min(len(samples) for cell in result["cells"].values() for samples in cell.values())
     facts = result["machine"]
     where = f"What minigen chooses, at worst: {worst:.2f} times the best fixed number; {verdict}."
-    where += f" At least {turns} turns each.\n\n"
+    where += f" A sample is one {result.get('sample', 'epoch of 10 steps')}; at least {fewest} each.\n\n"
     where += f"{facts['cpu']}, {facts['cores']} cores, {facts['system']}; commit {commit(result)}, {result['created']}"
     return {"steps": table(header, rows) + f"\n{where}\n"}
 
