@@ -5,8 +5,12 @@
     python -m bench.busy --add                            # more rounds into the same result file
 
 Each contender is a process of its own that trains for a while; nothing else of this benchmark runs meanwhile but the
-busy loops. Contenders take turns, and the order is turned around from round to round. A sample is an epoch of 10 steps
-of batch 128, divided by its steps; the first of each turn is left out. Writes `bench/results/busy-NAME.json`.
+busy loops; a turn in which other programs took more than a tenth of a core is taken again. Contenders take turns, and
+the order is turned around from round to round. A sample is a turn: the mean time of its steps, at batch 128 in epochs
+of 10, without the first epoch. Writes `bench/results/busy-NAME.json`.
+
+Not an epoch: where the scheduler puts threads and loops decides how fast a whole turn is. Fast turns have more epochs,
+so that a median of all epochs is one of the lucky turns.
 """
 
 from __future__ import annotations
@@ -14,9 +18,12 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import resource
+import statistics
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -53,26 +60,40 @@ OTHERS = {name: OWN[name] for name in ("1 thread", "2 threads", "OMP_NUM_THREADS
 
 
 @contextmanager
-def busy_loops(number: int) -> Iterator[None]:
+def busy_loops(number: int) -> Iterator[list[int]]:
+    """That many endless loops, by their process numbers."""
     loops = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(number)]
     try:
-        yield
+        yield [loop.pid for loop in loops]
     finally:
         for loop in loops:
             loop.kill()
             loop.wait()
 
 
-def train(python: str, contender: tuple[int, str, str], seconds: float) -> list[float]:
-    """Seconds a step, one sample an epoch. In an empty folder: ``python`` takes the minigen that it has installed."""
+def seconds_of_others(loops: list[int]) -> float:
+    """Processor time that was used so far by others than ``loops`` and the children that have ended. Linux only."""
+    everyone = sum(int(field) for field in Path("/proc/stat").read_text().split()[1:4])
+    for loop in loops:
+        everyone -= sum(int(field) for field in Path(f"/proc/{loop}/stat").read_text().rsplit(")", 1)[1].split()[11:13])
+    ended = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return everyone / os.sysconf("SC_CLK_TCK") - ended.ru_utime - ended.ru_stime
+
+
+def train(python: str, contender: tuple[int, str, str], seconds: float, loops: list[int]) -> float:
+    """Mean seconds a step. In an empty folder: ``python`` takes the minigen that it has installed."""
     threads, choice, asked = contender
     environment = {name: value for name, value in os.environ.items() if name not in ("OMP_NUM_THREADS", "PYTHONPATH")}
     if asked:
         environment["OMP_NUM_THREADS"] = asked
     command = [python, "-c", WORKER, str(threads), choice, str(seconds), str(STEPS)]
-    with tempfile.TemporaryDirectory() as folder:
-        done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=True)
-    return [epoch / STEPS for epoch in json.loads(done.stdout)]
+    while True:
+        begun, others = time.perf_counter(), seconds_of_others(loops)
+        with tempfile.TemporaryDirectory() as folder:
+            done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=True)
+        if seconds_of_others(loops) - others < 0.1 * (time.perf_counter() - begun):
+            return statistics.fmean(json.loads(done.stdout)) / STEPS
+        print("other programs are at work: once more", file=sys.stderr)
 
 
 def measure(pythons: dict[str, str], rounds: int, seconds: float, cells: dict[str, dict[str, list[float]]]) -> None:
@@ -81,11 +102,11 @@ def measure(pythons: dict[str, str], rounds: int, seconds: float, cells: dict[st
     contenders = [(v, name, each[name]) for v, (_, each) in versions.items() for name in each]
     for turn in range(rounds):
         for load in LOADS:
-            with busy_loops(load):
+            with busy_loops(load) as loops:
                 for version, name, contender in contenders[:: -1 if turn % 2 else 1]:
                     label = f"{version}, {name}" if version else name
-                    samples = train(versions[version][0], contender, seconds)
-                    cells.setdefault(str(load), {}).setdefault(label, []).extend(round(s, 7) for s in samples)
+                    sample = train(versions[version][0], contender, seconds, loops)
+                    cells.setdefault(str(load), {}).setdefault(label, []).append(round(sample, 7))
 
 
 def main() -> None:
@@ -97,10 +118,14 @@ def main() -> None:
     parser.add_argument("--add", action="store_true", help="keep the samples that the result file has")
     arguments = parser.parse_args()
     path = Path(RESULTS) / f"busy-{arguments.name}.json"
-    cells: dict[str, dict[str, list[float]]] = json.loads(path.read_text())["cells"] if arguments.add else {}
+    before = json.loads(path.read_text()) if arguments.add else {"cells": {}, "sample": "turn"}
+    if before.get("sample") != "turn":
+        parser.error(f"--add: the samples in {path} are epochs and not turns; without --add it is written anew")
+    cells: dict[str, dict[str, list[float]]] = before["cells"]
     others: dict[str, Any] = dict(each.split("=", 1) for each in arguments.other)
     measure(others, arguments.rounds, arguments.seconds, cells)
-    write_json(path, {"schema": 1, "kind": "busy", "machine": machine(), **provenance(), "cells": cells})
+    facts = {"schema": 1, "kind": "busy", "sample": "turn", "machine": machine(), **provenance()}
+    write_json(path, {**facts, "cells": cells})
 
 
 if __name__ == "__main__":

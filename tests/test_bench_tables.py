@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from bench import environment, floor, report
+from bench import busy, environment, floor, report
 from bench.spec import Spec
 
 MACHINE = {"peak_gflops": 100.0, "peak_method": "a test", "bandwidth_gbytes": 10.0}
@@ -122,9 +123,31 @@ def test_kernel_table() -> None:
 def test_busy_table() -> None:
     cell = {"1 thread": [2e-3, 3e-3, 2e-3], "2 threads": [4e-3], "as it chooses": [2.2e-3]}
     facts = {"commit": None, "created": "2026-01-01", "machine": {"cpu": "a test", "cores": 2, "system": "Linux"}}
-    text = report.busy_tables({"cells": {"0": cell, "2": cell}, **facts})["steps"]
+    text = report.busy_tables({"sample": "turn", "cells": {"0": cell, "2": cell}, **facts})["steps"]
     assert "| as it chooses | 2.20 (1.10) | 2.20 (1.10) |" in text and "2 busy loops" in text
     assert "a test, 2 cores, Linux" in text
+    assert "at worst: 1.10 times" in text and "at most 1.15 is reached. A sample is one turn; at least 1 each" in text
+    slow = {**cell, "OMP_NUM_THREADS=8": [2.4e-3]}
+    text = report.busy_tables({"cells": {"0": cell, "2": slow}, **facts})["steps"]
+    assert "at worst: 1.20 times" in text and "**not** reached" in text
+
+
+@pytest.mark.skipif(not Path("/proc/stat").exists(), reason="no /proc that tells of processor time")
+def test_programs_beside_the_benchmark_are_told_from_its_own_loops() -> None:
+    with busy.busy_loops(1) as loops:
+        deadline = time.monotonic() + 10
+        while busy.seconds_of_others([]) - busy.seconds_of_others(loops) < 0.3:
+            assert time.monotonic() < deadline, "the loop's time counts as that of others"
+            time.sleep(0.05)
+
+
+def test_epochs_and_turns_are_not_mixed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    monkeypatch.setattr(busy, "RESULTS", tmp_path)
+    monkeypatch.setattr(busy.sys, "argv", ["busy", "--add", "--rounds", "0"])
+    (tmp_path / "busy-cpu.json").write_text(json.dumps({"cells": {"0": {"1 thread": [1e-3]}}}))
+    with pytest.raises(SystemExit):
+        busy.main()
+    assert "without --add it is written anew" in capsys.readouterr().err
 
 
 def test_who_is_ahead_of_minigen_is_said(result: dict[str, Any]) -> None:

@@ -339,8 +339,17 @@ def test_the_number_of_threads_follows_what_is_faster(rng: np.random.Generator) 
         assert steps > 0.93 * 5 / min(machine.values())
 
 
+def test_trials_go_on_while_it_has_been_faster(rng: np.random.Generator) -> None:
+    choice = native.ThreadChoice()
+    run_choice(choice, QUIET, 2, rng)
+    run_choice(choice, {4: 9.0e-3, 2: 9.5e-3, 1: 9.2e-3}, 15, rng)  # slow with any number: no trial wins
+    run_choice(choice, BUSY, 5, rng)  # four threads are as slow as before, so that only a trial tells
+    assert run_choice(choice, BUSY, 0.5, rng)[0] > 0.5 / BUSY[2]
+
+
 def test_trials_are_rare_where_they_do_not_help(rng: np.random.Generator) -> None:
     choice = native.ThreadChoice()
+    run_choice(choice, QUIET, 2, rng)  # an earlier program of this process may have left it at one thread
     steps, threads = run_choice(choice, QUIET, 10, rng)
     assert steps > 0.98 * 10 / QUIET[4] and threads == 4
     for limit in (1, 3):

@@ -6,9 +6,9 @@
 namespace minigen {
 namespace {
 
-constexpr double stretch = 0.02;         // seconds over which a pace is measured: several time slices of a scheduler
+constexpr double stretch = 0.1;          // seconds over which a pace is measured: many time slices of a scheduler
 constexpr double soon = 0.1, late = 10;  // seconds between trials: the least, the most
-constexpr double late_below = 2;         // the most where fewer threads than allowed are in use
+constexpr double late_below = 2;         // the most where fewer threads than allowed are in use, or it has been faster
 constexpr double slower = 1.15;          // than the best by this much: something has changed
 constexpr double faster = 0.95;          // than before by this much: a trial has won
 constexpr double hopeless = 1.3;         // a trial that is slower than before by this much ends early
@@ -71,7 +71,7 @@ void ThreadChoice::end_trial(double pace) {
     pace_ = best_ = pace;
     interval_ = soon;
   } else {
-    interval_ = std::min(2 * interval_, threads_ < limit_ ? late_below : late);
+    interval_ = std::min(2 * interval_, threads_ < limit_ || pace_ > slower * best_ ? late_below : late);
   }
   until_trial_ = interval_;
   tried_ = 0;
