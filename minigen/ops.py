@@ -258,6 +258,10 @@ def whole(low: int, high: int = MOST) -> Check:
     return lambda name, value: checks.integer(name, value, low, high)
 
 
+def flag(name: str, value: Any) -> bool:
+    return bool(checks.choice(name, value, (True, False)))
+
+
 def real(name: str, value: Any) -> float:
     return float(value)
 
@@ -326,9 +330,13 @@ class Operations:
         other activation the result is the previous layer's ``dz``, not ``dL/dx``.
         """
 
-    @operation("x[B,I] dz[B,O] =dW[I,O] =db[O]", flops=lambda n: 2 * n["B"] * n["I"] * n["O"] + n["B"] * n["O"])
-    def dense_wgrad(self, x: Array, dz: Array, dW: Array, db: Array) -> None:
-        """``dW[I,O] = x[B,I].T @ dz[B,O]`` and ``db[O] = dz.sum(axis=0)``."""
+    @operation(
+        "x[B,I] dz[B,O] =dW[I,O] =db[O]",
+        accumulate=flag,
+        flops=lambda n: 2 * n["B"] * n["I"] * n["O"] + n["B"] * n["O"],
+    )
+    def dense_wgrad(self, x: Array, dz: Array, dW: Array, db: Array, accumulate: bool = False) -> None:
+        """``dW[I,O] = x[B,I].T @ dz[B,O]``, ``db[O] = dz.sum(axis=0)``; with ``accumulate`` on top of what is there."""
 
     # --- activations --------------------------------------------------------------------------------------
 

@@ -60,6 +60,11 @@ def _optimizer(op: Operation) -> Any:
     return optimizer.adamw(p, g, op["m"], op["v"], rate, _step(op) + 1, *betas, op["weight_decay"])
 
 
+def _dense_wgrad(op: Operation) -> Any:
+    dW, db = dense.wgrad(op["x"], op["dz"])
+    return (op["dW"] + dW, op["db"] + db) if op["accumulate"] else (dW, db)
+
+
 def _advance(op: Operation) -> Any:
     history = op["history"].copy()
     history[_step(op) % len(history)] = op["losses"]
@@ -79,7 +84,7 @@ def _gan_loss(op: Operation) -> Any:
 FORMULAS: dict[str, Callable[[Operation], Any]] = {
     "dense_forward": lambda op: dense.forward(op["x"], op["W"], op["b"], op["activation"]),
     "dense_dgrad": lambda op: dense.dgrad(op["dz"], op["W"], op["x"], op["activation"]),
-    "dense_wgrad": lambda op: dense.wgrad(op["x"], op["dz"]),
+    "dense_wgrad": _dense_wgrad,
     "activation_forward": lambda op: activations.forward(op["z"], op["activation"]),
     "activation_backward": lambda op: activations.backward(op["dy"], op["y"], op["activation"]),
     "gan_loss": _gan_loss,

@@ -97,7 +97,10 @@ void add_dense(const Table& k, const std::string& precision, int64_t B, int64_t 
   const auto dW = buffer<float>(I * O), db = buffer<float>(O);
   for (const int64_t pixels : {int64_t{0}, B / 2, B})
     cases.push_back({"dense_wgrad" + shape,
-                     [=, &k] { k.dense_wgrad(x.get(), dz.get(), dW.get(), db.get(), B, I, O, pixels); }, dW, I * O});
+                     [=, &k] { k.dense_wgrad(x.get(), dz.get(), dW.get(), db.get(), B, I, O, pixels, false); }, dW,
+                     I * O});
+  cases.push_back({"dense_wgrad, accumulated" + shape,
+                   [=, &k] { k.dense_wgrad(x.get(), dz.get(), dW.get(), db.get(), B, I, O, 0, true); }, dW, I * O});
 }
 
 // From the same parameters and moments each time it runs.
@@ -159,14 +162,11 @@ void add_losses(int64_t B, int64_t D) {
   const std::string shape = " " + std::to_string(B) + "x" + std::to_string(D);
   const auto logits = normals(B * D), x = normals(B * D), gradient = buffer<float>(B * D), rows = buffer<float>(B),
              loss = buffer<float>(1);
-  cases.push_back(
-      {"vae_loss_bernoulli" + shape,
-       [=, &k] { k.vae_loss_bernoulli(logits.get(), x.get(), gradient.get(), rows.get(), loss.get(), B, D); }, gradient,
-       B * D});
-  cases.push_back(
-      {"vae_loss_gaussian" + shape,
-       [=, &k] { k.vae_loss_gaussian(logits.get(), x.get(), gradient.get(), rows.get(), loss.get(), B, D, 0.5); },
-       gradient, B * D});
+  for (const Likelihood likelihood : {Likelihood::bernoulli, Likelihood::gaussian})
+    cases.push_back(
+        {"vae_loss" + shape,
+         [=, &k] { k.vae_loss(logits.get(), x.get(), gradient.get(), rows.get(), loss.get(), B, D, likelihood, 0.5); },
+         gradient, B * D});
   const auto heads = normals(B * 2 * D), z = buffer<float>(B * D), dheads = buffer<float>(B * 2 * D);
   cases.push_back({"latent_forward" + shape,
                    [=, &k] { k.latent_forward(heads.get(), x.get(), z.get(), rows.get(), loss.get(), B, D); }, z,
@@ -175,23 +175,25 @@ void add_losses(int64_t B, int64_t D) {
                    [=, &k] { k.latent_backward(logits.get(), heads.get(), x.get(), dheads.get(), B, D, 2.0); }, dheads,
                    B * 2 * D});
   const auto column = normals(B), dcolumn = buffer<float>(B);
-  for (const GanLoss kind : {GanLoss::non_saturating, GanLoss::minimax})
-    cases.push_back({"gan_loss_generator" + shape,
-                     [=, &k] { k.gan_loss_generator(column.get(), B, kind, dcolumn.get(), loss.get()); }, dcolumn, B});
-  if (B > 1)
-    cases.push_back({"gan_loss_discriminator" + shape,
-                     [=, &k] { k.gan_loss_discriminator(column.get(), B, B / 2, dcolumn.get(), loss.get()); }, dcolumn,
-                     B});
   const auto W = normals(D), b = normals(1), dx = buffer<float>(B * D), dW = buffer<float>(D), db = buffer<float>(1);
-  for (const Player player : {Player::discriminator, Player::generator, Player::minimax_generator}) {
-    const bool of_D = player == Player::discriminator;
-    if (of_D && B == 1) continue;
-    const GanHead head = {
-        player,     x.get(),       W.get(),    b.get(),  Activation::leaky_relu,    B,       D, of_D ? B / 2 : B,
-        rows.get(), dcolumn.get(), loss.get(), dx.get(), of_D ? dW.get() : nullptr, db.get()};
-    cases.push_back({"gan_head" + shape,
-                     [=, &k, keep = std::vector{x, W, b, rows, dcolumn, loss, dx, dW, db}] { k.gan_head(head); }, dx,
-                     B * D});
+#define GAME(name, real, fake, generator) GanLoss::name,
+  for (const GanLoss kind : {MINIGEN_GAN_LOSSES(GAME)}) {
+#undef GAME
+    for (const Player player : {Player::discriminator, Player::generator}) {
+      const bool of_D = player == Player::discriminator;
+      if (of_D && B == 1) continue;
+      const int64_t n_real = of_D ? B / 2 : 0;
+      cases.push_back({"gan_loss" + shape,
+                       [=, &k] { k.gan_loss(column.get(), B, n_real, player, kind, dcolumn.get(), loss.get()); },
+                       dcolumn, B});
+      cases.push_back({"gan_head" + shape,
+                       [=, &k, keep = std::vector{dW}] {
+                         k.gan_head(player, kind, x.get(), W.get(), b.get(), Activation::leaky_relu, B, D, n_real,
+                                    rows.get(), dcolumn.get(), loss.get(), dx.get(), of_D ? dW.get() : nullptr,
+                                    db.get());
+                       },
+                       dx, B * D});
+    }
   }
 }
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from helpers import Out, assert_close, f32, normals, off_zero, refuses_bad_buffers, relative_error, shapes
+from helpers import InOut, Out, assert_close, f32, normals, off_zero, refuses_bad_buffers, relative_error, shapes
 from minigen.backend import ACTIVATIONS
 from minigen.gradcheck import differences
 from minigen.reference import activations, dense
@@ -130,6 +130,36 @@ def test_book_against_pytorch(rng, activation):
     assert relative_error(dense.forward(x, W, b), out.detach().numpy()) < 1e-12
     for ours, tensor in zip([dense.dgrad(dy, W, x, activation), *dense.wgrad(x, dy)], tensors, strict=True):
         assert relative_error(ours, tensor.grad.numpy()) < 1e-12
+
+
+def test_a_weight_gradient_is_added_to_what_is_there(arena, rng):
+    for B, n_in, n_out in [*shapes(rng, 3, count=3), (128, 784, 128), (256, 128, 1)]:
+        x, dz = normals(rng, B, n_in), normals(rng, B, n_out)
+        before = normals(rng, n_in, n_out), normals(rng, n_out)
+        outputs = arena.call("dense_wgrad", x, dz, *map(InOut, before), True)
+        sizes = np.abs(x).T @ np.abs(dz), np.abs(dz).sum(axis=0)
+        for out, old, gradient, size in zip(outputs, before, dense.wgrad(x, dz), sizes, strict=True):
+            assert_close(arena.floor, out, old + gradient, np.abs(old) + size, products=True)
+
+
+def test_gradients_accumulate_in_a_captured_step(floor, rng):
+    """Two halves of a batch, then an update that must see the sum: not fused with either of them."""
+    B, n_in, n_out = 12, 9, 5
+    x, dz = normals(rng, B, n_in), normals(rng, B, n_out)
+    upload = lambda array: floor.upload(array.astype(floor.dtype))  # noqa: E731
+    halves = [(upload(x[rows]), upload(dz[rows])) for rows in (slice(0, 6), slice(6, 12))]
+    flat = {name: upload(np.zeros(n_in * n_out + n_out)) for name in "pgmv"}
+    dW, db = flat["g"][: n_in * n_out].reshape(n_in, n_out), flat["g"][n_in * n_out :]
+    lr, step = upload(np.ones(1)), floor.upload(np.zeros(1, np.uint64))
+
+    def spell():
+        floor.dense_wgrad(*halves[0], dW, db)
+        floor.dense_wgrad(*halves[1], dW, db, accumulate=True)
+        floor.adam(*(flat[name] for name in "pgmv"), lr, step)
+
+    floor.capture(spell).run(1)
+    gradient = np.concatenate([part.ravel() for part in dense.wgrad(x, dz)])
+    assert_close(floor, floor.download(flat["m"]), 0.1 * gradient, np.abs(gradient) + 1, products=True)
 
 
 def test_bad_buffers_are_refused(floor, rng):

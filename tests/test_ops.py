@@ -66,7 +66,10 @@ def argument(row: Row, buffer: Buffer, sizes: dict[str, int], rng: np.random.Gen
 
 def calls(row: Row, rng: np.random.Generator, sizes: dict[str, int]) -> list[dict[str, Any]]:
     """Arguments by name: for each value of a choice one call."""
-    choices = {name: check.known for name, check in row.settings.items() if isinstance(check, OneOf)}
+    choices: dict[str, tuple[Any, ...]] = {
+        name: check.known for name, check in row.settings.items() if isinstance(check, OneOf)
+    }
+    choices |= {name: (False,) for name in row.settings if name == "accumulate"}
     assert len(choices) <= 1, "more than one choice: take their product here"
     name, known = next(iter(choices.items()), ("", (None,)))
     found = []

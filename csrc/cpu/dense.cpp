@@ -1,13 +1,14 @@
 // The dense layer y = act(x W + b): forward, gradient of its input, gradient of its weights and bias, which
 // minigen/reference/dense.py derives.
 #include "adam.hpp"
+#include "add_gradient.hpp"
 #include "gemm.hpp"
 #include "kernels.hpp"
-#include "narrow.hpp"
+#include "small_n.hpp"
 
 namespace minigen::MINIGEN_ISA {
 
-static void multiply(const Product& p) { is_narrow(p) ? multiply_narrow(p) : multiply_panels(p); }
+static void multiply(const Product& p) { is_small_n(p) ? multiply_small_n(p) : multiply_panels(p); }
 
 // One row; `cols` is a constant where a row is as wide as a panel, and the loop then straight code.
 template <class Function>
@@ -89,12 +90,12 @@ void dense_forward(const float* x, const float* W, const float* b, float* y, int
   multiply(p);
 }
 
-void dense_dgrad(const float* dz, const float* W, const float* x_or_null, float* dx, int64_t B, int64_t I, int64_t O,
+void dense_dgrad(const float* dz, const float* W, const float* x, float* dx, int64_t B, int64_t I, int64_t O,
                  Activation activation) {
   with_activation(activation, [&](auto known) {
     if (O == 1)
       return parallel_ranges(B, 1, 0.1 * static_cast<double>(B * I), [=](int64_t begin, int64_t end) {
-        outer_product<known.value>(dz, W, x_or_null, dx, begin, end, I);
+        outer_product<known.value>(dz, W, x, dx, begin, end, I);
       });
     Product p = {.M = B,
                  .N = I,
@@ -107,7 +108,7 @@ void dense_dgrad(const float* dz, const float* W, const float* x_or_null, float*
                  .B_layout = Layout::transposed,
                  .C = dx};
     if (known.value != Activation::linear) {
-      p.X = x_or_null;
+      p.X = x;
       p.differentiate = differentiate<known.value>;
     }
     multiply(p);
@@ -136,7 +137,11 @@ static Product weight_gradient(const float* x, const float* dz, float* dW, float
           .column_sums = db};
 }
 
-void dense_wgrad(const float* x, const float* dz, float* dW, float* db, int64_t B, int64_t I, int64_t O, int64_t) {
+void dense_wgrad(const float* x, const float* dz, float* dW, float* db, int64_t B, int64_t I, int64_t O, int64_t pixels,
+                 bool accumulate) {
+  if (accumulate)
+    return add_gradient(dW, db, I, O,
+                        [=](float* sums, float* ones) { dense_wgrad(x, dz, sums, ones, B, I, O, pixels, false); });
   if (O != 1) return multiply(weight_gradient(x, dz, dW, db, B, I, O));
   // dW^T[1,I] = dz^T x, where both transposes are the vectors themselves.
   multiply({.M = 1,
@@ -156,7 +161,7 @@ void dense_wgrad_adam(const float* x, const float* dz, float* dW, float* db, int
                       AdamSlots W, AdamSlots b, const float* lr, const uint64_t* step, AdamSettings settings, int64_t) {
   const Update update = {W, adam_step(settings, lr[0], step[0])};
   if (O == 1) {
-    dense_wgrad(x, dz, dW, db, B, I, O, 0);
+    dense_wgrad(x, dz, dW, db, B, I, O, 0, false);
     adam_range(W.p, dW, W.m, W.v, 0, I, update.step);
   } else {
     multiply(with_update(weight_gradient(x, dz, dW, db, B, I, O), update));

@@ -1,6 +1,7 @@
 // The three products of the dense layer, which minigen/reference/dense.py derives, in bf16: see bf16.hpp. Compiled once
 // for AVX512-BF16 and once for AMX.
 #include "adam.hpp"
+#include "add_gradient.hpp"
 #include "bf16.hpp"
 #include "dispatch.hpp"
 #include "gemm_bf16.hpp"
@@ -114,10 +115,9 @@ static void dense_forward(const float* x, const float* W, const float* b, float*
 }
 
 template <int parts>
-static void dense_dgrad(const float* dz, const float* W, const float* x_or_null, float* dx, int64_t B, int64_t I,
-                        int64_t O, Activation activation) {
-  if (dgrad_stays_float32<parts>(I, O))
-    return minigen::kernels().dense_dgrad(dz, W, x_or_null, dx, B, I, O, activation);
+static void dense_dgrad(const float* dz, const float* W, const float* x, float* dx, int64_t B, int64_t I, int64_t O,
+                        Activation activation) {
+  if (dgrad_stays_float32<parts>(I, O)) return minigen::kernels().dense_dgrad(dz, W, x, dx, B, I, O, activation);
   Product p = {.M = B,
                .N = I,
                .K = O,
@@ -130,7 +130,7 @@ static void dense_dgrad(const float* dz, const float* W, const float* x_or_null,
                .C = dx};
   with_activation(activation, [&](auto known) {
     if (known.value == Activation::linear) return;
-    p.X = x_or_null;
+    p.X = x;
     p.consume = differentiate<known.value>;
   });
   p.context = &p;
@@ -157,8 +157,12 @@ static Product weight_gradient(const float* x, const float* dz, float* dW, float
 
 template <int parts>
 static void dense_wgrad(const float* x, const float* dz, float* dW, float* db, int64_t B, int64_t I, int64_t O,
-                        int64_t pixels) {
-  if (wgrad_stays_float32<parts>(I, O)) return minigen::kernels().dense_wgrad(x, dz, dW, db, B, I, O, pixels);
+                        int64_t pixels, bool accumulate) {
+  if (wgrad_stays_float32<parts>(I, O))
+    return minigen::kernels().dense_wgrad(x, dz, dW, db, B, I, O, pixels, accumulate);
+  if (accumulate)
+    return add_gradient(
+        dW, db, I, O, [=](float* sums, float* ones) { dense_wgrad<parts>(x, dz, sums, ones, B, I, O, pixels, false); });
   multiply_bf16<parts>(weight_gradient<parts>(x, dz, dW, db, B, I, O, pixels));
 }
 

@@ -2,9 +2,9 @@
 // its input while they are near. dense.cpp and gan_loss.cpp have the same one operation at a time;
 // minigen/reference/dense.py and gan_loss.py derive it.
 #include "gan_terms.hpp"
-#include "halves.hpp"
+#include "split_k.hpp"
 #include "kernels.hpp"
-#include "narrow.hpp"
+#include "small_n.hpp"
 
 namespace minigen::MINIGEN_ISA {
 

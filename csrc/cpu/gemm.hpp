@@ -11,7 +11,7 @@
 // van de Geijn, "Anatomy of high-performance matrix multiplication", ACM TOMS 34(3), 2008.
 #pragma once
 
-#include "halves.hpp"
+#include "split_k.hpp"
 #include "product.hpp"
 #include "threads.hpp"
 #include "vector.hpp"
@@ -427,8 +427,8 @@ static void multiply_panels(const Product& p) {
   if (p.column_sums)
     for (int64_t j = 0; j < p.N; ++j) p.column_sums[j] = 0;
   const int threads = threads_for(flops(p) / flops_per_ns);
-  if (is_in_halves(p))
-    multiply_in_halves(p, threads, [](const Product& half, int t, int of, int) { compute_share_of(half, t, of); });
+  if (is_split_k(p))
+    multiply_split_k(p, threads, [](const Product& half, int t, int of, int) { compute_share_of(half, t, of); });
   else
     parallel(threads, [&](int t) { compute_share_of(p, t, threads); });
 }

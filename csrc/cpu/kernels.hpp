@@ -1,4 +1,4 @@
-// The kernels of the CPU floor as a table of function pointers, one table for each instruction set.
+// The kernels of the CPU backend as a table of function pointers, one table for each instruction set.
 //
 // Every operation's file is compiled once for each instruction set with -DMINIGEN_ISA=<name>, and puts its functions in
 // namespace minigen::<name>; dispatch.cpp picks the table at run time. Whatever such a file includes must have internal

@@ -1,5 +1,5 @@
 #include "kernels.hpp"
-#include "rows.hpp"
+#include "row_losses.hpp"
 
 namespace minigen::MINIGEN_ISA {
 

@@ -67,7 +67,8 @@ def find_head(ops: OperationList, i: int) -> Head | None:
 
 def _is_wgrad_of(ops: OperationList, k: int, layer: Operation, loss: Operation) -> bool:
     op, same = ops.ops[k], ops.memory.same
-    return op.name == "dense_wgrad" and same(op["dz"], loss["dlogits"]) and same(op["x"], layer["x"])
+    plain = op.name == "dense_wgrad" and not op["accumulate"]
+    return plain and same(op["dz"], loss["dlogits"]) and same(op["x"], layer["x"])
 
 
 def _is_dgrad_of(ops: OperationList, k: int, layer: Operation, loss: Operation) -> bool:
@@ -93,7 +94,9 @@ def update_in_epilogue(
     update, memory = ops.ops[i], ops.memory
     if update.name != "optimizer":
         return None
-    gradients = [k for k in range(i) if "dW" in ops.ops[k].buffers and "lr" not in ops.ops[k].buffers]
+    gradients = [
+        k for k, op in enumerate(ops.ops[:i]) if "dW" in op.buffers and "lr" not in op.buffers and not op["accumulate"]
+    ]
     covered = [k for k in gradients if takes(ops.ops[k], update) and _only_feeds(ops, k, i)]
     if not covered:
         return None

@@ -70,7 +70,9 @@ class Operation:
         return self._present(1)
 
     def _present(self, kind: int) -> list[Array]:
-        return [self.buffers[name] for name in EFFECTS[self.name][kind] if name in self.buffers]
+        reads, writes = EFFECTS[self.name]
+        names = writes if kind else [*reads, *writes] if self.settings.get("accumulate") else reads
+        return [self.buffers[name] for name in names if name in self.buffers]
 
     def with_(self, **settings: Any) -> Operation:
         """The same with other settings."""

@@ -12,7 +12,7 @@ namespace minigen::MINIGEN_ISA {
 
 constexpr int max_dot_columns = has_32_registers ? 5 : 2;
 
-static inline bool is_narrow(const Product& p) {
+static inline bool is_small_n(const Product& p) {
   if (p.A_layout != Layout::plain || p.B_layout != Layout::transposed || p.column_sums) return false;
   const int64_t padded = ceil_div(p.N, lanes) * lanes;
   return p.N == 1 || (padded <= 2 * lanes && 4 * p.N < 3 * padded && p.K >= 4 * lanes);
@@ -102,7 +102,7 @@ static void outer_product(const float* dz, const float* W, const float* x, float
   }
 }
 
-static inline void multiply_narrow(const Product& p) {
+static inline void multiply_small_n(const Product& p) {
   parallel_ranges(p.M, 8, 0.1 * static_cast<double>(p.M * p.K),
                   [&](int64_t begin, int64_t end) { multiply_rows(p, begin, end); });
 }

@@ -7,42 +7,18 @@
 // nor on the other rows of A, whoever computes which half.
 #pragma once
 
-#include <cstdlib>
 #include <new>
 
 #include "product.hpp"
+#include "scratch.hpp"
 #include "threads.hpp"
 #include "vector.hpp"
 
 namespace minigen::MINIGEN_ISA {
 
-// Memory for T that only grows, one for each thread that calls. nullptr if there is none left.
-template <class T>
-class Scratch {
- public:
-  Scratch() = default;
-  Scratch(const Scratch&) = delete;
-  Scratch& operator=(const Scratch&) = delete;
-  ~Scratch() { std::free(data_); }
-
-  T* get(int64_t count) {
-    if (count > count_) {
-      std::free(data_);
-      const int64_t lines = ceil_div(count * static_cast<int64_t>(sizeof(T)), 64);
-      data_ = static_cast<T*>(std::aligned_alloc(64, static_cast<size_t>(lines * 64)));
-      count_ = data_ ? count : 0;
-    }
-    return data_;
-  }
-
- private:
-  T* data_ = nullptr;
-  int64_t count_ = 0;
-};
-
 constexpr int64_t finish_rows = 8, finish_cols = 2 * lanes;  // as wide as a panel: straight code
 
-static inline bool is_in_halves(const Product& p) {
+static inline bool is_split_k(const Product& p) {
   return p.A_layout == Layout::plain && p.K >= 512 && 2 * p.K >= 3 * p.N && p.N > 1;
 }
 
@@ -103,7 +79,7 @@ static thread_local Scratch<float> other_half;
 
 // compute(p, t, threads, id): the part that thread t of so many has in p; its number among all threads is `id`.
 template <class Compute>
-static void multiply_in_halves(const Product& p, int threads, const Compute& compute) {
+static void multiply_split_k(const Product& p, int threads, const Compute& compute) {
   const int64_t few_rows = larger(96, (1 << 16) / p.N);  // of which a half stays in L2
   const bool exchange = threads % 2 == 0 && p.M <= 2 * p.K;
   const int64_t rows = exchange ? p.M : threads * smaller(few_rows, p.M);
