@@ -30,6 +30,7 @@ import numpy as np
 
 from minigen import checks
 from minigen.backend import Array, HostReader, Program
+from minigen.errors import ArgumentError
 
 try:
     from minigen import _native
@@ -110,7 +111,9 @@ class CpuBackend:
         if precision != "ieee":
             instructions = bf16()  # raises where there are none
             if precision == "bf16x6" and instructions != "amx":
-                raise ValueError(f"precision must be ieee or bf16 with {instructions}, not 'bf16x6': that needs AMX")
+                raise ArgumentError(
+                    "precision", f"must be ieee or bf16 with {instructions}, not 'bf16x6': that needs AMX"
+                )
         self._program: Any = None  # the program that records, while capture() runs
 
     def __repr__(self) -> str:
