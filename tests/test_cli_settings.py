@@ -105,6 +105,14 @@ def test_a_type_without_a_spelling_is_named():
         settings.parameters(Odd)
 
 
+def test_an_argument_without_a_paragraph_is_named():
+    class Silent(Model):
+        def __init__(self, rate: float = 0.5, depth: int = 1) -> None: ...
+
+    with pytest.raises(TypeError, match="the docstring of Silent has no paragraph for depth$"):
+        settings.parameters(Silent)
+
+
 def test_paragraphs_come_from_base_classes_too():
     class Derived(Model):
         """Parameters

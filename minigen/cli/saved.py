@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from minigen.errors import ArgumentError
+
 if TYPE_CHECKING:
     import numpy as np
 
@@ -15,13 +17,13 @@ def model_file(path: Path) -> Path:
 
     file = checkpoint.model_file(path)
     if not file.is_file():
-        raise ValueError(f"MODEL: there is no model at {file}")
+        raise ArgumentError("MODEL", f": there is no model at {file}")
     return file
 
 
 def require_kind(model: Any, kind: str, path: Path) -> None:
     if model.kind != kind:
-        raise ValueError(f"MODEL must be a {kind}, but {path} holds a {model.kind}")
+        raise ArgumentError("MODEL", f"must be a {kind}, but {path} holds a {model.kind}")
 
 
 def source_of(model: Any) -> str:

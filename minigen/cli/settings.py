@@ -15,7 +15,7 @@ from collections.abc import Callable, Collection
 from typing import Annotated, Any
 
 import minigen
-from minigen.cli import options
+from minigen.cli.options import MODEL, OPTIMIZER, RUN, option, words
 from minigen.models.optimizer import OptimizerSettings
 
 ABOUT_THE_RUN = ("batch_size", "epochs", "seed", "device", "precision")
@@ -29,20 +29,18 @@ def parameters(family: type) -> list[inspect.Parameter]:
     given = inspect.signature(family).parameters
     hints = typing.get_type_hints(family.__init__)  # type: ignore[misc]
     paragraphs = documented(family)
-    return [
-        inspect.Parameter(
-            name,
-            inspect.Parameter.KEYWORD_ONLY,
-            default=None,
-            annotation=_option(name, hints[name], parameter.default, _help(paragraphs[name], given)),
-        )
-        for name, parameter in given.items()
-    ]
+    if missing := [name for name in given if name not in paragraphs]:
+        raise TypeError(f"the docstring of {family.__name__} has no paragraph for {', '.join(missing)}")
+    found = []
+    for name, parameter in given.items():
+        annotation = _option(name, hints[name], parameter.default, _help(paragraphs[name], given))
+        found.append(inspect.Parameter(name, parameter.KEYWORD_ONLY, default=None, annotation=annotation))
+    return found
 
 
 def documented(family: type) -> dict[str, str]:
     """What the docstrings of ``family`` and of its bases say of each parameter, as one line in their markup."""
-    found = {}
+    found: dict[str, str] = {}
     for cls in reversed(family.__mro__):
         _, *sections = re.split(r"^(\w+)\n-+\n", inspect.cleandoc(cls.__doc__ or ""), flags=re.M)
         section = dict(zip(sections[::2], sections[1::2], strict=True)).get("Parameters", "")
@@ -56,13 +54,13 @@ def _option(name: str, hint: Any, default: Any, help: str) -> Any:
     help += NOTATION.get(metavar, "")
     if default is not None:
         help += f" Default: {_written(default)}."
-    return Annotated[Any, options.option(_panel(name), metavar, help, parser=parser)]
+    return Annotated[Any, option(_panel(name), metavar, help, parser=parser)]
 
 
 def _panel(name: str) -> str:
     if name in ABOUT_THE_RUN:
-        return options.RUN
-    return options.OPTIMIZER if name in OF_THE_OPTIMIZER else options.MODEL
+        return RUN
+    return OPTIMIZER if name in OF_THE_OPTIMIZER else MODEL
 
 
 def _reading(name: str, hint: Any, default: Any) -> tuple[str, Callable[[str], Any] | None]:
@@ -70,8 +68,8 @@ def _reading(name: str, hint: Any, default: Any) -> tuple[str, Callable[[str], A
     kinds = set(typing.get_args(hint) if typing.get_origin(hint) in (typing.Union, types.UnionType) else [hint])
     kinds -= {types.NoneType}
     if kinds in ({bool}, {str, bool}):
-        words = {**({default: default} if isinstance(default, str) else {}), "yes": True, "no": False}
-        return "|".join(words), options.words(words)
+        values = {**({default: default} if isinstance(default, str) else {}), "yes": True, "no": False}
+        return "|".join(values), words(values)
     if len(kinds) == 1 and (metavar := METAVARS.get(*kinds)):
         return metavar, str if metavar == "NAME" else None
     raise TypeError(f"no option can be made of the hyper-parameter {name}: {hint}")
@@ -89,7 +87,7 @@ def _written(value: Any) -> str:
 
 
 def _help(paragraph: str, parameters: Collection[str]) -> str:
-    """The first sentence of a paragraph without its markup; other parameters become options."""
+    """The first sentence of a paragraph without its markup; parameters become options, ``minigen.X`` its values."""
 
     def plain(match: re.Match[str]) -> str:
         word = match[1].removeprefix("~")

@@ -26,7 +26,8 @@ class TrainCommand(Command):
 
 def training_of(family: Any) -> Any:
     """The command that trains models of ``family``, with the options of every training and its hyper-parameters."""
-    from minigen.cli import settings, training
+    from minigen.cli.settings import parameters as hyper_parameters
+    from minigen.cli.training import train
 
     hints = typing.get_type_hints(TrainingOptions, include_extras=True)
     own = [
@@ -35,11 +36,11 @@ def training_of(family: Any) -> Any:
         )
         for field in dataclasses.fields(TrainingOptions)
     ]
-    parameters = own + settings.parameters(family)
+    parameters = own + hyper_parameters(family)
 
     def run(**values: Any) -> None:
         options = TrainingOptions(**{parameter.name: values.pop(parameter.name) for parameter in own})
-        training.train(family, options, {name: value for name, value in values.items() if value is not None})
+        train(family, options, {name: value for name, value in values.items() if value is not None})
 
     run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
     vars(run)["__signature__"] = inspect.Signature(parameters)

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from minigen.cli import saved
 from minigen.cli.exits import code_of_signal
 from minigen.cli.options import TrainingOptions
+from minigen.cli.saved import model_file, parameter_count, require_kind, some_items, source_of
 
 if TYPE_CHECKING:
     from minigen.training.loop import EpochEnd
@@ -28,7 +28,7 @@ def train(family: Any, options: TrainingOptions, settings: dict[str, Any]) -> No
     from minigen.datasets.load import resolve
     from minigen.run_folder import reserve
 
-    resume = None if options.resume is None else saved.model_file(options.resume)
+    resume = None if options.resume is None else model_file(options.resume)
     if resume is None:
         model, epochs, source = _fresh(family, options, settings)
     else:
@@ -96,13 +96,13 @@ def _resumed(family: Any, path: Path, options: TrainingOptions, settings: dict[s
         option = "--" + fixed[0].replace("_", "-")
         raise ValueError(f"{option} cannot be given with --resume: the model keeps the settings it was trained with")
     model = load(path, settings.get("device", "auto"), settings.get("precision"))
-    saved.require_kind(model, family.kind, path)
+    require_kind(model, family.kind, path)
     model.learning_rate = settings.get("learning_rate", model.learning_rate)
     left = model.epochs - model.history_.epochs
     if "epochs" not in settings and left <= 0:
         raise ValueError(f"the model has had all its {model.epochs} epochs; say how many more with --epochs")
     epochs = checks.integer("epochs", settings.get("epochs", left), 0)
-    return model, epochs, saved.source_of(model) if options.data is None else options.data
+    return model, epochs, source_of(model) if options.data is None else options.data
 
 
 def _set_threads(threads: int | None, device: str) -> None:
@@ -151,7 +151,7 @@ def _write_run(model: Any, folder: Path, items: Any, say: Callable[[str], None])
     output.write_items(folder / f"samples{suffix}", model, model.sample(PICTURED, seed=model.seed))
     names = [MODEL, "history.csv", f"samples{suffix}"]
     if model.kind == "vae":
-        originals = saved.some_items(items, RECONSTRUCTED)
+        originals = some_items(items, RECONSTRUCTED)
         names.append(f"reconstructions{suffix}")
         output.write_items(folder / names[-1], model, originals, model.reconstruct(originals))
     try:
@@ -164,7 +164,7 @@ def _write_run(model: Any, folder: Path, items: Any, say: Callable[[str], None])
 
 def _architecture(model: Any) -> str:
     nets = ", ".join(f"{net.name} {'-'.join(map(str, net.sizes))}" for net in model.networks_)
-    return f"{model.kind.upper()}: {nets}, {saved.parameter_count(model):,} parameters"
+    return f"{model.kind.upper()}: {nets}, {parameter_count(model):,} parameters"
 
 
 def _say(text: str) -> None:

@@ -6,9 +6,9 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any
 
-from minigen.cli import saved
 from minigen.cli.application import app, command
 from minigen.cli.options import DATA, RUN, Columns, DataName, Device, ItemFile, ModelFile, option
+from minigen.cli.saved import model_file, parameter_count, require_kind, some_items, source_of
 
 
 @command(app)
@@ -44,7 +44,7 @@ def sample(
 
     checks.integer("n", n, 1)
     seed = secrets.randbits(32) if seed is None else checks.seed("seed", seed)
-    trained = load(saved.model_file(model), device)
+    trained = load(model_file(model), device)
     path = out or Path(f"samples{output.natural_suffix(trained)}")
     output.check_item_file(path, trained)
     output.write_items(path, trained, trained.sample(n, seed=seed), across=columns)
@@ -77,13 +77,13 @@ def reconstruct(
     from minigen.run_folder import check_spares_data
 
     checks.integer("n", n, 1)
-    path = saved.model_file(model)
+    path = model_file(model)
     trained = load(path, device)
-    saved.require_kind(trained, "vae", path)
-    source = saved.source_of(trained) if data is None else data
+    require_kind(trained, "vae", path)
+    source = source_of(trained) if data is None else data
     items = resolve(source)
     check_columns("X", items, trained._column_names())
-    originals = saved.some_items(items, n)
+    originals = some_items(items, n)
     target = out or Path(f"reconstructions{output.natural_suffix(trained)}")
     output.check_item_file(target, trained)
     check_spares_data(target, source)
@@ -103,9 +103,9 @@ def info(model: ModelFile) -> None:
     from minigen import load
     from minigen.datasets.frames import listed
 
-    path = saved.model_file(model)
+    path = model_file(model)
     trained = load(path, "numpy")
-    print(f"{path}: {trained.kind.upper()}, {saved.parameter_count(trained):,} parameters")
+    print(f"{path}: {trained.kind.upper()}, {parameter_count(trained):,} parameters")
     item = f"{' x '.join(map(str, trained.item_shape_))}, {trained.data_dtype_}"
     names = trained._column_names()
     columns = [] if names is None else [("columns", listed(names))]
