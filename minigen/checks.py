@@ -1,4 +1,8 @@
-"""Argument checks: each names the argument, what came and what is allowed."""
+"""Argument checks: each names the argument, what came and what is allowed.
+
+They raise :class:`~minigen.errors.ArgumentError`, a ``ValueError``, and :class:`~minigen.errors.ArgumentTypeError`, a
+``TypeError``, whose ``argument`` is the ``name`` given to the check.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +14,8 @@ from numbers import Integral, Real
 from pathlib import Path
 from typing import Any
 
+from minigen.errors import ArgumentError, ArgumentTypeError
+
 SEED_LIMIT = 2**32
 FLOAT32_TINY, FLOAT32_MAX = 2.0**-126, (2 - 2.0**-23) * 2.0**127  # the smallest normal number, the largest
 
@@ -18,10 +24,10 @@ def integer(name: str, value: Any, low: int, high: int | None = None) -> int:
     """``value`` as an int in ``[low, high]``; ``TypeError`` if it is no integer, ``ValueError`` if out of range."""
     allowed = f"an integer of at least {low}" if high is None else f"an integer from {low} to {high}"
     if isinstance(value, bool) or not isinstance(value, Integral):
-        raise TypeError(f"{name} must be {allowed}, not {value!r}")
+        raise ArgumentTypeError(name, f"must be {allowed}, not {value!r}")
     n = int(value)
     if n < low or (high is not None and n > high):
-        raise ValueError(f"{name} must be {allowed}, not {n}")
+        raise ArgumentError(name, f"must be {allowed}, not {n}")
     return n
 
 
@@ -33,12 +39,12 @@ def number(name: str, value: Any, low: float, high: float = math.inf, *, exclude
     bracket = "(" if exclude_low else "["
     allowed = f"a finite number in {bracket}{low:g}, {high:g})"
     if isinstance(value, bool) or not isinstance(value, Real):
-        raise TypeError(f"{name} must be {allowed}, not {value!r}")
+        raise ArgumentTypeError(name, f"must be {allowed}, not {value!r}")
     x = float(value)
     if not math.isfinite(x) or x < low or x >= high or (exclude_low and x == low):
-        raise ValueError(f"{name} must be {allowed}, not {value}")
+        raise ArgumentError(name, f"must be {allowed}, not {value}")
     if x and not FLOAT32_TINY <= abs(x) <= FLOAT32_MAX:
-        raise ValueError(f"{name} must be {allowed} that a float32 can hold, not {value}")
+        raise ArgumentError(name, f"must be {allowed} that a float32 can hold, not {value}")
     return x
 
 
@@ -46,7 +52,7 @@ def choice(name: str, value: Any, known: Iterable[Any]) -> Any:
     """``value`` if it is one of ``known``; the ``ValueError`` lists them."""
     known = tuple(known)
     if value not in known:
-        raise ValueError(f"{name} must be one of {', '.join(map(repr, known))}, not {value!r}")
+        raise ArgumentError(name, f"must be one of {', '.join(map(repr, known))}, not {value!r}")
     return value
 
 
@@ -55,7 +61,7 @@ def widths(name: str, value: Any) -> tuple[int, ...]:
     if isinstance(value, Integral) and not isinstance(value, bool):
         value = (value,)
     if isinstance(value, str) or not isinstance(value, Sequence):
-        raise TypeError(f"{name} must be a sequence of layer sizes such as (256, 512), not {value!r}")
+        raise ArgumentTypeError(name, f"must be a sequence of layer sizes such as (256, 512), not {value!r}")
     return tuple(integer(f"{name}[{i}]", size, 1) for i, size in enumerate(value))
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from minigen.backend import Backend
-from minigen.errors import DeviceError
+from minigen.errors import ArgumentError, DeviceError
 
 NAMES = ("numpy", "cpu", "cuda")
 AUTO = ("cpu", "numpy")  # best first; cuda joins when a GPU has run its tests
@@ -47,7 +47,7 @@ def get_backend(device: str = "auto", precision: str = "auto") -> Backend:
     allowed = ("auto", *floor.PRECISIONS)
     if precision not in allowed:
         known = ", ".join(map(repr, allowed))
-        raise ValueError(f"precision must be one of {known} on device {floor.name!r}, not {precision!r}")
+        raise ArgumentError("precision", f"must be one of {known} on device {floor.name!r}, not {precision!r}")
     if precision == "auto":
         precision = floor.default_precision()
     return floor(index, precision=precision) if floor.name == "cuda" else floor(precision=precision)
@@ -65,7 +65,7 @@ def _floor(device: str) -> tuple[Any, int]:
     base, _, index = device.partition(":") if isinstance(device, str) else ("", "", "")
     if base not in NAMES or (index and (base != "cuda" or not index.isdecimal())):
         known = ", ".join(map(repr, ("auto", *NAMES, "cuda:1")))
-        raise ValueError(f"device must be one of {known} (or another GPU's number), not {device!r}")
+        raise ArgumentError("device", f"must be one of {known} (or another GPU's number), not {device!r}")
     state = _probe(base)
     if not state.usable:
         raise DeviceError(f"device {device!r} cannot be used here: {state.detail}")

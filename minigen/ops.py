@@ -31,6 +31,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from minigen import checks
+from minigen.errors import ArgumentError, ArgumentTypeError
 from minigen.reference.activations import ACTIVATIONS, LEAKY_SLOPE
 from minigen.reference.gan_loss import GAN_LOSSES
 from minigen.reference.vae_loss import LIKELIHOODS
@@ -144,9 +145,9 @@ class Row:
             if tuple(array.shape) != wanted:
                 text = ", ".join("any" if size is None else str(size) for size in wanted or ())
                 comma = "," if len(wanted or ()) == 1 else ""
-                raise ValueError(f"{buffer.name} must have shape ({text}{comma}), not {tuple(array.shape)}")
+                raise ArgumentError(buffer.name, f"must have shape ({text}{comma}), not {tuple(array.shape)}")
             if buffer.shape and buffer.shape[0].endswith("+") and array.shape[0] == 0:
-                raise ValueError(f"{buffer.name} has no rows, the mean loss of nothing is not defined")
+                raise ArgumentError(buffer.name, "has no rows, the mean loss of nothing is not defined")
         if common is not None:
             sizes["n"] = math.prod(common)
         sizes |= {f"{buffer.name}.itemsize": array.itemsize for buffer, array in present if buffer.dtype == "data"}
@@ -155,17 +156,17 @@ class Row:
     def _check_kind(self, backend: Operations, buffer: Buffer, array: Any) -> None:
         if not isinstance(array, backend.array_type):
             library = backend.array_type.__module__.partition(".")[0]
-            raise TypeError(f"{buffer.name} must be a {library}.ndarray, not {type(array).__name__}")
+            raise ArgumentTypeError(buffer.name, f"must be a {library}.ndarray, not {type(array).__name__}")
         dtype = backend.dtype if buffer.dtype in ("float", "data") else np.dtype(buffer.dtype)
         if array.dtype != dtype and not (buffer.dtype == "data" and array.dtype == np.uint8):
-            raise TypeError(f"{buffer.name} must be {dtype}, not {array.dtype}")
+            raise ArgumentTypeError(buffer.name, f"must be {dtype}, not {array.dtype}")
         if not array.flags.c_contiguous:
-            raise ValueError(f"{buffer.name} must be C-contiguous, its strides are {array.strides}")
+            raise ArgumentError(buffer.name, f"must be C-contiguous, its strides are {array.strides}")
         if isinstance(array, np.ndarray):
             if buffer.written and not array.flags.writeable:
-                raise ValueError(f"{buffer.name} is an output and must be writeable, but it is read-only")
+                raise ArgumentError(buffer.name, "is an output and must be writeable, but it is read-only")
             if not array.flags.aligned:
-                raise ValueError(f"{buffer.name} must be aligned to its dtype {array.dtype}")
+                raise ArgumentError(buffer.name, f"must be aligned to its dtype {array.dtype}")
 
     def _check_overlap(self, backend: Operations, buffers: dict[str, Any]) -> None:
         spans = {
@@ -180,7 +181,7 @@ class Row:
             for other, (start, stop) in spans.items():
                 if other == buffer.name or end <= start or stop <= first or (self.in_place and start == first):
                     continue
-                raise ValueError(f"{buffer.name} and {other} must not share memory")
+                raise ArgumentError(buffer.name, f"and {other} must not share memory")
 
 
 def _size(letter: str, sizes: Mapping[str, int]) -> int | None:
@@ -269,18 +270,20 @@ def real(name: str, value: Any) -> float:
 def _known_output(sizes: dict[str, int], given: dict[str, Any]) -> None:
     if given["activation"] != "linear" and given["x"] is None:
         activation = given["activation"]
-        raise ValueError(f"x: the output of the layer before is needed for activation {activation!r}, got None")
+        raise ArgumentError("x", f": the output of the layer before is needed for activation {activation!r}, got None")
 
 
 def _real_and_fake(sizes: dict[str, int], given: dict[str, Any]) -> None:
     B, n_real = sizes["B"], given["n_real"]
     if not 0 < n_real < B:
-        raise ValueError(f"n_real must leave a real and a generated row, 1 to {B - 1} of {B}, not {n_real}")
+        raise ArgumentError("n_real", f"must leave a real and a generated row, 1 to {B - 1} of {B}, not {n_real}")
 
 
 def _whole_batch(sizes: dict[str, int], given: dict[str, Any]) -> None:
     if sizes["B"] > given["batch_size"]:
-        raise ValueError(f"batch_size must be at least the {sizes['B']} rows of indices, not {given['batch_size']}")
+        raise ArgumentError(
+            "batch_size", f"must be at least the {sizes['B']} rows of indices, not {given['batch_size']}"
+        )
 
 
 def _some_history(sizes: dict[str, int], given: dict[str, Any]) -> None:

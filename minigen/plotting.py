@@ -16,6 +16,7 @@ import numpy as np
 
 from minigen import checks
 from minigen.datasets.load import check_on_host
+from minigen.errors import ArgumentError, ArgumentTypeError
 from minigen.files import write_atomically
 from minigen.paths import user_path
 
@@ -78,7 +79,7 @@ def show(
     array = np.asarray(items)
     there = len(array) if array.ndim else 0
     if array.dtype.kind not in "biuf":
-        raise TypeError(f"items must be numbers or bool, not {array.dtype}")
+        raise ArgumentTypeError("items", f"must be numbers or bool, not {array.dtype}")
     pictures = as_pictures(array[: checks.integer("n", n, 1)] if n is not None and there else array)
     scale = enlargement(pictures.shape[1:3]) if scale is None else scale
     told = f"{len(pictures)} items" if len(pictures) == there else f"{len(pictures)} of {there} items"
@@ -139,9 +140,10 @@ def as_pictures(images: np.ndarray) -> np.ndarray:
     images = np.asarray(images)
     shape = picture_shape(images.shape[1:])
     if shape is None or len(images) == 0:
-        raise ValueError(
-            "images must have shape [n, h, w], [n, h, w, 3], [n, 3, h, w] or [n, side * side] with n of at least 1, "
-            f"not {images.shape}"
+        raise ArgumentError(
+            "images",
+            "must have shape [n, h, w], [n, h, w, 3], [n, 3, h, w] or [n, side * side] with n of at least 1, "
+            f"not {images.shape}",
         )
     if images.ndim == 4 and images.shape[1:] != shape and images.shape[1] == 3:
         return np.moveaxis(images, 1, -1)
@@ -168,12 +170,14 @@ def _to_bytes(pictures: np.ndarray, value_range: tuple[float, float]) -> np.ndar
     if pictures.dtype == np.uint8:
         return pictures
     if pictures.dtype.kind != "f":
-        raise TypeError(f"images must be uint8 or floating, not {pictures.dtype}")
+        raise ArgumentTypeError("images", f"must be uint8 or floating, not {pictures.dtype}")
     if not np.isfinite(pictures).all():
-        raise ValueError("images must be finite, but some values are NaN or infinite")
+        raise ArgumentError("images", "must be finite, but some values are NaN or infinite")
     low, high = value_range
     if not (math.isfinite(low) and math.isfinite(high) and low < high):
-        raise ValueError(f"value_range must be two finite numbers (black, white) in rising order, not {value_range}")
+        raise ArgumentError(
+            "value_range", f"must be two finite numbers (black, white) in rising order, not {value_range}"
+        )
     units = (pictures.astype(np.float64) - low) / (high - low)
     return np.rint(np.clip(units, 0, 1) * 255).astype(np.uint8)
 

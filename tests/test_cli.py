@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import inspect
 import os
 import re
 import signal
@@ -480,20 +479,10 @@ def test_version_and_help(tmp_path):
     assert "--hidden-discriminator" in succeeds("train", "gan", "--help", folder=tmp_path, COLUMNS="120")
 
 
-@pytest.mark.parametrize("command, model", [(cli.gan, minigen.GAN), (cli.vae, minigen.VAE)])
-def test_help_tells_the_true_defaults(command, model):
-    hints = typing.get_type_hints(command, include_extras=True)
-    defaults = model.preset("article").get_params()
-    assert set(defaults) <= set(inspect.signature(command).parameters)  # every setting has its option
-    for name in defaults.keys() - {"device", "hidden_discriminator"}:
-        option = hints[name].__metadata__[0]
-        told = re.search(r"Default: (.*)\.$", option.help).group(1)
-        assert (option.parser(told) if option.parser else told) == defaults[name], name
-
-
-def test_help_needs_none_of_what_computes():
+@pytest.mark.parametrize("arguments", [["--help"], ["train", "--help"], ["sample", "--help"]], ids=" ".join)
+def test_help_needs_none_of_what_computes(arguments):
     code = (
-        "import sys; sys.argv = ['minigen', '--help']\n"
+        f"import sys; sys.argv = ['minigen', *{arguments}]\n"
         "import minigen.__main__\n"
         "try: minigen.__main__.main()\n"
         "except SystemExit: pass\n"

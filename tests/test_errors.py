@@ -13,9 +13,11 @@ import sys
 import typing
 from concurrent.futures import ProcessPoolExecutor
 
+import numpy as np
 import pytest
 
 import minigen
+from minigen import checks, errors
 
 WITHOUT_CUDA = [
     name
@@ -38,14 +40,19 @@ EXCEPTIONS = exceptions()
 
 
 def one(cls: type[BaseException]) -> BaseException:
-    """An exception of this class with a value for whatever it takes beside the message."""
+    """An exception of this class with a value for whatever it takes beside the message, which is "what happened"."""
+    if issubclass(cls, errors._OfArgument):
+        return with_note(cls("what", "happened"))
     own = inspect.isfunction(cls.__init__)
     keywords = {
         name: 7 if typing.get_type_hints(cls.__init__).get(name) is int else "generator.0"
         for name, parameter in (inspect.signature(cls.__init__).parameters.items() if own else ())
         if parameter.kind is inspect.Parameter.KEYWORD_ONLY
     }
-    error = cls("what happened", **keywords)
+    return with_note(cls("what happened", **keywords))
+
+
+def with_note(error: BaseException) -> BaseException:
     error.add_note("a note")
     return error
 
@@ -56,7 +63,8 @@ def assert_same(a: BaseException, b: BaseException) -> None:
 
 
 def test_the_exceptions_are_found():
-    assert {"DeviceError", "DownloadError", "ModelFileError", "TrainingDiverged"} <= {e.__name__ for e in EXCEPTIONS}
+    names = {"ArgumentError", "ArgumentTypeError", "DeviceError", "DownloadError", "ModelFileError", "TrainingDiverged"}
+    assert names <= {e.__name__ for e in EXCEPTIONS}
 
 
 @pytest.mark.parametrize("cls", EXCEPTIONS, ids=lambda cls: cls.__name__)
@@ -112,3 +120,58 @@ def test_a_divergence_comes_out_of_a_pool(tmp_path):
     )
     step, layer = done.stdout.split()
     assert int(step) >= 1 and "." in layer, done.stderr
+
+
+# --- errors about an argument ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "check, error",
+    [
+        (lambda: checks.integer("n", 1.5, 1), TypeError),
+        (lambda: checks.integer("n", 0, 1), ValueError),
+        (lambda: checks.number("n", "x", 0), TypeError),
+        (lambda: checks.number("n", -1, 0), ValueError),
+        (lambda: checks.number("n", 1e-60, 0), ValueError),
+        (lambda: checks.choice("n", "x", "ab"), ValueError),
+        (lambda: checks.widths("n", "x"), TypeError),
+        (lambda: checks.widths("n", [3, 0]), ValueError),
+        (lambda: checks.seed("n", -1), ValueError),
+    ],
+)
+def test_checks_say_which_argument_is_wrong(check, error):
+    with pytest.raises(error, match=r"^n(\[1\])? must be ") as caught:
+        check()
+    assert caught.value.argument == "n"
+
+
+X = np.linspace(0, 1, 40).reshape(20, 2)
+
+
+@pytest.mark.parametrize(
+    "argument, act",
+    [
+        ("X", lambda: minigen.GAN().fit(np.full((20, 2), np.nan))),
+        ("X", lambda: minigen.GAN().fit([["a", "b"]])),
+        ("X", lambda: minigen.GAN().fit(np.zeros((20, 0)))),
+        ("X", lambda: minigen.GAN(output="tanh", batch_size=9).fit(9 * X)),
+        ("X", lambda: minigen.VAE(batch_size=9).fit(9 * X)),
+        ("data", lambda: minigen.datasets.as_rows(1j * X)),
+        ("batch_size", lambda: minigen.GAN(batch_size=21).fit(X)),
+        ("beta1", lambda: minigen.GAN(beta1=1).fit(X)),
+        ("hidden", lambda: minigen.VAE(hidden=(3, 0)).fit(X)),
+        ("standardize", lambda: minigen.VAE(standardize=True, batch_size=9).fit(X)),
+        ("weight_decay", lambda: minigen.GAN(weight_decay=0.1).fit(X)),
+        ("callbacks", lambda: minigen.GAN().fit(X, callbacks=[3])),
+        ("device", lambda: minigen.GAN(device="tpu").fit(X)),
+        ("precision", lambda: minigen.GAN(device="numpy", precision="tf32").fit(X)),
+        ("preset", lambda: minigen.GAN.preset("best")),
+        ("parameter", lambda: minigen.GAN().set_params(bogus=1)),
+        ("data", lambda: minigen.datasets.resolve("nothing")),
+        ("items", lambda: minigen.show(["a"])),
+    ],
+)
+def test_an_error_about_an_argument_has_its_name(argument, act):
+    with pytest.raises((ValueError, TypeError)) as caught:
+        act()
+    assert caught.value.argument == argument and str(caught.value).startswith(argument)

@@ -30,6 +30,7 @@ import numpy as np
 
 from minigen import checks
 from minigen.backend import HostBackend
+from minigen.errors import ArgumentError
 from minigen.step.dependencies import Memory
 from minigen.step.record import Operation
 
@@ -131,7 +132,9 @@ class CpuBackend(HostBackend):
         if precision != "ieee":
             instructions = bf16()  # raises where there are none
             if precision == "bf16x6" and instructions != "amx":
-                raise ValueError(f"precision must be ieee or bf16 with {instructions}, not 'bf16x6': that needs AMX")
+                raise ArgumentError(
+                    "precision", f"must be ieee or bf16 with {instructions}, not 'bf16x6': that needs AMX"
+                )
         self._memory = Memory(self.address, self.empty)
 
     def __repr__(self) -> str:

@@ -14,6 +14,8 @@ from typing import Any
 
 import numpy as np
 
+from minigen.errors import ArgumentError, ArgumentTypeError
+
 LIBRARIES = ("pandas", "polars")
 NAMED = 5  # names that are listed
 
@@ -81,7 +83,7 @@ def check_columns(name: str, data: Any, trained: Sequence[str] | None) -> None:
     if not told:
         told = ["Feature names must be in the same order as they were in fit."]
     lines = "\n".join(told)
-    raise ValueError(f"{name}: The feature names should match those that were passed during fit.\n{lines}\n")
+    raise ArgumentError(name, f": The feature names should match those that were passed during fit.\n{lines}\n")
 
 
 def frame_values(name: str, frame: Any) -> np.ndarray:
@@ -114,20 +116,22 @@ def _polars_column(frame: Any, i: int) -> np.ndarray:
 def _numbers(name: str, label: Any, column: np.ndarray) -> np.ndarray:
     """``column`` as numbers that are there; Python's numbers as float64."""
     if column.dtype.kind not in "biufO":
-        raise TypeError(f"{name}: column {label!r} is {column.dtype}, not numbers; leave it out or encode it")
+        raise ArgumentTypeError(name, f": column {label!r} is {column.dtype}, not numbers; leave it out or encode it")
     if column.dtype == object:
         for row, value in enumerate(column):
             if not isinstance(value, (Real, np.bool_)) and value is not None:
-                raise TypeError(
-                    f"{name}: column {label!r} holds {value!r} in row {row}, which is not a number; leave "
-                    "it out or encode it"
+                raise ArgumentTypeError(
+                    name,
+                    f": column {label!r} holds {value!r} in row {row}, which is not a number; leave "
+                    "it out or encode it",
                 )
         column = column.astype(np.float64)
     if column.dtype.kind == "f" and np.isnan(column).any():
         missing = np.isnan(column)
-        raise ValueError(
-            f"{name} must be finite, but column {label!r} has {missing.sum()} missing values (NaN), the "
-            f"first in row {missing.argmax()}; fill them or leave these rows out"
+        raise ArgumentError(
+            name,
+            f"must be finite, but column {label!r} has {missing.sum()} missing values (NaN), the "
+            f"first in row {missing.argmax()}; fill them or leave these rows out",
         )
     return column
 

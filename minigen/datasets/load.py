@@ -16,6 +16,7 @@ from minigen.datasets.idx import StrPath, read_idx
 from minigen.datasets.npy import read_npy, read_npz, read_packed_npy
 from minigen.datasets.pictures import read_pictures
 from minigen.datasets.tables import read_csv, read_parquet
+from minigen.errors import ArgumentError, ArgumentTypeError
 from minigen.paths import user_path
 
 NAMED: dict[str, Callable[[], Dataset]] = {"mnist-sample": mnist_sample, "mnist": mnist, "fashion-mnist": fashion_mnist}
@@ -52,7 +53,7 @@ def as_rows(data: Any, *, name: str = "data", min_rows: int = 2) -> tuple[np.nda
 def _as_array(name: str, data: Any) -> np.ndarray:
     """``data`` seen as a plain ndarray, copied only if its own protocol copies."""
     if np.ma.isMaskedArray(data):
-        raise TypeError(f"{name} must be {ALLOWED} without a mask: fill it first, {name}.filled(value)")
+        raise ArgumentTypeError(name, f"must be {ALLOWED} without a mask: fill it first, {name}.filled(value)")
     check_dense(name, data)
     if library_of(data):
         return frame_values(name, data)
@@ -67,10 +68,11 @@ def _as_array(name: str, data: Any) -> np.ndarray:
         if isinstance(data, (list, tuple)):
             return np.asarray(data)
     except Exception as error:  # whatever the foreign library raises, and NumPy for lists of different lengths
-        raise TypeError(f"{name} of type {_type_name(data)} cannot be read as an array: {error}") from error
-    raise TypeError(
-        f"{name} must be an array or nested lists, {ALLOWED}, not {_type_name(data)}; "
-        "minigen.datasets.resolve(...) makes an array of a name or a path"
+        raise ArgumentTypeError(name, f"of type {_type_name(data)} cannot be read as an array: {error}") from error
+    raise ArgumentTypeError(
+        name,
+        f"must be an array or nested lists, {ALLOWED}, not {_type_name(data)}; "
+        "minigen.datasets.resolve(...) makes an array of a name or a path",
     )
 
 
@@ -78,9 +80,10 @@ def check_dense(name: str, data: Any) -> None:
     """Raise TypeError, saying how to make it dense, for a sparse array, SciPy's or one that is used in the same way."""
     method = next((method for method in ("toarray", "todense") if hasattr(data, method)), None)
     if hasattr(data, "nnz") and method is not None:
-        raise TypeError(
-            f"{name} must be a dense array, not a sparse one ({_type_name(data)}): {name}.{method}() makes "
-            "it dense, where memory allows"
+        raise ArgumentTypeError(
+            name,
+            f"must be a dense array, not a sparse one ({_type_name(data)}): {name}.{method}() makes "
+            "it dense, where memory allows",
         )
 
 
@@ -91,12 +94,13 @@ def check_on_host(name: str, data: Any) -> None:
     try:
         kind = int(data.__dlpack_device__()[0])
     except Exception as error:  # whatever the foreign library raises
-        raise TypeError(f"{name} of type {_type_name(data)} does not tell its device: {error}") from error
+        raise ArgumentTypeError(name, f"of type {_type_name(data)} does not tell its device: {error}") from error
     if kind not in HOST_DEVICES:
-        raise TypeError(
-            f"{name} of type {_type_name(data)} is in a device's memory (DLPack device type {kind}); "
+        raise ArgumentTypeError(
+            name,
+            f"of type {_type_name(data)} is in a device's memory (DLPack device type {kind}); "
             "copy it to the host first: .cpu() in PyTorch, .get() in CuPy, jax.device_get in JAX. Only a "
-            "model with device='cuda' takes arrays in a GPU's memory, as they are"
+            "model with device='cuda' takes arrays in a GPU's memory, as they are",
         )
 
 
@@ -109,38 +113,41 @@ def _numbers(name: str, array: np.ndarray) -> np.ndarray:
     if array.dtype.kind in "biuf":
         return array
     if array.dtype.kind == "c":  # scikit-learn's checks want these words and ValueError
-        raise ValueError(
-            f"{name} must be {ALLOWED}, not {array.dtype}: Complex data not supported; take "
-            f"{name}.real or np.abs({name})"
+        raise ArgumentError(
+            name,
+            f"must be {ALLOWED}, not {array.dtype}: Complex data not supported; take {name}.real or np.abs({name})",
         )
     if array.dtype != object:
-        raise TypeError(f"{name} must be {ALLOWED}, not {array.dtype}")
+        raise ArgumentTypeError(name, f"must be {ALLOWED}, not {array.dtype}")
     try:
         for text in (value for value in array.flat if isinstance(value, (str, bytes))):
             raise TypeError(f"{text!r} is text")  # NumPy would take '1.5' for a number
         return array.astype(np.float64)
     except (TypeError, ValueError, OverflowError) as error:
-        raise TypeError(
-            f"{name} must be {ALLOWED}, but it is an array of Python objects, and not all of them are "
+        raise ArgumentTypeError(
+            name,
+            f"must be {ALLOWED}, but it is an array of Python objects, and not all of them are "
             f"numbers ({error}); leave out or encode columns of text and dates, fill in missing values, "
-            f"then {name}.astype(np.float32)"
+            f"then {name}.astype(np.float32)",
         ) from error
 
 
 def _check_shape(name: str, shape: tuple[int, ...], min_rows: int) -> None:
     if len(shape) < 2:
-        raise ValueError(
-            f"{name} must have shape [N, ...] with at least two dimensions, not {shape}. Reshape your "
-            f"data: {name}.reshape(-1, 1) makes a column of it, {name}.reshape(1, -1) a row"
+        raise ArgumentError(
+            name,
+            f"must have shape [N, ...] with at least two dimensions, not {shape}. Reshape your "
+            f"data: {name}.reshape(-1, 1) makes a column of it, {name}.reshape(1, -1) a row",
         )
     if not min_rows <= shape[0] <= MAX_ROWS:
-        raise ValueError(
-            f"{name} must have at least {min_rows} rows (and at most {MAX_ROWS}), not {shape[0]}: "
-            f"n_samples = {shape[0]}, shape {shape}"
+        raise ArgumentError(
+            name,
+            f"must have at least {min_rows} rows (and at most {MAX_ROWS}), not {shape[0]}: "
+            f"n_samples = {shape[0]}, shape {shape}",
         )
     if 0 in shape:  # in the words that scikit-learn's checks look for
-        raise ValueError(
-            f"{name} must have at least one column, not 0 feature(s) (shape={shape}) while a minimum of 1 is required."
+        raise ArgumentError(
+            name, f"must have at least one column, not 0 feature(s) (shape={shape}) while a minimum of 1 is required."
         )
 
 
@@ -155,9 +162,9 @@ def _check_finite(name: str, rows: np.ndarray) -> None:
             first = start + int(np.argmin(finite.all(axis=1)))
         bad += finite.size - int(np.count_nonzero(finite))
     if bad:
-        raise ValueError(
-            f"{name} must be finite in float32: {bad} of {rows.size} values are NaN or infinite, "
-            f"the first in row {first}"
+        raise ArgumentError(
+            name,
+            f"must be finite in float32: {bad} of {rows.size} values are NaN or infinite, the first in row {first}",
         )
 
 
@@ -199,8 +206,9 @@ def resolve(data: str | os.PathLike[str]) -> Dataset | Table | np.ndarray:
     if os.path.isdir(path):
         return read_pictures(path)
     if not os.path.isfile(path):
-        raise ValueError(
-            f"data must be a data set ({', '.join(NAMED)}) or a file (FILE.npy, FILE.npz, FILE.npz:KEY, "
-            f".csv, .parquet or IDX) or a folder of .png files, not {text!r}"
+        raise ArgumentError(
+            "data",
+            f"must be a data set ({', '.join(NAMED)}) or a file (FILE.npy, FILE.npz, FILE.npz:KEY, "
+            f".csv, .parquet or IDX) or a folder of .png files, not {text!r}",
         )
     return load_file(path, key=wanted)

@@ -16,6 +16,7 @@ from minigen import checks
 from minigen.backend import ACTIVATIONS, Array, Backend
 from minigen.datasets import frames
 from minigen.datasets.load import as_rows, check_dense, check_on_host
+from minigen.errors import ArgumentError, ArgumentTypeError
 from minigen.estimators import inputs, scaling, sklearn_protocol
 from minigen.estimators.scaling import Columns
 from minigen.floors import get_backend
@@ -74,13 +75,13 @@ def numbers(name: str, value: Any, dtype: Any) -> np.ndarray:
     try:
         array = np.asarray(value)
     except ValueError as error:  # lists of different lengths
-        raise ValueError(f"{name} must be an array of numbers: {error}") from error
+        raise ArgumentError(name, f"must be an array of numbers: {error}") from error
     if array.dtype.kind not in "iuf":
-        raise TypeError(f"{name} must be an array of real numbers, not of {array.dtype}")
+        raise ArgumentTypeError(name, f"must be an array of real numbers, not of {array.dtype}")
     with np.errstate(over="ignore"):  # what dtype cannot hold becomes infinite, and is reported as such below
         array = array.astype(dtype)
     if not np.isfinite(array).all():
-        raise ValueError(f"{name} must be finite in {array.dtype}, but some values are NaN or infinite")
+        raise ArgumentError(name, f"must be finite in {array.dtype}, but some values are NaN or infinite")
     return array
 
 
@@ -221,7 +222,7 @@ class Estimator:
         checks.number("momentum", self.momentum, 0, 1)
         checks.number("weight_decay", self.weight_decay, 0)
         if self.weight_decay and self.optimizer == "adam":
-            raise ValueError("weight_decay must be 0 with optimizer='adam'; use optimizer='adamw' or 'sgd'")
+            raise ArgumentError("weight_decay", "must be 0 with optimizer='adam'; use optimizer='adamw' or 'sgd'")
         checks.integer("batch_size", self.batch_size, 1)
         checks.integer("epochs", self.epochs, 0)
         checks.seed("seed", self.seed)
@@ -231,9 +232,9 @@ class Estimator:
         for name, made in self._lasting.items():
             now = _as_tuple(getattr(self, name))
             if now != made:
-                raise ValueError(
-                    f"{name} must stay {made!r} in partial_fit, not {now!r}: the model was made with it; "
-                    "fit makes a new one"
+                raise ArgumentError(
+                    name,
+                    f"must stay {made!r} in partial_fit, not {now!r}: the model was made with it; fit makes a new one",
                 )
 
     def _settings(self) -> OptimizerSettings:
@@ -350,7 +351,9 @@ class Estimator:
 
     def _check_batch_size(self, rows: Array) -> None:
         if len(rows) < self.batch_size:
-            raise ValueError(f"batch_size must be at most the {len(rows)} rows of the data, not {self.batch_size}")
+            raise ArgumentError(
+                "batch_size", f"must be at most the {len(rows)} rows of the data, not {self.batch_size}"
+            )
 
     def _check_rows(self, X: Any, name: str = "X") -> Array:
         """Rows of data for a fitted model, in the units that the data of the training had."""
@@ -364,7 +367,7 @@ class Estimator:
         inputs.check_items(self, name, item_shape)
         if self.binary_:
             if rows.dtype != np.uint8 or rows.max() > 1:
-                raise ValueError(f"{name} must be zeros and ones in bool or integers, like the data of the training")
+                raise ArgumentError(name, "must be zeros and ones in bool or integers, like the data of the training")
             return rows, item_shape
         rows = inputs.in_trained_type(self, name, values, rows)
         if rows.dtype == np.uint8 or self.columns_ is not None:
@@ -395,14 +398,16 @@ class Estimator:
         if self.standardize == "auto":
             return floating and unbounded
         if self.standardize and not unbounded:
-            raise ValueError(
-                "standardize must be 'auto' or False for a model of data in a fixed range: standardised "
-                f"columns have no such range; {self._unbounded_hint}"
+            raise ArgumentError(
+                "standardize",
+                "must be 'auto' or False for a model of data in a fixed range: standardised "
+                f"columns have no such range; {self._unbounded_hint}",
             )
         if self.standardize and not floating:
-            raise ValueError(
-                "standardize must be 'auto' or False for uint8, zeros and ones, which have a range of "
-                "their own; X.astype(np.float32) makes columns of them"
+            raise ArgumentError(
+                "standardize",
+                "must be 'auto' or False for uint8, zeros and ones, which have a range of "
+                "their own; X.astype(np.float32) makes columns of them",
             )
         return bool(self.standardize)
 
@@ -510,7 +515,7 @@ class Estimator:
             z = numbers("z", z, np.float32)
         width = self._lasting["latent_dim"]
         if z.ndim != 2 or z.shape[1] != width:
-            raise ValueError(f"z must have shape (n, {width}), not {z.shape}")
+            raise ArgumentError("z", f"must have shape (n, {width}), not {z.shape}")
         return z
 
     def _standardised(self, rows: Array) -> Array:

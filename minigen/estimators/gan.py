@@ -9,6 +9,7 @@ import numpy as np
 
 from minigen import checks
 from minigen.backend import GAN_LOSSES, Array, Backend
+from minigen.errors import ArgumentError
 from minigen.estimators import scaling
 from minigen.estimators.base import Estimator, beside, numbers
 from minigen.models.gan import GanTraining
@@ -42,7 +43,7 @@ class GAN(Estimator):
     ----------
     latent_dim : width of the noise ``z ~ N(0, I)``
     hidden : sizes of the generator's hidden layers
-    hidden_discriminator : sizes of the discriminator's; ``None`` is ``hidden`` in reverse
+    hidden_discriminator : sizes of the discriminator's hidden layers; by default those of ``hidden`` in reverse
     activation : of the hidden layers, one of ``minigen.ACTIVATIONS``
     output : activation of the generator's last layer: ``"tanh"`` for data in [-1, 1], ``"sigmoid"`` for [0, 1],
         ``"linear"`` for any. uint8 data are scaled to its range; floating data must lie in it, but for a few units in
@@ -51,17 +52,24 @@ class GAN(Estimator):
         ``standardize=True``.
     standardize : take the mean out of each column and divide it by its standard deviation, in the model; samples come
         back in the data's units. ``"auto"``: where the data are floating and the output is linear
-    loss : ``"non_saturating"`` (Goodfellow et al. 2014, section 3) or ``"minimax"`` (equation 1), the generator's
-    optimizer, learning_rate, beta1, beta2, eps, momentum, weight_decay : ``"adam"``, ``"adamw"`` or ``"sgd"``, for
-        both networks
+    loss : the generator's: ``"non_saturating"`` (Goodfellow et al. 2014, section 3) or ``"minimax"`` (equation 1)
+    optimizer : ``"adam"``, ``"adamw"`` or ``"sgd"``, for both networks
+    learning_rate : step size
+    beta1 : decay of Adam's first moment
+    beta2 : decay of Adam's second moment
+    eps : what Adam adds to the root of its second moment
+    momentum : of ``"sgd"``
+    weight_decay : of ``"adamw"``, decoupled from the gradient, and ``"sgd"``
     batch_size : real rows a step; as many generated ones join them. The rows that an epoch leaves over are dropped.
     epochs : passes over the data
-    init : initial weights; ``"auto"`` is He for rectifiers and Glorot elsewhere
+    init : initial weights: ``"glorot_uniform"``, ``"glorot_normal"``, ``"he_uniform"``, ``"he_normal"``, or ``"auto"``,
+        which is He for rectifiers and Glorot elsewhere
     seed : of weights, order and noise. The same seed gives the same bits on the same device with the same instruction
         set (``minigen devices`` names it); elsewhere results differ by rounding.
-    device : ``"auto"``, ``"numpy"``, ``"cpu"`` or ``"cuda"``
-    precision : of matrix products, see :func:`minigen.floors.get_backend`; sums and storage are float32 in all.
-        ``"auto"``: the device's fastest with an error like float32's.
+    device : ``"auto"``, ``"numpy"``, ``"cpu"``, ``"cuda"`` or ``"cuda:1"``; ``minigen devices`` tells which are usable
+    precision : of matrix products: ``"auto"``, the device's fastest with an error like float32's, or, as far as the
+        device has them, ``"ieee"``, ``"tf32x3"``, ``"bf16x6"``, ``"tf32"`` or ``"bf16"``. Sums and storage are float32;
+        see :func:`minigen.floors.get_backend`.
     """
 
     kind = "gan"
@@ -194,7 +202,7 @@ class GAN(Estimator):
         z = numbers(name, value, np.float64)
         width = self._lasting["latent_dim"]
         if z.shape != (width,):
-            raise ValueError(f"{name} must be a seed (an integer) or a point of shape ({width},), not {z.shape}")
+            raise ArgumentError(name, f"must be a seed (an integer) or a point of shape ({width},), not {z.shape}")
         return z
 
     # --- what Estimator asks for ----------------------------------------------------------------
@@ -230,9 +238,10 @@ class GAN(Estimator):
             return rows
         low, high = RANGES[output]
         if not scaling.lies_in(rows, low, high):
-            raise ValueError(
-                f"X must lie in [{low:g}, {high:g}] for output={output!r}, but its values go {scaling.digits(rows)}; "
-                f"rescale it, np.clip(X, {low:g}, {high:g}), or choose another output"
+            raise ArgumentError(
+                "X",
+                f"must lie in [{low:g}, {high:g}] for output={output!r}, but its values go {scaling.digits(rows)}; "
+                f"rescale it, np.clip(X, {low:g}, {high:g}), or choose another output",
             )
         return scaling.clipped(rows, low, high)
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from minigen.backend import Array
+from minigen.errors import ArgumentError, ArgumentTypeError
 
 if TYPE_CHECKING:
     from minigen.estimators.base import Estimator
@@ -22,9 +23,10 @@ def check_items(model: Estimator, name: str, item_shape: tuple[int, ...]) -> Non
     trained, features, wanted = model.item_shape_, math.prod(item_shape), math.prod(model.item_shape_)
     flat = 1 in (len(item_shape), len(trained))
     if item_shape != trained and not (flat and features == wanted):
-        raise ValueError(
-            f"{name} must have items of shape {trained}, not {item_shape}: {name} has {features} "
-            f"features, but {type(model).__name__} is expecting {wanted} features as input"
+        raise ArgumentError(
+            name,
+            f"must have items of shape {trained}, not {item_shape}: {name} has {features} "
+            f"features, but {type(model).__name__} is expecting {wanted} features as input",
         )
 
 
@@ -44,8 +46,8 @@ def in_trained_type(model: Estimator, name: str, X: Any, rows: Array) -> Array:
     if trained == np.uint8 and dtype.kind in "biu":
         least, most = float(rows.min()), float(rows.max())
         if least < 0 or most > 255:
-            raise ValueError(
-                f"{name} must lie in [0, 255], like the uint8 data of the training, not in [{least:g}, {most:g}]"
+            raise ArgumentError(
+                name, f"must lie in [0, 255], like the uint8 data of the training, not in [{least:g}, {most:g}]"
             )
         return rows.astype(np.uint8)
-    raise TypeError(f"{name} must be {trained} like the data of the training, not {dtype}")
+    raise ArgumentTypeError(name, f"must be {trained} like the data of the training, not {dtype}")

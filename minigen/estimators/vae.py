@@ -10,6 +10,7 @@ import numpy as np
 from minigen import checks
 from minigen.backend import Array, Backend
 from minigen.datasets import frames
+from minigen.errors import ArgumentError
 from minigen.estimators import scaling
 from minigen.estimators.base import ROWS_AT_ONCE, Estimator, _seed, beside, lies_with
 from minigen.models.mlp import Mlp
@@ -41,16 +42,24 @@ class VAE(Estimator):
         reconstructions and densities are in the data's units. ``"auto"``: where the data are floating and the
         likelihood is Gaussian
     beta : weight of the KL; 1 is the evidence lower bound (other values: Higgins et al. 2017)
-    optimizer, learning_rate, beta1, beta2, eps, momentum, weight_decay : ``"adam"``, ``"adamw"`` or ``"sgd"``
+    optimizer : ``"adam"``, ``"adamw"`` or ``"sgd"``
+    learning_rate : step size
+    beta1 : decay of Adam's first moment
+    beta2 : decay of Adam's second moment
+    eps : what Adam adds to the root of its second moment
+    momentum : of ``"sgd"``
+    weight_decay : of ``"adamw"``, decoupled from the gradient, and ``"sgd"``
     batch_size : rows a step; the rows that an epoch leaves over form a last, smaller step
     epochs : passes over the data
-    init : initial weights; ``"auto"`` is He for rectifiers and Glorot elsewhere. The default came to a better
-        bound on MNIST in ten epochs than ``"auto"``.
+    init : initial weights: ``"glorot_uniform"``, ``"glorot_normal"``, ``"he_uniform"``, ``"he_normal"``, or ``"auto"``,
+        which is He for rectifiers and Glorot elsewhere. The default came to a better bound on MNIST in ten epochs
+        than ``"auto"``.
     seed : of weights, order and noise. The same seed gives the same bits on the same device with the same instruction
         set (``minigen devices`` names it); elsewhere results differ by rounding.
-    device : ``"auto"``, ``"numpy"``, ``"cpu"`` or ``"cuda"``
-    precision : of matrix products, see :func:`minigen.floors.get_backend`; sums and storage are float32 in all.
-        ``"auto"``: the device's fastest with an error like float32's.
+    device : ``"auto"``, ``"numpy"``, ``"cpu"``, ``"cuda"`` or ``"cuda:1"``; ``minigen devices`` tells which are usable
+    precision : of matrix products: ``"auto"``, the device's fastest with an error like float32's, or, as far as the
+        device has them, ``"ieee"``, ``"tf32x3"``, ``"bf16x6"``, ``"tf32"`` or ``"bf16"``. Sums and storage are float32;
+        see :func:`minigen.floors.get_backend`.
     """
 
     kind = "vae"
@@ -288,9 +297,10 @@ class VAE(Estimator):
         if rows.dtype == np.uint8 or self._unbounded():
             return rows
         if not scaling.lies_in(rows, 0.0, 1.0):
-            raise ValueError(
-                f"X must lie in [0, 1] for likelihood='bernoulli', but its values go {scaling.digits(rows)}; "
-                "rescale it, np.clip(X, 0, 1), or choose likelihood='gaussian'"
+            raise ArgumentError(
+                "X",
+                f"must lie in [0, 1] for likelihood='bernoulli', but its values go {scaling.digits(rows)}; "
+                "rescale it, np.clip(X, 0, 1), or choose likelihood='gaussian'",
             )
         return scaling.clipped(rows, 0.0, 1.0)
 

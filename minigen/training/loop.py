@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from minigen import checks
-from minigen.errors import TrainingDiverged
+from minigen.errors import ArgumentTypeError, TrainingDiverged
 from minigen.training.history import History
 from minigen.training.progress import progress_bar
 from minigen.training.run import RING, Chunk, TrainingRun
@@ -44,10 +44,10 @@ Callback = Callable[[EpochEnd], bool | None]
 def check_callbacks(callbacks: Sequence[Callback]) -> None:
     """Raise TypeError unless ``callbacks`` is a sequence of functions: better now than at the end of an epoch."""
     if not isinstance(callbacks, Sequence):
-        raise TypeError(f"callbacks must be a list of functions, not {callbacks!r}")
+        raise ArgumentTypeError("callbacks", f"must be a list of functions, not {callbacks!r}")
     for i, callback in enumerate(callbacks):
         if not callable(callback):
-            raise TypeError(f"callbacks[{i}] must be a function of an EpochEnd, not {callback!r}")
+            raise ArgumentTypeError(f"callbacks[{i}]", f"must be a function of an EpochEnd, not {callback!r}")
 
 
 def _says_stop(word: Any) -> bool:

@@ -1,0 +1,46 @@
+"""A saved model and its data, as commands name them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from minigen.errors import ArgumentError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+
+def model_file(path: Path) -> Path:
+    """The model at ``path``, a file or the folder of a run. Raises ``ValueError`` if there is none."""
+    from minigen.training import checkpoint
+
+    file = checkpoint.model_file(path)
+    if not file.is_file():
+        raise ArgumentError("MODEL", f": there is no model at {file}")
+    return file
+
+
+def require_kind(model: Any, kind: str, path: Path) -> None:
+    if model.kind != kind:
+        raise ArgumentError("MODEL", f"must be a {kind}, but {path} holds a {model.kind}")
+
+
+def source_of(model: Any) -> str:
+    """The data that ``model`` was trained on, as --data named them."""
+    if model.source_ is None:
+        raise ValueError("--data is needed: the model was trained in Python, so its file names no data")
+    return model.source_
+
+
+def some_items(data: Any, n: int) -> np.ndarray:
+    """At most ``n`` items, evenly spread over ``data``."""
+    from minigen.datasets.load import as_rows
+    from minigen.output import spread
+
+    rows, item_shape = as_rows(data, min_rows=1)
+    return rows[spread(n, len(rows))].reshape(-1, *item_shape)
+
+
+def parameter_count(model: Any) -> int:
+    return sum(net.parameter_count for net in model.networks_)

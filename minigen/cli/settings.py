@@ -1,0 +1,101 @@
+"""Options of ``minigen train`` for a model's hyper-parameters, made from its class.
+
+Name, type and default come from the constructor's signature, the help from the docstring: the first sentence of the
+parameter's paragraph. An argument that is added to the constructor thus becomes an option.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import re
+import types
+import typing
+from collections.abc import Callable, Collection
+from typing import Annotated, Any
+
+import minigen
+from minigen.cli.options import MODEL, OPTIMIZER, RUN, option, words
+from minigen.models.optimizer import OptimizerSettings
+
+ABOUT_THE_RUN = ("batch_size", "epochs", "seed", "device", "precision")
+OF_THE_OPTIMIZER = tuple(field.name for field in dataclasses.fields(OptimizerSettings))
+METAVARS = {int: "INT", float: "FLOAT", str: "NAME", tuple[int, ...]: "SIZES"}
+NOTATION = {"SIZES": " For example 256,512; none: no hidden layer."}
+
+
+def parameters(family: type) -> list[inspect.Parameter]:
+    """The hyper-parameters of ``family`` as typer takes options; ``None`` stands for one that was not given."""
+    given = inspect.signature(family).parameters
+    hints = typing.get_type_hints(family.__init__)  # type: ignore[misc]
+    paragraphs = documented(family)
+    if missing := [name for name in given if name not in paragraphs]:
+        raise TypeError(f"the docstring of {family.__name__} has no paragraph for {', '.join(missing)}")
+    found = []
+    for name, parameter in given.items():
+        annotation = _option(name, hints[name], parameter.default, _help(paragraphs[name], given))
+        found.append(inspect.Parameter(name, parameter.KEYWORD_ONLY, default=None, annotation=annotation))
+    return found
+
+
+def documented(family: type) -> dict[str, str]:
+    """What the docstrings of ``family`` and of its bases say of each parameter, as one line in their markup."""
+    found: dict[str, str] = {}
+    for cls in reversed(family.__mro__):
+        _, *sections = re.split(r"^(\w+)\n-+\n", inspect.cleandoc(cls.__doc__ or ""), flags=re.M)
+        section = dict(zip(sections[::2], sections[1::2], strict=True)).get("Parameters", "")
+        for names, text in re.findall(r"^(\w+(?:, \w+)*) : (.*(?:\n +.*)*)", section, re.M):
+            found.update(dict.fromkeys(names.split(", "), " ".join(text.split())))
+    return found
+
+
+def _option(name: str, hint: Any, default: Any, help: str) -> Any:
+    metavar, parser = _reading(name, hint, default)
+    help += NOTATION.get(metavar, "")
+    if default is not None:
+        help += f" Default: {_written(default)}."
+    return Annotated[Any, option(_panel(name), metavar, help, parser=parser)]
+
+
+def _panel(name: str) -> str:
+    if name in ABOUT_THE_RUN:
+        return RUN
+    return OPTIMIZER if name in OF_THE_OPTIMIZER else MODEL
+
+
+def _reading(name: str, hint: Any, default: Any) -> tuple[str, Callable[[str], Any] | None]:
+    """What stands for the value in the help, and what reads it, if not the parser that goes with this word."""
+    kinds = set(typing.get_args(hint) if typing.get_origin(hint) in (typing.Union, types.UnionType) else [hint])
+    kinds -= {types.NoneType}
+    if kinds in ({bool}, {str, bool}):
+        values = {**({default: default} if isinstance(default, str) else {}), "yes": True, "no": False}
+        return "|".join(values), words(values)
+    if len(kinds) == 1 and (metavar := METAVARS.get(*kinds)):
+        return metavar, str if metavar == "NAME" else None
+    raise TypeError(f"no option can be made of the hyper-parameter {name}: {hint}")
+
+
+def _written(value: Any) -> str:
+    """A value as it is given on the command line."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, tuple):
+        return ",".join(map(str, value)) or "none"
+    if isinstance(value, float):
+        return re.sub(r"\.0$|(?<=e-)0", "", repr(value))
+    return str(value)
+
+
+def _help(paragraph: str, parameters: Collection[str]) -> str:
+    """The first sentence of a paragraph without its markup; parameters become options, ``minigen.X`` its values."""
+
+    def plain(match: re.Match[str]) -> str:
+        word = match[1].removeprefix("~")
+        if word in parameters:
+            return "--" + word.replace("_", "-")
+        values = getattr(minigen, word.removeprefix("minigen."), None)
+        return ", ".join(values) if isinstance(values, tuple) else word.strip('"')
+
+    sentence = re.split(r"(?<!et al)\.\s", paragraph)[0].removesuffix(".")
+    text = re.sub(r"(?::\w+:)?`+([^`]+)`+", plain, sentence)
+    return (text if sentence.startswith("`") else text[0].upper() + text[1:]) + "."

@@ -1,0 +1,99 @@
+"""The commands ``minigen train gan`` and ``minigen train vae``; :mod:`.training` does their work."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import typing
+from typing import Any
+
+import typer
+
+from minigen.cli.application import Command, command, train_group
+from minigen.cli.options import TrainingOptions
+
+
+class TrainCommand(Command):
+    """A training of the model that the function of the command returns. Its options are made when they are needed: to
+    import a model takes a moment, which ``minigen --help`` has no use for."""
+
+    def get_params(self, ctx: Any) -> Any:
+        if not self.params:
+            made = training_of(self.callback())  # type: ignore[misc]
+            self.params, self.callback = made.params, made.callback
+        return super().get_params(ctx)
+
+
+def training_of(family: Any) -> Any:
+    """The command that trains models of ``family``, with the options of every training and its hyper-parameters."""
+    from minigen.cli.settings import parameters as hyper_parameters
+    from minigen.cli.training import train
+
+    hints = typing.get_type_hints(TrainingOptions, include_extras=True)
+    own = [
+        inspect.Parameter(
+            field.name, inspect.Parameter.KEYWORD_ONLY, default=field.default, annotation=hints[field.name]
+        )
+        for field in dataclasses.fields(TrainingOptions)
+    ]
+    parameters = own + hyper_parameters(family)
+
+    def run(**values: Any) -> None:
+        options = TrainingOptions(**{parameter.name: values.pop(parameter.name) for parameter in own})
+        train(family, options, {name: value for name, value in values.items() if value is not None})
+
+    run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    vars(run)["__signature__"] = inspect.Signature(parameters)
+    alone = typer.Typer(add_completion=False)
+    alone.command()(run)
+    return typer.main.get_command(alone)
+
+
+@command(train_group, TrainCommand)
+def gan() -> Any:
+    """Train a generative adversarial network.
+
+    Writes into DIR: model.safetensors, history.csv, losses.png, samples.png, and on the way samples-epoch-0010.png and
+    so on, from the same noise each time. Data that are no pictures give .csv or .npy files instead. Ctrl-C ends the
+    training and keeps what was learnt.
+
+    The losses tell which player is ahead, not how good the samples are: 1.39 for the discriminator and 0.69 for the
+    generator is where it cannot tell real from generated.
+
+    Examples:
+
+      minigen train gan --preset quality
+
+      minigen train gan --preset quality --data mnist --epochs 25 --out runs/digits
+
+      minigen train gan --data table.csv
+
+      minigen train gan --resume runs/gan --epochs 50
+
+    The first draws digits that can be read, in about four minutes of one core's time (AVX2); the second takes about 12,
+    and with all the preset's 120 epochs about an hour.
+    """
+    from minigen import GAN
+
+    return GAN
+
+
+@command(train_group, TrainCommand)
+def vae() -> Any:
+    """Train a variational autoencoder.
+
+    Writes into DIR: model.safetensors, history.csv, losses.png, samples.png, reconstructions.png (originals beside
+    their reconstructions), and on the way samples-epoch-0001.png and so on, from the same noise each time. Data that
+    are no pictures give .csv or .npy files instead. Ctrl-C ends the training and keeps what was learnt.
+
+    Examples:
+
+      minigen train vae --preset quality
+
+      minigen train vae --data table.csv --likelihood gaussian --latent-dim 3 --hidden 64,32
+
+      minigen train vae --resume runs/vae --epochs 5
+    """
+    from minigen import VAE
+
+    return VAE

@@ -1,0 +1,178 @@
+"""One training, from what the command line says to the files in its folder."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from minigen.cli.exits import code_of_signal
+from minigen.cli.options import TrainingOptions
+from minigen.cli.saved import model_file, parameter_count, require_kind, some_items, source_of
+
+if TYPE_CHECKING:
+    from minigen.training.loop import EpochEnd
+
+PICTURED = 64  # samples in a training's pictures
+RECONSTRUCTED = 32
+PICTURES_A_RUN = 10  # how many times a training shows its progress unless told otherwise
+WHILE_RESUMING = ("epochs", "learning_rate", "device", "precision")  # what may change in the middle of a training
+
+
+def train(family: Any, options: TrainingOptions, settings: dict[str, Any]) -> None:
+    """Train a model of ``family`` as its command says; ``settings`` are the hyper-parameters that were given."""
+    from minigen import checks
+    from minigen.datasets.load import resolve
+    from minigen.run_folder import reserve
+
+    resume = None if options.resume is None else model_file(options.resume)
+    if resume is None:
+        model, epochs, source = _fresh(family, options, settings)
+    else:
+        model, epochs, source = _resumed(family, resume, options, settings)
+    every = max(1, epochs // PICTURES_A_RUN)
+    if options.sample_every is not None:
+        every = checks.integer("sample_every", options.sample_every, 0)
+    _set_threads(options.threads, settings.get("device", "auto"))
+    items = resolve(source)
+    model.partial_fit(items, epochs=0, progress=False)  # no step yet: settings, device and data pass every check
+    model.set_params(epochs=model.history_.epochs + epochs)
+    model.source_ = source
+    with reserve(family.kind, options.out, data=source, resume=resume, force=options.force) as folder:
+        _train_in(folder, model, epochs, every, items, options)
+
+
+def _train_in(folder: Path, model: Any, epochs: int, every: int, items: Any, options: TrainingOptions) -> None:
+    """Train ``model`` for ``epochs`` more and write the results into ``folder``."""
+    from minigen import output
+    from minigen.training.signals import stop_request
+
+    say = _silent if options.quiet else _say
+    source = model.source_
+    say(f"{source}: {' x '.join(map(str, items.shape))}, {model.data_dtype_}")
+    where = f"{model.device_} ({model.precision_})"
+    say(f"{_architecture(model)}, on {where}, {epochs} epoch{'s' * (epochs != 1)}")
+    if _could_be_clearer(model, options):
+        say("hint: --preset quality draws clearer pictures than this small model")
+    callbacks = [_watcher(folder, every, say)] if every else []
+    model.partial_fit(items, epochs=epochs, callbacks=callbacks, progress=False if options.quiet else None)
+    with stop_request() as late:  # what a signal now interrupts is less than what it would lose
+        _write_run(model, folder, items, say)
+    stopped_by = model.history_.stop_signal or late.number
+    if stopped_by:
+        done = f"{model.history_.epochs} of {model.epochs} epochs are done and saved"
+        print(f"minigen: interrupted: {done}; minigen train {model.kind} --resume {folder} goes on", file=sys.stderr)
+        raise typer.Exit(code_of_signal(stopped_by))
+    say(f"next: minigen sample {folder} -n {PICTURED} --out new{output.natural_suffix(model)}")
+
+
+def _could_be_clearer(model: Any, options: TrainingOptions) -> bool:
+    """Whether pictures are trained with the small model of an article by nobody's choice."""
+    from minigen import output
+    from minigen.training.progress import is_small
+
+    chosen = options.preset is not None or options.resume is not None
+    return not chosen and is_small(model) and output.natural_suffix(model) == ".png"
+
+
+def _fresh(family: Any, options: TrainingOptions, settings: dict[str, Any]) -> tuple[Any, int, str]:
+    """A new model, its epochs, and the name of its data."""
+    from minigen import checks
+
+    model = family.preset(options.preset or "article", **settings)
+    data = "mnist-sample" if options.data is None else options.data
+    return model, checks.integer("epochs", model.epochs, 0), data
+
+
+def _resumed(family: Any, path: Path, options: TrainingOptions, settings: dict[str, Any]) -> tuple[Any, int, str]:
+    """The saved model to go on with, the epochs to add, and the name of its data."""
+    from minigen import checks, load
+
+    fixed = [name for name in settings if name not in WHILE_RESUMING] + ["preset"] * (options.preset is not None)
+    if fixed:
+        option = "--" + fixed[0].replace("_", "-")
+        raise ValueError(f"{option} cannot be given with --resume: the model keeps the settings it was trained with")
+    model = load(path, settings.get("device", "auto"), settings.get("precision"))
+    require_kind(model, family.kind, path)
+    model.learning_rate = settings.get("learning_rate", model.learning_rate)
+    left = model.epochs - model.history_.epochs
+    if "epochs" not in settings and left <= 0:
+        raise ValueError(f"the model has had all its {model.epochs} epochs; say how many more with --epochs")
+    epochs = checks.integer("epochs", settings.get("epochs", left), 0)
+    return model, epochs, source_of(model) if options.data is None else options.data
+
+
+def _set_threads(threads: int | None, device: str) -> None:
+    from minigen.floors import get_backend
+
+    if threads is None:
+        return
+    name = get_backend(device).name
+    if name != "cpu":
+        raise ValueError(f"--threads is for the device cpu, not for {name}")
+    from minigen.cpu import set_num_threads
+
+    set_num_threads(threads)
+
+
+def _watcher(folder: Path, every: int, say: Callable[[str], None]) -> Callable[[EpochEnd], None]:
+    """A callback that shows the model's progress, and saves it, once in ``every`` epochs."""
+    from minigen import output
+
+    def watch(end: EpochEnd) -> None:
+        if end.epoch % every:
+            return
+        _keep(end.model, folder)
+        path = folder / f"samples-epoch-{end.epoch:04d}{output.natural_suffix(end.model)}"
+        output.write_items(path, end.model, end.model.sample(PICTURED, seed=end.model.seed))
+        losses = ", ".join(f"{name} {value:.4g}" for name, value in end.losses.items())
+        say(f"epoch {end.epoch}/{end.epochs}: {losses}; {path}")
+
+    return watch
+
+
+def _keep(model: Any, folder: Path) -> None:
+    from minigen.training.checkpoint import MODEL
+
+    model.save(folder / MODEL)
+    model.history_.to_csv(folder / "history.csv")
+
+
+def _write_run(model: Any, folder: Path, items: Any, say: Callable[[str], None]) -> None:
+    """All that a training leaves in its folder."""
+    from minigen import output
+    from minigen.training.checkpoint import MODEL
+
+    _keep(model, folder)
+    suffix = output.natural_suffix(model)
+    output.write_items(folder / f"samples{suffix}", model, model.sample(PICTURED, seed=model.seed))
+    names = [MODEL, "history.csv", f"samples{suffix}"]
+    if model.kind == "vae":
+        originals = some_items(items, RECONSTRUCTED)
+        names.append(f"reconstructions{suffix}")
+        output.write_items(folder / names[-1], model, originals, model.reconstruct(originals))
+    try:
+        model.history_.plot(folder / "losses.png")
+        names.append("losses.png")
+    except (ImportError, ValueError) as error:
+        say(f"losses.png is not drawn: {error}")
+    say(f"results in {folder}: {', '.join(names)}")
+
+
+def _architecture(model: Any) -> str:
+    nets = ", ".join(f"{net.name} {'-'.join(map(str, net.sizes))}" for net in model.networks_)
+    return f"{model.kind.upper()}: {nets}, {parameter_count(model):,} parameters"
+
+
+def _say(text: str) -> None:
+    from tqdm import tqdm
+
+    tqdm.write(text)  # goes round the progress bar
+    sys.stdout.flush()
+
+
+def _silent(text: str) -> None:
+    """--quiet."""

@@ -1,0 +1,136 @@
+"""Commands that use a saved model: ``sample``, ``reconstruct`` and ``info``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Annotated, Any
+
+from minigen.cli.application import app, command
+from minigen.cli.options import DATA, RUN, Columns, DataName, Device, ItemFile, ModelFile, option
+from minigen.cli.saved import model_file, parameter_count, require_kind, some_items, source_of
+
+
+@command(app)
+def sample(
+    model: ModelFile,
+    n: Annotated[int, option(DATA, "INT", "How many. Default: 64.", "-n")] = 64,
+    out: ItemFile = None,
+    seed: Annotated[
+        int | None,
+        option(
+            RUN,
+            "INT",
+            "Of the noise: the same seed draws the same samples, to the bit on the same device and "
+            "instruction set. Default: a fresh one.",
+        ),
+    ] = None,
+    columns: Columns = None,
+    device: Device = "auto",
+) -> None:
+    """Draw new samples with a trained model.
+
+    Examples:
+
+      minigen sample runs/gan
+
+      minigen sample runs/gan -n 100 --seed 1 --out grid.png
+
+      minigen sample runs/vae/model.safetensors -n 10000 --out samples.npy
+    """
+    import secrets
+
+    from minigen import checks, load, output
+
+    checks.integer("n", n, 1)
+    seed = secrets.randbits(32) if seed is None else checks.seed("seed", seed)
+    trained = load(model_file(model), device)
+    path = out or Path(f"samples{output.natural_suffix(trained)}")
+    output.check_item_file(path, trained)
+    output.write_items(path, trained, trained.sample(n, seed=seed), across=columns)
+    print(f"{path}: {n} samples, seed {seed}")
+
+
+@command(app)
+def reconstruct(
+    model: ModelFile,
+    data: DataName = None,
+    n: Annotated[int, option(DATA, "INT", "How many rows, evenly spread over the data. Default: 32.", "-n")] = 32,
+    out: ItemFile = None,
+    columns: Columns = None,
+    device: Device = "auto",
+) -> None:
+    """Set data beside what a VAE makes of them.
+
+    A .png has each original on the left of its reconstruction; a .csv has the columns of the original, then those of
+    the reconstruction, which begin with r; a .npy has shape n, 2, item.
+
+    Examples:
+
+      minigen reconstruct runs/vae
+
+      minigen reconstruct runs/vae --data mnist -n 50 --out pairs.png
+    """
+    from minigen import checks, load, output
+    from minigen.datasets.frames import check_columns
+    from minigen.datasets.load import resolve
+    from minigen.run_folder import check_spares_data
+
+    checks.integer("n", n, 1)
+    path = model_file(model)
+    trained = load(path, device)
+    require_kind(trained, "vae", path)
+    source = source_of(trained) if data is None else data
+    items = resolve(source)
+    check_columns("X", items, trained._column_names())
+    originals = some_items(items, n)
+    target = out or Path(f"reconstructions{output.natural_suffix(trained)}")
+    output.check_item_file(target, trained)
+    check_spares_data(target, source)
+    pairs = (items.reshape(-1, *trained.item_shape_) for items in (originals, trained.reconstruct(originals)))
+    output.write_items(target, trained, *pairs, across=columns)
+    print(f"{target}: {len(originals)} rows and their reconstructions")
+
+
+@command(app)
+def info(model: ModelFile) -> None:
+    """Tell what a model file holds: settings, layers, parameters, data and training.
+
+    Example:
+
+      minigen info runs/gan
+    """
+    from minigen import load
+    from minigen.datasets.frames import listed
+
+    path = model_file(model)
+    trained = load(path, "numpy")
+    print(f"{path}: {trained.kind.upper()}, {parameter_count(trained):,} parameters")
+    item = f"{' x '.join(map(str, trained.item_shape_))}, {trained.data_dtype_}"
+    names = trained._column_names()
+    columns = [] if names is None else [("columns", listed(names))]
+    _print_table("data", [("item", item), *columns, ("source", trained.source_ or "not named")])
+    _print_table("training", _training_summary(trained.history_, trained.epochs))
+    settings = trained.get_params()
+    del settings["device"]  # that of this command, not of the training
+    _print_table("settings", settings.items())
+    layers = [layer for net in trained.networks_ for layer in net.layers]
+    _print_table("layers", [(at.name, f"W {at.W.shape}, b {at.b.shape}, {at.activation}") for at in layers])
+
+
+def _training_summary(history: Any, planned: int) -> list[tuple[str, Any]]:
+    seconds = f"{sum(history.seconds):.1f} s in steps"
+    rows: list[tuple[str, Any]] = [("epochs", f"{history.epochs} of {planned}, {history.steps} steps, {seconds}")]
+    if history.stop_reason == "interrupted":
+        rows.append(("stopped", "interrupted"))
+    for name, means in zip(history.names, history.epoch_means().T, strict=True):
+        rows += [(name, f"{means[0]:.4g} in the first epoch, {means[-1]:.4g} in the last")] if len(means) else []
+    return rows
+
+
+def _print_table(title: str, rows: Iterable[tuple[str, Any]]) -> None:
+    rows = list(rows)
+    width = max(len(name) for name, _ in rows)
+    print(title)
+    for name, value in rows:
+        print(f"  {name:{width}}  {value}")
