@@ -236,7 +236,7 @@ def read_only(*shape: int) -> np.ndarray:
         (ValueError, "logits has no rows", lambda o: o.gan_loss_generator(f32(0, 1), f32(0, 1), f32(1))),
         (
             ValueError,
-            "variance must be a finite number in \(0, inf\), not 0.0",
+            r"variance must be a finite number in \(0, inf\), not 0.0",
             lambda o: o.vae_loss(f32(2, 3), f32(2, 3), f32(2, 3), f32(2), f32(1), "gaussian", 0.0),
         ),
         (
@@ -272,7 +272,7 @@ def read_only(*shape: int) -> np.ndarray:
         ),
         (
             ValueError,
-            "len\(history\) must be an integer of at least 1, not 0",
+            r"len\(history\) must be an integer of at least 1, not 0",
             lambda o: o.advance(np.zeros(1, np.uint64), f32(2), f32(0, 2)),
         ),
     ],
