@@ -1,6 +1,6 @@
-"""The CUDA floor on the stand-in for CuPy, computing: each operation is one launch whose effect is the reference's.
+"""The CUDA backend on the stand-in for CuPy, computing: each operation is one launch whose effect is the reference's.
 
-Memory, streams, copies and graphs are those of a GPU's floor, with the stand-in's checks; the kernels are not.
+Memory, streams, copies and graphs are those of a GPU's backend, with the stand-in's checks; the kernels are not.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import numpy as np
 
 from minigen.backend import Program
 from minigen.cuda.backend import CudaBackend
-from minigen.cuda.device import GraphProgram, Ready
+from minigen.cuda.run.device import Call, GraphProgram
 from minigen.reference import NumpyBackend
 
 OTHERS = (
@@ -39,7 +39,7 @@ class ComputingCuda(CudaBackend):
         cupy = self.executor.cupy  # type: ignore[attr-defined]
         calls: list[Callable[[], None]] = []
         self.calls = calls
-        self.launches: list[Ready] | None = None  # while capturing
+        self.launches: list[Call] | None = None  # while capturing
         self.book = NumpyBackend()
         self.function = cupy.cuda.Module().get_function(f"computed_{id(self)}")
         cupy.effects[self.function.name] = lambda number: calls[int(number)]()
@@ -58,11 +58,14 @@ class ComputingCuda(CudaBackend):
 
     def enqueue(self, call: Callable[[], None]) -> None:
         self.calls.append(call)
-        ready = Ready(self.function, (1, 1, 1), 32, (np.uint64(len(self.calls) - 1),), 0)
+        executor: Any = self.executor
+        number = np.uint64(len(self.calls) - 1)
+        launch = partial(self.function, (1, 1, 1), (32, 1, 1), (number,), shared_mem=0, stream=executor.stream)
         if self.launches is not None:
-            self.launches.append(ready)
+            self.launches.append(launch)
         else:
-            self.executor._launch(ready)  # type: ignore[attr-defined]
+            with executor.device:
+                launch()
             self.calls.pop()  # it has run, and would keep its buffers
 
 
