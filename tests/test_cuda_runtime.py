@@ -46,6 +46,15 @@ def test_importing_minigen_touches_no_cuda():
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
+def test_what_trains_imports_no_tools_and_no_triton_before_an_operation_is_lowered():
+    code = """if True:
+        import sys
+        import minigen.cuda.backend, minigen.cuda.cpp, minigen.cuda.interop, minigen.cuda.run.device
+        assert not {"cupy", "triton", "torch", "minigen.cuda.tools"} & set(sys.modules)
+    """
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
 def test_no_driver(monkeypatch):
     monkeypatch.setattr(driver, "LIBRARY", "libno-such-driver.so.1")
     assert "no NVIDIA driver" in driver.find_problem()

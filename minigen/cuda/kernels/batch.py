@@ -119,7 +119,7 @@ def take(
     pid, data, out, step, B, n, order, scale, shift,
     D: tl.constexpr, STEPS_AHEAD: tl.constexpr, ROWS: tl.constexpr, COLS: tl.constexpr,
 ):  # fmt: skip
-    """:func:`indices` and :func:`gather` in one: each program computes the indices of its rows anew."""
+    """:func:`indices` and :func:`gather` in one: each program computes the indices of its rows."""
     tiles = (D + COLS - 1) // COLS
     rows = (pid // tiles) * ROWS + tl.arange(0, ROWS)
     columns = (pid % tiles) * COLS + tl.arange(0, COLS)

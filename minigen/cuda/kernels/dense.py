@@ -328,7 +328,7 @@ def lower_wgrad(op: Operation, target: Target) -> list[Job]:
     (B, n_in), n_out = op["x"].shape, dz.shape[1]
     tile = tiles.choose("wgrad", n_in, n_out, B, target.architecture, target.precision)
     slices = tiles.batch_slices(tile, n_in, n_out, B, target.architecture)
-    db_rows, db_columns = min(256, max(16, tiles.power_of_two(B))), 32  # many rows at once: nobody waits for db long
+    db_rows, db_columns = min(256, max(16, tiles.power_of_two(B))), 32  # many rows at once, so that db is done early
     unit = max(db_rows, tile.SPLIT * tile.BK)
     chunk = blocks(blocks(B, slices), unit) * unit
     arguments = {

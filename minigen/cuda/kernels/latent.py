@@ -1,9 +1,9 @@
 """latent: the VAE's sample ``z`` and its KL divergence. :mod:`minigen.reference.latent` derives forward and backward.
 
 The latent layer is narrow (20 beside 400 and 784), so the three layers around it would leave most of a GPU idle and
-cost a launch each. :func:`sample_and_decode` and :func:`backward_through` do them in one: every program computes
-the narrow middle of its rows anew and goes on to its own tile of the wide layer behind it. Only the first column of
-tiles stores the middle, and nobody in the launch reads it from memory.
+cost a launch each. :func:`sample_and_decode` and :func:`backward_through` do all three in one: every program computes
+the latents of its rows itself, though others do too, and from them its own tile of the wide layer that follows. Only the
+first column of tiles stores the latents, and no program of the launch reads them from memory.
 """
 
 from __future__ import annotations
@@ -237,7 +237,7 @@ def lower_backward_through(op: Operation, target: Target) -> list[Job]:
     (B, n_out), n_in, L = op["dy"].shape, len(op["W"]), len(op["W_decoder"])
     BL = latent_block(L)[1]
     tile = tiles.choose("dgrad", B, n_in, n_out, target.architecture, target.precision, BL)
-    tile = replace(tile, stages=min(tile.stages, 2))  # three products beside each other leave no registers for more
+    tile = replace(tile, stages=min(tile.stages, 2))  # three accumulators leave no registers for more
     arguments = {
         **{name: op[name] for name in ("dy", "W_decoder", "heads", "eps", "dheads", "W", "dx", "x", "beta")},
         "B": B,

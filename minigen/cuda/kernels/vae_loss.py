@@ -150,7 +150,7 @@ def likelihood_arguments(op: Operation) -> dict[str, Any]:
 
 
 def normalisation(op: Operation, D: int) -> float:
-    """What a row's loss has beside its terms: the Gaussian's normalisation."""
+    """What is added to the sum of a row's terms: the Gaussian's normalisation."""
     return 0.0 if op["likelihood"] == "bernoulli" else D * math.log(2 * math.pi * op["variance"]) / 2
 
 

@@ -1,8 +1,8 @@
 """Device memory: an :class:`Arena` gives it out, :class:`Staging` copies it from and to the host.
 
-The arena takes a few large pieces from the driver and gives them out in blocks that find their own way back. Allocating
-from the driver stops the GPU, so it happens rarely and never inside a step; a block that is returned is used again. All
-work on the blocks runs on one stream, so a block may be given out again while the GPU still works on it.
+The arena takes a few large pieces from the driver and gives them out in blocks, which return when nobody refers to them
+any more. Allocating from the driver stops the GPU, so it happens rarely and never inside a step; a returned block is
+used again. All work on the blocks runs on one stream, so a block may be given out while the GPU still works on it.
 """
 
 from __future__ import annotations
