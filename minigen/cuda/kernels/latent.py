@@ -2,7 +2,7 @@
 
 The latent layer is narrow (20 beside 400 and 784), so the three layers around it would leave most of a GPU idle and
 cost a launch each. :func:`sample_and_decode` and :func:`backward_through` do all three in one: every program computes
-the latents of its rows itself, though others do too, and from them its own tile of the wide layer that follows. Only the
+the latents of its rows, though others do too, and from them its own tile of the wide layer that follows. Only the
 first column of tiles stores the latents, and no program of the launch reads them from memory.
 """
 
