@@ -64,7 +64,7 @@ def main() -> int:
     save(facts)  # before anything asks the driver: it may hang
     print(facts["gpus"], flush=True)
     from minigen import cuda
-    from minigen.cuda import tuned
+    from minigen.cuda.plan import tiles
 
     facts["usable"], facts["detail"] = cuda.probe()
     save(facts)
@@ -73,7 +73,7 @@ def main() -> int:
         return 1
     found, facts["card_from"] = card_here()
     facts["card"] = vars(found)
-    facts["tuned_tiles"] = tuned.load(found.architecture)  # of an earlier `minigen tune`: they would be used
+    facts["tuned_tiles"] = tiles.load_measured(found.architecture)  # of an earlier `minigen tune`: they would be used
     save(facts)
     print(facts["card"], facts["card_from"], flush=True)
     return 0

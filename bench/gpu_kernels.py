@@ -29,8 +29,8 @@ Samples = list[float]
 
 
 def dense(precision: str, shape: tuple[int, int, int]) -> list[dict[str, Any]]:
-    from minigen.cuda import timing
     from minigen.cuda.backend import CudaBackend
+    from minigen.cuda.tools import measure
 
     ops = CudaBackend(precision=precision)
     executor: Any = ops.executor
@@ -39,14 +39,13 @@ def dense(precision: str, shape: tuple[int, int, int]) -> list[dict[str, Any]]:
     for name in ("forward", "dgrad", "wgrad"):
         calls = [getattr(layer, name) for layer in layers]
         launches = [launch for call in calls for launch in ops.schedule(call, fuse=False).launches]
-        ready = executor.prepare(launches)
-        graph = executor.record(ready, 1)
+        graph = executor.record(executor.prepare(launches), 1)
 
         def work(graph: Any = graph) -> None:
             graph.launch(executor.stream)
 
         keep_busy(executor, work, 0.2 if results else 1.0)
-        samples = timing.samples(executor, work, REPEATS)
+        samples = measure.samples(executor, work, REPEATS)
         results.append(row(name, shape, precision, [s / SETS for s in samples]))
     return results
 
@@ -73,8 +72,9 @@ class Layer:
 
 def both_languages() -> Iterator[dict[str, Any]]:
     """The optimizer, normals and the gather: which of the two kernels of each is faster."""
-    from minigen.cuda import cpp, timing
+    from minigen.cuda import cpp
     from minigen.cuda.backend import CudaBackend
+    from minigen.cuda.tools import measure
 
     ops = CudaBackend()
     executor: Any = ops.executor
@@ -101,7 +101,7 @@ def both_languages() -> Iterator[dict[str, Any]]:
         cases.append(("batch_gather", n, launch, gather))
     for name, n, launch, call in cases:
         (triton,) = ops.schedule(call, fuse=False).launches
-        timed = {"cuda": timing.launch_samples(executor, launch), "triton": timing.launch_samples(executor, triton)}
+        timed = {"cuda": measure.launch_samples(executor, launch), "triton": measure.launch_samples(executor, triton)}
         yield {"operation": name, "n": n, "bytes": launch.bytes, **timed}
 
 

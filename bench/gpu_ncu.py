@@ -56,14 +56,14 @@ def run_profiled(model: str) -> None:
     ops = CudaBackend(precision=PRECISION)
     executor: Any = ops.executor
     training = gpu_step.training_on(model, ops, gpu_step.pixels(MANY_ROWS))
-    ready = executor.prepare(gpu_step.launches_of(training))
+    calls = executor.prepare(gpu_step.launches_of(training))
     with executor.device:
         for step in range(3):
             if step == 2:
                 executor.synchronize()
                 cupy.cuda.runtime.profilerStart()
-            for launch in ready:
-                executor._launch(launch)
+            for call in calls:
+                call()
         executor.synchronize()
         cupy.cuda.runtime.profilerStop()
 

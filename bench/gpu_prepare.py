@@ -42,11 +42,11 @@ def schedules(architecture: int) -> Iterator[tuple[str, Any, tuple[Any, ...]]]:
     """A name, the backend and the launches of every step that the calls run, the most important first."""
     from bench.peers.minigen_steps import Contender
     from bench.spec import WIDTHS, Spec, initial_weights
-    from minigen.cuda.report import drawn
+    from minigen.cuda.tools.report import planning_backend
 
     for precision in (PRECISION,) if rehearsing() else (PRECISION, "ieee", "tf32", "bf16"):
         for model in MODELS:
-            ops = drawn(architecture, precision)
+            ops = planning_backend(architecture, precision)
             training = gpu_step.training_on(model, ops, gpu_step.pixels(MANY_ROWS))
             yield f"{model} in {precision}", ops, gpu_step.launches_of(training)
     if rehearsing():
@@ -54,7 +54,7 @@ def schedules(architecture: int) -> Iterator[tuple[str, Any, tuple[Any, ...]]]:
 
     class Drawn(Contender):
         def backend(self) -> Any:
-            return drawn(architecture, self.precision or self.spec.precision)
+            return planning_backend(architecture, self.precision or self.spec.precision)
 
     for precision in (PRECISION, "ieee", "tf32"):
         for model in MODELS:
@@ -68,8 +68,8 @@ def schedules(architecture: int) -> Iterator[tuple[str, Any, tuple[Any, ...]]]:
 def compile_kernels(folder: Path, architecture: int) -> dict[str, Any]:
     """Compile into ``folder/kernels``, leave out what no step wants any more: seconds by step, and the keys."""
     os.environ["MINIGEN_CACHE"] = str(folder)
-    from minigen.cuda import compiler
-    from minigen.cuda.device import DeviceExecutor
+    from minigen.cuda.run import compiler
+    from minigen.cuda.run.device import DeviceExecutor
 
     seconds = {}
     for name, ops, launches in schedules(architecture):
@@ -114,7 +114,7 @@ def expected_outputs(model: str, executor: Any) -> dict[str, np.ndarray]:
             if buffer.tobytes() != now[b].tobytes():
                 arrays[f"launch/{i}/{b}"] = now[b] = buffer.copy()
         print(f"{model} launch {i + 1} of {len(launches)}: {time.perf_counter() - begin:.1f} s", flush=True)
-    plan = {"launches": [launch.kernel.name for launch in launches], "shapes": touched.shapes()}
+    plan = {"launches": [launch.name for launch in launches], "shapes": touched.shapes()}
     return arrays | {"plan": np.frombuffer(json.dumps(plan).encode(), np.uint8)}
 
 

@@ -68,16 +68,16 @@ def keep_busy(executor: Any, work: Callable[[], None], seconds: float = 1.0) -> 
 
 
 def card_here(index: int = 0) -> tuple[Any, str]:
-    """The GPU as :mod:`minigen.cuda.card` describes it, and where its figures come from.
+    """The GPU as :mod:`minigen.cuda.tools.measure` describes it, and where its figures come from.
 
     Where the driver does not tell all of them, the lower bounds are those of an H100's datasheet.
     """
-    from minigen.cuda import card
+    from minigen.cuda.tools import measure
 
     try:
-        found = card.present(index)
+        found = measure.present(index)
     except Exception as error:  # whatever a new driver or CuPy does: a lower bound is no reason to lose a measurement
-        return card.H100, f"datasheet: the driver does not tell ({type(error).__name__}: {error})"
+        return measure.H100, f"datasheet: the driver does not tell ({type(error).__name__}: {error})"
     if min(found.multiprocessors, found.clock, found.bandwidth) <= 0:
-        return card.H100, "datasheet: the driver tells zeros"
+        return measure.H100, "datasheet: the driver tells zeros"
     return found, "the driver"

@@ -28,7 +28,7 @@ FOUND = 9  # exit code for errors that the sanitizer found
 
 def exact_executor() -> Any:
     """The device executor, but each buffer is an allocation of its own."""
-    from minigen.cuda.device import DeviceExecutor
+    from minigen.cuda.run.device import DeviceExecutor
 
     class Exact(DeviceExecutor):
         def empty(self, shape: tuple[int, ...], dtype: Any) -> Any:
@@ -107,7 +107,7 @@ def run_step(executor: Any) -> None:
             facts = replay.problem
         else:
             facts = str(replay.check(i))
-        print(f"launch {i + 1}, {launch.kernel.name}: {facts}", flush=True)
+        print(f"launch {i + 1}, {launch.name}: {facts}", flush=True)
 
 
 def command_for(tool: str, sanitizer: str, kernels: str) -> list[str]:

@@ -166,14 +166,14 @@ class Replay:
         if self.recorded is None:
             return "no outputs came along: python -m bench.gpu_prepare"
         plan = json.loads(bytes(self.recorded["plan"]))
-        if plan != {"launches": [x.kernel.name for x in self.launches], "shapes": self.touched.shapes()}:
+        if plan != {"launches": [x.name for x in self.launches], "shapes": self.touched.shapes()}:
             return "the outputs that came along are of other launches: python -m bench.gpu_prepare"
         return None
 
     def load_all(self) -> dict[str, Any]:
         """Compile and load, one after the other: how many were compiled here, and how long that took."""
-        from minigen.cuda import cache
-        from minigen.cuda.compiler import build_of
+        from minigen.cuda.run import cache
+        from minigen.cuda.run.build import build_of
 
         builds = [build_of(launch, self.executor) for launch in self.launches]
         missing = [build.function.__name__ for build in builds if not (cache.folder() / build.key).exists()]
@@ -220,13 +220,13 @@ class Replay:
             for array, buffer in zip(self.before(0), self.touched.buffers, strict=True):
                 self.ops.upload(array, out=buffer)
         state = self.training.state()
-        ready = self.executor.prepare(self.launches)
+        calls = self.executor.prepare(self.launches)
         for launch in self.launches:
             self.executor.run(launch)
         wanted = self.training.state()
         self.training.load_state(state)
         begin = time.perf_counter()
-        graph = self.executor.record(ready, 1)
+        graph = self.executor.record(calls, 1)
         seconds = time.perf_counter() - begin
         with self.executor.device:
             graph.launch(self.executor.stream)

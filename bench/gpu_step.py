@@ -37,7 +37,7 @@ def pixels(rows: int) -> np.ndarray:
 
 def training_on(model: str, ops: Any, rows: np.ndarray) -> Any:
     """A training from its first step on; nothing has run yet."""
-    from minigen.cuda.explain import training_of
+    from minigen.cuda.tools.explain import training_of
 
     return training_of(model, ops, rows, MODELS[model] | {"batch_size": BATCH, "seed": 0})
 

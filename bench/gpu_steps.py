@@ -24,7 +24,7 @@ REPEATS = 2 if rehearsing() else 15
 Keep = Callable[[], None]
 
 
-def measure(model: str, precision: str, rows: np.ndarray, result: dict[str, Any], keep: Keep) -> None:
+def measure_model(model: str, precision: str, rows: np.ndarray, result: dict[str, Any], keep: Keep) -> None:
     """Fill ``result``, and call ``keep`` whenever it has grown."""
     from minigen.cuda.backend import CudaBackend
 
@@ -35,13 +35,13 @@ def measure(model: str, precision: str, rows: np.ndarray, result: dict[str, Any]
     training = gpu_step.training_on(model, ops, rows)
     launches = gpu_step.launches_of(training)
     begin = time.perf_counter()
-    ready = executor.prepare(launches)
+    calls = executor.prepare(launches)
     result["prepare_seconds"] = time.perf_counter() - begin
     result["launches"] = [describe(launch, card, precision) for launch in launches]
     result["lower_bound_seconds"] = sum(launch["lower_bound_seconds"] for launch in result["launches"])
     keep()
     # The training itself first: its state is as it should be. Launches out of their order spoil it.
-    whole_steps(executor, ready, result, keep)
+    whole_steps(executor, calls, result, keep)
     weights = [float(np.abs(ops.download(net.params)).max()) for net in training.networks]
     result["finite"] = bool(np.isfinite(weights).all())
     free, total = executor.memory_info()
@@ -52,26 +52,26 @@ def measure(model: str, precision: str, rows: np.ndarray, result: dict[str, Any]
 
 def describe(launch: Any, card: Any, precision: str) -> dict[str, Any]:
     return {
-        "kernel": launch.kernel.name,
+        "kernel": launch.name,
         "programs": launch.grid[0],
         "warps": launch.num_warps,
         "fuses": launch.fuses,
         "flops": launch.flops,
         "bytes": launch.bytes,
-        "lower_bound_seconds": card.floor(launch, precision),
+        "lower_bound_seconds": card.lower_bound(launch, precision),
     }
 
 
-def whole_steps(executor: Any, ready: list[Any], result: dict[str, Any], keep: Keep) -> None:
+def whole_steps(executor: Any, calls: list[Any], result: dict[str, Any], keep: Keep) -> None:
     """Seconds a step from graphs of each size, and without a graph."""
-    from minigen.cuda import timing
-    from minigen.cuda.device import GraphProgram
+    from minigen.cuda.run.device import GraphProgram
+    from minigen.cuda.tools import measure
 
     result |= {"steps_per_sample": STEPS, "graphs": {}}
     for number, steps_per_graph in enumerate(GRAPHS):
-        program = GraphProgram(executor, ready, steps_per_graph)
+        program = GraphProgram(executor, calls, steps_per_graph)
         keep_busy(executor, lambda program=program: program.run(STEPS), 0.1 if number else 1.0)
-        samples = timing.samples(executor, lambda program=program: program.run(STEPS), REPEATS)
+        samples = measure.samples(executor, lambda program=program: program.run(STEPS), REPEATS)
         result["graphs"][steps_per_graph] = [seconds / STEPS for seconds in samples]
         keep()
         us = 1e6 * statistics.median(result["graphs"][steps_per_graph])
@@ -79,21 +79,22 @@ def whole_steps(executor: Any, ready: list[Any], result: dict[str, Any], keep: K
 
     def direct() -> None:
         for _ in range(max(1, STEPS // 8)):
-            for launch in ready:
-                executor._launch(launch)
+            with executor.device:
+                for call in calls:
+                    call()
 
-    samples = timing.samples(executor, direct, 2 if rehearsing() else 5)
+    samples = measure.samples(executor, direct, 2 if rehearsing() else 5)
     result["without_graphs"] = [seconds / max(1, STEPS // 8) for seconds in samples]
     keep()
 
 
 def single_launches(executor: Any, launches: Any, result: dict[str, Any], keep: Keep) -> None:
     """Seconds of each launch alone, its inputs in the cache."""
-    from minigen.cuda import timing
+    from minigen.cuda.tools import measure
 
     copies, repeats = (2, 2) if rehearsing() else (50, 20)
     for launch, record in zip(launches, result["launches"], strict=True):
-        record["samples"] = timing.launch_samples(executor, launch, copies, repeats)
+        record["samples"] = measure.launch_samples(executor, launch, copies, repeats)
         keep()
 
 
@@ -118,7 +119,7 @@ def main() -> None:
     for precision in options.precision:
         for model in MODELS:
             results.append({})
-            measure(model, precision, rows, results[-1], keep)
+            measure_model(model, precision, rows, results[-1], keep)
             print(table(results[-1]), flush=True)
 
 

@@ -11,12 +11,13 @@ from bench.gpu_step import PRECISION
 
 
 def main() -> None:
-    from minigen.cuda import tune, tuned
     from minigen.cuda.backend import CudaBackend
+    from minigen.cuda.plan import tiles
+    from minigen.cuda.tools import tune
 
     seconds = max(30.0, float(os.environ.get("STAGE_SECONDS") or 200) - 20)  # the last class may take longer
     backend = CudaBackend(precision=PRECISION)
-    tuned.forget(backend.executor.architecture)
+    tiles.forget_measured(backend.executor.architecture)
     kinds = ("few", "some", "many")  # the article's shapes first
     shapes = sorted(tune.SHAPES.items(), key=lambda item: kinds.index(item[0][1]))
     result: dict[str, Any] = {

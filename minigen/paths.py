@@ -13,3 +13,9 @@ def user_path(path: str | os.PathLike[str]) -> Path:
     user's stays as it is.
     """
     return Path(os.path.expanduser(path))
+
+
+def cache_folder() -> Path:
+    """``$MINIGEN_CACHE``, else ``$XDG_CACHE_HOME/minigen``, else ``~/.cache/minigen``; it need not be there."""
+    chosen = os.environ.get("MINIGEN_CACHE")
+    return user_path(chosen) if chosen else user_path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "minigen"

@@ -1,12 +1,12 @@
-"""The CUDA floor on the stand-in for CuPy, computing: each operation is one launch whose effect is the reference's.
+"""The CUDA backend on the stand-in for CuPy, computing: each operation is one launch whose effect is the reference's.
 
-Memory, streams, copies and graphs are those of a GPU's floor, with the stand-in's checks; the kernels are not.
+Memory, streams, copies and graphs are those of a GPU's backend, with the stand-in's checks; the kernels are not.
 """
 
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -14,21 +14,9 @@ import numpy as np
 
 from minigen.backend import Program
 from minigen.cuda.backend import CudaBackend
-from minigen.cuda.device import GraphProgram, Ready
+from minigen.cuda.run.device import Call, GraphProgram
 from minigen.reference_backend import NumpyBackend
-
-OTHERS = (
-    "empty",
-    "upload",
-    "resident",
-    "download",
-    "is_finite",
-    "reader",
-    "finite_reader",
-    "capture",
-    "default_precision",
-)
-OPERATIONS = [name for name in vars(NumpyBackend) if not name.startswith("_") and name in vars(CudaBackend)]
+from minigen.step.record import Operation
 
 
 class ComputingCuda(CudaBackend):
@@ -39,41 +27,33 @@ class ComputingCuda(CudaBackend):
         cupy = self.executor.cupy  # type: ignore[attr-defined]
         calls: list[Callable[[], None]] = []
         self.calls = calls
-        self.launches: list[Ready] | None = None  # while capturing
+        self.launches: list[Call] | None = None  # while capturing
         self.book = NumpyBackend()
         self.function = cupy.cuda.Module().get_function(f"computed_{id(self)}")
         cupy.effects[self.function.name] = lambda number: calls[int(number)]()
         weakref.finalize(self, calls.clear)  # the stand-in outlives the backend, whose memory must go
 
-    def _do(self, kind: str, fuses: str, buffers: dict[str, Any], **settings: Any) -> None:
-        """The arguments have passed CudaBackend's checks; what follows is in :func:`_computed`, but for one kernel."""
-        if kind == "is_finite":
-            self.enqueue(lambda: buffers["flags"].fill(not self.book.is_finite(buffers["x"])))
+    def execute(self, operation: Operation) -> None:
+        if operation.name == "is_finite":
+            self.enqueue(lambda: operation["flags"].fill(not self.book.is_finite(operation["x"])))
+        else:
+            self.enqueue(partial(self.book.execute, operation))
 
-    def capture(self, step: Callable[[], None]) -> Program:
+    def program(self, operations: Sequence[Operation]) -> Program:
         launches = self.launches = []
-        step()
+        for operation in operations:
+            self.execute(operation)
         self.launches = None
         return GraphProgram(self.executor, launches)  # type: ignore[arg-type]
 
     def enqueue(self, call: Callable[[], None]) -> None:
         self.calls.append(call)
-        ready = Ready(self.function, (1, 1, 1), 32, (np.uint64(len(self.calls) - 1),), 0)
+        executor: Any = self.executor
+        number = np.uint64(len(self.calls) - 1)
+        launch = partial(self.function, (1, 1, 1), (32, 1, 1), (number,), shared_mem=0, stream=executor.stream)
         if self.launches is not None:
-            self.launches.append(ready)
+            self.launches.append(launch)
         else:
-            self.executor._launch(ready)  # type: ignore[attr-defined]
+            with executor.device:
+                launch()
             self.calls.pop()  # it has run, and would keep its buffers
-
-
-def _computed(name: str) -> Any:
-    def call(self: ComputingCuda, *arguments: Any, **settings: Any) -> None:
-        getattr(CudaBackend, name)(self, *arguments, **settings)
-        self.enqueue(partial(getattr(self.book, name), *arguments, **settings))
-
-    return call
-
-
-for name in OPERATIONS:
-    if name not in OTHERS and callable(getattr(CudaBackend, name)):
-        setattr(ComputingCuda, name, _computed(name))

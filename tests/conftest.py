@@ -75,7 +75,7 @@ def without_gpu(name: str = FLOORS[0], **settings: Any) -> Any:
 
         executor = PtxExecutor(int(device.removeprefix("ptx")))
     else:
-        from minigen.cuda.interpreter import InterpreterExecutor
+        from interpreter import InterpreterExecutor
 
         executor = InterpreterExecutor(shuffle=np.random.default_rng(), check=True)
     return CudaBackend(executor=executor, **{"precision": precision} if precision else {}, **settings)
@@ -106,7 +106,7 @@ def arena(floor: Any, rng: np.random.Generator) -> Iterator[Arena]:
 @pytest.fixture
 def kernels_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty kernel cache, on disk and in memory."""
-    from minigen.cuda import compiler
+    from minigen.cuda.run import compiler
 
     monkeypatch.setenv("MINIGEN_CACHE", str(tmp_path))
     monkeypatch.setattr(compiler, "_binaries", {})
@@ -117,7 +117,7 @@ def kernels_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def install(monkeypatch: pytest.MonkeyPatch, kernels_folder: Path) -> Callable[..., FakeCupy]:
     """A function that puts a pretended CuPy, and a driver, on this machine."""
     pytest.importorskip("triton", reason="no Triton")
-    from minigen.cuda import device, driver
+    from minigen.cuda.run import device, driver
 
     def install(**properties: Any) -> FakeCupy:
         fake = FakeCupy(**properties)

@@ -18,9 +18,9 @@ from fake_cupy import FakeCupy
 
 sys.modules["cupy"] = fake = FakeCupy()
 
-from minigen.cuda import compiler, driver  # noqa: E402
 from minigen.cuda.backend import CudaBackend  # noqa: E402
-from minigen.cuda.explain import schedule_of  # noqa: E402
+from minigen.cuda.run import compiler, driver  # noqa: E402
+from minigen.cuda.tools.explain import schedule_of  # noqa: E402
 
 CUOBJDUMP = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
 
@@ -44,11 +44,12 @@ def main(folder: Path) -> None:
     ops = CudaBackend()
     for model in ("gan", "vae"):
         schedule = schedule_of(model, ops, 784, {"device": "cuda"})
-        ready = ops.executor.prepare(schedule.launches)
+        calls = ops.executor.prepare(schedule.launches)
         compiled = ops.executor.compile(schedule.launches)
-        for launch, packed, binary in zip(schedule.launches, ready, (each.binary for each in compiled), strict=True):
-            assert sizes_of(packed.arguments) == parameter_sizes(binary.code, folder), launch.kernel.name
-            assert packed.threads == 32 * launch.num_warps and packed.shared == binary.shared
+        for launch, call, (_, binary) in zip(schedule.launches, calls, compiled, strict=True):
+            _, threads, arguments = call.args
+            assert sizes_of(arguments) == parameter_sizes(binary.code, folder), launch.name
+            assert threads[0] == 32 * launch.num_warps and call.keywords["shared_mem"] == binary.shared
         fake.launches.clear()
         before = fake.allocations
         ops.executor.capture(schedule.launches).run(70)

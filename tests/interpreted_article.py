@@ -11,8 +11,8 @@ import pytest
 from conftest import without_gpu
 
 from helpers import PRODUCTS, relative_error
-from minigen.cuda.explain import training_of
-from minigen.cuda.report import MODELS
+from minigen.cuda.tools.explain import training_of
+from minigen.cuda.tools.report import MODELS
 from minigen.reference_backend import NumpyBackend
 
 

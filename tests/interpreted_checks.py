@@ -7,8 +7,8 @@ import pytest
 import triton
 import triton.language as tl
 
-from minigen.cuda.interpreter import InterpreterExecutor
-from minigen.cuda.launch import Kernel, Launch
+from interpreter import InterpreterExecutor
+from minigen.cuda.plan.launch import Launch
 
 
 @triton.jit
@@ -26,7 +26,7 @@ def write_then_read(x, n):
 
 def run(function, *args, programs=3):
     executor = InterpreterExecutor(shuffle=np.random.default_rng(), check=True)
-    executor.run(Launch(Kernel("tried", function), (programs, 1, 1), args))
+    executor.run(Launch("tried", function, (programs, 1, 1), args))
 
 
 def test_clean_launches_pass():

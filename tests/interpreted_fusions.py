@@ -1,7 +1,7 @@
 """Fused launches against the operations that they replace, on Triton's interpreter: run by test_cuda_interpreter.py.
 
-Each test spells a few operations out twice: as a captured step of the CUDA floor, whose memory holds NaN before, and
-in float64 on the NumPy floor. The results must agree, and the step must have been fused as expected.
+Each test spells a few operations out twice: as a captured step of the CUDA backend, whose memory holds NaN before, and
+in float64 on the NumPy reference. The results must agree, and the step must have been fused as expected.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from conftest import without_gpu
 
 from helpers import normals, relative_error
 from minigen.backend import ACTIVATIONS
-from minigen.cuda import tiles
 from minigen.cuda.backend import PRECISIONS
+from minigen.cuda.plan import tiles
 from minigen.reference_backend import NumpyBackend
 
 TOLERANCE = 3e-6
@@ -24,7 +24,7 @@ ADAM = {"beta1": 0.9, "beta2": 0.99, "eps": 1e-6}
 
 
 class Spelled:
-    """The buffers of one test on a floor, by attribute; ``ops`` is the floor."""
+    """The buffers of one test on a backend, by attribute; ``ops`` is the backend."""
 
     def __init__(self, ops: Any, **buffers: Any) -> None:
         self.ops = ops
@@ -238,7 +238,7 @@ def test_through_the_latent_layer_and_back(rng, latent):
 def test_update_in_the_gradient(rng, monkeypatch, optimizer, slices):
     """The gradient never reaches memory; with slices it is summed in a second pass. A third parameter, whose gradient
     the step does not compute, is updated as well, and zeros between two parameters stay zero without a job."""
-    monkeypatch.setattr(tiles, "splits", lambda *shape: slices)
+    monkeypatch.setattr(tiles, "batch_slices", lambda *shape: slices)
     B, n_in, n_out = odd(rng, 3)
     B += 100
     shapes = [(n_in, n_out), (n_out,), (int(rng.integers(1, 20)),)]

@@ -1,4 +1,4 @@
-"""Whole training steps on Triton's interpreter against the NumPy floor: run by test_cuda_interpreter.py."""
+"""Whole training steps on Triton's interpreter against the NumPy reference: run by test_cuda_interpreter.py."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ import pytest
 from conftest import without_gpu
 
 import models
+from interpreter import InterpreterExecutor
 from minigen.backend import ACTIVATIONS
-from minigen.cuda import dispatch, fusion
-from minigen.cuda.interpreter import InterpreterExecutor
+from minigen.cuda import fusion
+from minigen.cuda.plan import codegen
 from minigen.reference_backend import NumpyBackend
 
 STEPS = 5
@@ -104,7 +105,7 @@ def test_padding_costs_no_jobs_and_leaves_the_bits(rng, monkeypatch):
         training = models.gan_training(without_gpu(), models.blobs(80, 7), (5,), latent=3, batch_size=9, **settings)
         models.run(training, 2)
         launches = training._programs[9].schedule.launches
-        return training, sum(launch.kernel.name.count("optimizer_flat") for launch in launches)
+        return training, sum(launch.name.count("optimizer_flat") for launch in launches)
 
     ours, jobs = train()
     monkeypatch.setattr(fusion, "_is_padding", lambda *gap: False)
@@ -120,9 +121,9 @@ def test_reduced_tiles(monkeypatch, model):
     run, reduced = InterpreterExecutor.run, []
 
     def run_reduced(self, launch):
-        while (smaller := dispatch.with_less_staged(launch)) is not None:
+        while (smaller := codegen.with_less_memory(launch)) is not None:
             launch = smaller
-            reduced.append(launch.kernel.name)
+            reduced.append(launch.name)
         run(self, launch)
 
     monkeypatch.setattr(InterpreterExecutor, "run", run_reduced)

@@ -5,14 +5,14 @@ import sys
 
 import numpy as np
 
-from minigen.cuda.compiler import build_of
-from minigen.cuda.report import MODELS, drawn, model_launches
+from minigen.cuda.run.build import build_of
+from minigen.cuda.tools.report import MODELS, model_launches, planning_backend
 
-ops = drawn(90, "tf32x3")
+ops = planning_backend(90, "tf32x3")
 if sys.argv[1:]:
     out, step = ops.empty((10,)), ops.empty((1,), np.uint64)
     first = ops.schedule(lambda: ops.random_uniform(out, 5, 6, step), fuse=False).launches
     assert all(build_of(launch, ops.executor).key for launch in first)
 for model in MODELS:
     for launch in model_launches(model, ops):
-        print(launch.kernel.name, build_of(launch, ops.executor).key)
+        print(launch.name, build_of(launch, ops.executor).key)

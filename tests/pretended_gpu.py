@@ -89,8 +89,8 @@ def cupy(mode: str) -> Any:
     """The module, in a process that imports it. Triton's binaries are replaced by what the pretended GPU takes."""
     from fake_cupy import FakeCupy
 
-    from minigen.cuda import compiler
-    from minigen.cuda.cache import Binary
+    from minigen.cuda.run import compiler
+    from minigen.cuda.run.cache import Binary
 
     class Pretended(FakeCupy):
         launched = 0
@@ -111,11 +111,10 @@ def cupy(mode: str) -> Any:
                 _compute(code, grid, block, args, shared)
 
     if mode == "records":
-        compiler.compile_triton = lambda builds: [Binary(b.function.__name__, b"nothing") for b in builds]
+        compiler.compile_builds = lambda builds: [Binary(b.function.__name__, b"nothing") for b in builds]
     elif mode == "computes":
-        name = "binary_of" if hasattr(compiler, "binary_of") else "_binary_of"
-        original = getattr(compiler, name)
-        setattr(compiler, name, lambda record: replace(original(record), code=record.asm["ptx"].encode()))
+        original = compiler.binary_of
+        compiler.binary_of = lambda record: replace(original(record), code=record.asm["ptx"].encode())
     return Pretended()
 
 

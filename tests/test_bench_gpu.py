@@ -23,7 +23,7 @@ import pretended_gpu
 import pytest
 
 from bench import gpu, gpu_costs, gpu_facts, gpu_ncu, gpu_prepare, gpu_result, gpu_sanitizer, gpu_smoke, gpu_step
-from minigen.cuda.explain import Drawing
+from minigen.cuda.tools.explain import PlanningExecutor
 
 ROOT = gpu_result.ROOT
 needs_triton = pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="Triton is not installed")
@@ -227,7 +227,7 @@ def test_milestones_go_on_in_a_new_process(tmp_path: Path, monkeypatch: pytest.M
     assert statuses == {"one": "ok", "two": "died", "three": "hung", "four": "ok"}
 
 
-class Adding(Drawing):
+class Adding(PlanningExecutor):
     """An executor whose launches add one to every float buffer but the first; ``wrong`` is a launch that errs."""
 
     def __init__(self, wrong: int | None = None, stray: int | None = None) -> None:
@@ -301,13 +301,13 @@ def test_difference(found: list[float], wanted: list[float], error: float) -> No
 @needs_triton
 def test_kernels_that_are_compiled_beforehand_are_those_that_the_gpu_asks_for(pretend_gpu: Any) -> None:
     from minigen.cuda.backend import CudaBackend
-    from minigen.cuda.compiler import build_of
-    from minigen.cuda.report import drawn
+    from minigen.cuda.run.build import build_of
+    from minigen.cuda.tools.report import planning_backend
 
     rows = gpu_step.pixels(gpu_step.FEW_ROWS)
     for model in gpu_step.MODELS:
         keys = []
-        for ops in (drawn(90, gpu_step.PRECISION), CudaBackend(precision=gpu_step.PRECISION)):
+        for ops in (planning_backend(90, gpu_step.PRECISION), CudaBackend(precision=gpu_step.PRECISION)):
             launches = gpu_step.launches_of(gpu_step.training_on(model, ops, rows))
             keys.append([build_of(launch, ops.executor).key for launch in launches])
         assert keys[0] == keys[1]

@@ -9,7 +9,7 @@ import pytest
 
 import minigen
 from helpers import normals
-from minigen.cuda import device
+from minigen.cuda.run import device
 from models import blobs
 
 SMALL = {"hidden": (16,), "latent_dim": 4, "batch_size": 32, "epochs": 2, "progress": False}

@@ -7,9 +7,10 @@ import os
 
 import pytest
 
-from minigen.cuda import report, tiles
 from minigen.cuda.backend import PRECISIONS
 from minigen.cuda.fusion import MOST_SCORES
+from minigen.cuda.plan import tiles
+from minigen.cuda.tools import report
 
 pytestmark = [
     pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="Triton is not installed"),
@@ -28,7 +29,7 @@ def assert_fit(found: list[report.Resources]) -> None:
 
 
 def compile_the_models_steps(architecture):
-    ops = report.drawn(architecture, "tf32x3")
+    ops = report.planning_backend(architecture, "tf32x3")
     launches = [launch for model in report.MODELS for launch in report.model_launches(model, ops)]
     assert len(launches) == 8 + 6
     return report.resources([x for x in launches if "PRECISION" not in kernel_parameters(x)], ops)
@@ -42,7 +43,7 @@ def test_the_models_steps(architecture, result):
 
 
 def compile_operations_by_themselves():
-    ops = report.drawn(90, "tf32x3")
+    ops = report.planning_backend(90, "tf32x3")
     launches = [launch for model in report.MODELS for launch in report.model_launches(model, ops, fuse=False)]
     launches = [launch for launch in launches if "PRECISION" not in kernel_parameters(launch)]
     return report.resources([*launches, *report.other_launches(ops)], ops)
@@ -55,7 +56,7 @@ def test_operations_by_themselves(result):
 
 
 def compile_products(architecture, precision):
-    ops = report.drawn(architecture, precision)
+    ops = report.planning_backend(architecture, precision)
     launches = [
         launch
         for model in report.MODELS
@@ -77,12 +78,12 @@ def test_products(architecture, precision, result):
 
 def kernel_parameters(launch):
     """The names of the parameters of the functions that a launch runs."""
-    jobs = [value for name, value in launch.kernel.source.fn.__globals__.items() if name.startswith("job_")]
+    jobs = [value for name, value in launch.source.fn.__globals__.items() if name.startswith("job_")]
     return {name for job in jobs for name in job.arg_names}
 
 
 def compile_large_layers(architecture, precision):
-    ops = report.drawn(architecture, precision)
+    ops = report.planning_backend(architecture, precision)
     assert tiles.shape_class(4096, 1024, architecture) == "many"
     return report.resources(dense_launches(ops, 4096, 1024, 1024), ops)
 

@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 
 from helpers import relative_error
-from minigen.cuda import compiler, cpp, sources
+from minigen.cuda import cpp
+from minigen.cuda.run import compiler
 from minigen.errors import DeviceError
 from minigen.reference import batch, optimizer, random
 
@@ -36,7 +37,7 @@ class HostExecutor:
         return buffer.ctypes.data
 
     def run(self, launch: Any, most_blocks: int = 2) -> None:
-        file, name = launch.kernel.source
+        file, name = launch.source
         library = self.libraries[file]
         grid = (min(launch.grid[0], most_blocks), *launch.grid[1:])
         threads = 32 * launch.num_warps
@@ -44,7 +45,7 @@ class HostExecutor:
         set_indices(library, "blockDim", threads, 1, 1)
         arguments = [
             ctypes.c_void_p(value.ctypes.data) if kind is None else np.ctypeslib.as_ctypes_type(kind)(value)
-            for kind, value in zip(sources.parameters(file, name), launch.args, strict=True)
+            for kind, value in zip(cpp.parameters(file, name), launch.args, strict=True)
         ]
         for y in range(grid[1]):
             for x in range(grid[0]):
@@ -83,7 +84,7 @@ def host(tmp_path_factory):
             "-static-libubsan",
             "-include",
             str(Path(__file__).with_name("cuda_on_host.hpp")),
-            str(sources.folder() / "cuda" / file),
+            str(cpp.folder() / "cuda" / file),
             "-o",
             str(library),
         ]
@@ -238,7 +239,7 @@ def test_nvcc_needs_few_registers_and_spills_none(tmp_path, file, architecture):
     nvcc = shutil.which("nvcc")
     if nvcc is None:
         pytest.skip("no nvcc")
-    path = sources.folder() / "cuda" / file
+    path = cpp.folder() / "cuda" / file
     command = [
         nvcc,
         "-std=c++17",
@@ -269,10 +270,10 @@ def test_nvrtc_compiles_the_shipped_source(file, tmp_path, monkeypatch):
         pytest.skip(f"no NVRTC: {error}")
     monkeypatch.setenv("MINIGEN_CACHE", str(tmp_path))
     monkeypatch.setattr(compiler, "_binaries", {})
-    assert compiler.compile_cuda(file, "any", 90).code[:4] == b"\x7fELF"
+    assert cpp.compile_function(file, "any", 90).code[:4] == b"\x7fELF"
     monkeypatch.setattr(compiler, "_nvrtc", None)
-    assert compiler.compile_cuda(file, "any", 90).code, "from the cache"
+    assert cpp.compile_function(file, "any", 90).code, "from the cache"
     monkeypatch.undo()
-    monkeypatch.setattr(sources, "expanded", lambda file: "this is no CUDA C++")
+    monkeypatch.setattr(cpp, "expanded", lambda file: "this is no CUDA C++")
     with pytest.raises(DeviceError, match="NVRTC could not compile .* error"):
-        compiler.compile_cuda(file, "any", 90)
+        cpp.compile_function(file, "any", 90)

@@ -1,4 +1,4 @@
-"""The CUDA floor on a GPU: operations, precisions, trajectories, repeats, memory, arrays of other libraries."""
+"""The CUDA backend on a GPU: operations, precisions, trajectories, repeats, memory, arrays of other libraries."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from models import blobs, gan_training, run, vae_training
 
 usable, detail = cuda.probe()
 needed = "MINIGEN_NEEDS_GPU" in os.environ  # bench/gpu.sh: a skipped test would be no test
-pytestmark = pytest.mark.skipif(not usable and not needed, reason=f"no GPU for the CUDA floor: {detail}")
+pytestmark = pytest.mark.skipif(not usable and not needed, reason=f"no GPU for the CUDA backend: {detail}")
 
 PRECISIONS = ("ieee", "tf32x3", "tf32", "bf16")
 TOLERANCES = {"ieee": 5e-6, "tf32x3": 5e-6, "tf32": 1e-3, "bf16": 1e-2}
@@ -217,7 +217,7 @@ def test_fused_steps_compute_what_the_spelled_out_ones_do(model):
 
 
 def test_more_steps_than_a_graph_holds():
-    from minigen.cuda.device import STEPS_PER_GRAPH
+    from minigen.cuda.run.device import STEPS_PER_GRAPH
 
     many, few = (gan_training(backend(), blobs(40_000), seed=1) for _ in range(2))
     steps = 3 * STEPS_PER_GRAPH + 5

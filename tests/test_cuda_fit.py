@@ -11,11 +11,12 @@ import numpy as np
 import pytest
 
 from minigen import DeviceError
-from minigen.cuda import dispatch, report, tiles
 from minigen.cuda.backend import PRECISIONS
-from minigen.cuda.compiler import compile_launches
-from minigen.cuda.explain import schedule_of
-from minigen.cuda.launch import Launch
+from minigen.cuda.plan import codegen, tiles
+from minigen.cuda.plan.launch import Launch
+from minigen.cuda.run.compiler import compile_launches
+from minigen.cuda.tools import report
+from minigen.cuda.tools.explain import schedule_of
 
 pytestmark = [
     pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="Triton is not installed"),
@@ -50,7 +51,7 @@ def random_model(rng: np.random.Generator) -> tuple[str, str, int, dict[str, Any
 def compile_a_random_model(architecture: int, number: int) -> tuple[str, list[report.Resources]]:
     seed = int(os.environ.get("MINIGEN_TEST_SEED", secrets.randbelow(2**32)))
     model, precision, columns, settings = random_model(np.random.default_rng(seed))
-    ops = report.drawn(architecture, precision)
+    ops = report.planning_backend(architecture, precision)
     launches = schedule_of(model, ops, columns, settings).launches
     return f"MINIGEN_TEST_SEED={seed}: {model}, {columns} columns, {settings}", report.resources(launches, ops)
 
@@ -59,20 +60,20 @@ def compile_a_random_model(architecture: int, number: int) -> tuple[str, list[re
 @pytest.mark.parametrize("architecture", report.ARCHITECTURES)
 @pytest.mark.parametrize("number", range(MODELS))
 def test_a_random_model_fits(architecture, number, result):
-    drawn, found = result
-    print(drawn, report.table(found), sep="\n")
+    model, found = result
+    print(model, report.table(found), sep="\n")
     for kernel in found:
-        assert kernel.shared <= tiles.shared_memory(architecture), (kernel, drawn)
-        assert 0 < kernel.registers <= 65536 // (32 * kernel.warps), (kernel, drawn)
-        assert kernel.stack <= MOST_SPILLED, (kernel, drawn)
+        assert kernel.shared <= tiles.shared_memory(architecture), (kernel, model)
+        assert 0 < kernel.registers <= 65536 // (32 * kernel.warps), (kernel, model)
+        assert kernel.stack <= MOST_SPILLED, (kernel, model)
 
 
 def compile_a_wide_latent_layer(precision: str) -> tuple[int, list[report.Resources]]:
     """Of a VAE whose other sizes are the defaults."""
     latent_dim = 33 + secrets.randbelow(32)
-    ops = report.drawn(90, precision)
+    ops = report.planning_backend(90, precision)
     launches = schedule_of("vae", ops, 784, {"latent_dim": latent_dim}).launches
-    return latent_dim, report.resources([x for x in launches if "latent_sample" in x.kernel.name], ops)
+    return latent_dim, report.resources([x for x in launches if "latent_sample" in x.name], ops)
 
 
 @pytest.mark.background(run=compile_a_wide_latent_layer)
@@ -84,7 +85,7 @@ def test_a_stage_of_the_latent_layer_holds_both_heads(precision, result):
 
 
 def one_product() -> tuple[Any, list[Launch]]:
-    ops = report.drawn(90, "tf32x3")
+    ops = report.planning_backend(90, "tf32x3")
     x, W, b, y = ops.empty((16, 900)), ops.empty((900, 16)), ops.empty((16,)), ops.empty((16, 16))
     return ops.executor, list(ops.schedule(lambda: ops.dense_forward(x, W, b, y, "relu")).launches)
 
@@ -95,11 +96,11 @@ def compile_with_little_memory() -> list[tuple[int, int, tuple[int, ...]]]:
     found = []
     for limit in (2**20, 50_000, 9_000, 2**20, 50_000, 9_000):
         executor.shared_limit = limit
-        (compiled,) = compile_launches(launches, executor)
-        (job,) = compiled.launch.jobs
-        sizes = (compiled.build.num_stages, job.tile.SPLIT, job.tile.BK, job.tile.BM, job.tile.BN)
+        ((launch, binary),) = compile_launches(launches, executor)
+        (job,) = launch.jobs
+        sizes = (launch.num_stages, job.tile.SPLIT, job.tile.BK, job.tile.BM, job.tile.BN)
         assert job.arguments["BK"] == job.tile.BK and job.arguments["SPLIT"] == job.tile.SPLIT
-        found.append((limit, compiled.binary.shared, sizes))
+        found.append((limit, binary.shared, sizes))
     executor.shared_limit = 1000
     with pytest.raises(DeviceError, match=r"dense_forward wants \d+ bytes.*smallest tile.*sm_90 has 1000"):
         compile_launches(launches, executor)
@@ -117,11 +118,11 @@ def test_a_kernel_that_does_not_fit_gets_fewer_stages_then_a_smaller_tile(result
 
 
 def test_what_is_reduced_first():
-    """Of several jobs, those that hold the most; stages, stretches, terms; until nothing is left."""
-    ops = report.drawn(90, "tf32x3")
-    launch = next(x for x in report.model_launches("vae", ops) if x.kernel.name.count("dense_wgrad") > 1)
+    """Of several jobs, those that hold the most; stages, chunks, terms; until nothing is left."""
+    ops = report.planning_backend(90, "tf32x3")
+    launch = next(x for x in report.model_launches("vae", ops) if x.name.count("dense_wgrad") > 1)
     seen = [launch]
-    while (smaller := dispatch.with_less_staged(seen[-1])) is not None:
+    while (smaller := codegen.with_less_memory(seen[-1])) is not None:
         assert smaller.grid == launch.grid and smaller.args == launch.args
         seen.append(smaller)
     assert [x.num_stages for x in seen[:3]] == [3, 2, 1] and {x.num_stages for x in seen[2:]} == {1}
@@ -136,4 +137,4 @@ def test_chosen_tiles_fit_by_their_own_count(architecture):
         shape, width = [int(n) for n in np.exp(rng.uniform(0, 9, 3))], int(rng.choice([0, 16, 64, 128])) or None
         operation, precision = str(rng.choice(["forward", "dgrad", "wgrad"])), str(rng.choice(PRECISIONS))
         tile = tiles.choose(operation, *shape, architecture, precision, width)
-        assert tiles.staged(tile, architecture, width) <= tiles.shared_memory(architecture), (shape, width, tile)
+        assert tiles.staged_bytes(tile, architecture, width) <= tiles.shared_memory(architecture), (shape, width, tile)

@@ -1,4 +1,4 @@
-"""The CUDA floor's Triton kernels and fused launches on a machine with no GPU, through Triton's interpreter.
+"""The CUDA backend's Triton kernels and fused launches on a machine with no GPU, through Triton's interpreter.
 
 Triton decides when it is imported whether it compiles or interprets, so these tests run in processes of their own with
 TRITON_INTERPRET=1: the tests of every operation with the floor ``interpreter``, and the files ``interpreted_*.py``.
@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from minigen.cuda.interpreter import find_mismatch
+from interpreter import find_mismatch
 
 HERE = Path(__file__).parent
 TOO_SLOW = ("large_layer", "follow_the_same_path", "repeats_the_step", "distributions", "an_epoch_visits")

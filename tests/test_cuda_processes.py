@@ -12,7 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from minigen.cuda import compiler, dispatch, processes, report
+from minigen.cuda.plan import codegen
+from minigen.cuda.run import build, compiler
+from minigen.cuda.tools import report
 
 pytestmark = [
     pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="Triton is not installed"),
@@ -23,101 +25,103 @@ pytestmark = [
 @pytest.fixture
 def builds(kernels_folder):
     """Of three small kernels, by key."""
-    ops = report.drawn(90, "tf32x3")
+    ops = report.planning_backend(90, "tf32x3")
     x, y = ops.empty((100,)), ops.empty((100,))
     launches = [
         launch
         for kind in ("relu", "tanh", "sigmoid")
         for launch in ops.schedule(lambda kind=kind: ops.activation_forward(x, y, kind)).launches
     ]
-    return {build.key: build for build in (compiler.build_of(launch, ops.executor) for launch in launches)}
+    return {each.key: each for each in (build.build_of(launch, ops.executor) for launch in launches)}
 
 
 def test_the_binaries_are_those_of_one_process(builds, monkeypatch, tmp_path):
-    monkeypatch.setenv(processes.SETTING, "2")
+    monkeypatch.setenv(compiler.SETTING, "2")
     started = []
     popen = subprocess.Popen
     monkeypatch.setattr(subprocess, "Popen", lambda *a, **k: started.append(popen(*a, **k)) or started[-1])
-    side_by_side = compiler.compile_triton(list(builds.values()))
-    assert len([process for process in started if "minigen.cuda.processes" in process.args]) == 2
+    side_by_side = compiler.compile_builds(list(builds.values()))
+    assert len([process for process in started if "minigen.cuda.run.compiler" in process.args]) == 2
     assert all(process.poll() is not None for process in started), "none is left behind"
-    monkeypatch.setenv(processes.SETTING, "1")
+    monkeypatch.setenv(compiler.SETTING, "1")
     monkeypatch.setenv("MINIGEN_CACHE", str(tmp_path / "other"))
     monkeypatch.setattr(compiler, "_binaries", {})
-    assert compiler.compile_triton(list(builds.values())) == side_by_side
+    assert compiler.compile_builds(list(builds.values())) == side_by_side
 
 
 def test_the_key_is_the_same_in_every_process(builds, monkeypatch):
     """Triton 3.6's own depends on where modules lie in memory. Ours depends on every kernel's source and constants."""
-    (key, build), *_ = builds.items()
-    monkeypatch.setattr(build.function, "hash", "of another process")
-    assert replace(build).key == key
-    digest = compiler.kernels_digest.__wrapped__
-    assert digest() == compiler.kernels_digest()
+    (key, asked), *_ = builds.items()
+    monkeypatch.setattr(asked.function, "hash", "of another process")
+    assert replace(asked).key == key
+    digest = build.kernels_digest.__wrapped__
+    assert digest() == build.kernels_digest()
     from minigen.cuda.kernels import activations, random
 
     for module, name, value in ((random, "uniform_quads", activations.forward), (random, "NEW", 3)):
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(module, name, value, raising=False)
-            assert digest() != compiler.kernels_digest()
-            patch.setattr(compiler, "kernels_digest", digest)
-            assert replace(build).key != key
+            assert digest() != build.kernels_digest()
+            patch.setattr(build, "kernels_digest", digest)
+            assert replace(asked).key != key
 
 
 def test_a_kernel_that_does_not_compile_is_reported(builds, monkeypatch):
     """With Triton's own words; no process is left waiting."""
-    monkeypatch.setenv(processes.SETTING, "2")
-    name, text, functions = dispatch.WRITTEN[next(iter(builds.values())).function.fn]
-    broken = dispatch.compile_text(name, text.replace("job_0(pid", "job_9(pid"), functions)
+    monkeypatch.setenv(compiler.SETTING, "2")
+    kernel = codegen.GENERATED[next(iter(builds.values())).function.fn]
+    text = kernel.text.replace("job_0(pid", "job_9(pid")
+    broken = codegen.jit_function(kernel.name, text, tuple(kernel.globals.items()))
     with pytest.raises(RuntimeError, match=r"(?s)could not be compiled for sm_90.*job_9 is not defined"):
-        compiler.compile_triton([*builds.values(), replace(next(iter(builds.values())), function=broken)])
+        compiler.compile_builds([*builds.values(), replace(next(iter(builds.values())), function=broken)])
 
 
 def test_a_process_that_is_killed_is_reported(builds, monkeypatch):
-    monkeypatch.setenv(processes.SETTING, "2")
-    start = processes.Process.__init__
+    monkeypatch.setenv(compiler.SETTING, "2")
+    start = compiler.Process.__init__
 
     def start_and_kill(self, scratch):
         start(self, scratch)
         self.process.kill()
 
-    monkeypatch.setattr(processes.Process, "__init__", start_and_kill)
+    monkeypatch.setattr(compiler.Process, "__init__", start_and_kill)
     with pytest.raises(RuntimeError, match="the process that was to compile activations_forward ended with status -9"):
-        compiler.compile_triton(list(builds.values()))
+        compiler.compile_builds(list(builds.values()))
 
 
 def test_a_changed_source_is_noticed(builds, monkeypatch, tmp_path):
-    monkeypatch.setenv(processes.SETTING, "2")
+    monkeypatch.setenv(compiler.SETTING, "2")
     with pytest.raises(RuntimeError, match="has changed on disk since this one began"):
-        changed = {f"other {key}": build for key, build in builds.items()}
-        processes.compile_all(changed, 2, str(tmp_path), lambda *found: None)
+        changed = {f"other {key}": each for key, each in builds.items()}
+        compiler.compile_in_processes(changed, 2, str(tmp_path))
 
 
 def test_how_many_processes(monkeypatch):
-    monkeypatch.delenv(processes.SETTING, raising=False)
+    monkeypatch.delenv(compiler.SETTING, raising=False)
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    assert processes.wanted(1) == 0 and processes.wanted(1000) == (cores if cores > 1 else 0)
-    monkeypatch.setenv(processes.SETTING, "3")
-    assert [processes.wanted(n) for n in (0, 1, 2, 3, 4)] == [0, 0, 2, 3, 3]
+    assert compiler.process_count(1) == 0 and compiler.process_count(1000) == (cores if cores > 1 else 0)
+    monkeypatch.setenv(compiler.SETTING, "3")
+    assert [compiler.process_count(n) for n in (0, 1, 2, 3, 4)] == [0, 0, 2, 3, 3]
     for bad in ("0", "-1", "two", "1.5"):
-        monkeypatch.setenv(processes.SETTING, bad)
-        with pytest.raises(ValueError, match=f"{processes.SETTING} must be a positive integer, not '{bad}'"):
-            processes.wanted(4)
-    monkeypatch.setenv(processes.SETTING, "3")
+        monkeypatch.setenv(compiler.SETTING, bad)
+        with pytest.raises(ValueError, match=f"{compiler.SETTING} must be a positive integer, not '{bad}'"):
+            compiler.process_count(4)
+    monkeypatch.setenv(compiler.SETTING, "3")
     monkeypatch.setattr(sys, "frozen", True, raising=False)
-    assert processes.wanted(4) == 0
+    assert compiler.process_count(4) == 0
     monkeypatch.delattr(sys, "frozen")
     monkeypatch.setattr(sys, "executable", "")
-    assert processes.wanted(4) == 0
+    assert compiler.process_count(4) == 0
 
 
 PROGRAM = """
     import multiprocessing, sys, tempfile, os
     os.environ.update(MINIGEN_CACHE=tempfile.mkdtemp(), MINIGEN_COMPILE_PROCESSES="2")
     print("begun")
-    from minigen.cuda import compiler, report
+    from minigen.cuda.run import compiler
+    from minigen.cuda.tools import report
     def train():
-        ops = report.drawn(90, "tf32x3")
+        ops = report.planning_backend(90, "tf32x3")
         x, y = ops.empty((100,)), ops.empty((100,))
         kinds = ("relu", "tanh")
         launches = [ops.schedule(lambda: ops.activation_forward(x, y, kind)).launches[0] for kind in kinds]

@@ -1,4 +1,4 @@
-"""What Triton's compiler makes of the CUDA floor's kernels, run without a GPU, instruction by instruction (see ptx/).
+"""What Triton's compiler makes of the CUDA backend's kernels, run without a GPU, instruction by instruction (see ptx/).
 
 Here on sm_90, products in every precision, and in one on the other architectures. ``MINIGEN_TEST_FLOORS=ptx80-bf16``
 has ``pytest FILE -k ptx`` run the tests of any operation, and ``pytest interpreted_fusions.py`` those of that kind, as
@@ -18,8 +18,8 @@ import numpy as np
 import pytest
 
 from helpers import PRODUCTS, relative_error
-from minigen.cuda import tiles
 from minigen.cuda.backend import PRECISIONS, CudaBackend
+from minigen.cuda.plan import tiles
 from ptx.executor import PtxExecutor
 
 pytestmark = pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="Triton is not installed")

@@ -1,4 +1,4 @@
-"""The CUDA floor's runtime without a GPU: memory, copies, arguments, graphs and errors, on a stand-in for CuPy."""
+"""The CUDA backend's runtime without a GPU: memory, copies, arguments, graphs and errors, on a stand-in for CuPy."""
 
 from __future__ import annotations
 
@@ -14,9 +14,12 @@ import pytest
 from fake_cupy import FakeCupy
 
 from minigen import DeviceError
-from minigen.cuda import arena, cache, compiler, device, driver, sources
-from minigen.cuda.cache import Binary
-from minigen.cuda.launch import Kernel, Launch
+from minigen.cuda import cpp
+from minigen.cuda.plan.launch import Launch
+from minigen.cuda.run import cache, compiler, device, driver
+from minigen.cuda.run.build import TritonBuild
+from minigen.cuda.run.cache import Binary
+from minigen.cuda.run.memory import STAGING, Arena
 
 triton = pytest.importorskip("triton", reason="no Triton")
 
@@ -27,12 +30,12 @@ def kernel():
     from cuda_kernel import scale_rows
     from triton.runtime.jit import JITFunction
 
-    return Kernel("scale_rows", JITFunction(scale_rows))
+    return JITFunction(scale_rows)
 
 
 def scale_rows_launch(executor, kernel, n=1000, **options):
     x, y = executor.empty((n,), np.float32), executor.empty((n,), np.float32)
-    return Launch(kernel, (4, 1, 1), (x, y, n, 0.5), {"BLOCK": 256}, **options), x, y
+    return Launch("scale_rows", kernel, (4, 1, 1), (x, y, n, 0.5), {"BLOCK": 256}, **options), x, y
 
 
 # --- what is missing -------------------------------------------------------------------------------
@@ -40,6 +43,15 @@ def scale_rows_launch(executor, kernel, n=1000, **options):
 
 def test_importing_minigen_touches_no_cuda():
     code = "import sys, minigen.cuda, minigen.floors; assert not {'cupy', 'triton', 'torch'} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_what_trains_imports_no_tools_and_no_triton_before_an_operation_is_lowered():
+    code = """if True:
+        import sys
+        import minigen.cuda.backend, minigen.cuda.cpp, minigen.cuda.interop, minigen.cuda.run.device
+        assert not {"cupy", "triton", "torch", "minigen.cuda.tools"} & set(sys.modules)
+    """
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
@@ -139,7 +151,7 @@ def test_arena_against_a_simple_model(rng):
             self.ptr, Memory.last = Memory.last, Memory.last + size
 
     Memory.last = 2**20
-    memory, held = arena.Arena(Memory), []
+    memory, held = Arena(Memory), []
     for _ in range(2000):
         if held and rng.random() < 0.5:
             held.pop(rng.integers(len(held)))
@@ -209,7 +221,7 @@ def test_data_that_do_not_fit_are_refused_with_the_figures(install):
         device.DeviceExecutor().resident(data)
 
 
-@pytest.mark.parametrize("nbytes", [0, 1, 7, 2**12, device.STAGING, 2 * device.STAGING + 13])
+@pytest.mark.parametrize("nbytes", [0, 1, 7, 2**12, STAGING, 2 * STAGING + 13])
 def test_copies_through_pinned_memory(install, rng, nbytes):
     install()
     executor = device.DeviceExecutor()
@@ -264,49 +276,49 @@ def test_an_unaligned_buffer_gets_a_kernel_of_its_own(install, kernel):
     install()
     executor = device.DeviceExecutor()
     launch, x, y = scale_rows_launch(executor, kernel)
-    shifted = Launch(kernel, launch.grid, (x[1:], y, 999, 0.5), launch.constexprs)
+    shifted = Launch("scale_rows", kernel, launch.grid, (x[1:], y, 999, 0.5), launch.constexprs)
     executor.run(launch)
     executor.run(shifted)
-    assert len(device._functions) == 2
+    assert len(compiler._binaries) == 2
 
 
 def test_cuda_arguments(install, monkeypatch):
     fake = install()
-    monkeypatch.setattr(compiler, "compile_cuda", lambda file, function, architecture: Binary(function, b"code"))
+    monkeypatch.setattr(cpp, "compile_function", lambda file, function, architecture: Binary(function, b"code"))
     executor = device.DeviceExecutor()
     out, step = executor.empty((10,), np.float32), executor.empty((1,), np.uint64)
-    kernel = Kernel("random_normal", ("random.cu", "random_normal"), "cuda")
-    executor.run(Launch(kernel, (1, 1, 1), (out, 10, 2**32 - 1, 3, step), num_warps=8))
+    kernel = ("random.cu", "random_normal")
+    executor.run(Launch("random_normal", kernel, (1, 1, 1), (out, 10, 2**32 - 1, 3, step), num_warps=8))
     ((name, _, block, args, _),) = fake.launches
     assert name == "random_normal" and block == (256, 1, 1)
     assert [type(a) for a in args[1:4]] == [np.int64, np.uint32, np.uint32]
     with pytest.raises(ValueError, match="takes 5 arguments, not 1"):
-        executor.run(Launch(kernel, (1, 1, 1), (out,)))
+        executor.run(Launch("random_normal", kernel, (1, 1, 1), (out,)))
 
 
 def test_an_empty_grid_launches_nothing(install, kernel):
     fake = install()
     executor = device.DeviceExecutor()
     launch, _, _ = scale_rows_launch(executor, kernel)
-    executor.run(Launch(kernel, (0, 1, 1), launch.args, launch.constexprs))
+    executor.run(Launch("scale_rows", kernel, (0, 1, 1), launch.args, launch.constexprs))
     assert fake.launches == []
 
 
 def test_shared_memory_above_48_kb_is_asked_for_and_limited(install):
     fake = install()
     executor = device.DeviceExecutor()
-    executor._load("small", Binary("k", b"code", 128, 48 * 1024))
+    executor._load(Binary("k", b"code", 128, 48 * 1024))
     assert fake.attributes == []
-    executor._load("large", Binary("k", b"code", 128, 200_000))
+    executor._load(Binary("k", b"code", 128, 200_000))
     assert fake.attributes == [(11, 8, 200_000)]
     with pytest.raises(DeviceError, match="does not take kernel k for sm_90"):
-        executor._load("bad", Binary("k", b"bad"))
+        executor._load(Binary("k", b"bad"))
 
 
 def test_a_kernel_that_takes_more_shared_memory_than_there_is_is_refused(install, kernel, monkeypatch):
     """One that was not written for jobs has no smaller tile. See test_cuda_fit.py for those that have."""
     install()
-    monkeypatch.setattr(compiler, "compile_triton", lambda builds: [Binary("k", b"code", 128, 300_000)] * len(builds))
+    monkeypatch.setattr(compiler, "compile_builds", lambda builds: [Binary("k", b"code", 128, 300_000)] * len(builds))
     executor = device.DeviceExecutor()
     with pytest.raises(DeviceError, match="wants 300000 bytes of shared memory.*sm_90 has 232448"):
         executor.run(scale_rows_launch(executor, kernel)[0])
@@ -314,7 +326,7 @@ def test_a_kernel_that_takes_more_shared_memory_than_there_is_is_refused(install
 
 def test_scratch_memory_is_allocated(install, kernel, monkeypatch):
     fake = install()
-    monkeypatch.setattr(compiler, "compile_triton", lambda builds: [Binary("k", b"code", 128, 0, 96)] * len(builds))
+    monkeypatch.setattr(compiler, "compile_builds", lambda builds: [Binary("k", b"code", 128, 0, 96)] * len(builds))
     executor = device.DeviceExecutor()
     launch, _, _ = scale_rows_launch(executor, kernel)
     executor.run(launch)
@@ -329,7 +341,7 @@ def test_graph_replay_is_the_same_as_direct_launches(install, kernel, steps):
     fake = install()
     executor = device.DeviceExecutor()
     launch, x, y = scale_rows_launch(executor, kernel)
-    back = Launch(kernel, launch.grid, (y, x, 1000, 3.0), launch.constexprs)
+    back = Launch("scale_rows", kernel, launch.grid, (y, x, 1000, 3.0), launch.constexprs)
 
     def scale(x, y, n, factor, *scratch):
         np.multiply(x, factor, out=y)
@@ -369,10 +381,13 @@ def test_a_failure_during_capture_leaves_the_stream_usable(install, kernel):
     fake = install()
     executor = device.DeviceExecutor()
     launch, _, _ = scale_rows_launch(executor, kernel)
-    ready = executor.prepare([launch])
-    broken = device.Ready(None, (1, 1, 1), 32, (), 0)
+    calls = executor.prepare([launch])
+
+    def broken():
+        raise TypeError
+
     with pytest.raises(TypeError):
-        executor.record([*ready, broken], 1)
+        executor.record([*calls, broken], 1)
     assert fake.capturing is None
     executor.capture([launch]).run(2)
     assert len(fake.launches) == 2
@@ -410,11 +425,11 @@ def build(kernel, **changes):
         "num_stages": 3,
         "architecture": 90,
     }
-    return compiler.TritonBuild(kernel.source, **(facts | changes))
+    return TritonBuild(kernel, **(facts | changes))
 
 
 def test_compiled_without_a_gpu_and_without_torch(kernels_folder, kernel):
-    (binary,) = compiler.compile_triton([build(kernel)])
+    (binary,) = compiler.compile_builds([build(kernel)])
     assert binary.code[:4] == b"\x7fELF" and binary.entry == "scale_rows" and binary.threads == 128
 
 
@@ -436,15 +451,15 @@ def test_what_changes_the_code_changes_the_key(kernel, monkeypatch):
 
 
 def test_an_entry_is_read_back_and_not_compiled_again(kernels_folder, kernel, monkeypatch):
-    first = compiler.compile_triton([build(kernel)])
+    first = compiler.compile_builds([build(kernel)])
     compiler._binaries.clear()
     monkeypatch.setattr(compiler, "translate", None)
-    assert compiler.compile_triton([build(kernel)]) == first
+    assert compiler.compile_builds([build(kernel)]) == first
 
 
 @pytest.mark.parametrize("damage", ["truncated", "emptied", "a bit", "foreign"])
 def test_a_damaged_entry_is_rebuilt(kernels_folder, kernel, rng, damage):
-    (first,) = compiler.compile_triton([build(kernel)])
+    (first,) = compiler.compile_builds([build(kernel)])
     compiler._binaries.clear()
     (path,) = kernels_folder.iterdir()
     content = path.read_bytes()
@@ -455,25 +470,25 @@ def test_a_damaged_entry_is_rebuilt(kernels_folder, kernel, rng, damage):
     else:
         path.write_bytes({"truncated": content[:-100], "emptied": b"", "foreign": b"hello"}[damage])
     with pytest.warns(UserWarning, match="damaged"):
-        assert compiler.compile_triton([build(kernel)])[0].threads == first.threads
+        assert compiler.compile_builds([build(kernel)])[0].threads == first.threads
     assert cache.decode(path.read_bytes()) is not None
 
 
 def test_a_cache_that_cannot_be_written_warns_and_goes_on(kernels_folder, kernel):
     kernels_folder.parent.joinpath("kernels").write_text("a file where the folder should be")
     with pytest.warns(UserWarning, match="kernel cache"):
-        assert compiler.compile_triton([build(kernel)])[0].code
+        assert compiler.compile_builds([build(kernel)])[0].code
 
 
 def test_several_kernels_at_once_keep_their_order(kernels_folder, kernel):
     builds = [build(kernel, num_warps=w) for w in (1, 2, 4, 2)]
-    assert [binary.threads for binary in compiler.compile_triton(builds)] == [32, 64, 128, 64]
+    assert [binary.threads for binary in compiler.compile_builds(builds)] == [32, 64, 128, 64]
     assert len(list(kernels_folder.iterdir())) == 3
 
 
 def test_too_old_an_architecture_is_refused(kernel):
     with pytest.raises(DeviceError, match="need sm_80"):
-        compiler.compile_triton([build(kernel, architecture=75)])
+        compiler.compile_builds([build(kernel, architecture=75)])
 
 
 def test_the_default_cache_folder(monkeypatch, tmp_path):
@@ -487,16 +502,16 @@ def test_the_default_cache_folder(monkeypatch, tmp_path):
 
 @pytest.mark.parametrize("file", ["optimizer.cu", "random.cu", "batch.cu"])
 def test_sources_carry_their_headers(file):
-    text = sources.expanded(file)
+    text = cpp.expanded(file)
     assert '#include "' not in text and "#pragma once" not in text
     assert text.count("using int32_t = int;") == 1
 
 
 def test_unknown_kernels_and_types():
     with pytest.raises(ValueError, match="has no kernel adamax"):
-        sources.parameters("optimizer.cu", "adamax")
+        cpp.parameters("optimizer.cu", "adamax")
     with pytest.raises(ValueError, match="not 'short x'"):
-        sources._type(" short x")
+        cpp._type(" short x")
 
 
 def test_no_nvrtc(kernels_folder, monkeypatch):
@@ -507,7 +522,7 @@ def test_no_nvrtc(kernels_folder, monkeypatch):
 
     monkeypatch.setattr(nvrtc, "getVersion", missing)
     with pytest.raises(DeviceError, match="NVRTC is missing"):
-        compiler.compile_cuda("random.cu", "random_normal", 90)
+        cpp.compile_function("random.cu", "random_normal", 90)
 
 
 def test_encoding_is_its_own_inverse(rng):

@@ -1,4 +1,4 @@
-"""What surrounds the CUDA floor: whole steps as launched, the explanation of a step, timing and tuning. No GPU."""
+"""What surrounds the CUDA backend: whole steps as launched, the explanation of a step, timing and tuning. No GPU."""
 
 from __future__ import annotations
 
@@ -9,13 +9,14 @@ import sys
 import tempfile
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from fake_cupy import FakeCupy
 
-from minigen.cuda import card, driver, launch, tiles, timing, tuned
+from minigen.cuda.plan import launch, tiles
+from minigen.cuda.run import driver
+from minigen.cuda.tools import measure
 from minigen.errors import DeviceError
 
 pytest.importorskip("triton", reason="no Triton")
@@ -27,7 +28,7 @@ def fake(monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "cupy", fake)
     monkeypatch.setattr(driver, "_has_driver", lambda: True)
     monkeypatch.setenv("MINIGEN_CACHE", str(tmp_path))
-    monkeypatch.setattr(tiles, "_preferred", {})
+    monkeypatch.setattr(tiles, "_measured", {})
     return fake
 
 
@@ -65,7 +66,7 @@ def test_a_kernels_key_does_not_depend_on_what_was_compiled_before():
 
 @pytest.mark.parametrize("model", ["gan", "vae"])
 def test_explain_without_a_gpu(monkeypatch, model):
-    from minigen.cuda.explain import explain
+    from minigen.cuda.tools.explain import explain
 
     monkeypatch.setattr(driver, "find_problem", lambda index: "no GPU today")
     text = explain(model, batch_size=32, precision="ieee", columns=50)
@@ -74,7 +75,7 @@ def test_explain_without_a_gpu(monkeypatch, model):
 
 
 def test_explain_refuses_bad_settings(monkeypatch):
-    from minigen.cuda.explain import explain
+    from minigen.cuda.tools.explain import explain
 
     monkeypatch.setattr(driver, "find_problem", lambda index: "no GPU today")
     with pytest.raises(ValueError, match="model must be one of"):
@@ -86,7 +87,7 @@ def test_explain_refuses_bad_settings(monkeypatch):
 
 
 def test_explain_without_triton(monkeypatch):
-    from minigen.cuda.explain import explain
+    from minigen.cuda.tools.explain import explain
 
     monkeypatch.setattr(driver, "find_problem", lambda index: "no GPU today")
     monkeypatch.setattr(driver, "triton_problem", lambda: "Triton is missing: pip install it")
@@ -94,17 +95,16 @@ def test_explain_without_triton(monkeypatch):
         explain("gan")
 
 
-def test_floor_is_the_longer_of_arithmetic_and_traffic():
-    h100 = card.H100
+def test_the_lower_bound_is_the_longer_of_arithmetic_and_traffic():
+    h100 = measure.H100
     assert h100.flops("tf32") == pytest.approx(494e12, rel=0.01)  # its datasheet
     assert h100.flops("bf16") == pytest.approx(989e12, rel=0.01)
     assert h100.flops("tf32x3") == h100.flops("tf32") / 3
-    kernel = launch.Kernel("k", None)
-    busy = launch.Launch(kernel, (1, 1, 1), (), flops=10**12, bytes=1)
-    large = launch.Launch(kernel, (1, 1, 1), (), flops=1, bytes=10**12)
-    assert h100.floor(busy, "tf32") == pytest.approx(1 / 494, rel=0.01)
-    assert h100.floor(large, "tf32") == pytest.approx(1 / 3.35)
-    newer = card.Card("newer than the table", 130, 100, 2e9, 1e12)
+    busy = launch.Launch("k", None, (1, 1, 1), (), flops=10**12, bytes=1)
+    large = launch.Launch("k", None, (1, 1, 1), (), flops=1, bytes=10**12)
+    assert h100.lower_bound(busy, "tf32") == pytest.approx(1 / 494, rel=0.01)
+    assert h100.lower_bound(large, "tf32") == pytest.approx(1 / 3.35)
+    newer = measure.Card("newer than the table", 130, 100, 2e9, 1e12)
     assert newer.flops("ieee") > 0
 
 
@@ -118,7 +118,7 @@ def test_the_present_card_is_read_from_the_driver(fake):
     for i, name in enumerate(attributes):
         setattr(fake.cuda.runtime, f"cudaDevAttr{name}", 1000 + i)
     fake.cuda.runtime.deviceGetAttribute = lambda attribute, index: list(attributes.values())[attribute - 1000]
-    present = card.present()
+    present = measure.present()
     assert present.architecture == 90 and present.multiprocessors == 132
     assert present.bandwidth == pytest.approx(4.917e12, rel=1e-3) and present.clock == 1.98e9
 
@@ -162,29 +162,32 @@ def test_bad_rows_on_the_gpu_are_refused(fake, array, error):
 
 
 def test_samples_are_seconds_of_the_executors_stream(fake):
-    from minigen.cuda.device import DeviceExecutor
+    from minigen.cuda.run.device import DeviceExecutor
 
     calls = []
-    times = timing.samples(DeviceExecutor(), lambda: calls.append(1), 5, warmup=2)
+    times = measure.samples(DeviceExecutor(), lambda: calls.append(1), 5, warmup=2)
     assert len(calls) == 7 and times == [0.002] * 5  # the stand-in's events are 2 ms apart
 
 
 def tuning(monkeypatch, fake, seconds, fits=lambda tile: True):
     """Run the tuner with ``seconds(tile)`` in place of a measurement, and without compiling."""
-    from minigen.cuda import device, dispatch, tune
+    from minigen.cuda.run import device
+    from minigen.cuda.tools import tune
 
     def launch_with(tile):
-        return launch.Launch(None, (1, 1, 1), (), jobs=(dispatch.Job(None, 1, {}, (), (), (), tile=tile),))
+        return launch.Launch("k", None, (1, 1, 1), (), jobs=(launch.Job(None, 1, {}, (), (), (), tile=tile),))
 
     def fitting(asked):
         while not fits(asked.jobs[0].tile):
-            asked = launch_with(tiles.with_less_staged(asked.jobs[0].tile))
-        return SimpleNamespace(launch=asked)
+            asked = launch_with(tiles.with_less_memory(asked.jobs[0].tile))
+        return asked, None
 
     monkeypatch.setattr(device.DeviceExecutor, "compile", lambda self, launches: [fitting(x) for x in launches])
     monkeypatch.setattr(tune, "launches_with", lambda tile, *rest: (launch_with(tile),))
     monkeypatch.setattr(tune, "result", lambda executor, launches, output: [1.0])
-    monkeypatch.setattr(tune, "measure", lambda executor, launches: seconds(fitting(launches[0]).launch.jobs[0].tile))
+    monkeypatch.setattr(
+        tune, "median_seconds", lambda executor, launches: seconds(fitting(launches[0])[0].jobs[0].tile)
+    )
     monkeypatch.setattr(tune, "SHAPES", {key: (16, 16, 16) for key in tune.SHAPES})
     lines = []
     return tune.tune(report=lines.append), lines
@@ -193,11 +196,11 @@ def tuning(monkeypatch, fake, seconds, fits=lambda tile: True):
 def test_the_fastest_tile_is_kept_and_preferred(monkeypatch, fake):
     path, lines = tuning(monkeypatch, fake, lambda tile: 1.0 if (tile.BM, tile.BN, tile.stages) == (64, 32, 2) else 2.0)
     assert len(lines) == 9 and len(json.loads(path.read_text())["entries"]) == 9
-    found = tiles._preferred[90, "forward", "few"]
+    found = tiles._measured[90, "forward", "few"]
     assert (found.BM, found.BN, found.stages, found.measured) == (64, 32, 2, True)
-    tiles._preferred.clear()
-    assert tuned.load(90) == 9 and tiles._preferred[90, "forward", "few"] == found
-    assert tuned.load(80) == 0
+    tiles._measured.clear()
+    assert tiles.load_measured(90) == 9 and tiles._measured[90, "forward", "few"] == found
+    assert tiles.load_measured(80) == 0
 
 
 def test_noise_does_not_replace_the_table(monkeypatch, fake):
@@ -216,14 +219,14 @@ def test_a_tile_that_is_not_used_is_not_reported(monkeypatch, fake):
 
 @pytest.mark.parametrize("text", ["", "{}", '{"entries": [{"operation": "forward"}]}', '{"entries": 3}'])
 def test_a_damaged_file_of_tiles_is_left_aside(fake, text):
-    tuned.place(90).write_text(text)
+    tiles.measured_file(90).write_text(text)
     with pytest.warns(UserWarning, match="run minigen tune again"):
-        assert tuned.load(90) == 0
-    assert tiles._preferred == {}
+        assert tiles.load_measured(90) == 0
+    assert tiles._measured == {}
 
 
-def test_terms_are_taken_in_stretches_where_a_chain_of_products_is_long():
-    """On the tensor cores; no more stretches than there are terms."""
+def test_terms_are_taken_in_chunks_where_a_chain_of_products_is_long():
+    """On the tensor cores; no more chunks than there are terms."""
     small = (256, 128, 784)
     assert tiles.choose("forward", *small, 90, "tf32x3").SPLIT == tiles.choose("forward", *small, 80, "tf32").SPLIT == 8
     assert tiles.choose("forward", *small, 90, "ieee").SPLIT == 1
@@ -235,9 +238,9 @@ def test_terms_are_taken_in_stretches_where_a_chain_of_products_is_long():
 
 @pytest.mark.parametrize("architecture", [80, 86, 90, 120])
 def test_candidates_fit_the_card(architecture):
-    from minigen.cuda import tune
+    from minigen.cuda.tools import tune
 
     for operation, kind in tune.SHAPES:
         found = tune.candidates(operation, kind, architecture, "tf32x3")
         assert found[0] == tiles.default(operation, kind, architecture, "tf32x3") and len(found) == len(set(found)) > 5
-        assert all(tiles.staged(tile, architecture) <= tiles.shared_memory(architecture) for tile in found[1:])
+        assert all(tiles.staged_bytes(tile, architecture) <= tiles.shared_memory(architecture) for tile in found[1:])

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import minigen
-from minigen.cuda.jobs import BLOCK, blocks
+from minigen.cuda.plan.lowering import BLOCK, blocks
 from minigen.reference import random
 from minigen.training import loop
 from minigen.training.history import History

@@ -9,7 +9,7 @@ import pytest
 
 import minigen
 from minigen import plotting
-from minigen.cuda import cache
+from minigen.cuda.run import cache
 from minigen.paths import user_path
 from models import blobs
 

@@ -72,7 +72,7 @@ def explain(
 
     Where there is no GPU, the plan for an H100 is shown, without times.
     """
-    from minigen.cuda.explain import explain
+    from minigen.cuda.tools.explain import explain
 
     print(explain(model, device=device, precision=precision))
 
@@ -80,6 +80,6 @@ def explain(
 @command(app)
 def tune(device: CudaDevice = "cuda", precision: CudaPrecision = "tf32x3") -> None:
     """Measure the tiles of the GPU's matrix kernels on this card, and keep the best for later runs."""
-    from minigen.cuda.tune import tune
+    from minigen.cuda.tools.tune import tune
 
     print(f"tiles kept in {tune(device, precision)}")

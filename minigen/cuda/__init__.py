@@ -1,6 +1,6 @@
-"""The CUDA floor. Importing this imports neither CuPy nor Triton, and touches no device.
+"""The CUDA backend. Importing this imports neither CuPy nor Triton, and touches no device.
 
-:func:`probe` says whether the floor can be used here; ``CudaBackend(index)`` is the backend on one GPU.
+:func:`probe` says whether it can be used here; ``CudaBackend(index)`` is the backend on one GPU.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from typing import Any
 
 def probe() -> tuple[bool, str]:
     """Whether ``device="cuda"`` works here, and on what, or why not and what to install."""
-    from minigen.cuda.driver import describe, find_problem
+    from minigen.cuda.run.driver import describe, find_problem
 
     problem = find_problem()
     return (False, problem) if problem else (True, describe())

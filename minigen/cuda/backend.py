@@ -10,9 +10,9 @@ import numpy as np
 
 from minigen import checks
 from minigen.backend import Array, Backend, Program, Reader
-from minigen.cuda.jobs import BLOCK, Target, blocks
-from minigen.cuda.launch import Executor
-from minigen.cuda.schedule import Schedule, clear, plan
+from minigen.cuda.plan.launch import Executor
+from minigen.cuda.plan.lowering import BLOCK, Target, blocks
+from minigen.cuda.plan.schedule import Schedule, clear, plan
 from minigen.step.dependencies import Memory
 from minigen.step.record import Operation, operation
 
@@ -47,7 +47,7 @@ class FiniteReader:
 
 
 class CudaBackend(Backend):
-    """The operations on GPU number ``index``, or on another ``executor``; see :class:`minigen.cuda.launch.Executor`.
+    """The operations on GPU number ``index``, or on another ``executor`` (:class:`minigen.cuda.plan.launch.Executor`).
 
     ``precision`` is how matrix products are taken, one of ``"ieee"``, ``"tf32x3"``, ``"tf32"``, ``"bf16"``; sums and
     storage are float32 in all. The default is ``"tf32x3"``: it has float32's accuracy (so that a training takes the
@@ -74,7 +74,7 @@ class CudaBackend(Backend):
     ) -> None:
         self.precision = checks.choice("precision", precision, self.PRECISIONS)
         if executor is None:
-            from minigen.cuda.device import DeviceExecutor
+            from minigen.cuda.run.device import DeviceExecutor
 
             executor = DeviceExecutor(index)
         self.dtype = np.dtype(np.float32)

@@ -4,7 +4,7 @@ Each rule looks at one operation of a :class:`Flow` and returns the rewritten fl
 A rule may drop a buffer that is written and read within the step, once all who read it are fused: what a step consumes
 itself may stay inside of it. Buffers that the step only writes are results, and are always written.
 
-Nothing here orders launches; that follows from who reads and writes what (:mod:`minigen.cuda.schedule`).
+Nothing here orders launches; that follows from who reads and writes what (:mod:`minigen.cuda.plan.schedule`).
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from minigen.cuda import tiles
-from minigen.cuda.jobs import Target, blocks, forward_tile
+from minigen.cuda.plan import tiles
+from minigen.cuda.plan.lowering import Target, blocks, forward_tile
 from minigen.step import fuse as shared
 from minigen.step.dependencies import Memory, OperationList
 from minigen.step.fuse import is_plain

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from minigen.backend import Array, Backend
-from minigen.cuda.device import on_gpu
+from minigen.cuda.run.device import on_gpu
 
 __all__ = ["on_gpu", "rows", "vectors", "working"]
 

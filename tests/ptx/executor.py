@@ -1,12 +1,12 @@
-"""The CUDA floor on PTX run by NumPy: ``CudaBackend(executor=PtxExecutor(90))`` has all of its operations."""
+"""The CUDA backend on PTX run by NumPy: ``CudaBackend(executor=PtxExecutor(90))`` has all of its operations."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from minigen.cuda.compiler import build_of, translate
-from minigen.cuda.interpreter import HostExecutor
-from minigen.cuda.launch import Launch
+from interpreter import HostExecutor
+from minigen.cuda.plan.launch import Launch
+from minigen.cuda.run.build import build_of, translate
 from ptx.code import Code
 from ptx.machine import run
 

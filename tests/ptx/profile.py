@@ -15,8 +15,8 @@ import numpy as np
 
 import minigen.cuda.kernels
 from minigen.cuda.backend import PRECISIONS, CudaBackend
-from minigen.cuda.explain import training_of
-from minigen.cuda.report import ARCHITECTURES, MODELS
+from minigen.cuda.tools.explain import training_of
+from minigen.cuda.tools.report import ARCHITECTURES, MODELS
 from ptx.executor import PtxExecutor
 
 
@@ -38,7 +38,7 @@ def main() -> None:
         longest = max(executed, key=np.sum)
         total += longest.sum()
         programs = f"{launch.grid[0]:4} programs of {launch.num_warps} warps"
-        print(f"{longest.sum():7,} instructions, {programs}  {launch.kernel.name}")
+        print(f"{longest.sum():7,} instructions, {programs}  {launch.name}")
         by_line: Counter[str] = Counter()
         for instruction, times in zip(code.instructions, longest, strict=True):
             by_line[instruction.line] += int(times)

@@ -1,7 +1,7 @@
 """activations: ``y = act(z)`` and its derivative from the stored ``y``.
 
 :mod:`minigen.reference.activations` derives both. The first two functions are the formulas, which the other kernels use
-in their epilogues; the jobs below apply them to a whole buffer.
+in their epilogues; the kernels below apply them to a whole buffer.
 """
 
 from __future__ import annotations
@@ -11,6 +11,9 @@ import triton.language as tl
 
 from minigen.backend import LEAKY_SLOPE
 from minigen.cuda.kernels.elementary import exp_negative, expm1, log1p_unit, tanh
+from minigen.cuda.plan.launch import Job
+from minigen.cuda.plan.lowering import BLOCK, Target, blocks, job, lowers
+from minigen.step.record import Operation
 
 SLOPE: tl.constexpr = tl.constexpr(LEAKY_SLOPE)
 
@@ -75,3 +78,22 @@ def backward(pid, dy, y, dz, n, ACTIVATION: tl.constexpr, BLOCK: tl.constexpr):
     gradient = tl.load(dy + i, mask=i < n, other=0.0)
     output = tl.load(y + i, mask=i < n, other=0.0)
     tl.store(dz + i, differentiate(gradient, output, ACTIVATION), mask=i < n)
+
+
+# --- lowering -----------------------------------------------------------------------------------------
+
+
+@lowers("activation_forward", "activation_backward")
+def lower_activation(op: Operation, target: Target) -> list[Job]:
+    n = op["y"].size
+    function = forward if op.name == "activation_forward" else backward
+    arguments = {**op.buffers, "n": n, "ACTIVATION": op["activation"], "BLOCK": BLOCK}
+    return [job(op, function, blocks(n, BLOCK), arguments, n)]
+
+
+@lowers("copy")
+def lower_copy(op: Operation, target: Target) -> list[Job]:
+    """``y = z``, which is the linear activation."""
+    n = op["y"].size
+    arguments = {"z": op["z"], "y": op["y"], "n": n, "ACTIVATION": "linear", "BLOCK": 256}
+    return [job(op, forward, blocks(n, 256), arguments)]

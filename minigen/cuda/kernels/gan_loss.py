@@ -5,39 +5,80 @@ logit, loss, dlogits, the head's gradients and the hidden delta would be five th
 
 1. the layer that makes ``h`` also stores ``scores[B,PARTS]``: for each tile of its columns, their share
    ``sum_j h[r,j] w[j]`` of the logit (:func:`minigen.cuda.kernels.dense.forward`; the bias joins the first share);
-2. whoever needs ``dz[r,j] = ds[r] w[j] act'(h[r,j])`` sums the shares of its rows, always in the same order, and
-   computes it on the spot (:func:`delta`);
+2. a kernel that needs ``dz[r,j] = ds[r] w[j] act'(h[r,j])`` sums the shares of its rows, always in the same order, and
+   computes it where it would load it (:func:`delta`);
 3. :func:`head` makes the loss and the gradients of ``w`` and its bias, or updates them.
 """
 
 from __future__ import annotations
 
+from typing import Any, NamedTuple
+
 import triton
 import triton.language as tl
 
 from minigen.cuda.kernels.activations import differentiate, softplus_sigmoid
-from minigen.cuda.kernels.optimizer import update
-from minigen.cuda.kernels.places import left_places
+from minigen.cuda.kernels.matmul import left_offsets
+from minigen.cuda.kernels.optimizer import update, update_arguments
+from minigen.cuda.plan.launch import Job
+from minigen.cuda.plan.lowering import BLOCK, Target, blocks, job, lowers
+from minigen.cuda.plan.tiles import power_of_two
+from minigen.step.record import Operation
+
+
+class Hidden(NamedTuple):
+    """D's last hidden layer and what its delta follows from: ``h[B,H]``, ``scores[B,PARTS]``, the weights ``w[H]`` of
+    the one-output layer behind it, and how many of the rows are real."""
+
+    h: Any
+    scores: Any
+    w: Any
+    n_real: int
+
+
+GAMES = {
+    # loss: the discriminator's terms, the generator's, and whether the generator's is the term of real rows
+    "non_saturating": ("logistic", "logistic", True),
+    "minimax": ("logistic", "minus_logistic", False),
+    "least_squares": ("least_squares", "least_squares", True),
+    "hinge": ("hinge", "minus", True),
+}
+
+
+@triton.jit
+def term(s, real, TERMS: tl.constexpr):
+    """A logit's term of the loss and its derivative: of a ``real`` row or of a generated one. NaN stays NaN."""
+    if TERMS == "least_squares":
+        slope = s - tl.where(real, 1.0, 0.0)
+        loss = 0.5 * slope * slope
+    elif TERMS == "hinge":
+        sign = tl.where(real, -1.0, 1.0)
+        margin = 1.0 + sign * s
+        loss = tl.where(margin <= 0.0, 0.0, margin)
+        slope = sign * tl.where(margin <= 0.0, 0.0, tl.where(margin > 0.0, 1.0, margin))
+    elif TERMS == "minus":
+        loss = -s
+        slope = tl.full(s.shape, -1.0, tl.float32)
+    else:
+        sign = tl.where(real, -1.0, 1.0)
+        loss, probability = softplus_sigmoid(sign * s)
+        slope = sign * probability
+        if TERMS == "minus_logistic":
+            loss = -loss
+            slope = -slope
+        else:
+            tl.static_assert(TERMS == "logistic")
+    return loss, slope
 
 
 @triton.jit
 def terms(s, rows, B, n_real, LOSS: tl.constexpr):
-    """Each row's share of the loss, and dloss/ds; 0 for rows beyond B. ``n_real`` is used by the discriminator only."""
-    if LOSS == "discriminator":
-        real = rows < n_real
-        count = tl.where(real, n_real, B - n_real).to(tl.float32)
-        sign = tl.where(real, -1.0, 1.0)
-        share = 1.0 / count
-    else:
-        share = 1.0 / B.to(tl.float32)
-        sign = -1.0 if LOSS == "non_saturating" else 1.0
-    positive, probability = softplus_sigmoid(sign * s)
-    loss = positive * share
-    slope = sign * probability * share
-    if LOSS == "minimax":
-        loss = -loss
-        slope = -slope
-    return tl.where(rows < B, loss, 0.0), tl.where(rows < B, slope, 0.0)
+    """Each row's share of the loss, and dloss/ds; 0 for rows beyond B. The rows below ``n_real`` have the real term."""
+    real = rows < n_real
+    count = tl.where(real, n_real, tl.maximum(B - n_real, 1)).to(tl.float32)
+    loss, slope = term(s, real, LOSS)
+    share = 1.0 / count
+    return tl.where(rows < B, loss * share, 0.0), tl.where(rows < B, slope * share, 0.0)
 
 
 @triton.jit
@@ -53,28 +94,26 @@ def delta(
     hidden, rows, columns, B,
     H: tl.constexpr, ACTIVATION: tl.constexpr, LOSS: tl.constexpr, PARTS: tl.constexpr, WIDTH: tl.constexpr,
 ):  # fmt: skip
-    """Tile of the hidden layer's ``dz[B,H]``; ``hidden`` is (h[B,H], scores[B,PARTS], w[H], n_real)."""
-    h, scores, w, n_real = hidden
-    _, slope = terms(sum_scores(scores, rows, B, PARTS, WIDTH), rows, B, n_real, LOSS)
-    weight = tl.load(w + columns, mask=columns < H, other=0.0)
+    """Tile of the hidden layer's ``dz[B,H]``; ``hidden`` is a :class:`Hidden`."""
+    _, slope = terms(sum_scores(hidden.scores, rows, B, PARTS, WIDTH), rows, B, hidden.n_real, LOSS)
+    weight = tl.load(hidden.w + columns, mask=columns < H, other=0.0)
     mask = (rows < B)[:, None] & (columns < H)[None, :]
-    y = tl.load(h + rows[:, None] * H + columns[None, :], mask=mask, other=0.0)
+    y = tl.load(hidden.h + rows[:, None] * H + columns[None, :], mask=mask, other=0.0)
     return differentiate(slope[:, None] * weight[None, :], y, ACTIVATION)
 
 
 @triton.jit
-def delta_turned(
+def delta_transposed(
     hidden, first, columns, B,
     H: tl.constexpr, ACTIVATION: tl.constexpr, LOSS: tl.constexpr, PARTS: tl.constexpr, WIDTH: tl.constexpr,
     BK: tl.constexpr, SPLIT: tl.constexpr,
 ):  # fmt: skip
     """:func:`delta` of the rows from ``first`` on, transposed: ``[columns, BK]``, or ``[SPLIT, columns, BK]``."""
-    h, scores, w, n_real = hidden
     rows = first + tl.arange(0, SPLIT * BK)
-    _, slope = terms(sum_scores(scores, rows, B, PARTS, WIDTH), rows, B, n_real, LOSS)
-    weight = tl.load(w + columns, mask=columns < H, other=0.0)
-    rows, columns = left_places(first, columns, BK, SPLIT)
-    y = tl.load(h + rows * H + columns, mask=(rows < B) & (columns < H), other=0.0)
+    _, slope = terms(sum_scores(hidden.scores, rows, B, PARTS, WIDTH), rows, B, hidden.n_real, LOSS)
+    weight = tl.load(hidden.w + columns, mask=columns < H, other=0.0)
+    rows, columns = left_offsets(first, columns, BK, SPLIT)
+    y = tl.load(hidden.h + rows * H + columns, mask=(rows < B) & (columns < H), other=0.0)
     if SPLIT > 1:
         dy = tl.reshape(slope, [SPLIT, BK])[:, None, :] * weight[None, :, None]
     else:
@@ -94,19 +133,19 @@ def head(
     where ``dw`` is None, they are stored or left out. A program owns its COLS entries of w, the first one b and the
     loss too. ``hidden`` holds a copy of w where another job of the launch reads w, since this one writes it.
     """
-    h, scores, _, n_real = hidden
     columns = pid * COLS + tl.arange(0, COLS)
     dw_sum = tl.zeros([COLS], tl.float32)
     db_sum = tl.zeros([ROWS], tl.float32)
     loss_sum = tl.zeros([ROWS], tl.float32)
     for r in range(0, B, ROWS):
         rows = (r + tl.arange(0, ROWS)).to(tl.int64)
-        term, slope = terms(sum_scores(scores, rows, B, PARTS, WIDTH), rows, B, n_real, LOSS)
+        logits = sum_scores(hidden.scores, rows, B, PARTS, WIDTH)
+        term, slope = terms(logits, rows, B, hidden.n_real, LOSS)
         loss_sum += term
         db_sum += slope
         if dw is not None or OPTIMIZER is not None:
             mask = (rows < B)[:, None] & (columns < H)[None, :]
-            y = tl.load(h + rows[:, None] * H + columns[None, :], mask=mask, other=0.0)
+            y = tl.load(hidden.h + rows[:, None] * H + columns[None, :], mask=mask, other=0.0)
             dw_sum += tl.sum(slope[:, None] * y, axis=0)
     if OPTIMIZER is not None:
         update(weights, rule, columns, columns < H, dw_sum, OPTIMIZER, STEPS_AHEAD)
@@ -132,3 +171,59 @@ def from_logits(pid, logits, dlogits, loss, n_real, B, LOSS: tl.constexpr, ROWS:
         loss_sum += term
         tl.store(dlogits + rows, slope, mask=rows < B)
     tl.store(loss, tl.sum(loss_sum, axis=0))
+
+
+# --- lowering -----------------------------------------------------------------------------------------
+
+
+def game_of(op: Operation, B: int) -> tuple[str, int]:
+    """LOSS, and how many of the ``B`` rows have the real term."""
+    of_discriminator, of_generator, real = GAMES[op["kind"]]
+    return (of_discriminator, op["n_real"]) if op["player"] == "discriminator" else (of_generator, B if real else 0)
+
+
+def hidden_arguments(op: Operation) -> dict[str, Any]:
+    """Arguments for a ``dz`` that is computed from the head behind the layer, or their absence."""
+    if op["dz"] is not None:
+        return {"hidden": None, "HIDDEN": None, "LOSS": None, "PARTS": 0, "WIDTH": 0}
+    B, parts = op["scores"].shape
+    loss, n_real = game_of(op, B)
+    return {
+        "hidden": Hidden(op["h"], op["scores"], op["head_w"], n_real),
+        "HIDDEN": op["hidden_activation"],
+        "LOSS": loss,
+        "PARTS": parts,
+        "WIDTH": power_of_two(parts),
+    }
+
+
+@lowers("gan_loss")
+def lower_loss(op: Operation, target: Target) -> list[Job]:
+    B = len(op["logits"])
+    loss, n_real = game_of(op, B)
+    arguments = {**op.buffers, "n_real": n_real, "B": B, "LOSS": loss, "ROWS": BLOCK}
+    return [job(op, from_logits, 1, arguments, 10 * B)]
+
+
+@lowers("gan_head")
+def lower_head(op: Operation, target: Target) -> list[Job]:
+    B, H = op["h"].shape
+    parts, columns = op["scores"].shape[1], 32
+    loss, n_real = game_of(op, B)
+    arguments = {
+        "hidden": Hidden(op["h"], op["scores"], None, n_real),
+        "loss": op["loss"],
+        "dw": op["dW"],
+        "db": op["db"],
+        **update_arguments(op),
+        "B": B,
+        "H": H,
+        "LOSS": loss,
+        "PARTS": parts,
+        "WIDTH": power_of_two(parts),
+        "ROWS": 64,
+        "COLS": columns,
+    }
+    gradients = op["dW"] is not None or op["optimizer"] is not None
+    programs = blocks(H, columns) if gradients else 1
+    return [job(op, head, programs, arguments, 2 * B * H * gradients + 10 * B)]

@@ -1,27 +1,34 @@
 """latent: the VAE's sample ``z`` and its KL divergence. :mod:`minigen.reference.latent` derives forward and backward.
 
 The latent layer is narrow (20 beside 400 and 784), so the three layers around it would leave most of a GPU idle and
-cost a launch each. :func:`sample_and_decode` and :func:`backward_through` do them in one: every program computes
-the narrow middle of its rows anew and goes on to its own tile of the wide layer behind it. Only the first column of
-tiles stores the middle, and nobody in the launch reads it from memory.
+cost a launch each. :func:`sample_and_decode` and :func:`backward_through` do all three in one: every program computes
+the latents of its rows, though others do too, and from them its own tile of the wide layer that follows. Only the
+first column of tiles stores the latents, and no program of the launch reads them from memory.
 """
 
 from __future__ import annotations
+
+from dataclasses import replace
 
 import triton
 import triton.language as tl
 
 from minigen.cuda.kernels.activations import differentiate
-from minigen.cuda.kernels.dense import back_product, dot, finish, load, load_across, nothing, store, tile_of, together
+from minigen.cuda.kernels.dense import epilogue, product_transposed
 from minigen.cuda.kernels.elementary import exp, expm1
-from minigen.cuda.kernels.places import right_places
-from minigen.cuda.kernels.random import normal_tile
+from minigen.cuda.kernels.matmul import dot, load, load_left, reduce_split_k, right_offsets, store, tile_of, zero_acc
+from minigen.cuda.kernels.random import noise_arguments, normal_tile
+from minigen.cuda.kernels.vae_loss import finish_rows_job
+from minigen.cuda.plan import tiles
+from minigen.cuda.plan.launch import Job
+from minigen.cuda.plan.lowering import BLOCK, Target, blocks, forward_tile, job, lowers, tile_arguments
+from minigen.step.record import Operation
 
 LOGVAR_LIMIT: tl.constexpr = tl.constexpr(40.0)
 
 
 @triton.jit
-def bounded(h):
+def clamp_logvar(h):
     """logvar from what the encoder gives; NaN stays NaN."""
     return tl.where(h > LOGVAR_LIMIT, LOGVAR_LIMIT, h)
 
@@ -35,7 +42,7 @@ def twice_kl(mu, logvar):
 @triton.jit
 def heads_gradient(dz, mu, h, eps, beta_share):
     """dmu and dh, of logvar before its bound; ``beta_share`` is beta / B."""
-    logvar = bounded(h)
+    logvar = clamp_logvar(h)
     dmu = dz + beta_share * mu
     dlogvar = dz * eps * exp(logvar * 0.5) * 0.5 + (0.5 * beta_share) * expm1(logvar)
     return dmu, tl.where(h > LOGVAR_LIMIT, 0.0, dlogvar)
@@ -49,9 +56,9 @@ def load_half(base, rows, columns, height, L: tl.constexpr):
 
 
 @triton.jit
-def load_half_down(base, first, columns, height, L: tl.constexpr, BK: tl.constexpr, SPLIT: tl.constexpr):
-    """The same of BK rows from ``first`` on, or SPLIT such tiles: see :func:`minigen.cuda.kernels.dense.load_down`."""
-    rows, columns = right_places(first, columns, BK, SPLIT)
+def load_half_right(base, first, columns, height, L: tl.constexpr, BK: tl.constexpr, SPLIT: tl.constexpr):
+    """The same of BK rows from ``first`` on, or SPLIT such tiles, as :func:`minigen.cuda.kernels.matmul.load_right`."""
+    rows, columns = right_offsets(first, columns, BK, SPLIT)
     return tl.load(base + rows * (2 * L) + columns, mask=(rows < height) & (columns < L), other=0.0)
 
 
@@ -72,7 +79,7 @@ def forward(
     columns = tl.arange(0, BL)
     inside = (columns < L)[None, :]
     mu = load_half(heads, rows, columns, B, L)
-    logvar = bounded(load_half(heads + L, rows, columns, B, L))
+    logvar = clamp_logvar(load_half(heads + L, rows, columns, B, L))
     if DRAW:
         noise = normal_tile(seed, stream, tl.load(step) - STEPS_AHEAD, pid * BM, 0, L, BM, BL)
         store(eps, rows, columns, B, L, noise)
@@ -112,15 +119,15 @@ def sample_and_decode(
     columns = tile_n * BN + tl.arange(0, BN)
     latents = tl.arange(0, BL)
     inside = (latents < L)[None, :]
-    mu = nothing(BM, BL, SPLIT)
-    h = nothing(BM, BL, SPLIT)
+    mu = zero_acc(BM, BL, SPLIT)
+    h = zero_acc(BM, BL, SPLIT)
     for k in range(0, N_IN, SPLIT * BK):
-        a = load_across(x, rows, k, B, N_IN, BK, SPLIT)
-        mu = dot(a, load_half_down(W, k, latents, N_IN, L, BK, SPLIT), mu, PRECISION)
-        h = dot(a, load_half_down(W + L, k, latents, N_IN, L, BK, SPLIT), h, PRECISION)
-    mu = together(mu, SPLIT) + tl.load(b + latents, mask=latents < L, other=0.0)[None, :]
-    h = together(h, SPLIT) + tl.load(b + L + latents, mask=latents < L, other=0.0)[None, :]
-    logvar = bounded(h)
+        a = load_left(x, rows, k, B, N_IN, BK, SPLIT)
+        mu = dot(a, load_half_right(W, k, latents, N_IN, L, BK, SPLIT), mu, PRECISION)
+        h = dot(a, load_half_right(W + L, k, latents, N_IN, L, BK, SPLIT), h, PRECISION)
+    mu = reduce_split_k(mu, SPLIT) + tl.load(b + latents, mask=latents < L, other=0.0)[None, :]
+    h = reduce_split_k(h, SPLIT) + tl.load(b + L + latents, mask=latents < L, other=0.0)[None, :]
+    logvar = clamp_logvar(h)
     noise = normal_tile(seed, stream, tl.load(step) - STEPS_AHEAD, tile_m * BM, 0, L, BM, BL)
     sampled = tl.where(inside, mu + exp(logvar * 0.5) * noise, 0.0)
     if tile_n == 0:
@@ -131,7 +138,7 @@ def sample_and_decode(
         tl.store(kl + rows, tl.sum(tl.where(inside, twice_kl(mu, logvar), 0.0), axis=1) * 0.5, mask=rows < B)
     total = tl.zeros([BM, BN], tl.float32)
     total = dot(sampled, load(W_decoder, latents, columns, L, N_OUT), total, PRECISION)
-    finish(total, b_decoder, None, rows, columns, tile_n, y, B, N_OUT, ACTIVATION, 0)
+    epilogue(total, b_decoder, None, rows, columns, tile_n, y, B, N_OUT, ACTIVATION, 0)
 
 
 @triton.jit
@@ -146,7 +153,7 @@ def backward_through(
     rows = (tile_m * BM + tl.arange(0, BM)).to(tl.int64)
     columns = tile_n * BN + tl.arange(0, BN)
     latents = tl.arange(0, BL)
-    dz = back_product(dy, None, W_decoder, rows, latents, B, L, N_OUT, None, None, 0, 0, BM, BL, BK, SPLIT,
+    dz = product_transposed(dy, None, W_decoder, rows, latents, B, L, N_OUT, None, None, 0, 0, BM, BL, BK, SPLIT,
                       PRECISION)  # fmt: skip
     mu = load_half(heads, rows, latents, B, L)
     h = load_half(heads + L, rows, latents, B, L)
@@ -161,3 +168,85 @@ def backward_through(
     if ACTIVATION != "linear":
         total = differentiate(total, load(x, rows, columns, B, N_IN), ACTIVATION)
     store(dx, rows, columns, B, N_IN, total)
+
+
+# --- lowering -----------------------------------------------------------------------------------------
+
+
+def latent_block(L: int) -> tuple[int, int]:
+    """BM and BL: a tile that holds all latents of its rows."""
+    width = max(16, tiles.power_of_two(L))
+    return max(1, BLOCK // width), width
+
+
+@lowers("latent_forward", "latent_forward_of_noise")
+def lower_forward(op: Operation, target: Target) -> list[Job]:
+    B, L = op["z"].shape
+    BM, BL = latent_block(L)
+    arguments = {
+        "heads": op["heads"],
+        "eps": op["eps"],
+        "z": op["z"],
+        "kl": op["rows"],
+        **noise_arguments(op),
+        "B": B,
+        "L": L,
+        "DRAW": op.name.endswith("of_noise"),
+        "BM": BM,
+        "BL": BL,
+    }
+    written = [buffer for buffer in op.writes() if buffer is not op["loss"]]
+    first = job(op, forward, blocks(B, BM), arguments, 20 * B * L, writes=written)
+    return [first, finish_rows_job(op, op["rows"].reshape(B, 1), None, 0.0)]
+
+
+@lowers("latent_backward")
+def lower_backward(op: Operation, target: Target) -> list[Job]:
+    B, L = op["dz"].shape
+    BM, BL = latent_block(L)
+    arguments = {**op.buffers, "beta": op["beta"], "B": B, "L": L, "BM": BM, "BL": BL}
+    return [job(op, backward, blocks(B, BM), arguments, 20 * B * L)]
+
+
+@lowers("latent_sample_and_decode")
+def lower_sample_and_decode(op: Operation, target: Target) -> list[Job]:
+    (B, L), n_in, n_out = op["z"].shape, len(op["W"]), op["y"].shape[1]
+    BL = latent_block(L)[1]
+    # A stage holds the weights of both heads; the decoder's tile comes after the loop.
+    tile = forward_tile(B, n_in, n_out, target, 2 * BL)
+    arguments = {
+        **{name: op[name] for name in ("x", "W", "b", "heads", "eps", "z", "W_decoder", "b_decoder", "y")},
+        "kl": op["rows"],
+        **noise_arguments(op),
+        "B": B,
+        "N_IN": n_in,
+        "L": L,
+        "N_OUT": n_out,
+        "ACTIVATION": op["activation"],
+        "BL": BL,
+        **tile_arguments(tile, target),
+    }
+    written = [buffer for buffer in op.writes() if buffer is not op["loss"]]
+    programs, flops = tiles.programs(tile, B, n_out), 2 * B * L * (2 * n_in + n_out)
+    first = job(op, sample_and_decode, programs, arguments, flops, writes=written, tile=tile)
+    return [first, finish_rows_job(op, op["rows"].reshape(B, 1), None, 0.0)]
+
+
+@lowers("latent_backward_through")
+def lower_backward_through(op: Operation, target: Target) -> list[Job]:
+    (B, n_out), n_in, L = op["dy"].shape, len(op["W"]), len(op["W_decoder"])
+    BL = latent_block(L)[1]
+    tile = tiles.choose("dgrad", B, n_in, n_out, target.architecture, target.precision, BL)
+    tile = replace(tile, stages=min(tile.stages, 2))  # three accumulators leave no registers for more
+    arguments = {
+        **{name: op[name] for name in ("dy", "W_decoder", "heads", "eps", "dheads", "W", "dx", "x", "beta")},
+        "B": B,
+        "N_IN": n_in,
+        "L": L,
+        "N_OUT": n_out,
+        "ACTIVATION": op["activation"],
+        "BL": BL,
+        **tile_arguments(tile, target),
+    }
+    programs, flops = tiles.programs(tile, B, n_in), 2 * B * L * (n_out + 2 * n_in)
+    return [job(op, backward_through, programs, arguments, flops, tile=tile)]

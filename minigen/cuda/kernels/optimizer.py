@@ -1,15 +1,54 @@
 """optimizer: SGD with momentum, Adam and AdamW. :mod:`minigen.reference.optimizer` gives the formulas.
 
-:func:`update` is the formula on a tile, for the epilogue of a weight gradient; :func:`flat` applies it to a stretch of
+:func:`update` is the formula on a tile, for the epilogue of a weight gradient; :func:`flat` applies it to a part of
 the flat parameters. Either way a program reads and writes the p, m and v of its own elements only.
 """
 
 from __future__ import annotations
 
+import math
+from typing import Any, NamedTuple
+
 import triton
 import triton.language as tl
 
 from minigen.cuda.kernels.elementary import expm1
+from minigen.cuda.plan.launch import Job
+from minigen.cuda.plan.lowering import BLOCK, Target, blocks, job, lowers
+from minigen.cuda.plan.tiles import power_of_two
+from minigen.step.record import Operation
+
+
+class Parameters(NamedTuple):
+    """Parameters ``p`` and what their optimizer keeps: Adam's moments ``m`` and ``v``; of SGD ``m`` is the velocity."""
+
+    p: Any
+    m: Any
+    v: Any = None
+
+
+class Sgd(NamedTuple):
+    """``lr`` is a buffer; ``weight_decay`` is the L2 penalty's."""
+
+    lr: Any
+    momentum: float
+    weight_decay: float
+
+
+class Adam(NamedTuple):
+    """``lr`` and ``step`` are buffers; ``weight_decay`` is AdamW's, or 0. What float32 would lose of the betas comes
+    from float64."""
+
+    lr: Any
+    step: Any
+    beta1: float
+    beta2: float
+    one_minus_beta1: float
+    one_minus_beta2: float
+    log_beta1: float
+    log_beta2: float
+    eps: float
+    weight_decay: float
 
 
 @triton.jit
@@ -20,41 +59,37 @@ def bias_corrections(step, log_beta1, log_beta2, STEPS_AHEAD: tl.constexpr):
 
 
 @triton.jit
-def update(state, rule, offsets, mask, g, OPTIMIZER: tl.constexpr, STEPS_AHEAD: tl.constexpr):
-    """Update the parameters at ``offsets`` from their gradient ``g`` (a tile).
+def update(params, rule, offsets, mask, g, OPTIMIZER: tl.constexpr, STEPS_AHEAD: tl.constexpr):
+    """Update ``params`` (:class:`Parameters`) at ``offsets`` from their gradient ``g`` (a tile).
 
-    ``state`` is (p, m, v); ``rule`` (lr, step, beta1, beta2, rest1, rest2, log_beta1, log_beta2, eps, decay) with
-    rest = 1 - beta and the logarithms from float64. For ``"sgd"``, m is the velocity, beta1 the momentum and decay the
-    L2 weight decay; v and the others are not used. For ``"adam"``, decay is AdamW's, or 0.
+    ``rule`` is :class:`Sgd` for ``"sgd"``, :class:`Adam` for ``"adam"``.
     """
-    p, m, v = state
-    lr, step, beta1, beta2, rest1, rest2, log_beta1, log_beta2, eps, decay = rule
-    rate = tl.load(lr)
-    parameter = tl.load(p + offsets, mask=mask, other=0.0)
-    first = tl.load(m + offsets, mask=mask, other=0.0)
+    rate = tl.load(rule.lr)
+    parameter = tl.load(params.p + offsets, mask=mask, other=0.0)
+    first = tl.load(params.m + offsets, mask=mask, other=0.0)
     if OPTIMIZER == "sgd":
-        first = beta1 * first + (g + decay * parameter)
+        first = rule.momentum * first + (g + rule.weight_decay * parameter)
         parameter = parameter - rate * first
     else:
-        second = tl.load(v + offsets, mask=mask, other=0.0)
-        correction1, correction2 = bias_corrections(step, log_beta1, log_beta2, STEPS_AHEAD)
-        first = beta1 * first + rest1 * g
-        second = beta2 * second + rest2 * (g * g)
-        parameter = parameter - (rate * decay) * parameter
-        parameter = parameter - (rate / correction1) * first / (tl.sqrt_rn(second * (1.0 / correction2)) + eps)
+        second = tl.load(params.v + offsets, mask=mask, other=0.0)
+        correction1, correction2 = bias_corrections(rule.step, rule.log_beta1, rule.log_beta2, STEPS_AHEAD)
+        first = rule.beta1 * first + rule.one_minus_beta1 * g
+        second = rule.beta2 * second + rule.one_minus_beta2 * (g * g)
+        parameter = parameter - (rate * rule.weight_decay) * parameter
+        parameter = parameter - (rate / correction1) * first / (tl.sqrt_rn(second * (1.0 / correction2)) + rule.eps)
     # A tile smaller than the block lies in several threads at once: all must have read before one of them writes.
     tl.debug_barrier()
     if OPTIMIZER != "sgd":
-        tl.store(v + offsets, second, mask=mask)
-    tl.store(m + offsets, first, mask=mask)
-    tl.store(p + offsets, parameter, mask=mask)
+        tl.store(params.v + offsets, second, mask=mask)
+    tl.store(params.m + offsets, first, mask=mask)
+    tl.store(params.p + offsets, parameter, mask=mask)
 
 
 @triton.jit
-def flat(pid, state, g, rule, n, OPTIMIZER: tl.constexpr, STEPS_AHEAD: tl.constexpr, BLOCK: tl.constexpr):
-    """One update of the ``n`` parameters of ``state`` from ``g[n]``."""
+def flat(pid, params, g, rule, n, OPTIMIZER: tl.constexpr, STEPS_AHEAD: tl.constexpr, BLOCK: tl.constexpr):
+    """One update of the ``n`` parameters of ``params`` from ``g[n]``."""
     i = pid.to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
-    update(state, rule, i, i < n, tl.load(g + i, mask=i < n, other=0.0), OPTIMIZER, STEPS_AHEAD)
+    update(params, rule, i, i < n, tl.load(g + i, mask=i < n, other=0.0), OPTIMIZER, STEPS_AHEAD)
 
 
 @triton.jit
@@ -69,8 +104,83 @@ def advance(pid, step, losses, history, T, K: tl.constexpr, BLOCK: tl.constexpr)
 
 
 @triton.jit
-def look_for_non_finite(pid, x, flags, n, BLOCK: tl.constexpr):
+def flag_non_finite(pid, x, flags, n, BLOCK: tl.constexpr):
     """``flags[pid]`` (int32) is 1 if any of the program's elements of ``x[n]`` is NaN or infinite, else 0."""
     i = pid.to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     finite = tl.abs(tl.load(x + i, mask=i < n, other=0.0)) < float("inf")  # no comparison with NaN holds
     tl.store(flags + pid, tl.max(tl.where(finite, 0, 1), axis=0))
+
+
+# --- lowering -----------------------------------------------------------------------------------------
+
+NO_UPDATE = {"weights": None, "bias": None, "rule": None, "OPTIMIZER": None, "STEPS_AHEAD": 0}
+"""Arguments of a gradient that is stored."""
+
+
+def rule_of(op: Operation) -> Sgd | Adam:
+    """The settings of an update."""
+    if op["optimizer"] == "sgd":
+        return Sgd(op["lr"], op["momentum"], op["weight_decay"])
+    beta1, beta2 = op["beta1"], op["beta2"]
+    log_beta1, log_beta2 = (math.log(beta) if beta > 0 else -math.inf for beta in (beta1, beta2))
+    return Adam(
+        lr=op["lr"],
+        step=op["step"],
+        beta1=beta1,
+        beta2=beta2,
+        one_minus_beta1=1 - beta1,
+        one_minus_beta2=1 - beta2,
+        log_beta1=log_beta1,
+        log_beta2=log_beta2,
+        eps=op["eps"],
+        weight_decay=op["weight_decay"],
+    )
+
+
+def update_arguments(op: Operation) -> dict[str, Any]:
+    """Arguments for an update in a gradient's epilogue, or their absence."""
+    if op["optimizer"] is None:
+        return NO_UPDATE
+    return {
+        "weights": Parameters(op["W"], op["W_m"], op["W_v"]),
+        "bias": Parameters(op["b"], op["b_m"], op["b_v"]),
+        "rule": rule_of(op),
+        "OPTIMIZER": op["optimizer"],
+        "STEPS_AHEAD": op["steps_ahead"],
+    }
+
+
+@lowers("optimizer")
+def lower_update(op: Operation, target: Target) -> list[Job]:
+    n = op["p"].size
+    arguments = {
+        "params": Parameters(op["p"], op["m"], op["v"]),
+        "g": op["g"],
+        "rule": rule_of(op),
+        "n": n,
+        "OPTIMIZER": op["optimizer"],
+        "STEPS_AHEAD": op["steps_ahead"],
+        "BLOCK": BLOCK,
+    }
+    flops = n * (6 if op["optimizer"] == "sgd" else 14)
+    return [job(op, flat, blocks(n, BLOCK), arguments, flops)]
+
+
+@lowers("advance")
+def lower_advance(op: Operation, target: Target) -> list[Job]:
+    T, K = op["history"].shape
+    arguments = {
+        "step": op["step"],
+        "losses": op["losses"],
+        "history": op["history"],
+        "T": T,
+        "K": K,
+        "BLOCK": power_of_two(K),
+    }
+    return [job(op, advance, 1, arguments)]
+
+
+@lowers("is_finite")
+def lower_is_finite(op: Operation, target: Target) -> list[Job]:
+    arguments = {"x": op["x"], "flags": op["flags"], "n": op["x"].size, "BLOCK": BLOCK}
+    return [job(op, flag_non_finite, len(op["flags"]), arguments)]

@@ -6,10 +6,15 @@ draw ``quads``: four normals or uniforms a block, interleaved to the order of th
 
 from __future__ import annotations
 
+from typing import Any
+
 import triton
 import triton.language as tl
 
 from minigen.cuda.kernels.elementary import log, sine_cosine_of_turn
+from minigen.cuda.plan.launch import Job
+from minigen.cuda.plan.lowering import BLOCK, Target, blocks, int32, job, lowers
+from minigen.step.record import Operation
 
 UNIT: tl.constexpr = tl.constexpr(2.0**-24)
 
@@ -111,3 +116,27 @@ def fill(
         values = uniform_quads(seed, stream, now, quad, [BLOCK])
     i = pid.to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     tl.store(out + i, values, mask=i < n)
+
+
+# --- lowering -----------------------------------------------------------------------------------------
+
+
+def noise_arguments(op: Operation) -> dict[str, Any]:
+    """Arguments for noise that is drawn in the kernel, or their absence."""
+    if op["seed"] is None:
+        return {"step": None, "seed": None, "stream": None, "STEPS_AHEAD": 0}
+    key = {"seed": int32(op["seed"]), "stream": int32(op["stream"])}
+    return {"step": op["step"], **key, "STEPS_AHEAD": op["steps_ahead"]}
+
+
+@lowers("random_uniform", "random_normal")
+def lower_random(op: Operation, target: Target) -> list[Job]:
+    n = op["out"].size
+    arguments = {
+        "out": op["out"],
+        "n": n,
+        **noise_arguments(op),
+        "KIND": op.name.removeprefix("random_"),
+        "BLOCK": BLOCK,
+    }
+    return [job(op, fill, blocks(n, BLOCK), arguments, 30 * n)]

@@ -6,11 +6,20 @@ A row's loss is a sum over the columns, which lie in several tiles. Each tile st
 
 from __future__ import annotations
 
+import math
+from typing import Any
+
+import numpy as np
 import triton
 import triton.language as tl
 
-from minigen.cuda.kernels.dense import load, product, store, tile_of
+from minigen.backend import Array
 from minigen.cuda.kernels.elementary import exp_negative, log1p_unit
+from minigen.cuda.kernels.matmul import load, product, store, tile_of
+from minigen.cuda.plan import tiles
+from minigen.cuda.plan.launch import Job
+from minigen.cuda.plan.lowering import BLOCK, Target, blocks, forward_tile, job, lowers, tile_arguments
+from minigen.step.record import Operation
 
 
 @triton.jit
@@ -85,3 +94,79 @@ def finish_rows(pid, parts, rows, loss, constant, B, PARTS: tl.constexpr, WIDTH:
             tl.store(rows + i, row, mask=i < B)
         total += tl.where(i < B, row, 0.0)
     tl.store(loss, tl.sum(total, axis=0) / B.to(tl.float32))
+
+
+# --- lowering -----------------------------------------------------------------------------------------
+
+
+@lowers("vae_loss")
+def lower_loss(op: Operation, target: Target) -> list[Job]:
+    B, D = op["x"].shape
+    BN = min(128, max(16, tiles.power_of_two(D)))
+    parts = target.empty((B, blocks(D, BN)), np.float32)
+    arguments = {
+        "output": op["output"],
+        "x": op["x"],
+        "doutput": op["doutput"],
+        "parts": parts,
+        "B": B,
+        **likelihood_arguments(op),
+        "D": D,
+        "PARTS": parts.shape[1],
+        "BM": 16,
+        "BN": BN,
+    }
+    programs = blocks(B, 16) * parts.shape[1]
+    first = job(op, from_output, programs, arguments, 10 * B * D, writes=(op["doutput"], parts))
+    return [first, finish_rows_job(op, parts, op["rows"], normalisation(op, D))]
+
+
+@lowers("dense_forward_reconstruction")
+def lower_forward(op: Operation, target: Target) -> list[Job]:
+    (n_in, D), B = op["W"].shape, len(op["h"])
+    tile = tiles.narrowed(forward_tile(B, n_in, D, target))
+    parts = target.empty((B, blocks(D, tile.BN)), np.float32)
+    arguments = {
+        "h": op["h"],
+        "W": op["W"],
+        "b": op["b"],
+        "x": op["x"],
+        "doutput": op["doutput"],
+        "parts": parts,
+        "B": B,
+        **likelihood_arguments(op),
+        "N_IN": n_in,
+        "D": D,
+        "PARTS": parts.shape[1],
+        **tile_arguments(tile, target),
+    }
+    written, flops = (op["doutput"], parts), 2 * B * n_in * D
+    first = job(op, forward, tiles.programs(tile, B, D), arguments, flops, writes=written, tile=tile)
+    return [first, finish_rows_job(op, parts, op["rows"], normalisation(op, D))]
+
+
+def likelihood_arguments(op: Operation) -> dict[str, Any]:
+    return {"half_precision": 0.5 / op["variance"], "LIKELIHOOD": op["likelihood"]}
+
+
+def normalisation(op: Operation, D: int) -> float:
+    """What is added to the sum of a row's terms: the Gaussian's normalisation."""
+    return 0.0 if op["likelihood"] == "bernoulli" else D * math.log(2 * math.pi * op["variance"]) / 2
+
+
+def finish_rows_job(op: Operation, parts: Array, rows: Array | None, constant: float) -> Job:
+    """Rows' losses and their mean from the shares that another job stores."""
+    B, count = parts.shape
+    width = tiles.power_of_two(count)
+    arguments = {
+        "parts": parts,
+        "rows": rows,
+        "loss": op["loss"],
+        "constant": constant,
+        "B": B,
+        "PARTS": count,
+        "WIDTH": width,
+        "BLOCK": min(max(16, 8192 // width), max(16, tiles.power_of_two(B)), BLOCK),
+    }
+    written = (op["loss"],) if rows is None else (rows, op["loss"])
+    return job(op, finish_rows, 1, arguments, B * count, reads=(parts,), writes=written, fuses=())

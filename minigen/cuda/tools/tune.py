@@ -1,7 +1,7 @@
 """``minigen tune``: measure tile choices on this GPU and keep the best ones on disk.
 
-Without it the choices of :mod:`minigen.cuda.tiles` hold. Nothing is measured behind the user's back: a first training
-compiles its kernels and runs.
+Without it the choices of :mod:`minigen.cuda.plan.tiles` hold. Nothing is measured behind the user's back: a first
+training compiles its kernels and runs.
 """
 
 from __future__ import annotations
@@ -17,10 +17,11 @@ from typing import Any
 
 import numpy as np
 
-from minigen.cuda import tiles, timing, tuned
 from minigen.cuda.backend import CudaBackend
-from minigen.cuda.launch import Launch
-from minigen.cuda.tiles import Tile
+from minigen.cuda.plan import tiles
+from minigen.cuda.plan.launch import Launch
+from minigen.cuda.plan.tiles import Tile
+from minigen.cuda.tools import measure
 from minigen.files import write_atomically
 from minigen.gradcheck import relative_error
 
@@ -52,7 +53,7 @@ def candidates(operation: str, kind: str, architecture: int, precision: str) -> 
         )
         if BM * BN <= LARGEST
     ]
-    found = [tile for tile in found if tiles.staged(tile, architecture) <= room]
+    found = [tile for tile in found if tiles.staged_bytes(tile, architecture) <= room]
 
     def unlike(tile: Tile) -> float:
         pairs = ((tile.BM, table.BM), (tile.BN, table.BN), (tile.BK, table.BK), (tile.SPLIT, table.SPLIT))
@@ -72,7 +73,7 @@ def tune(
     """
     backend = CudaBackend(int(device.partition(":")[2] or 0), precision=precision)
     architecture = backend.executor.architecture
-    tuned.forget(architecture)
+    tiles.forget_measured(architecture)
     entries = []
     for (operation, kind), shape in SHAPES.items():
         entry = best(backend, operation, kind, shape, 60 * minutes / len(SHAPES))
@@ -81,11 +82,11 @@ def tune(
         sides = f"{tile.BM} x {tile.BN} x {tile.BK}, {tile.warps} warps, {tile.stages} stages"
         took = f"{entry['seconds'] * 1e6:10.2f} us (table {entry['table_seconds'] * 1e6:.2f})"
         report(f"{operation:8} {kind:5} {took}: {sides}, best of {entry['measured']}")
-    path = tuned.place(architecture)
+    path = tiles.measured_file(architecture)
     facts = {"architecture": architecture, "precision": precision, "entries": entries}
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, json.dumps(facts, indent=1).encode())
-    tuned.load(architecture)
+    tiles.load_measured(architecture)
     return path
 
 
@@ -106,7 +107,7 @@ def best(
         some = {tile: launches_with(tile, backend, operation, kind, make) for tile in tried[first : first + AT_ONCE]}
         compiled = iter(executor.compile([launch for launches in some.values() for launch in launches]))
         for tile, launches in some.items():
-            used = [next(compiled).launch for _ in launches]
+            used = [next(compiled)[0] for _ in launches]
             if any(fitting is not asked for fitting, asked in zip(used, launches, strict=True)):
                 if tile != table:
                     continue  # the card has too little shared memory for it, and what fits is a candidate itself
@@ -114,11 +115,11 @@ def best(
             got = result(executor, launches, output)
             reference = got if reference is None else reference
             if relative_error(got, reference) <= DIFFERENT:
-                times[tile] = measure(executor, launches)
+                times[tile] = median_seconds(executor, launches)
     fastest = min(times, key=times.__getitem__)
     if times[fastest] > WORTH * times[table]:
         fastest = table
-    tuned.forget(executor.architecture)
+    tiles.forget_measured(executor.architecture)
     return {
         "operation": operation,
         "kind": kind,
@@ -130,11 +131,11 @@ def best(
     }
 
 
-def measure(executor: Any, launches: Sequence[Launch], copies: int = 10) -> float:
+def median_seconds(executor: Any, launches: Sequence[Launch], copies: int = 10) -> float:
     """Median seconds of the launches, in a graph that repeats them."""
-    ready = executor.prepare(launches)  # held until the end: it may own scratch memory
-    graph = executor.record(ready, copies)
-    return float(np.median(timing.samples(executor, lambda: graph.launch(executor.stream), 20))) / copies
+    calls = executor.prepare(launches)  # held until the end: they may own scratch memory
+    graph = executor.record(calls, copies)
+    return float(np.median(measure.samples(executor, lambda: graph.launch(executor.stream), 20))) / copies
 
 
 def product(backend: CudaBackend, operation: str, shape: tuple[int, int, int]) -> tuple[Callable[[], None], Any]:

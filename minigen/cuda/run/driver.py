@@ -8,7 +8,7 @@ import importlib.util
 import sys
 from typing import Any
 
-from minigen.cuda.compiler import OLDEST_ARCHITECTURE, OLDEST_TRITON
+from minigen.cuda.run.build import OLDEST_ARCHITECTURE, OLDEST_TRITON
 
 LIBRARY = "nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1"
 GIB = 2**30

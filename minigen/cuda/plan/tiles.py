@@ -13,13 +13,19 @@ class     64 x 64 tiles   tiles are chosen to
 ========  ==============  =====================================================
 
 No entry of :data:`TABLE` has been measured on a GPU (``measured=False``): they follow from the counts above and from
-the registers and shared memory that the compiler reports. :func:`prefer` puts measured ones before them.
+the registers and shared memory that the compiler reports. ``minigen tune`` measures others and keeps them in a file,
+which :func:`load_measured` puts before the table.
 """
 
 from __future__ import annotations
 
+import json
+import warnings
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
+
+from minigen.paths import cache_folder
 
 MULTIPROCESSORS = {80: 108, 86: 84, 89: 128, 90: 132, 100: 148, 103: 148, 120: 170}
 """Of the largest card of an architecture (A100, RTX 3090, RTX 4090, H100 SXM, B200, B300, RTX 5090)."""
@@ -30,16 +36,16 @@ SHARED = {80: 163, 86: 99, 87: 163, 89: 99, 90: 227, 100: 227, 103: 227}
 ASYNCHRONOUS = (90, 100, 103)
 """Whose tensor cores read their factors from shared memory: elsewhere these lie in registers beside the sums."""
 
-BESIDE_STAGES = 1024  # bytes of shared memory that a product takes for other things than its loop's factors
-NARROWEST = 16  # terms of a tile that the tensor cores take at once in every precision
+OTHER_SHARED = 1024  # bytes of shared memory that a product takes for other things than its loop's factors
+LEAST_BK = 16  # terms that the tensor cores take at once in every precision
 
 
 @dataclass(frozen=True)
 class Tile:
     """``BM x BN`` results a program, ``BK`` terms at a time; ``warps`` and pipeline ``stages`` of the launch.
 
-    Rows of GROUP tiles are worked on together, so that they find their inputs in the L2 cache. The terms are taken in
-    SPLIT stretches at once, ``SPLIT * BK`` terms at a time: see :mod:`minigen.cuda.kernels.dense`.
+    Rows of GROUP tiles are worked on together, so that they find their inputs in the L2 cache. With SPLIT > 1 a program
+    works on so many chunks of BK terms at once: see :mod:`minigen.cuda.kernels.matmul`.
     """
 
     BM: int
@@ -75,7 +81,7 @@ EXCEPTIONS: dict[tuple[int, str, str, str], dict[str, Any]] = {
 }
 """By (architecture, precision, operation, class): what is not the table's, where a Triton spills registers."""
 
-_preferred: dict[tuple[int, str, str], Tile] = {}
+_measured: dict[tuple[int, str, str], Tile] = {}  # by architecture, operation and class
 
 
 def multiprocessors(architecture: int) -> int:
@@ -92,27 +98,27 @@ def shape_class(rows: int, columns: int, architecture: int) -> str:
 def choose(
     operation: str, rows: int, columns: int, depth: int, architecture: int, precision: str, width: int | None = None
 ) -> Tile:
-    """The tile for one product. ``operation`` is forward, dgrad or wgrad; ``width`` as in :func:`staged`."""
+    """The tile for one product. ``operation`` is forward, dgrad or wgrad; ``width`` as in :func:`staged_bytes`."""
     kind = shape_class(rows, columns, architecture)
-    tile = _preferred.get((architecture, operation, kind)) or default(operation, kind, architecture, precision)
+    tile = _measured.get((architecture, operation, kind)) or default(operation, kind, architecture, precision)
     if kind == "few" and programs(tile, rows, columns) * 2 <= multiprocessors(architecture):
-        tile = in_stretches(SMALLEST) if tile.SPLIT > 1 else SMALLEST
+        tile = with_k_chunks(SMALLEST) if tile.SPLIT > 1 else SMALLEST
     return _fit(tile, rows, columns, depth, architecture, width)
 
 
 def default(operation: str, kind: str, architecture: int, precision: str) -> Tile:
     """The tile of a class of shapes where none was measured."""
-    tile = TABLE[operation, kind] if architecture in ASYNCHRONOUS else lighter(TABLE[operation, kind])
+    tile = TABLE[operation, kind] if architecture in ASYNCHRONOUS else narrowed(TABLE[operation, kind])
     if precision != "ieee":
         if kind == "few":
-            tile = in_stretches(tile)
+            tile = with_k_chunks(tile)
         elif (operation, kind) == ("wgrad", "some"):  # a step's gradients are one launch if their warps are as many
             tile = replace(tile, warps=8)
     return replace(tile, **EXCEPTIONS.get((architecture, precision, operation, kind), {}))
 
 
-def in_stretches(tile: Tile) -> Tile:
-    """``tile`` with a stretch of the terms for each of eight warps.
+def with_k_chunks(tile: Tile) -> Tile:
+    """``tile`` with a chunk of the terms for each of eight warps.
 
     A program of a small product has its multiprocessor to itself: what counts is how long a warp takes, for the chain
     of its products that wait for each other and for the instructions around them. Two warps for each of the four
@@ -127,7 +133,34 @@ def prefer(architecture: int, operation: str, kind: str, tile: Tile) -> None:
     if (operation, kind) not in TABLE:
         known = ", ".join(f"{o} {k}" for o, k in TABLE)
         raise ValueError(f"operation and kind must be one of {known}; not {operation} {kind}")
-    _preferred[architecture, operation, kind] = replace(tile, measured=True)
+    _measured[architecture, operation, kind] = replace(tile, measured=True)
+
+
+def measured_file(architecture: int) -> Path:
+    """Where ``minigen tune`` keeps an architecture's measured tiles."""
+    return cache_folder() / f"tiles-sm_{architecture}.json"
+
+
+def load_measured(architecture: int) -> int:
+    """Prefer the tiles of :func:`measured_file`; how many there are. A damaged file only gives a warning."""
+    path = measured_file(architecture)
+    try:
+        entries = json.loads(path.read_text())["entries"]
+        found = [(e["operation"], e["kind"], Tile(**e["tile"])) for e in entries]
+        for operation, kind, tile in found:
+            prefer(architecture, operation, kind, tile)
+    except FileNotFoundError:
+        return 0
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        warnings.warn(f"{path} cannot be used ({error}); run minigen tune again", stacklevel=2)
+        return 0
+    return len(found)
+
+
+def forget_measured(architecture: int) -> None:
+    """Go back to the table."""
+    for key in [key for key in _measured if key[0] == architecture]:
+        del _measured[key]
 
 
 def programs(tile: Tile, rows: int, columns: int) -> int:
@@ -135,7 +168,7 @@ def programs(tile: Tile, rows: int, columns: int) -> int:
     return -(-rows // tile.BM) * -(-columns // tile.BN)
 
 
-def splits(tile: Tile, rows: int, columns: int, depth: int, architecture: int) -> int:
+def batch_slices(tile: Tile, rows: int, columns: int, depth: int, architecture: int) -> int:
     """Into how many parts a weight gradient's batch of ``depth`` rows is cut, each a partial sum for a second pass.
 
     The second pass is a launch, so it must pay: only where most multiprocessors would wait for a long sum.
@@ -144,7 +177,7 @@ def splits(tile: Tile, rows: int, columns: int, depth: int, architecture: int) -
     return max(1, min(idle, depth // 1024))
 
 
-def lighter(tile: Tile) -> Tile:
+def narrowed(tile: Tile) -> Tile:
     """``tile`` narrowed to 32 results a thread, for an epilogue that holds several tiles in registers."""
     while tile.BM * tile.BN > 32 * 32 * tile.warps and tile.BN > 16:
         tile = replace(tile, BN=tile.BN // 2)
@@ -161,7 +194,7 @@ def shared_memory(architecture: int) -> int:
     return 1024 * SHARED.get(architecture, 99)
 
 
-def staged(tile: Tile, architecture: int, width: int | None = None) -> int:
+def staged_bytes(tile: Tile, architecture: int, width: int | None = None) -> int:
     """Bytes of shared memory that a product takes.
 
     The right factors that a stage of its loop loads are ``width`` columns wide in all, where that is not BN. A stage's
@@ -172,10 +205,10 @@ def staged(tile: Tile, architecture: int, width: int | None = None) -> int:
     reads_memory = architecture in ASYNCHRONOUS and tile.SPLIT == 1
     buffers = tile.stages if reads_memory else max(1, tile.stages - 1)
     columns = buffers * (tile.BN if width is None else width) + (buffers + 1) * tile.BM
-    return BESIDE_STAGES + 4 * columns * tile.SPLIT * tile.BK
+    return OTHER_SHARED + 4 * columns * tile.SPLIT * tile.BK
 
 
-def with_less_staged(tile: Tile) -> Tile | None:
+def with_less_memory(tile: Tile) -> Tile | None:
     """What to try where ``tile`` takes too much shared memory: one stage less, or of one stage half the terms.
 
     BM and BN stay, because other buffers and jobs depend on them. None where there is nothing left to reduce.
@@ -184,20 +217,20 @@ def with_less_staged(tile: Tile) -> Tile | None:
         return replace(tile, stages=tile.stages - 1)
     if tile.SPLIT > 1:
         return replace(tile, SPLIT=tile.SPLIT // 2)
-    return replace(tile, BK=tile.BK // 2) if tile.BK > NARROWEST else None
+    return replace(tile, BK=tile.BK // 2) if tile.BK > LEAST_BK else None
 
 
 def _fit(tile: Tile, rows: int, columns: int, depth: int, architecture: int, width: int | None) -> Tile:
     """No wider than the problem (though at least 16, which the tensor cores want), no more stages than memory holds."""
     BM = min(tile.BM, max(16, power_of_two(rows)))
     BN = min(tile.BN, max(16, power_of_two(columns)))
-    BK = min(tile.BK, max(NARROWEST, power_of_two(depth)))
+    BK = min(tile.BK, max(LEAST_BK, power_of_two(depth)))
     SPLIT = tile.SPLIT
     while SPLIT > 1 and SPLIT // 2 * BK >= depth:
         SPLIT //= 2
     tile = replace(tile, BM=BM, BN=BN, BK=BK, SPLIT=SPLIT)
-    while staged(tile, architecture, width) > shared_memory(architecture):
-        smaller = with_less_staged(tile)
+    while staged_bytes(tile, architecture, width) > shared_memory(architecture):
+        smaller = with_less_memory(tile)
         if smaller is None:
             break
         tile = smaller

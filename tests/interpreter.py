@@ -1,6 +1,6 @@
-"""The CUDA floor without a GPU: launches run by Triton's interpreter on NumPy memory.
+"""The CUDA backend without a GPU: launches run by Triton's interpreter on NumPy memory.
 
-It is for tests: the same kernels and schedules as on a GPU, thousands of times slower. ``TRITON_INTERPRET=1`` must be
+The same kernels and schedules as on a GPU, thousands of times slower. ``TRITON_INTERPRET=1`` must be
 in the environment before Triton is imported. The interpreter would take every product in float32; :func:`dot` rounds
 the factors as the tensor cores do. It runs the programs of a launch one after the other, which hides races. Hence two
 aids: ``shuffle`` runs them in a random order, and ``check`` records every address that a program touches, and raises
@@ -19,15 +19,15 @@ import numpy as np
 
 from minigen import checks
 from minigen.backend import HostReader
-from minigen.cuda import tiles
-from minigen.cuda.launch import Launch
+from minigen.cuda.plan import tiles
+from minigen.cuda.plan.launch import Launch
 from minigen.errors import DeviceError
 
 ALIGNMENT = 64
 
 
 class HostExecutor(ABC):
-    """The memory of an :class:`minigen.cuda.launch.Executor` that runs launches on NumPy's, whatever way it does."""
+    """The memory of an :class:`~minigen.cuda.plan.launch.Executor` whose launches run on the host, in whatever way."""
 
     name: str
     array_type = np.ndarray
@@ -75,7 +75,7 @@ class HostExecutor(ABC):
 
 
 class InterpreterExecutor(HostExecutor):
-    """An :class:`minigen.cuda.launch.Executor`. ``architecture`` is the one whose tiles are taken.
+    """An :class:`minigen.cuda.plan.launch.Executor`. ``architecture`` is the one whose tiles are taken.
 
     Raises DeviceError where Triton is missing, too old for this NumPy, or not in the mode of the interpreter.
     """
@@ -100,7 +100,7 @@ class InterpreterExecutor(HostExecutor):
         trace = Trace()
         with self._order(launch.grid[0], trace), trace.recording(self.builder) if self.check else nullcontext():
             with np.errstate(all="ignore"):  # NaN and infinity pass silently, as on a GPU
-                launch.kernel.source[launch.grid](*arguments, **launch.constexprs)
+                launch.source[launch.grid](*arguments, **launch.constexprs)
         trace.raise_for_faults(launch)
 
     @contextmanager
@@ -225,7 +225,7 @@ class Trace:
 
     def raise_for_faults(self, launch: Launch) -> None:
         """Raise RuntimeError for a race or an access outside of the launch's buffers."""
-        name = launch.kernel.name
+        name = launch.name
         if self.stale:
             raise RuntimeError(f"{name}: program {self.stale[0]} reads what it has written, without a barrier")
         read, readers = _flat(self.reads)

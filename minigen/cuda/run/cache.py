@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import warnings
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from minigen.files import write_atomically
-from minigen.paths import user_path
+from minigen.paths import cache_folder
 
 MAGIC = b"minigen kernel 1\n"
 
@@ -33,11 +32,8 @@ class Binary:
 
 
 def folder() -> Path:
-    """``$MINIGEN_CACHE/kernels``, else ``$XDG_CACHE_HOME/minigen/kernels``, else ``~/.cache/minigen/kernels``."""
-    chosen = os.environ.get("MINIGEN_CACHE")
-    if chosen:
-        return user_path(chosen) / "kernels"
-    return user_path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "minigen" / "kernels"
+    """Of the entries: see :func:`minigen.paths.cache_folder`."""
+    return cache_folder() / "kernels"
 
 
 def key_of(**facts: Any) -> str:

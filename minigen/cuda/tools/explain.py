@@ -8,11 +8,13 @@ from typing import Any
 import numpy as np
 
 from minigen import checks
-from minigen.cuda import card, driver, tiles, timing
 from minigen.cuda.backend import CudaBackend
-from minigen.cuda.card import Card
-from minigen.cuda.launch import Launch
-from minigen.cuda.schedule import Schedule
+from minigen.cuda.plan import tiles
+from minigen.cuda.plan.launch import Launch
+from minigen.cuda.plan.schedule import Schedule
+from minigen.cuda.run import driver
+from minigen.cuda.tools import measure
+from minigen.cuda.tools.measure import H100, Card
 from minigen.errors import DeviceError
 from minigen.reference_backend import NumpyBackend
 from minigen.training.run import TrainingRun
@@ -20,10 +22,10 @@ from minigen.training.run import TrainingRun
 MODELS = ("gan", "vae")
 
 
-class Drawing:
+class PlanningExecutor:
     """An executor with host memory that runs nothing: enough to plan a step where there is no GPU."""
 
-    name = "drawing"
+    name = "planning"
     array_type: type = np.ndarray
 
     def __init__(self, architecture: int) -> None:
@@ -44,7 +46,7 @@ class Drawing:
 
     def capture(self, launches: Sequence[Launch]) -> Any:
         """Raises RuntimeError: there is nothing to run."""
-        raise RuntimeError("a drawing cannot be trained")
+        raise RuntimeError("this executor only plans")
 
 
 def explain(
@@ -56,7 +58,7 @@ def explain(
     fuse: bool = True,
     **settings: Any,
 ) -> str:
-    """A table of the launches of one training step: what each fuses, its tile, FLOPs, bytes, and floor on the card.
+    """A table of the launches of one training step: what each fuses, its tile, FLOPs, bytes, least time on the card.
 
     ``model`` is ``"gan"`` or ``"vae"``, ``settings`` are those of its constructor, ``columns`` the width of its uint8
     data. Where ``device`` (``"cuda"``, ``"cuda:1"``) is usable its own figures are taken, each launch is timed, and the
@@ -70,12 +72,12 @@ def explain(
         missing = driver.triton_problem()
         if missing:
             raise DeviceError(f"the launches of a step are Triton's kernels, but {missing}")
-        backend = CudaBackend(executor=Drawing(card.H100.architecture), precision=precision, fuse=fuse)
+        backend = CudaBackend(executor=PlanningExecutor(H100.architecture), precision=precision, fuse=fuse)
         schedule = schedule_of(model, backend, columns, settings)
-        return f"{card.explain(schedule.launches, card.H100, precision)}\n\nnothing was timed: {problem}"
+        return f"{table(schedule.launches, H100, precision)}\n\nnothing was timed: {problem}"
     backend = CudaBackend(index, precision=precision, fuse=fuse)
     schedule = schedule_of(model, backend, columns, settings)
-    return measured(schedule, backend, card.present(index), precision)
+    return measured(schedule, backend, measure.present(index), precision)
 
 
 def schedule_of(model: str, backend: CudaBackend, columns: int, settings: dict[str, Any]) -> Schedule:
@@ -100,13 +102,33 @@ def training_of(model: str, backend: CudaBackend, rows: np.ndarray, settings: di
 def measured(schedule: Schedule, backend: CudaBackend, present: Card, precision: str) -> str:
     """The table of the launches as they run on the GPU, with each one's time, and the step's as a whole."""
     executor: Any = backend.executor
-    launches = [compiled.launch for compiled in executor.compile(schedule.launches)]
-    alone = [float(np.median(times)) for times in timing.per_launch(executor, launches)]
+    launches = [launch for launch, _ in executor.compile(schedule.launches)]
+    alone = [float(np.median(times)) for times in measure.per_launch(executor, launches)]
     steps = 100
     program = executor.capture(launches)
     run: Callable[[], None] = lambda: program.run(steps)  # noqa: E731
-    whole = float(np.median(timing.samples(executor, run, 10))) / steps
+    whole = float(np.median(measure.samples(executor, run, 10))) / steps
     return (
-        f"{card.explain(launches, present, precision, alone)}\n\n"
+        f"{table(launches, present, precision, alone)}\n\n"
         f"a step from the graph takes {1e6 * whole:.2f} us (each launch above was timed in a graph of copies of itself)"
     )
+
+
+def table(launches: Sequence[Launch], card: Card, precision: str, measured: Sequence[float] | None = None) -> str:
+    """Of each launch what it fuses, its tile, FLOPs, bytes, least time on ``card``, and the ``measured`` seconds."""
+    head = f"{'':>3} {'MFLOP':>9} {'KB':>9} {'least us':>9}" + (f" {'took us':>8}" if measured else "")
+    lines = [f"on {card.name}, matrix products in {precision}", head + f"  {'tile, stages':<14}  kernel: operations"]
+    times = list(measured) if measured else [None] * len(launches)
+    for i, (launch, took) in enumerate(zip(launches, times, strict=True)):
+        figures = (launch.flops / 1e6, launch.bytes / 1e3, 1e6 * card.lower_bound(launch, precision))
+        what = f"{launch.tile:<14}  {launch.name}: {', '.join(launch.fuses)}"
+        lines.append(f"{_line(str(i + 1), figures, took)}  {what}")
+    bounds = sum(card.lower_bound(launch, precision) for launch in launches)
+    totals = (sum(x.flops for x in launches) / 1e6, sum(x.bytes for x in launches) / 1e3, 1e6 * bounds)
+    last = _line("sum", totals, sum(measured) if measured else None) + f"  {len(launches)} launches"
+    return "\n".join([*lines, last])
+
+
+def _line(label: str, figures: tuple[float, float, float], took: float | None) -> str:
+    flops, nbytes, least = figures
+    return f"{label:>3} {flops:>9.3f} {nbytes:>9.1f} {least:>9.3f}" + ("" if took is None else f" {1e6 * took:>8.2f}")

@@ -1,7 +1,7 @@
 """What the compiler makes of the Triton kernels: registers, spills and shared memory, with no GPU.
 
-``python -m minigen.cuda.report`` compiles every kernel that the article's GAN and VAE launch, fused and spelled out,
-for several architectures, prints a table and fails if any kernel spills registers to memory.
+``python -m minigen.cuda.tools.report`` compiles every kernel that the article's GAN and VAE launch, fused and spelled
+out, for several architectures, prints a table and fails if any kernel spills registers to memory.
 """
 
 from __future__ import annotations
@@ -18,9 +18,10 @@ import numpy as np
 
 from minigen.backend import ACTIVATIONS, Array
 from minigen.cuda.backend import PRECISIONS, CudaBackend
-from minigen.cuda.compiler import build_of, compile_launches
-from minigen.cuda.explain import Drawing, schedule_of
-from minigen.cuda.launch import Launch
+from minigen.cuda.plan.launch import Launch
+from minigen.cuda.run.build import build_of
+from minigen.cuda.run.compiler import compile_launches
+from minigen.cuda.tools.explain import PlanningExecutor, schedule_of
 from minigen.step.record import operation
 
 ARCHITECTURES = (80, 90, 120)
@@ -47,9 +48,9 @@ class Resources:
     reduced: bool
 
 
-def drawn(architecture: int, precision: str) -> CudaBackend:
+def planning_backend(architecture: int, precision: str) -> CudaBackend:
     """A backend that plans for an architecture and runs nothing."""
-    return CudaBackend(executor=Drawing(architecture), precision=precision)
+    return CudaBackend(executor=PlanningExecutor(architecture), precision=precision)
 
 
 def model_launches(model: str, ops: CudaBackend, fuse: bool = True) -> list[Launch]:
@@ -83,12 +84,11 @@ def resources(launches: Iterable[Launch], ops: CudaBackend) -> list[Resources]:
     """Compile the kernels of ``launches``, each once."""
     different = {build_of(launch, ops.executor).key: launch for launch in launches}
     found = []
-    compiled_to = compile_launches(list(different.values()), ops.executor)
-    for asked, compiled in zip(different.values(), compiled_to, strict=True):
-        launch, binary = compiled.launch, compiled.binary
+    compiled = compile_launches(list(different.values()), ops.executor)
+    for asked, (launch, binary) in zip(different.values(), compiled, strict=True):
         registers, stack, static = _usage(binary.code)
         facts = (launch.num_warps, registers, stack, static + binary.shared, launch.tile, launch is not asked)
-        found.append(Resources(launch.kernel.name, ops.executor.architecture, ops.target.precision, *facts))
+        found.append(Resources(launch.name, ops.executor.architecture, ops.target.precision, *facts))
     return found
 
 
@@ -122,14 +122,14 @@ def _usage(cubin: bytes) -> tuple[int, int, int]:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m minigen.cuda.report", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m minigen.cuda.tools.report", description=__doc__)
     parser.add_argument("--architectures", type=int, nargs="+", default=list(ARCHITECTURES), metavar="SM")
     parser.add_argument("--precisions", nargs="+", default=["tf32x3"], choices=PRECISIONS)
     chosen = parser.parse_args()
     found = []
     for architecture in chosen.architectures:
         for precision in chosen.precisions:
-            ops = drawn(architecture, precision)
+            ops = planning_backend(architecture, precision)
             launches = [x for model in MODELS for fuse in (True, False) for x in model_launches(model, ops, fuse)]
             found += resources([*launches, *other_launches(ops)], ops)
     print(table(found))

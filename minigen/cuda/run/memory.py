@@ -1,7 +1,8 @@
-"""Device memory for buffers: a few large pieces from the driver, given out in blocks that find their own way back.
+"""Device memory: an :class:`Arena` gives it out, :class:`Staging` copies it from and to the host.
 
-Allocating from the driver stops the GPU, so it happens rarely and never inside a step; a block that is returned is used
-again. All work on the blocks runs on one stream, so a block may be given out again while the GPU still works on it.
+The arena takes a few large pieces from the driver and gives them out in blocks, which return when nobody refers to them
+any more. Allocating from the driver stops the GPU, so it happens rarely and never inside a step; a returned block is
+used again. All work on the blocks runs on one stream, so a block may be given out while the GPU still works on it.
 """
 
 from __future__ import annotations
@@ -12,8 +13,12 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
+
 ALIGNMENT = 256
 PIECE = 32 * 2**20
+STAGING = 8 * 2**20  # bytes of pinned memory that a copy goes through at a time
+OUT_OF_MEMORY = 2  # cudaErrorMemoryAllocation, which CuPy has no name for
 
 
 class Piece:
@@ -124,3 +129,56 @@ class Arena:
         while self.returned:
             piece, offset, size = self.returned.popleft()
             piece.give_back(offset, size)
+
+
+def allocate(cupy: Any, device: Any, nbytes: int) -> Any:
+    """Memory from the driver. Raises MemoryError."""
+    try:
+        with device:
+            return cupy.cuda.Memory(nbytes)
+    except cupy.cuda.runtime.CUDARuntimeError as error:
+        if error.status != OUT_OF_MEMORY:
+            raise
+    raise MemoryError
+
+
+# --- copies -------------------------------------------------------------------------------------------
+
+
+class Staging:
+    """Two pieces of pinned memory that copies go through: the GPU reads one while the host fills the other."""
+
+    def __init__(self, cupy: Any, stream: Any) -> None:
+        self.cupy, self.stream = cupy, stream
+        self.pinned = [cupy.cuda.alloc_pinned_memory(STAGING) for _ in range(2)]
+        self.views = [np.frombuffer(memory, np.uint8, STAGING) for memory in self.pinned]
+        self.events = [cupy.cuda.Event(disable_timing=True) for _ in range(2)]
+        self.turn = 0
+
+    def to_device(self, host: np.ndarray, address: int) -> None:
+        """Copy contiguous ``host`` to device memory; ``host`` may change when this returns."""
+        runtime = self.cupy.cuda.runtime
+        source = host.reshape(-1).view(np.uint8)
+        for begin in range(0, source.size, STAGING):
+            piece = source[begin : begin + STAGING]
+            view, event = self.views[self.turn], self.events[self.turn]
+            event.synchronize()  # the copy that used this piece before
+            view[: piece.size] = piece
+            runtime.memcpyAsync(
+                address + begin, view.ctypes.data, piece.size, runtime.memcpyHostToDevice, self.stream.ptr
+            )
+            event.record(self.stream)
+            self.turn = 1 - self.turn
+
+    def to_host(self, address: int, host: np.ndarray) -> None:
+        """Fill contiguous ``host`` from device memory, after the work on the stream."""
+        runtime = self.cupy.cuda.runtime
+        target = host.reshape(-1).view(np.uint8)
+        self.stream.synchronize()  # both pieces are free then
+        for begin in range(0, target.size, STAGING):
+            piece = target[begin : begin + STAGING]
+            runtime.memcpyAsync(
+                self.views[0].ctypes.data, address + begin, piece.size, runtime.memcpyDeviceToHost, self.stream.ptr
+            )
+            self.stream.synchronize()
+            piece[...] = self.views[0][: piece.size]

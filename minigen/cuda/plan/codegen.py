@@ -1,14 +1,13 @@
-"""Jobs, and the launch of several of them side by side.
+"""The kernel of a launch: several jobs side by side.
 
-A *job* is a Triton function (:mod:`minigen.cuda.kernels`) with its arguments and a number of programs. Small jobs that
-do not depend on each other share a launch, because at small batches a step costs what its launches cost. For each
-combination a kernel is written that hands every job its share of the programs, such as ::
+Small jobs that do not depend on each other share a launch, because at small batches a step costs what its launches
+cost. For each combination a kernel is written that hands every job its share of the programs, such as ::
 
     @triton.jit
     def dense_wgrad__dense_wgrad(end_0, a0, a1, ...):
         pid = tl.program_id(0)
         if pid < end_0:
-            job_0(pid, a0, a1, ..., 784, 128)
+            job_0(pid, a0, a1, ..., Adam(lr=a5, ...), 784, 128)
         else:
             job_1(pid - end_0, ...)
 
@@ -22,77 +21,51 @@ import functools
 import hashlib
 import inspect
 import linecache
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from minigen.backend import Array
-from minigen.cuda import tiles
-from minigen.cuda.launch import Kernel, Launch
-from minigen.cuda.tiles import Tile
+from minigen.cuda.plan.launch import Job, Launch
 
 DEFAULT_WARPS = 4
 
-WRITTEN: dict[Any, tuple[str, str, tuple[Any, ...]]] = {}
-"""The kernels that were written for jobs: by Python function, the name, text and functions of :func:`compile_text`."""
-
 
 @dataclass(frozen=True)
-class Job:
-    """One function's part of a launch.
+class Generated:
+    """A kernel that was written here: its ``name``, the ``text``, and what the text refers to, by its name there."""
 
-    ``arguments`` are by parameter name, all but ``pid``; one may be a tuple. ``reads`` and ``writes`` are the
-    buffers that the programs touch: no two jobs of a launch may touch the same memory if one of them writes there.
-    ``flops`` and ``bytes`` are as in :class:`minigen.cuda.launch.Launch`. ``tile`` is a matrix product's; other jobs
-    run with any number of warps.
-    """
+    name: str
+    text: str
+    globals: Mapping[str, Any]
 
-    function: Any
-    programs: int
-    arguments: Mapping[str, Any]
-    reads: tuple[Array, ...]
-    writes: tuple[Array, ...]
-    fuses: tuple[str, ...]
-    flops: int = 0
-    bytes: int = 0
-    tile: Tile | None = None
+    def references(self) -> dict[str, tuple[str, str]]:
+        """Of each of ``globals`` the module and its name there: enough to find it in another process."""
+        found = {}
+        for name, value in self.globals.items():
+            defined = getattr(value, "fn", value)
+            found[name] = defined.__module__, defined.__name__
+        return found
 
-    @property
-    def warps(self) -> int | None:
-        """None where any number will do."""
-        return self.tile.warps if self.tile else None
 
-    @property
-    def stages(self) -> int:
-        return self.tile.stages if self.tile else 1
-
-    def with_stages(self, most: int) -> Job:
-        """The same with at most so many stages."""
-        return replace(self, tile=replace(self.tile, stages=min(self.stages, most))) if self.tile else self
-
-    def with_less_staged(self) -> Job | None:
-        """The same with the tile of :func:`minigen.cuda.tiles.with_less_staged`, or None."""
-        tile = self.tile and tiles.with_less_staged(self.tile)
-        if not tile:
-            return None
-        return replace(self, tile=tile, arguments={**self.arguments, "BK": tile.BK, "SPLIT": tile.SPLIT})
-
-    @property
-    def name(self) -> str:
-        """Such as ``dense_forward``: the kernel's file and function."""
-        return f"{self.function.fn.__module__.rpartition('.')[2]}_{self.function.fn.__name__}"
+GENERATED: dict[Any, Generated] = {}
+"""The kernels that this process has written, by Python function."""
 
 
 def launch_of(jobs: Sequence[Job]) -> Launch:
     """One launch that runs ``jobs`` side by side, each with at least one program."""
     values: list[Any] = []  # run-time arguments, in order
+    used: dict[str, Any] = {f"job_{i}": job.function for i, job in enumerate(jobs)}
 
     def spell(value: Any) -> str:
         """The text that stands for a run-time argument in the call; None stays None."""
         if value is None:
             return "None"
-        if isinstance(value, tuple):
-            return f"({', '.join(map(spell, value))},)"
+        if isinstance(value, tuple):  # a named one: its type is called
+            kind = type(value)
+            if used.setdefault(kind.__name__, kind) is not kind:
+                raise ValueError(f"two types of argument are called {kind.__name__}")
+            fields = zip(kind._fields, value, strict=True)
+            return f"{kind.__name__}({', '.join(f'{name}={spell(part)}' for name, part in fields)})"
         values.append(value)
         return f"a{len(values) - 1}"
 
@@ -104,9 +77,9 @@ def launch_of(jobs: Sequence[Job]) -> Launch:
     ends = [sum(job.programs for job in jobs[: i + 1]) for i in range(len(jobs))]
     name = "__".join(job.name for job in jobs)
     parameters = [f"end_{i}" for i in range(len(jobs) - 1)] + [f"a{i}" for i in range(len(values))]
-    text = _write(name, parameters, calls)
     return Launch(
-        kernel=Kernel(name, compile_text(name, text, tuple(job.function for job in jobs))),
+        name=name,
+        source=jit_function(name, _text(name, parameters, calls), tuple(used.items())),
         grid=(ends[-1], 1, 1),
         args=(*ends[:-1], *values),
         num_warps=next((job.warps for job in jobs if job.warps), DEFAULT_WARPS),
@@ -118,7 +91,7 @@ def launch_of(jobs: Sequence[Job]) -> Launch:
     )
 
 
-def with_less_staged(launch: Launch) -> Launch | None:
+def with_less_memory(launch: Launch) -> Launch | None:
     """What to try where ``launch`` takes too much shared memory, or None where its jobs have nothing left to reduce.
 
     A launch has one number of stages. Its jobs share the memory of a block, one after the other: of their tiles, those
@@ -126,7 +99,7 @@ def with_less_staged(launch: Launch) -> Launch | None:
     """
     if launch.jobs and launch.num_stages > 1:
         return launch_of([job.with_stages(launch.num_stages - 1) for job in launch.jobs])
-    reduced = [job.with_less_staged() for job in launch.jobs]
+    reduced = [job.with_smaller_stages() for job in launch.jobs]
     held = [
         (job.tile.BM + job.tile.BN) * job.tile.SPLIT * job.tile.BK if job.tile and smaller else 0
         for job, smaller in zip(launch.jobs, reduced, strict=True)
@@ -152,7 +125,7 @@ def _constexprs(function: Any) -> frozenset[str]:
     return frozenset(p.name for p in parameters if "constexpr" in str(p.annotation))
 
 
-def _write(name: str, parameters: Sequence[str], calls: Sequence[str]) -> str:
+def _text(name: str, parameters: Sequence[str], calls: Sequence[str]) -> str:
     lines = ["@triton.jit", f"def {name}({', '.join(parameters)}):", "    pid = tl.program_id(0)"]
     for i, call in enumerate(calls):
         pid = "pid" if i == 0 else f"pid - end_{i - 1}"
@@ -165,15 +138,17 @@ def _write(name: str, parameters: Sequence[str], calls: Sequence[str]) -> str:
 
 
 @functools.cache
-def compile_text(name: str, text: str, functions: tuple[Callable[..., None], ...]) -> Any:
-    """The jit function of the text. Triton reads its source through ``inspect``, hence the entry in ``linecache``."""
+def jit_function(name: str, text: str, used: tuple[tuple[str, Any], ...]) -> Any:
+    """The jit function of the text, in which ``used`` gives names their values.
+
+    Triton reads the source through ``inspect``, hence the entry in ``linecache``.
+    """
     import triton
     import triton.language as tl
 
     file = f"<minigen {name} {hashlib.sha256(text.encode()).hexdigest()[:16]}>"
     linecache.cache[file] = (len(text), None, text.splitlines(keepends=True), file)
-    names: dict[str, Any] = {f"job_{i}": function for i, function in enumerate(functions)}
-    names.update(triton=triton, tl=tl, __name__="minigen.cuda.generated")
+    names: dict[str, Any] = {**dict(used), "triton": triton, "tl": tl, "__name__": "minigen.cuda.generated"}
     exec(compile(text, file, "exec"), names)
-    WRITTEN[names[name].fn] = name, text, functions
+    GENERATED[names[name].fn] = Generated(name, text, dict(used))
     return names[name]

@@ -7,9 +7,8 @@ The stream is not the default one, because that cannot be captured into a graph.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -17,33 +16,24 @@ import numpy as np
 
 from minigen import checks
 from minigen.backend import Array
-from minigen.cuda import compiler, sources, tuned
-from minigen.cuda.arena import Arena, Block
-from minigen.cuda.cache import Binary
-from minigen.cuda.compiler import Compiled
-from minigen.cuda.driver import GIB, architecture, find_problem
-from minigen.cuda.launch import Launch
+from minigen.cuda import cpp
+from minigen.cuda.plan import tiles
+from minigen.cuda.plan.launch import Launch
+from minigen.cuda.run import compiler
+from minigen.cuda.run.cache import Binary
+from minigen.cuda.run.driver import GIB, architecture, find_problem
+from minigen.cuda.run.memory import Arena, Block, Staging, allocate
 from minigen.errors import DeviceError
+
+Call = Callable[[], None]
+"""A launch with its loaded function and packed arguments: puts it on the stream."""
 
 STEPS_PER_GRAPH = 32
 """Repetitions of a program in one graph. To be replaced by what ``bench/gpu.sh`` measures for 1 to 256."""
-STAGING = 8 * 2**20  # bytes of pinned memory that a copy goes through at a time
 UNASKED_SHARED = 48 * 1024  # bytes of shared memory that a block gets without asking
-OUT_OF_MEMORY = 2  # cudaErrorMemoryAllocation, which CuPy has no name for
 DLPACK_CUDA = (2, 13)  # kDLCUDA, kDLCUDAManaged
 
-_functions: dict[tuple[int, Any], Any] = {}  # loaded kernels by (device, key): they outlive the models that use them
-
-
-@dataclass(frozen=True)
-class Ready:
-    """A launch as CuPy takes it."""
-
-    function: Any
-    grid: tuple[int, int, int]
-    threads: int
-    arguments: tuple[Any, ...]
-    shared: int
+_functions: dict[tuple[int, Binary], Any] = {}  # loaded kernels, by device: they outlive the models that use them
 
 
 def on_gpu(array: Any) -> bool:
@@ -52,7 +42,7 @@ def on_gpu(array: Any) -> bool:
 
 
 class DeviceExecutor:
-    """GPU number ``index``, counted from 0. See :class:`minigen.cuda.launch.Executor`.
+    """GPU number ``index``, counted from 0. See :class:`minigen.cuda.plan.launch.Executor`.
 
     Raises :class:`~minigen.DeviceError` where it cannot be used. ``architecture`` is its compute capability times ten.
     """
@@ -78,7 +68,7 @@ class DeviceExecutor:
         self.arena = Arena(partial(allocate, cupy, self.device))
         self._staging: Staging | None = None
         self._capturing = False
-        tuned.load(self.architecture)
+        tiles.load_measured(self.architecture)
 
     # --- memory -------------------------------------------------------------------------------
 
@@ -182,49 +172,51 @@ class DeviceExecutor:
     def run(self, launch: Launch) -> None:
         """Run one launch, after those before it."""
         with self.device:
-            self._launch(self.prepare([launch])[0])
+            for call in self.prepare([launch]):
+                call()
 
-    def prepare(self, launches: Sequence[Launch]) -> list[Ready]:
-        """Compile, load and pack: all that can be done before. New kernels are compiled side by side."""
+    def prepare(self, launches: Sequence[Launch]) -> list[Call]:
+        """Compile, load and pack: all that can be done before. New kernels are compiled side by side.
+
+        A launch without programs is left out. What is returned keeps the buffers alive; call it on this device.
+        """
+        launches = [launch for launch in launches if 0 not in launch.grid]  # CuPy would launch one block
         compiled = iter(self.compile(launches))
         with self.device:
-            return [
-                self._ready_triton(next(compiled)) if launch.kernel.language == "triton" else self._ready_cuda(launch)
-                for launch in launches
-            ]
+            return [self._bind(*next(compiled)) if x.is_triton else self._bind_cpp(x) for x in launches]
 
-    def compile(self, launches: Sequence[Launch]) -> list[Compiled]:
-        """The Triton kernels among ``launches``, which are in the cache from now on, with the tiles that fit."""
-        return compiler.compile_launches([x for x in launches if x.kernel.language == "triton"], self)
+    def compile(self, launches: Sequence[Launch]) -> list[tuple[Launch, Binary]]:
+        """The Triton kernels among ``launches``, which are in the cache from now on, each with the tiles that fit."""
+        return compiler.compile_launches([x for x in launches if x.is_triton], self)
 
     def capture(self, launches: Sequence[Launch]) -> GraphProgram:
         """A program that repeats ``launches`` from CUDA graphs."""
         return GraphProgram(self, self.prepare(launches))
 
-    def _ready_triton(self, compiled: Compiled) -> Ready:
-        launch, binary = compiled.launch, compiled.binary
-        function = self._load(compiled.build.key, binary)
+    def _bind(self, launch: Launch, binary: Binary) -> Call:
         scratch: Any = np.uint64(0)
         if binary.scratch:
             scratch = self.empty((binary.scratch * math.prod(launch.grid),), np.uint8)
         arguments = (*map(_scalar_or_buffer, launch.args), scratch, np.uint64(0))
-        return Ready(function, launch.grid, binary.threads, arguments, binary.shared)
+        return self._call(binary, launch.grid, binary.threads, arguments)
 
-    def _ready_cuda(self, launch: Launch) -> Ready:
-        file, name = launch.kernel.source
-        types = sources.parameters(file, name)
+    def _bind_cpp(self, launch: Launch) -> Call:
+        file, name = launch.source
+        types = cpp.parameters(file, name)
         if len(types) != len(launch.args):
             raise ValueError(f"{name} of {file} takes {len(types)} arguments, not {len(launch.args)}")
-        key = ("cuda", file, name)
-        if (self.index, key) not in _functions:
-            self._load(key, compiler.compile_cuda(file, name, self.architecture))
+        binary = cpp.compile_function(file, name, self.architecture)
         arguments = tuple(a if t is None else t(a) for t, a in zip(types, launch.args, strict=True))
-        return Ready(_functions[self.index, key], launch.grid, 32 * launch.num_warps, arguments, 0)
+        return self._call(binary, launch.grid, 32 * launch.num_warps, arguments)
 
-    def _load(self, key: Any, binary: Binary) -> Any:
+    def _call(self, binary: Binary, grid: tuple[int, int, int], threads: int, arguments: tuple[Any, ...]) -> Call:
+        function = self._load(binary)
+        return partial(function, grid, (threads, 1, 1), arguments, shared_mem=binary.shared, stream=self.stream)
+
+    def _load(self, binary: Binary) -> Any:
         """The function of ``binary``, on this device."""
-        if (self.index, key) in _functions:
-            return _functions[self.index, key]
+        if (self.index, binary) in _functions:
+            return _functions[self.index, binary]
         driver = self.cupy.cuda.driver
         module = self.cupy.cuda.Module()
         try:
@@ -235,22 +227,17 @@ class DeviceExecutor:
             raise DeviceError(f"the driver does not take {what}: {error}") from error
         if binary.shared > UNASKED_SHARED:
             driver.funcSetAttribute(function.ptr, driver.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES, binary.shared)
-        return _functions.setdefault((self.index, key), function)
+        return _functions.setdefault((self.index, binary), function)
 
-    def _launch(self, ready: Ready) -> None:
-        if 0 in ready.grid:  # no rows: CuPy would launch one block
-            return
-        ready.function(ready.grid, (ready.threads, 1, 1), ready.arguments, shared_mem=ready.shared, stream=self.stream)
-
-    def record(self, launches: Sequence[Ready], repeats: int) -> Any:
-        """A CUDA graph of ``repeats`` times ``launches``, in their order."""
+    def record(self, calls: Sequence[Call], repeats: int) -> Any:
+        """A CUDA graph of ``repeats`` times ``calls``, in their order."""
         with self.device:
             self._capturing = True
             self.stream.begin_capture()
             try:
                 for _ in range(repeats):
-                    for ready in launches:
-                        self._launch(ready)
+                    for call in calls:
+                        call()
             except BaseException:
                 with suppress(self.cupy.cuda.runtime.CUDARuntimeError):  # how a capture that went wrong ends
                     self.stream.end_capture()
@@ -309,68 +296,29 @@ class DeviceExecutor:
 
 
 class GraphProgram:
-    """Launches in CUDA graphs: one of a single repetition, one of :data:`STEPS_PER_GRAPH`.
+    """Calls in CUDA graphs: one of a single repetition, one of :data:`STEPS_PER_GRAPH`.
 
     What changes from step to step (counters, learning rate, batch) lies in device memory, so the graphs stay the same.
     """
 
-    def __init__(self, executor: DeviceExecutor, launches: list[Ready], steps_per_graph: int = STEPS_PER_GRAPH) -> None:
+    def __init__(self, executor: DeviceExecutor, calls: list[Call], steps_per_graph: int = STEPS_PER_GRAPH) -> None:
         self.executor = executor
-        self.launches = launches  # their buffers must live as long as the graphs
+        self.calls = calls  # their buffers must live as long as the graphs
         self.steps_per_graph = steps_per_graph
-        self._single = executor.record(launches, 1)
+        self._single = executor.record(calls, 1)
         self._many: Any = None
 
     def run(self, steps: int) -> None:
-        """Repeat the launches ``steps`` times; returns before the GPU is done."""
+        """Repeat the calls ``steps`` times; returns before the GPU is done."""
         checks.integer("steps", steps, 0)
         graphs, singles = divmod(steps, self.steps_per_graph)
         if graphs and self._many is None:
-            self._many = self.executor.record(self.launches, self.steps_per_graph)
+            self._many = self.executor.record(self.calls, self.steps_per_graph)
         with self.executor.device:
             for _ in range(graphs):
                 self._many.launch(self.executor.stream)
             for _ in range(singles):
                 self._single.launch(self.executor.stream)
-
-
-class Staging:
-    """Two pieces of pinned memory that copies go through: the GPU reads one while the host fills the other."""
-
-    def __init__(self, cupy: Any, stream: Any) -> None:
-        self.cupy, self.stream = cupy, stream
-        self.pinned = [cupy.cuda.alloc_pinned_memory(STAGING) for _ in range(2)]
-        self.views = [np.frombuffer(memory, np.uint8, STAGING) for memory in self.pinned]
-        self.events = [cupy.cuda.Event(disable_timing=True) for _ in range(2)]
-        self.turn = 0
-
-    def to_device(self, host: np.ndarray, address: int) -> None:
-        """Copy contiguous ``host`` to device memory; ``host`` may change when this returns."""
-        runtime = self.cupy.cuda.runtime
-        source = host.reshape(-1).view(np.uint8)
-        for begin in range(0, source.size, STAGING):
-            piece = source[begin : begin + STAGING]
-            view, event = self.views[self.turn], self.events[self.turn]
-            event.synchronize()  # the copy that used this piece before
-            view[: piece.size] = piece
-            runtime.memcpyAsync(
-                address + begin, view.ctypes.data, piece.size, runtime.memcpyHostToDevice, self.stream.ptr
-            )
-            event.record(self.stream)
-            self.turn = 1 - self.turn
-
-    def to_host(self, address: int, host: np.ndarray) -> None:
-        """Fill contiguous ``host`` from device memory, after the work on the stream."""
-        runtime = self.cupy.cuda.runtime
-        target = host.reshape(-1).view(np.uint8)
-        self.stream.synchronize()  # both pieces are free then
-        for begin in range(0, target.size, STAGING):
-            piece = target[begin : begin + STAGING]
-            runtime.memcpyAsync(
-                self.views[0].ctypes.data, address + begin, piece.size, runtime.memcpyDeviceToHost, self.stream.ptr
-            )
-            self.stream.synchronize()
-            piece[...] = self.views[0][: piece.size]
 
 
 class PinnedReader:
@@ -399,17 +347,6 @@ class PinnedReader:
         with self.executor.device, self.executor.reporting():
             self.event.synchronize()
         return self.host
-
-
-def allocate(cupy: Any, device: Any, nbytes: int) -> Any:
-    """Memory from the driver. Raises MemoryError."""
-    try:
-        with device:
-            return cupy.cuda.Memory(nbytes)
-    except cupy.cuda.runtime.CUDARuntimeError as error:
-        if error.status != OUT_OF_MEMORY:
-            raise
-    raise MemoryError
 
 
 def _scalar_or_buffer(argument: Any) -> Any:

@@ -1,22 +1,20 @@
-"""What the CUDA floor runs, as data: kernels, launches, and the executors that carry them out.
+"""What the CUDA backend runs, as data: jobs, the launches that run several of them, and what carries launches out.
 
-A launch names its kernel, the grid and every argument; it can be printed, compared, counted, interpreted on the host
-(:mod:`minigen.cuda.interpreter`) or compiled and launched on a GPU (:mod:`minigen.cuda.device`). Nothing here needs
-Triton, CuPy or a GPU.
+A launch names its kernel, the grid and every argument; it can be printed, compared, counted, compiled and launched on
+a GPU (:mod:`minigen.cuda.run`), and in tests run on the host. Nothing here needs Triton, CuPy or a GPU.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol
 
 import numpy as np
 
 from minigen.backend import Array, Program, Reader
-
-if TYPE_CHECKING:
-    from minigen.cuda.dispatch import Job
+from minigen.cuda.plan import tiles
+from minigen.cuda.plan.tiles import Tile
 
 POINTERS = {"float32": "*fp32", "int32": "*i32", "uint64": "*u64", "uint8": "*u8"}
 """The parameter types of the buffers, in Triton's spelling, by dtype."""
@@ -25,28 +23,65 @@ ALIGNMENT = 16  # bytes: where a buffer begins on such a boundary, the compiler 
 
 
 @dataclass(frozen=True)
-class Kernel:
-    """One ``__global__`` function.
+class Job:
+    """A Triton function of :mod:`minigen.cuda.kernels` with its arguments and a number of programs: part of a launch.
 
-    ``source`` is a Triton ``@jit`` function, or with ``language="cuda"`` the pair (file under ``csrc/cuda``, function).
+    ``arguments`` are by parameter name, all but ``pid``; one may be a named tuple. ``reads`` and ``writes`` are the
+    buffers that the programs touch: no two jobs of a launch may touch the same memory if one of them writes there.
+    ``flops`` and ``bytes`` are as in :class:`Launch`. ``tile`` is a matrix product's; other jobs run with any number of
+    warps.
     """
 
-    name: str
-    source: Any
-    language: str = "triton"
+    function: Any
+    programs: int
+    arguments: Mapping[str, Any]
+    reads: tuple[Array, ...]
+    writes: tuple[Array, ...]
+    fuses: tuple[str, ...]
+    flops: int = 0
+    bytes: int = 0
+    tile: Tile | None = None
+
+    @property
+    def name(self) -> str:
+        """Such as ``dense_forward``: the kernel's file and function."""
+        return f"{self.function.fn.__module__.rpartition('.')[2]}_{self.function.fn.__name__}"
+
+    @property
+    def warps(self) -> int | None:
+        """None where any number will do."""
+        return self.tile.warps if self.tile else None
+
+    @property
+    def stages(self) -> int:
+        return self.tile.stages if self.tile else 1
+
+    def with_stages(self, most: int) -> Job:
+        """The same with at most so many stages."""
+        return replace(self, tile=replace(self.tile, stages=min(self.stages, most))) if self.tile else self
+
+    def with_smaller_stages(self) -> Job | None:
+        """The same with the tile of :func:`minigen.cuda.plan.tiles.with_less_memory`, or None."""
+        tile = self.tile and tiles.with_less_memory(self.tile)
+        if not tile:
+            return None
+        return replace(self, tile=tile, arguments={**self.arguments, "BK": tile.BK, "SPLIT": tile.SPLIT})
 
 
 @dataclass(frozen=True)
 class Launch:
-    """One kernel launch.
+    """One launch of the kernel ``name``.
 
-    ``args`` are the arguments in the order of the kernel's non-constexpr parameters: buffers, Python ints (``int32``)
-    and Python floats (``float32``). ``constexprs`` give the other parameters by name. ``fuses`` names the backend
-    operations whose work this launch does; ``flops`` and ``bytes`` are what those need at least (every input
-    read once, every output written once), not what was measured.
+    ``source`` is a Triton ``@jit`` function, or of CUDA C++ the pair (file under ``csrc/cuda``, function). ``args`` are
+    the arguments in the order of the kernel's non-constexpr parameters: buffers, Python ints (``int32``) and Python
+    floats (``float32``). ``constexprs`` give the other parameters by name. ``fuses`` names the backend operations whose
+    work this launch does; ``flops`` and ``bytes`` are what those need at least (every input read once, every output
+    written once), not what was measured. ``jobs`` are those that it runs, of a kernel that was written for them
+    (:mod:`minigen.cuda.plan.codegen`).
     """
 
-    kernel: Kernel
+    name: str
+    source: Any
     grid: tuple[int, int, int]
     args: tuple[Any, ...]
     constexprs: dict[str, Any] = field(default_factory=dict)
@@ -56,7 +91,10 @@ class Launch:
     flops: int = 0
     bytes: int = 0
     jobs: tuple[Job, ...] = ()
-    """Whose kernel this is, where it was written for them: see :mod:`minigen.cuda.dispatch`."""
+
+    @property
+    def is_triton(self) -> bool:
+        return not isinstance(self.source, tuple)
 
     @property
     def tile(self) -> str:
@@ -128,7 +166,7 @@ def signature(launch: Launch, parameters: Sequence[str]) -> dict[str, str]:
     free = [name for name in parameters if name not in launch.constexprs]
     if len(free) != len(launch.args) or len(free) + len(launch.constexprs) != len(parameters):
         raise ValueError(
-            f"{launch.kernel.name} has parameters {', '.join(parameters)}; got {len(launch.args)} arguments and "
+            f"{launch.name} has parameters {', '.join(parameters)}; got {len(launch.args)} arguments and "
             f"constexprs {', '.join(launch.constexprs)}"
         )
     types = {name: type_of(argument) for name, argument in zip(free, launch.args, strict=True)}

@@ -1,0 +1,81 @@
+"""What the modules of kernels share when they turn an operation into jobs.
+
+Each module of :mod:`minigen.cuda.kernels` has its kernels and, beside them, functions marked :func:`lowers` that take
+an operation and a :class:`Target` and give the jobs that do it, in an order that respects what they read and write.
+Most need one. Nothing here imports Triton.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from minigen.backend import Array
+from minigen.cuda.plan import tiles
+from minigen.cuda.plan.launch import Job
+from minigen.step.record import Operation
+
+BLOCK = 1024  # elements a program of the elementwise kernels
+
+
+@dataclass(frozen=True)
+class Target:
+    """What jobs are made for: ``architecture`` such as 90, matmul ``precision``, and ``empty(shape, dtype)`` memory."""
+
+    architecture: int
+    precision: str
+    empty: Callable[[tuple[int, ...], Any], Array]
+
+
+Lowering = Callable[[Operation, Target], list[Job]]
+LOWERINGS: dict[str, Lowering] = {}
+"""By the operation's name; the modules of :mod:`minigen.cuda.kernels` fill it when they are imported."""
+
+
+def lowers(*operations: str) -> Callable[[Lowering], Lowering]:
+    """Marks the function that turns these operations into jobs."""
+
+    def register(lowering: Lowering) -> Lowering:
+        LOWERINGS.update(dict.fromkeys(operations, lowering))
+        return lowering
+
+    return register
+
+
+def job(op: Operation, function: Any, programs: int, arguments: dict[str, Any], flops: int = 0, **how: Any) -> Job:
+    """A job of ``op``; it reads, writes and fuses what ``op`` does, unless ``how`` says otherwise."""
+    reads = tuple(how.pop("reads", op.reads()))
+    writes = tuple(how.pop("writes", op.writes()))
+    traffic = sum(_traffic(op, buffer) for buffer in (*reads, *writes))
+    fuses = how.pop("fuses", op.fuses)
+    return Job(function, programs, arguments, reads, writes, fuses, flops, traffic, **how)
+
+
+def _traffic(op: Operation, buffer: Array) -> int:
+    """Bytes of ``buffer`` that are touched: all, but of the data set only the batch's rows."""
+    if buffer is not op["data"]:
+        return int(buffer.nbytes)
+    rows = next(op[name] for name in ("out", "x", "y") if op[name] is not None)
+    return int(buffer[: len(rows)].nbytes)
+
+
+def blocks(n: int, size: int) -> int:
+    """Programs of ``size`` elements each that cover ``n``."""
+    return -(-n // size)
+
+
+def int32(word: int) -> int:
+    """A uint32 as the int32 of the same bits: kernels take no other integer."""
+    return word - 2**32 if word >= 2**31 else word
+
+
+def forward_tile(B: int, n_in: int, n_out: int, target: Target, width: int | None = None) -> tiles.Tile:
+    """The tile of a layer's output; ``width`` as in :func:`minigen.cuda.plan.tiles.staged_bytes`."""
+    return tiles.choose("forward", B, n_out, n_in, target.architecture, target.precision, width)
+
+
+def tile_arguments(tile: tiles.Tile, target: Target) -> dict[str, Any]:
+    """The arguments that all matrix products take."""
+    sides = {"BM": tile.BM, "BN": tile.BN, "BK": tile.BK, "SPLIT": tile.SPLIT}
+    return {**sides, "GROUP": tile.GROUP, "PRECISION": target.precision}
