@@ -221,12 +221,13 @@ def planting_nan(training, at):
     """Let the noise of one step hold a NaN, whenever that step is run."""
     book = training.ops.book
 
-    def random_normal(out, seed, stream, step, original=book.random_normal):
-        original(out, seed, stream, step)
-        if int(step[0]) == at and stream == random.NOISE:
-            out[-1, 0] = np.nan
+    def execute(operation, original=book.execute):
+        original(operation)
+        noise = operation.name == "random_normal" and operation["stream"] == random.NOISE
+        if noise and int(operation["step"][0]) == at:
+            operation["out"][-1, 0] = np.nan
 
-    book.random_normal = random_normal
+    book.execute = execute
 
 
 @pytest.mark.parametrize("at", [0, 5, 31, 32, 39])
@@ -252,14 +253,14 @@ def test_an_infinite_weight_is_found_though_no_loss_shows_it(gpu):
     from minigen.floors import get_backend
 
     training = gan_training(get_backend("cuda"), blobs(2000))
-    adam, last = training.ops.book.adam, training.generator.layers[-1].b
+    last = training.generator.layers[-1].b
 
-    def overflowing(p, g, m, v, lr, step, *rest):
-        adam(p, g, m, v, lr, step, *rest)
-        if int(step[0]) == 6:
+    def overflowing(operation, original=training.ops.book.execute):
+        original(operation)
+        if operation.name == "optimizer" and int(operation["step"][0]) == 6:
             last[0] = np.inf
 
-    training.ops.book.adam = overflowing
+    training.ops.book.execute = overflowing
     with pytest.raises(minigen.TrainingDiverged, match="step 7") as caught:
         loop._checked(training, History(training.loss_names), training.begin(7))
     assert caught.value.layer == "generator.1" and training.done == 6 and np.isfinite(last).all()
@@ -272,16 +273,15 @@ def test_an_interrupt_in_the_middle_of_a_graph(gpu, train, at, monkeypatch):
 
     whole = train(blobs(4000), epochs=3, device="cuda", **SMALL)
     ops = get_backend("cuda")
-    advance = ops.book.advance
 
-    def interrupting(step, losses, history):
-        if int(step[0]) == at and not interrupted:
+    def interrupting(operation, original=ops.book.execute):
+        if operation.name == "advance" and int(operation["step"][0]) == at and not interrupted:
             interrupted.append(at)
             os.kill(os.getpid(), signal.SIGINT)
-        advance(step, losses, history)
+        original(operation)
 
     interrupted: list[int] = []
-    ops.book.advance = interrupting
+    ops.book.execute = interrupting
     monkeypatch.setattr("minigen.estimators.base.get_backend", lambda *names: ops)
     model = train(blobs(4000), epochs=3, device="cuda", **SMALL)
     assert interrupted and model.history_.stop_reason == "interrupted"
