@@ -21,7 +21,7 @@ _HOMES = {
     "VAE": "minigen.estimators.vae",
     "train_vae": "minigen.estimators.vae",
     "show": "minigen.plotting",
-    "load": "minigen.training.checkpoint",
+    "load": "minigen.estimators.loading",
     "devices": "minigen.floors",
     "get_num_threads": "minigen.cpu",
     "set_num_threads": "minigen.cpu",

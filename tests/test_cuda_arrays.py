@@ -86,7 +86,7 @@ def test_training_reads_the_array_where_it_is(gpu, train):
     data = on_gpu(gpu, blobs())
     model = minigen.GAN(**{name: value for name, value in SMALL.items() if name != "progress"}, device="cuda")
     runs = []
-    model.fit(data, callbacks=[lambda end: runs.append(end.model._run.data.data.ptr)], progress=False)
+    model.fit(data, callbacks=[lambda end: runs.append(end.model._run.step.data.data.ptr)], progress=False)
     assert set(runs) == {data.data.ptr}
 
 

@@ -12,10 +12,11 @@ import pytest
 
 import minigen
 from minigen.cuda.jobs import BLOCK, blocks
+from minigen.models.step import RING
 from minigen.reference import random
 from minigen.training import loop
 from minigen.training.history import History
-from minigen.training.run import RING, TrainingRun
+from minigen.training.run import TrainingRun
 from models import blobs, gan_training, run
 
 SMALL = {"hidden": (16,), "latent_dim": 4, "batch_size": 32, "progress": False}
@@ -61,10 +62,10 @@ def test_a_read_back_brings_the_losses_and_little_more(gpu, monkeypatch):
     monkeypatch.setattr(runtime, "memcpyAsync", count)
     before = held()
     training.outcome(training.begin(5))
-    state = [buffer for key, buffer in training._buffers().items() if key != "step"]  # weights and moments
+    state = [buffer for key, buffer in training.step.state_buffers().items() if key != "step"]  # weights and moments
     flags = sum(blocks(buffer.size, BLOCK) for buffer in state)
     assert moved[runtime.memcpyDeviceToHost] == 4 * (2 * RING + flags) and moved[runtime.memcpyHostToDevice] == 0
-    loop.train(training, None, History(training.loss_names), 20, progress=False)
+    loop.train(training, None, History(training.step.loss_names), 20, progress=False)
     assert held() == before
 
 
@@ -144,7 +145,7 @@ def test_nan_is_found_with_the_next_chunk_under_way(gpu, at, monkeypatch):
         back(self, chunk)
 
     monkeypatch.setattr(TrainingRun, "go_back", go_back)
-    history = History(training.loss_names)
+    history = History(training.step.loss_names)
     with pytest.raises(minigen.TrainingDiverged, match=rf"step {at + 1}: .* output of layer generator\.0") as caught:
         loop.train(training, None, history, 3, progress=False)
     assert (caught.value.step, training.done, history.stop_reason) == (at + 1, at, "diverged")
@@ -166,7 +167,7 @@ def test_the_second_gpu_does_what_the_first_does(computing_gpus, train):
     for model, index in ((first, 0), (second, 1)):
         assert model._ops.executor.index == index
         run = model._training(model._ops.resident(blobs()))
-        buffers = [run.data, run.ring, run.indices, *run._buffers().values()]
+        buffers = [run.step.data, run.step.ring, run.step.indices, *run.step.state_buffers().values()]
         assert {buffer.gpu for buffer in buffers} == {index}
     with pytest.raises(minigen.DeviceError, match="no cuda:2: this machine has 2 GPUs"):
         train(blobs(), epochs=1, device="cuda:2", **SMALL)
@@ -236,7 +237,7 @@ def test_nan_is_found_within_one_read_back_and_named(gpu, at):
 
     training, clean = (gan_training(get_backend("cuda"), blobs(2000)) for _ in range(2))
     planting_nan(training, at)
-    history = History(training.loss_names)
+    history = History(training.step.loss_names)
     with pytest.raises(minigen.TrainingDiverged, match=rf"step {at + 1}: .* output of layer generator\.0") as caught:
         loop._checked(training, history, training.begin(40))
     assert (caught.value.step, training.done, history.stop_reason) == (at + 1, at, "diverged")
@@ -252,7 +253,7 @@ def test_an_infinite_weight_is_found_though_no_loss_shows_it(gpu):
     from minigen.floors import get_backend
 
     training = gan_training(get_backend("cuda"), blobs(2000))
-    adam, last = training.ops.book.adam, training.generator.layers[-1].b
+    adam, last = training.ops.book.adam, training.step.generator.layers[-1].params["b"]
 
     def overflowing(p, g, m, v, lr, step, *rest):
         adam(p, g, m, v, lr, step, *rest)
@@ -261,7 +262,7 @@ def test_an_infinite_weight_is_found_though_no_loss_shows_it(gpu):
 
     training.ops.book.adam = overflowing
     with pytest.raises(minigen.TrainingDiverged, match="step 7") as caught:
-        loop._checked(training, History(training.loss_names), training.begin(7))
+        loop._checked(training, History(training.step.loss_names), training.begin(7))
     assert caught.value.layer == "generator.1" and training.done == 6 and np.isfinite(last).all()
 
 

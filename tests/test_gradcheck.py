@@ -55,7 +55,7 @@ def test_a_missing_term_in_the_book_fails(monkeypatch, seed):
             "minigen/models/optimizer.py: update of sgd with momentum and weight decay",
         ),
         (
-            "minigen.models.vae.VaeTraining.report",
+            "minigen.models.vae.VaeStep.report",
             lambda self, terms: np.column_stack([terms.sum(axis=1), terms]),
             "minigen/models/vae.py: report, loss = reconstruction + beta KL",
         ),

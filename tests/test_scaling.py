@@ -140,7 +140,7 @@ def test_a_mapped_file_stays_out_of_memory(tmp_path, table_model):
     np.save(tmp_path / "x.npy", table())
     mapped = np.load(tmp_path / "x.npy", mmap_mode="r")
     seen = []
-    watch = lambda end: seen.append(end.model._run.data)  # noqa: E731
+    watch = lambda end: seen.append(end.model._run.step.data)  # noqa: E731
     a = table_model(**SMALL).fit(mapped, callbacks=[watch])
     assert scaling._mapped(seen[0]) and not seen[0].flags.writeable
     b = table_model(**SMALL).fit(table())

@@ -8,26 +8,27 @@ import os
 import secrets
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 
-from minigen import checks
+from minigen import checks, output, plotting
 from minigen.backend import ACTIVATIONS, Array, Backend
 from minigen.datasets import frames
 from minigen.datasets.load import as_rows, check_dense, check_on_host
 from minigen.estimators import inputs, scaling, sklearn_protocol
+from minigen.estimators.saving import save
 from minigen.estimators.scaling import Columns
 from minigen.floors import get_backend
-from minigen.models.mlp import Mlp
+from minigen.models.layers import Layer
+from minigen.models.network import Network
 from minigen.models.optimizer import OPTIMIZERS, OptimizerSettings
+from minigen.models.step import Step
+from minigen.notebook import estimator_html
 from minigen.training.history import History
 from minigen.training.loop import Callback, check_callbacks, train
 from minigen.training.progress import hint_at_preset
 from minigen.training.run import State, TrainingRun
-
-if TYPE_CHECKING:
-    from minigen.plotting import Picture
 
 INITS = ("auto", "glorot_uniform", "glorot_normal", "he_uniform", "he_normal")
 ROWS_AT_ONCE = 4096  # rows that sampling and scoring hold in memory at a time
@@ -117,7 +118,7 @@ class Estimator:
 
     kind: ClassVar[str]
     presets: ClassVar[dict[str, dict[str, Any]]]
-    lasting: ClassVar[tuple[str, ...]] = (
+    frozen_params: ClassVar[tuple[str, ...]] = (
         "latent_dim",
         "hidden",
         "activation",
@@ -128,7 +129,7 @@ class Estimator:
         "precision",
     )
     """The hyper-parameters that a trained model keeps, whatever ``set_params`` says, until ``fit`` makes a new one."""
-    chosen: ClassVar[tuple[str, ...]] = ("scale_", "shift_")
+    fitted_from_data: ClassVar[tuple[str, ...]] = ("scale_", "shift_")
     """What ``fit`` decides from the data: from uint8 to the range of the model, ``x * scale_ + shift_``."""
 
     # The hyper-parameters that both models have, in the order of their documentation.
@@ -155,9 +156,9 @@ class Estimator:
     frame_: str | None
     columns_: Columns | None
     history_: History
-    networks_: tuple[Mlp, Mlp]
+    networks_: tuple[Network, ...]
     _ops: Backend
-    _lasting: dict[str, Any]  # the values of ``lasting`` that the networks were made with
+    _frozen: dict[str, Any]  # the values of ``frozen_params`` that the networks were made with
     _run: TrainingRun | None  # the training under way
     _state: State | None  # counters and moments of the last training, to go on from
 
@@ -196,8 +197,6 @@ class Estimator:
 
     def _repr_html_(self) -> str:
         """For notebooks."""
-        from minigen.notebook import estimator_html
-
         return estimator_html(self)
 
     def __sklearn_tags__(self) -> Any:
@@ -226,9 +225,9 @@ class Estimator:
         checks.integer("epochs", self.epochs, 0)
         checks.seed("seed", self.seed)
 
-    def _check_lasting(self) -> None:
+    def _check_frozen(self) -> None:
         """Raise ValueError if a setting that the networks were made with has been changed since."""
-        for name, made in self._lasting.items():
+        for name, made in self._frozen.items():
             now = _as_tuple(getattr(self, name))
             if now != made:
                 raise ValueError(
@@ -283,7 +282,7 @@ class Estimator:
             return self._fit(X, epochs, callbacks, progress)
         self._check_idle("partial_fit")
         self._check_params()
-        self._check_lasting()
+        self._check_frozen()
         _check_training(epochs, callbacks, progress)
         with beside(self._ops, X):
             rows = self._check_rows(X)
@@ -303,14 +302,14 @@ class Estimator:
             self._check_batch_size(rows)
             if bits is None and rows.dtype == np.uint8 and rows.max() <= 1:  # of a library that NumPy does not know
                 bits = rows.dtype
-            chosen = self._choose_range(rows, bits is not None)
+            from_data = self._choose_range(rows, bits is not None)
             columns = None
-            if self._standardizes(rows, *chosen):
+            if self._standardizes(rows, *from_data):
                 columns = scaling.measure(rows, ops.download if lies_with(ops, rows) else np.asarray)
                 rows = columns.standardise(rows, self._placer(ops, rows))
             else:
-                rows = self._in_range(rows, *chosen)
-        self._build(ops, item_shape, rows.dtype if bits is None else bits, *chosen, columns=columns)
+                rows = self._in_range(rows, *from_data)
+        self._build(ops, item_shape, rows.dtype if bits is None else bits, *from_data, columns=columns)
         self._initialize()
         self.frame_ = frames.library_of(X)
         if (names := frames.column_names(X)) is not None:
@@ -369,29 +368,29 @@ class Estimator:
         rows = inputs.in_trained_type(self, name, values, rows)
         if rows.dtype == np.uint8 or self.columns_ is not None:
             return rows, item_shape
-        return self._in_range(rows, *(getattr(self, attribute) for attribute in self.chosen)), item_shape
+        return self._in_range(rows, *(getattr(self, attribute) for attribute in self.fitted_from_data)), item_shape
 
     # --- what a model of this kind is made of ---------------------------------------------------
 
     def _choose_range(self, rows: Array, binary: bool) -> tuple[Any, ...]:
-        """What ``fit`` decides from the data: the values of ``chosen``; ``binary`` data are zeros and ones."""
+        """The values of ``fitted_from_data`` for these ``rows``; ``binary`` data are zeros and ones."""
         raise NotImplementedError
 
-    def _in_range(self, rows: Array, *chosen: Any) -> Array:
+    def _in_range(self, rows: Array, *from_data: Any) -> Array:
         """Floating ``rows``, clipped to what the model can reach where rounding has carried them out of it; uint8 as
         they are. Raises ValueError for others."""
         raise NotImplementedError
 
-    def _unbounded(self, *chosen: Any) -> bool:
+    def _unbounded(self, *from_data: Any) -> bool:
         """Whether the model takes and gives any number, so that its data can be standardised."""
         raise NotImplementedError
 
     _unbounded_hint: ClassVar[str]
     """Which setting makes the model such, for a message."""
 
-    def _standardizes(self, rows: Array, *chosen: Any) -> bool:
+    def _standardizes(self, rows: Array, *from_data: Any) -> bool:
         """Whether ``fit`` standardises ``rows``. Raises ValueError where it is told to but cannot."""
-        floating, unbounded = rows.dtype != np.uint8, self._unbounded(*chosen)
+        floating, unbounded = rows.dtype != np.uint8, self._unbounded(*from_data)
         if self.standardize == "auto":
             return floating and unbounded
         if self.standardize and not unbounded:
@@ -406,16 +405,16 @@ class Estimator:
             )
         return bool(self.standardize)
 
-    def _sizes(self, columns: int) -> dict[str, tuple[int, ...]]:
-        """The sizes of each network's layers, by its name, for data of so many columns."""
+    def _layers(self, columns: int, *from_data: Any) -> dict[str, list[Layer]]:
+        """The layers of each network, by its name, for data of so many columns."""
         raise NotImplementedError
 
-    def _networks(self, ops: Backend, columns: int, *chosen: Any) -> tuple[Mlp, Mlp]:
-        """The networks, uninitialised."""
+    def _step(self, rows: Array) -> Step:
+        """The training step of the model on ``rows``."""
         raise NotImplementedError
 
     def _training(self, rows: Array) -> TrainingRun:
-        raise NotImplementedError
+        return TrainingRun(self._step(rows))
 
     def sample(self, n: int = 1, seed: int | None = None) -> np.ndarray:
         """``n`` new samples, ``[n, ...]`` in the units, type and shape of the training data."""
@@ -425,20 +424,21 @@ class Estimator:
         raise NotImplementedError
 
     def _build(
-        self, ops: Backend, item_shape: tuple[int, ...], dtype: Any, *chosen: Any, columns: Columns | None = None
+        self, ops: Backend, item_shape: tuple[int, ...], dtype: Any, *from_data: Any, columns: Columns | None = None
     ) -> None:
-        """Make the networks, uninitialised, for data of this shape and type, as :meth:`_choose_range` has chosen.
+        """Make the networks, uninitialised, for data of this shape and type, as :meth:`_choose_range` decided.
 
         What may fail comes first: a model that was trained before is then left as it was.
         """
-        self.networks_ = self._networks(ops, math.prod(item_shape), *chosen)
-        vars(self).update(zip(self.chosen, chosen, strict=True))
+        layers = self._layers(math.prod(item_shape), *from_data)
+        self.networks_ = tuple(Network(ops, name, of_network) for name, of_network in layers.items())
+        vars(self).update(zip(self.fitted_from_data, from_data, strict=True))
         vars(self).update({f"{net.name}_": net for net in self.networks_})
         self.columns_ = columns
         self._ops = ops
         self._run = None
         self._state = None
-        self._lasting = {name: _as_tuple(getattr(self, name)) for name in self.lasting}
+        self._frozen = {name: _as_tuple(getattr(self, name)) for name in self.frozen_params}
         self.device_, self.precision_ = ops.name, ops.precision
         self.source_: str | None = None
         self.frame_ = None
@@ -469,9 +469,9 @@ class Estimator:
     # What follows takes arrays of the host and, inside of ``beside``, of the model's GPU: NumPy's functions then call
     # CuPy's of the same name.
 
-    def _apply(self, net: Mlp, x: Array, *, data: bool = False) -> Array:
+    def _apply(self, net: Network, x: Array, *, data: bool = False) -> Array:
         """Output of ``net`` for rows ``x``, a piece at a time; ``data`` are in the units of the training's data."""
-        out = np.empty_like(x, np.float32, shape=(len(x), net.sizes[-1]))
+        out = np.empty_like(x, np.float32, shape=(len(x), net.outputs))
         work = net.workspace(min(len(x), ROWS_AT_ONCE))
         for a in range(0, len(x), ROWS_AT_ONCE):
             b = min(a + ROWS_AT_ONCE, len(x))
@@ -508,7 +508,7 @@ class Estimator:
         else:
             check_on_host("z", z)
             z = numbers("z", z, np.float32)
-        width = self._lasting["latent_dim"]
+        width = self._frozen["latent_dim"]
         if z.ndim != 2 or z.shape[1] != width:
             raise ValueError(f"z must have shape (n, {width}), not {z.shape}")
         return z
@@ -556,13 +556,11 @@ class Estimator:
         self._ops.random_normal(out, seed, stream, self._ops.upload(np.array([block], np.uint64)))
         return np.array(self._ops.download(out))
 
-    def show(self, n: int = 64, seed: int | None = None, *, columns: int | None = None) -> Picture:
+    def show(self, n: int = 64, seed: int | None = None, *, columns: int | None = None) -> plotting.Picture:
         """``n`` new samples as a grid that a notebook shows, as :func:`minigen.show` does; ``.save(path)`` writes it.
 
         Raises ``ValueError`` where the items are no pictures, and :class:`~minigen.NotFittedError` before ``fit``.
         """
-        from minigen import output, plotting
-
         self._require_fit()
         items = self.sample(checks.integer("n", n, 1), seed)
         return plotting.Picture(output.picture(self, (items,), columns), f"{n} samples")
@@ -578,7 +576,5 @@ class Estimator:
 
         The file appears whole or not at all. Raises ``OSError``; an old file at ``path`` then survives.
         """
-        from minigen.training.checkpoint import save
-
         self._require_fit()
         save(self, path)

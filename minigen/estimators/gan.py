@@ -8,16 +8,15 @@ from typing import Any, ClassVar
 import numpy as np
 
 from minigen import checks
-from minigen.backend import GAN_LOSSES, Array, Backend
+from minigen.backend import GAN_LOSSES, Array
 from minigen.estimators import scaling
 from minigen.estimators.base import Estimator, beside, numbers
-from minigen.models.gan import GanTraining
-from minigen.models.mlp import Mlp
+from minigen.estimators.scaling import RANGES
+from minigen.models.gan import GanStep
+from minigen.models.layers import Layer
+from minigen.models.network import Network, dense_layers
 from minigen.reference import activations, random
 from minigen.training.loop import Callback
-
-RANGES = {"tanh": (-1.0, 1.0), "sigmoid": (0.0, 1.0), "linear": (-np.inf, np.inf)}
-"""Output activations of a generator and the values that each can reach."""
 
 
 class GAN(Estimator):
@@ -65,11 +64,11 @@ class GAN(Estimator):
     """
 
     kind = "gan"
-    lasting = (*Estimator.lasting, "hidden_discriminator", "output")
-    chosen = (*Estimator.chosen, "output_")
+    frozen_params = (*Estimator.frozen_params, "hidden_discriminator", "output")
+    fitted_from_data = (*Estimator.fitted_from_data, "output_")
     output_: str
-    generator_: Mlp
-    discriminator_: Mlp
+    generator_: Network
+    discriminator_: Network
     presets: ClassVar[dict[str, dict[str, Any]]] = {
         "article": {},
         # The discriminator is smaller than the generator. In reverse, 1024-512-256, it learns the 5,000 bundled digits
@@ -142,7 +141,7 @@ class GAN(Estimator):
     def latent(self, n: int = 1, seed: int | None = None) -> np.ndarray:
         """``n`` draws of the noise, ``float32[n, latent_dim]``."""
         self._require_fit()
-        width = self._lasting["latent_dim"]
+        width = self._frozen["latent_dim"]
         return self._normal((checks.integer("n", n, 0), width), seed, random.SAMPLE)
 
     def generate(self, z: Any) -> Array:
@@ -192,7 +191,7 @@ class GAN(Estimator):
         if isinstance(value, (int, np.integer)):
             return self.latent(1, checks.seed(name, value))[0].astype(np.float64)
         z = numbers(name, value, np.float64)
-        width = self._lasting["latent_dim"]
+        width = self._frozen["latent_dim"]
         if z.shape != (width,):
             raise ValueError(f"{name} must be a seed (an integer) or a point of shape ({width},), not {z.shape}")
         return z
@@ -224,8 +223,8 @@ class GAN(Estimator):
             output = next(name for name in names if scaling.lies_in(rows, *RANGES[name]))
         return 1.0, 0.0, output
 
-    def _in_range(self, rows: Array, *chosen: Any) -> Array:
-        output = chosen[-1]
+    def _in_range(self, rows: Array, *from_data: Any) -> Array:
+        output = from_data[-1]
         if rows.dtype == np.uint8 or output == "linear":
             return rows
         low, high = RANGES[output]
@@ -236,25 +235,21 @@ class GAN(Estimator):
             )
         return scaling.clipped(rows, low, high)
 
-    def _unbounded(self, *chosen: Any) -> bool:
-        return bool(chosen[-1] == "linear")
+    def _unbounded(self, *from_data: Any) -> bool:
+        return bool(from_data[-1] == "linear")
 
-    def _sizes(self, columns: int) -> dict[str, tuple[int, ...]]:
+    def _layers(self, columns: int, *from_data: Any) -> dict[str, list[Layer]]:
         hidden = checks.widths("hidden", self.hidden)
         mirrored = hidden[::-1] if self.hidden_discriminator is None else self.hidden_discriminator
         hidden_discriminator = checks.widths("hidden_discriminator", mirrored)
-        return {"generator": (self.latent_dim, *hidden, columns), "discriminator": (columns, *hidden_discriminator, 1)}
+        output = from_data[-1]
+        return {
+            "generator": dense_layers((self.latent_dim, *hidden, columns), self.activation, output),
+            "discriminator": dense_layers((columns, *hidden_discriminator, 1), self.activation, "linear"),
+        }
 
-    def _networks(self, ops: Backend, columns: int, *chosen: Any) -> tuple[Mlp, Mlp]:
-        sizes = self._sizes(columns)
-        output = chosen[-1]
-        return (
-            Mlp(ops, "generator", sizes["generator"], self.activation, output),
-            Mlp(ops, "discriminator", sizes["discriminator"], self.activation, "linear"),
-        )
-
-    def _training(self, rows: Array) -> GanTraining:
-        return GanTraining(
+    def _step(self, rows: Array) -> GanStep:
+        return GanStep(
             self._ops,
             self.generator_,
             self.discriminator_,
@@ -268,7 +263,7 @@ class GAN(Estimator):
         )
 
     def _history_names(self) -> tuple[str, ...]:
-        return GanTraining.loss_names
+        return GanStep.loss_names
 
 
 def train_gan(

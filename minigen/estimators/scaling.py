@@ -16,6 +16,9 @@ from minigen.datasets.load import CHUNK
 SLACK = 8 * 2.0**-23
 """How far outside of [0, 1] rounding may carry a float32: eight units in the last place of 1."""
 
+RANGES = {"tanh": (-1.0, 1.0), "sigmoid": (0.0, 1.0), "linear": (-np.inf, np.inf)}
+"""Output activations of a generator and the values that each can reach."""
+
 Copy = Callable[[Any], Any]
 """Takes an array of the host to where some rows lie, or back."""
 

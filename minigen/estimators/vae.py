@@ -8,12 +8,13 @@ from typing import Any, ClassVar
 import numpy as np
 
 from minigen import checks
-from minigen.backend import Array, Backend
+from minigen.backend import Array
 from minigen.datasets import frames
 from minigen.estimators import scaling
 from minigen.estimators.base import ROWS_AT_ONCE, Estimator, _seed, beside, lies_with
-from minigen.models.mlp import Mlp
-from minigen.models.vae import LIKELIHOODS, VaeTraining
+from minigen.models.layers import Layer
+from minigen.models.network import Network, dense_layers
+from minigen.models.vae import LIKELIHOODS, VaeStep
 from minigen.reference import activations, latent, random
 from minigen.training.loop import Callback
 from minigen.training.progress import progress_bar
@@ -54,9 +55,9 @@ class VAE(Estimator):
     """
 
     kind = "vae"
-    lasting = (*Estimator.lasting, "likelihood", "variance")
-    encoder_: Mlp
-    decoder_: Mlp
+    frozen_params = (*Estimator.frozen_params, "likelihood", "variance")
+    encoder_: Network
+    decoder_: Network
     presets: ClassVar[dict[str, dict[str, Any]]] = {"article": {}, "quality": {"hidden": (512, 512), "epochs": 50}}
 
     def __init__(
@@ -133,7 +134,7 @@ class VAE(Estimator):
     def get_feature_names_out(self, input_features: Any = None) -> np.ndarray:
         """Names of the columns of :meth:`transform`: ``vae0``, ``vae1``, ... ``input_features`` is ignored."""
         self._require_fit()
-        return np.array([f"vae{i}" for i in range(self._lasting["latent_dim"])], dtype=object)
+        return np.array([f"vae{i}" for i in range(self._frozen["latent_dim"])], dtype=object)
 
     def decode(self, z: Any) -> Array:
         """Mean of ``p(x | z)`` for ``z[n, latent_dim]``: ``[n, ...]`` in the training data's units, type and shape.
@@ -163,11 +164,11 @@ class VAE(Estimator):
         type, and numbers that vary as the columns do. Of pictures they are the means of ``p(x | z)``, as is usual.
         """
         self._require_fit()
-        seed, shape = _seed(seed), (checks.integer("n", n, 0), self._lasting["latent_dim"])
+        seed, shape = _seed(seed), (checks.integer("n", n, 0), self._frozen["latent_dim"])
         with beside(self._ops, None):
             means = self._model_mean(self._normal(shape, seed, random.SAMPLE))
             if self.columns_ is not None:
-                spread = np.float32(np.sqrt(self._lasting["variance"]))
+                spread = np.float32(np.sqrt(self._frozen["variance"]))
                 means = means + spread * self._normal(means.shape, seed, random.SAMPLE, block=1)
             elif self.binary_ and self._bernoulli:
                 means = (self._uniform(means.shape, seed, random.SAMPLE, block=1) < means).astype(np.float32)
@@ -227,7 +228,7 @@ class VAE(Estimator):
 
     @property
     def _bernoulli(self) -> bool:
-        return bool(self._lasting["likelihood"] == "bernoulli")
+        return bool(self._frozen["likelihood"] == "bernoulli")
 
     def _posterior(self, rows: Array) -> tuple[Array, Array]:
         """``mu`` and ``logvar`` of ``q(z | x)``, each ``[N, latent_dim]``."""
@@ -244,7 +245,7 @@ class VAE(Estimator):
         own values choose: not its place among other rows, and not the same line for all, whose chance would not average
         out over the rows.
         """
-        ops, n, width = self._ops, len(rows), self._lasting["latent_dim"]
+        ops, n, width = self._ops, len(rows), self._frozen["latent_dim"]
         lines = self._to_device_integers(_line_of(rows, self._placer(ops, rows)))
         x = self._to_device(self._to_model(rows))
         heads = self.encoder_.forward(x, self.encoder_.workspace(n))
@@ -270,7 +271,7 @@ class VAE(Estimator):
         if self._bernoulli:
             self._ops.vae_loss_bernoulli(output, x, gradient, nats, loss)
         else:
-            self._ops.vae_loss_gaussian(output, x, gradient, nats, loss, self._lasting["variance"])
+            self._ops.vae_loss_gaussian(output, x, gradient, nats, loss, self._frozen["variance"])
 
     # --- what Estimator asks for ----------------------------------------------------------------
 
@@ -286,7 +287,7 @@ class VAE(Estimator):
     def _choose_range(self, rows: Array, binary: bool) -> tuple[float, float]:
         return 1.0 if binary or rows.dtype != np.uint8 else 1 / 255, 0.0
 
-    def _in_range(self, rows: Array, *chosen: Any) -> Array:
+    def _in_range(self, rows: Array, *from_data: Any) -> Array:
         if rows.dtype == np.uint8 or self._unbounded():
             return rows
         if not scaling.lies_in(rows, 0.0, 1.0):
@@ -296,25 +297,18 @@ class VAE(Estimator):
             )
         return scaling.clipped(rows, 0.0, 1.0)
 
-    def _unbounded(self, *chosen: Any) -> bool:
+    def _unbounded(self, *from_data: Any) -> bool:
         return bool(self.likelihood == "gaussian")
 
-    def _sizes(self, columns: int) -> dict[str, tuple[int, ...]]:
+    def _layers(self, columns: int, *from_data: Any) -> dict[str, list[Layer]]:
         hidden = checks.widths("hidden", self.hidden)
         return {
-            "encoder": (columns, *hidden, 2 * self.latent_dim),
-            "decoder": (self.latent_dim, *hidden[::-1], columns),
+            "encoder": dense_layers((columns, *hidden, 2 * self.latent_dim), self.activation, "linear"),
+            "decoder": dense_layers((self.latent_dim, *hidden[::-1], columns), self.activation, "linear"),
         }
 
-    def _networks(self, ops: Backend, columns: int, *chosen: Any) -> tuple[Mlp, Mlp]:
-        sizes = self._sizes(columns)
-        return (
-            Mlp(ops, "encoder", sizes["encoder"], self.activation, "linear"),
-            Mlp(ops, "decoder", sizes["decoder"], self.activation, "linear"),
-        )
-
-    def _training(self, rows: Array) -> VaeTraining:
-        return VaeTraining(
+    def _step(self, rows: Array) -> VaeStep:
+        return VaeStep(
             self._ops,
             self.encoder_,
             self.decoder_,
@@ -331,7 +325,7 @@ class VAE(Estimator):
         )
 
     def _history_names(self) -> tuple[str, ...]:
-        return VaeTraining.loss_names
+        return VaeStep.loss_names
 
 
 def _line_of(rows: Array, place: Callable[[Any], Any]) -> Array:

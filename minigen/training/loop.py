@@ -14,7 +14,7 @@ from minigen import checks
 from minigen.errors import TrainingDiverged
 from minigen.training.history import History
 from minigen.training.progress import progress_bar
-from minigen.training.run import RING, Chunk, TrainingRun
+from minigen.training.run import Chunk, TrainingRun
 from minigen.training.signals import stop_request
 
 SECONDS_BETWEEN_READS = 0.2
@@ -65,8 +65,8 @@ def train(
 ) -> None:
     """Run ``epochs`` more epochs of ``run`` and record them in ``history``.
 
-    Ctrl-C, SIGTERM and SIGHUP end the training after the steps under way (see :func:`stop_request`); what was learnt is
-    kept, ``history.stop_reason`` says ``"interrupted"`` and ``history.stop_signal`` by which. Raises
+    Ctrl-C, SIGTERM and SIGHUP end the training after the steps under way (see :func:`stop_request`); the model keeps
+    what it has learned, ``history.stop_reason`` says ``"interrupted"`` and ``history.stop_signal`` by which. Raises
     :class:`TrainingDiverged` when a loss, a weight or the optimizer's state turns NaN or infinite; the networks are
     then as they were before the step that did it.
     """
@@ -88,7 +88,7 @@ def train(
                     history.stop_reason = "callback"
                     return
                 checks.number("learning_rate", model.learning_rate, 0, exclude_low=True)
-                run.set_learning_rate(model.learning_rate)
+                run.step.set_learning_rate(model.learning_rate)
             if interrupted.is_set():
                 break
         pipeline.finish()
@@ -113,7 +113,7 @@ class _Pipeline:
     def begin(self, left: int) -> None:
         """Begin at most ``left`` steps, then look at those begun before them as far as that is due."""
         begun = time.perf_counter()
-        self.under_way.append((self.run.begin(min(self.pace, left, RING)), begun))
+        self.under_way.append((self.run.begin(min(self.pace, left, self.run.most_steps)), begun))
         while len(self.under_way) > self.run.ops.ahead:
             self._look()
 
@@ -130,7 +130,7 @@ class _Pipeline:
         seconds = now - max(begun, self.looked)  # before, the device was busy with the chunk before
         self.looked = now
         self.seconds += seconds
-        self.history.add(losses, self.run.rows_of(chunk))
+        self.history.add(losses, self.run.batch_sizes(chunk))
         if (chunk.before + chunk.steps) % self.run.steps_per_epoch == 0:
             self.history.end_epoch(self.seconds)
             self.seconds = 0.0
@@ -153,11 +153,11 @@ def _checked(run: TrainingRun, history: History, chunk: Chunk) -> np.ndarray:
 def _repeat_until_divergence(run: TrainingRun, history: History, steps: int) -> None:
     """Repeat ``steps`` steps one by one (the same bits: a step depends on the state alone) and raise at the bad one."""
     for _ in range(steps):
-        step = run.begin(1)
-        losses, finite = run.outcome(step)
+        chunk = run.begin(1)
+        losses, finite = run.outcome(chunk)
         if not finite:
-            what, layer = run.first_non_finite() or ("loss", run.networks[-1].layers[-1].name)
-            run.go_back(step)
+            what, layer = run.first_non_finite() or ("loss", run.step.networks[-1].layers[-1].name)
+            run.go_back(chunk)
             raise TrainingDiverged(
                 f"step {run.done + 1}: a NaN or an infinity, first seen in the {what} of layer {layer}. The model "
                 "keeps the weights from before this step. Try a smaller learning_rate, and look for extreme values in "
@@ -165,5 +165,5 @@ def _repeat_until_divergence(run: TrainingRun, history: History, steps: int) -> 
                 step=run.done + 1,
                 layer=layer,
             )
-        history.add(losses, run.rows_of(step))
+        history.add(losses, run.batch_sizes(chunk))
     raise RuntimeError("a divergence did not repeat itself: this device is not deterministic")

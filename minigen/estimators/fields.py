@@ -8,7 +8,7 @@ from typing import Any
 
 from minigen import checks
 from minigen.datasets import frames
-from minigen.estimators.gan import RANGES
+from minigen.estimators.scaling import RANGES
 
 Check = Callable[[str, Any], Any]
 """Of a field's name and its value; raises TypeError or ValueError that names the field."""
