@@ -18,6 +18,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from minigen.placement import Placement
+
 Array = Any
 """A buffer in the memory of a backend: ``numpy.ndarray`` on the CPU floors, ``cupy.ndarray`` on CUDA."""
 
@@ -62,7 +64,7 @@ class HostReader:
         return self.host
 
 
-class Backend(Protocol):
+class Backend(Placement, Protocol):
     """One floor of the house. See the module's docstring for the conventions."""
 
     name: str

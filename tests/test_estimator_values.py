@@ -203,7 +203,7 @@ def test_rows_of_a_large_X_do_not_share_noise_because_of_the_pieces(vae, monkeyp
 def test_pieces_of_any_length_are_the_whole(vae, monkeypatch, rows):
     X = blobs(rows, seed=2)
     whole = vae.encode(X)
-    monkeypatch.setattr("minigen.estimators.base.ROWS_AT_ONCE", 7)
+    monkeypatch.setattr("minigen.estimators.trained.ROWS_AT_ONCE", 7)
     np.testing.assert_allclose(vae.encode(X), whole, rtol=1e-5, atol=1e-6)
 
 

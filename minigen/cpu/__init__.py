@@ -30,6 +30,7 @@ import numpy as np
 
 from minigen import checks
 from minigen.backend import Array, HostReader, Program
+from minigen.placement import Placement
 
 try:
     from minigen import _native
@@ -79,7 +80,7 @@ def aligned_empty(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
     return raw[start : start + size].view(dtype).reshape(shape)
 
 
-class CpuBackend:
+class CpuBackend(Placement):
     """See :class:`minigen.backend.Backend`. Buffers are NumPy arrays; every operation refuses, by name, a buffer that
     is not a C-contiguous float32 array of the right shape, or an output that is read-only or overlaps an input.
 

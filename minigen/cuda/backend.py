@@ -12,6 +12,7 @@ import numpy as np
 from minigen import checks
 from minigen.backend import ACTIVATIONS, GAN_LOSSES, Array, Program, Reader
 from minigen.cuda.flow import Memory
+from minigen.cuda.interop import CudaPlacement
 from minigen.cuda.jobs import BLOCK, Target, blocks
 from minigen.cuda.launch import Executor
 from minigen.cuda.operations import Operation, operation
@@ -49,7 +50,7 @@ class FiniteReader:
         return self.flags.get()
 
 
-class CudaBackend:
+class CudaBackend(CudaPlacement):
     """The operations on GPU number ``index``, or on another ``executor``; see :class:`minigen.cuda.launch.Executor`.
 
     ``precision`` is how matrix products are taken, one of ``"ieee"``, ``"tf32x3"``, ``"tf32"``, ``"bf16"``; sums and

@@ -74,6 +74,22 @@ def _as_array(name: str, data: Any) -> np.ndarray:
     )
 
 
+def as_numbers(name: str, value: Any, dtype: Any) -> np.ndarray:
+    """``value``, an array of the host or nested lists, as finite ``dtype``; else TypeError or ValueError."""
+    check_dense(name, value)
+    try:
+        array = np.asarray(value)
+    except ValueError as error:  # lists of different lengths
+        raise ValueError(f"{name} must be an array of numbers: {error}") from error
+    if array.dtype.kind not in "iuf":
+        raise TypeError(f"{name} must be an array of real numbers, not of {array.dtype}")
+    with np.errstate(over="ignore"):  # what dtype cannot hold becomes infinite, and is reported as such below
+        array = array.astype(dtype)
+    if not np.isfinite(array).all():
+        raise ValueError(f"{name} must be finite in {array.dtype}, but some values are NaN or infinite")
+    return array
+
+
 def check_dense(name: str, data: Any) -> None:
     """Raise TypeError, saying how to make it dense, for a sparse array, SciPy's or one that is used in the same way."""
     method = next((method for method in ("toarray", "todense") if hasattr(data, method)), None)

@@ -9,8 +9,9 @@ import numpy as np
 
 from minigen import checks
 from minigen.backend import GAN_LOSSES, Array
+from minigen.datasets.load import as_numbers
 from minigen.estimators import scaling
-from minigen.estimators.base import Estimator, beside, numbers
+from minigen.estimators.base import Estimator
 from minigen.estimators.scaling import RANGES
 from minigen.models.gan import GanStep
 from minigen.models.layers import Layer
@@ -135,7 +136,7 @@ class GAN(Estimator):
         ``seed=None`` draws fresh noise each time. Raises :class:`~minigen.NotFittedError` before ``fit``.
         """
         z = self.latent(n, seed)
-        with beside(self._ops, z):
+        with self._ops.on_device_of(z):
             return self._framed(self._like_data(self._units_of(z)))
 
     def latent(self, n: int = 1, seed: int | None = None) -> np.ndarray:
@@ -151,7 +152,7 @@ class GAN(Estimator):
         Raises ``TypeError`` or ``ValueError`` for noise of another shape or that is no finite numbers.
         """
         self._require_fit()
-        with beside(self._ops, z) as give:
+        with self._ops.on_device_of(z) as give:
             return give(self._framed(self._units_of(z)))
 
     def _units_of(self, z: Any) -> Array:
@@ -165,7 +166,7 @@ class GAN(Estimator):
         pictures ``[N, height, width]`` and the other way round. Raises ``TypeError`` or ``ValueError`` for others.
         """
         self._require_fit()
-        with beside(self._ops, X) as give:
+        with self._ops.on_device_of(X) as give:
             logits = self._apply(self.discriminator_, self._check_rows(X), data=True)
             return give(activations.forward(logits[:, 0], "sigmoid"))
 
@@ -190,7 +191,7 @@ class GAN(Estimator):
     def _endpoint(self, name: str, value: Any) -> np.ndarray:
         if isinstance(value, (int, np.integer)):
             return self.latent(1, checks.seed(name, value))[0].astype(np.float64)
-        z = numbers(name, value, np.float64)
+        z = as_numbers(name, value, np.float64)
         width = self._frozen["latent_dim"]
         if z.shape != (width,):
             raise ValueError(f"{name} must be a seed (an integer) or a point of shape ({width},), not {z.shape}")
@@ -255,7 +256,7 @@ class GAN(Estimator):
             self.discriminator_,
             rows,
             batch_size=self.batch_size,
-            settings=self._settings(),
+            settings=self._optimizer_settings(),
             loss=self.loss,
             seed=self.seed,
             scale=self.scale_,

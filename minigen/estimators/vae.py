@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
 
 from minigen import checks
-from minigen.backend import Array
+from minigen.backend import Array, Backend
 from minigen.datasets import frames
 from minigen.estimators import scaling
-from minigen.estimators.base import ROWS_AT_ONCE, Estimator, _seed, beside, lies_with
+from minigen.estimators.base import Estimator
+from minigen.estimators.trained import ROWS_AT_ONCE, fresh_seed
 from minigen.models.layers import Layer
 from minigen.models.network import Network, dense_layers
 from minigen.models.vae import LIKELIHOODS, VaeStep
@@ -116,7 +117,7 @@ class VAE(Estimator):
         ``fit``.
         """
         self._require_fit()
-        with beside(self._ops, X) as give:
+        with self._ops.on_device_of(X) as give:
             mu, logvar = self._posterior(self._check_rows(X))
             return (give(mu), give(logvar)) if return_logvar else give(mu)
 
@@ -124,7 +125,7 @@ class VAE(Estimator):
         """The mean of the latent for each row of ``X``, ``float32[N, latent_dim]``: :meth:`encode` under the name that
         scikit-learn's pipelines call."""
         self._require_fit()
-        with beside(self._ops, X) as give:
+        with self._ops.on_device_of(X) as give:
             return give(self._posterior(self._check_rows(X))[0])
 
     def fit_transform(self, X: Any, y: Any = None, **fit_arguments: Any) -> Array:
@@ -143,14 +144,14 @@ class VAE(Estimator):
         Raises ``TypeError`` or ``ValueError`` for latents of another shape or that are no finite numbers.
         """
         self._require_fit()
-        with beside(self._ops, z) as give:
+        with self._ops.on_device_of(z) as give:
             return give(self._framed(self._in_units(self._model_mean(self._latents(z)))))
 
     def reconstruct(self, X: Any) -> Array:
         """``decode(encode(X))``: the mean of ``p(x | z)`` at the mean of ``z``, in the units and the shape of ``X``,
         flat rows or not, so that the two can be subtracted."""
         self._require_fit()
-        with beside(self._ops, X) as give:
+        with self._ops.on_device_of(X) as give:
             rows, item_shape = self._rows_and_shape(X)
             means = self._framed(self._in_units(self._model_mean(self._posterior(rows)[0])))
             if item_shape != self.item_shape_:
@@ -164,8 +165,8 @@ class VAE(Estimator):
         type, and numbers that vary as the columns do. Of pictures they are the means of ``p(x | z)``, as is usual.
         """
         self._require_fit()
-        seed, shape = _seed(seed), (checks.integer("n", n, 0), self._frozen["latent_dim"])
-        with beside(self._ops, None):
+        seed, shape = fresh_seed(seed), (checks.integer("n", n, 0), self._frozen["latent_dim"])
+        with self._ops.on_device_of(None):
             means = self._model_mean(self._normal(shape, seed, random.SAMPLE))
             if self.columns_ is not None:
                 spread = np.float32(np.sqrt(self._frozen["variance"]))
@@ -206,7 +207,7 @@ class VAE(Estimator):
         checks.integer("samples", samples, 1)
         checks.seed("seed", seed)
         checks.choice("progress", progress, (None, True, False))
-        with beside(self._ops, X) as give:
+        with self._ops.on_device_of(X) as give:
             rows = self._check_rows(X)
             scores = np.empty_like(rows, np.float64, shape=(len(rows),))
             look = {"unit": "draw", "desc": f"{samples} draws a row", "delay": 0 if progress else BAR_AFTER}
@@ -246,10 +247,10 @@ class VAE(Estimator):
         out over the rows.
         """
         ops, n, width = self._ops, len(rows), self._frozen["latent_dim"]
-        lines = self._to_device_integers(_line_of(rows, self._placer(ops, rows)))
-        x = self._to_device(self._to_model(rows))
+        lines = ops.operand(_line_of(rows, ops), np.int32)
+        x = ops.operand(self._to_model(rows))
         heads = self.encoder_.forward(x, self.encoder_.workspace(n))
-        mu, logvar = latent.posterior(self._from_device(heads, rows).astype(np.float64))
+        mu, logvar = latent.posterior(ops.result(heads, rows).astype(np.float64))
         table, eps, z = ops.empty((NOISE_LINES, width)), ops.empty((n, width)), ops.empty((n, width))
         nats, kl, loss = ops.empty((n,)), ops.empty((n,)), ops.empty((1,))
         work, gradient = self.decoder_.workspace(n), ops.empty(tuple(x.shape))
@@ -259,13 +260,10 @@ class VAE(Estimator):
             ops.latent_forward(heads, eps, z, kl, loss)
             self._reconstruction(self.decoder_.forward(z, work), x, gradient, nats, loss)
             noise, point, terms, divergence = (
-                self._from_device(buffer, rows).astype(np.float64) for buffer in (eps, z, nats, kl)
+                ops.result(buffer, rows).astype(np.float64) for buffer in (eps, z, nats, kl)
             )
             # log N(z; 0, I) - log N(z; mu, exp(logvar)), where (z - mu)^2 / exp(logvar) is eps^2
             yield terms, divergence, 0.5 * (noise**2 + logvar - point**2).sum(axis=1)
-
-    def _to_device_integers(self, lines: Array) -> Array:
-        return lines if lies_with(self._ops, lines) else self._ops.upload(lines)
 
     def _reconstruction(self, output: Array, x: Array, gradient: Array, nats: Array, loss: Array) -> None:
         if self._bernoulli:
@@ -314,7 +312,7 @@ class VAE(Estimator):
             self.decoder_,
             rows,
             batch_size=self.batch_size,
-            settings=self._settings(),
+            settings=self._optimizer_settings(),
             likelihood=self.likelihood,
             variance=self.variance,
             beta=self.beta,
@@ -328,7 +326,7 @@ class VAE(Estimator):
         return VaeStep.loss_names
 
 
-def _line_of(rows: Array, place: Callable[[Any], Any]) -> Array:
+def _line_of(rows: Array, ops: Backend) -> Array:
     """``int32[N]`` in [0, NOISE_LINES) from the values of each of ``rows[N, D]``, uint8 or float32, alone.
 
     A multilinear hash (Carter and Wegman 1979): the sum of the columns' 32 bits, each times an odd number of its
@@ -336,7 +334,7 @@ def _line_of(rows: Array, place: Callable[[Any], Any]) -> Array:
     """
     words = rows.astype(np.uint32) if rows.dtype == np.uint8 else (rows + np.float32(0)).view(np.uint32)  # -0 is 0
     factors = random.blocks(-(-rows.shape[1] // 4), 0, random.SAMPLE, 0).reshape(-1)[: rows.shape[1]] | np.uint32(1)
-    total = (words * place(factors)).sum(axis=1, dtype=np.uint32)
+    total = (words * ops.beside(rows, factors)).sum(axis=1, dtype=np.uint32)
     return (total >> np.uint32(32 - NOISE_BITS)).astype(np.int32)
 
 

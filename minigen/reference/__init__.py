@@ -13,6 +13,7 @@ import numpy as np
 
 from .. import checks
 from ..backend import HostReader
+from ..placement import Placement
 from . import activations, batch, dense, gan_loss, initializers, latent, optimizer, random, vae_loss
 
 __all__ = [
@@ -45,7 +46,7 @@ class Repeat:
             self.step()
 
 
-class NumpyBackend:
+class NumpyBackend(Placement):
     """The operations of :class:`minigen.backend.Backend` on ``numpy.ndarray`` of ``dtype``, float32 or float64.
 
     Each call raises TypeError for a buffer that is no array or of the wrong dtype and ValueError for one that has
