@@ -22,7 +22,7 @@ _HOMES = {
     "train_vae": "minigen.estimators.vae",
     "show": "minigen.plotting",
     "load": "minigen.estimators.loading",
-    "devices": "minigen.floors",
+    "devices": "minigen.device",
     "get_num_threads": "minigen.cpu",
     "set_num_threads": "minigen.cpu",
     "EpochEnd": "minigen.training.loop",

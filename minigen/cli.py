@@ -524,7 +524,7 @@ def _source(model: Any) -> str:
 
 
 def _set_threads(threads: int | None, device: str) -> None:
-    from minigen.floors import get_backend
+    from minigen.device import get_backend
 
     if threads is None:
         return
@@ -706,7 +706,7 @@ def _training_summary(history: Any, planned: int) -> list[tuple[str, Any]]:
 @_command(app)
 def devices() -> None:
     """List the devices, whether each can be used here, and if not, why and what to install."""
-    from minigen.floors import devices, get_backend
+    from minigen.device import devices, get_backend
 
     for state in devices().values():
         print(f"{state.name:5}  {'usable' if state.usable else 'not usable'}: {state.detail}")
@@ -728,7 +728,7 @@ def gradcheck(
     import secrets
 
     from minigen import checks
-    from minigen.floors import devices, get_backend
+    from minigen.device import devices, get_backend
     from minigen.gradcheck import run
 
     names = [state.name for state in devices().values() if state.usable] if device is None else [device]

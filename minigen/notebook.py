@@ -34,10 +34,10 @@ def estimator_html(model: Any) -> str:
     """Kind, data, networks, training and settings of ``model`` as HTML; settings that are not the defaults in bold."""
     settings, defaults = model.get_params(), type(model)().get_params()
     changed = [name for name in settings if repr(settings[name]) != repr(defaults[name])]
-    told = f"settings, {len(changed)} other than the default" if changed else "settings, all as by default"
+    summary = f"settings, {len(changed)} other than the default" if changed else "settings, all as by default"
     return (
         f'<div class="minigen"><style>{STYLE}</style><b>{type(model).__name__}</b>: {escape(_state(model))}'
-        f"{_table(_facts(model))}<details><summary>{told}</summary>"
+        f"{_table(_facts(model))}<details><summary>{summary}</summary>"
         f"{_table(((name, repr(value)) for name, value in settings.items()), changed)}</details></div>"
     )
 

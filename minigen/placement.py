@@ -57,7 +57,7 @@ class Placement(Protocol):
 
     # --- for all backends -----------------------------------------------------------------------
 
-    def beside(self, rows: Array, host: np.ndarray) -> Array:
+    def to_device_of(self, rows: Array, host: np.ndarray) -> Array:
         """``host``, an array of the host, where ``rows`` lie."""
         return self.upload(host) if self.holds(rows) else host
 

@@ -79,8 +79,8 @@ def show(
         raise TypeError(f"items must be numbers or bool, not {array.dtype}")
     pictures = as_pictures(array[: checks.integer("n", n, 1)] if n is not None and there else array)
     scale = enlargement(pictures.shape[1:3]) if scale is None else scale
-    told = f"{len(pictures)} items" if len(pictures) == there else f"{len(pictures)} of {there} items"
-    return Picture(grid(shades(pictures, value_range), columns, scale=scale), told)
+    content = f"{len(pictures)} items" if len(pictures) == there else f"{len(pictures)} of {there} items"
+    return Picture(grid(shades(pictures, value_range), columns, scale=scale), content)
 
 
 def shades(pictures: np.ndarray, value_range: tuple[float, float] | None = None) -> np.ndarray:

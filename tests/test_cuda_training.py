@@ -34,7 +34,7 @@ def train(request):
 
 
 def cuda_training(rows: int = 2000):
-    from minigen.floors import get_backend
+    from minigen.device import get_backend
 
     return gan_training(get_backend("cuda"), blobs(rows))
 
@@ -58,10 +58,10 @@ def test_a_read_back_brings_the_losses_and_little_more(gpu, monkeypatch):
         return gpu.allocations, training.ops.executor.arena.in_use, len(gpu.pinned), len(training.ops.calls)
 
     for _ in range(2):
-        training.begin(5)
+        training.enqueue(5)
     monkeypatch.setattr(runtime, "memcpyAsync", count)
     before = held()
-    training.outcome(training.begin(5))
+    training.outcome(training.enqueue(5))
     state = [buffer for key, buffer in training.step.state_buffers().items() if key != "step"]  # weights and moments
     flags = sum(blocks(buffer.size, BLOCK) for buffer in state)
     assert moved[runtime.memcpyDeviceToHost] == 4 * (2 * RING + flags) and moved[runtime.memcpyHostToDevice] == 0
@@ -75,7 +75,7 @@ def test_a_read_back_brings_the_losses_and_little_more(gpu, monkeypatch):
 def test_the_next_chunk_is_launched_before_the_last_is_waited_for(gpu, monkeypatch):
     """Also across the ends of epochs, where nobody looks at the model."""
     training, history = cuda_training(), History(("discriminator", "generator"))
-    begin, outcome = TrainingRun.begin, TrainingRun.outcome
+    begin, outcome = TrainingRun.enqueue, TrainingRun.outcome
     order = []
 
     def logged_begin(self, steps):
@@ -89,7 +89,7 @@ def test_the_next_chunk_is_launched_before_the_last_is_waited_for(gpu, monkeypat
         order.append(("look", chunk.before + chunk.steps))
         return outcome(self, chunk)
 
-    monkeypatch.setattr(TrainingRun, "begin", logged_begin)
+    monkeypatch.setattr(TrainingRun, "enqueue", logged_begin)
     monkeypatch.setattr(TrainingRun, "outcome", logged_outcome)
     loop.train(training, None, history, 5, progress=False)
     ends = [end for what, end in order if what == "begin"]
@@ -138,13 +138,13 @@ def test_nan_is_found_with_the_next_chunk_under_way(gpu, at, monkeypatch):
     """In the first step, around the ends of epochs of 62 or 63 steps, and in the last chunk of all."""
     training, clean = cuda_training(), cuda_training()
     planting_nan(training, at)
-    back, behind = TrainingRun.go_back, []
+    back, behind = TrainingRun.roll_back, []
 
-    def go_back(self, chunk):
+    def roll_back(self, chunk):
         behind.append(self.done - chunk.before - chunk.steps)
         back(self, chunk)
 
-    monkeypatch.setattr(TrainingRun, "go_back", go_back)
+    monkeypatch.setattr(TrainingRun, "roll_back", roll_back)
     history = History(training.step.loss_names)
     with pytest.raises(minigen.TrainingDiverged, match=rf"step {at + 1}: .* output of layer generator\.0") as caught:
         loop.train(training, None, history, 3, progress=False)
@@ -233,13 +233,13 @@ def planting_nan(training, at):
 @pytest.mark.parametrize("at", [0, 5, 31, 32, 39])
 def test_nan_is_found_within_one_read_back_and_named(gpu, at):
     """Among 40 steps, the first 32 of them in one graph."""
-    from minigen.floors import get_backend
+    from minigen.device import get_backend
 
     training, clean = (gan_training(get_backend("cuda"), blobs(2000)) for _ in range(2))
     planting_nan(training, at)
     history = History(training.step.loss_names)
     with pytest.raises(minigen.TrainingDiverged, match=rf"step {at + 1}: .* output of layer generator\.0") as caught:
-        loop._checked(training, history, training.begin(40))
+        loop._checked(training, history, training.enqueue(40))
     assert (caught.value.step, training.done, history.stop_reason) == (at + 1, at, "diverged")
     if at:
         clean.run(at)
@@ -250,7 +250,7 @@ def test_nan_is_found_within_one_read_back_and_named(gpu, at):
 
 def test_an_infinite_weight_is_found_though_no_loss_shows_it(gpu):
     """A generator with infinite weights still draws finite samples: its tanh ends at 1."""
-    from minigen.floors import get_backend
+    from minigen.device import get_backend
 
     training = gan_training(get_backend("cuda"), blobs(2000))
     adam, last = training.ops.book.adam, training.step.generator.layers[-1].params["b"]
@@ -262,14 +262,14 @@ def test_an_infinite_weight_is_found_though_no_loss_shows_it(gpu):
 
     training.ops.book.adam = overflowing
     with pytest.raises(minigen.TrainingDiverged, match="step 7") as caught:
-        loop._checked(training, History(training.step.loss_names), training.begin(7))
+        loop._checked(training, History(training.step.loss_names), training.enqueue(7))
     assert caught.value.layer == "generator.1" and training.done == 6 and np.isfinite(last).all()
 
 
 @pytest.mark.parametrize("at", [0, 3, 40])
 def test_an_interrupt_in_the_middle_of_a_graph(gpu, train, at, monkeypatch):
     """Step 40 is in a graph of 32. The steps asked for are finished and kept; going on is as if nothing had been."""
-    from minigen.floors import get_backend
+    from minigen.device import get_backend
 
     whole = train(blobs(4000), epochs=3, device="cuda", **SMALL)
     ops = get_backend("cuda")

@@ -184,4 +184,4 @@ def test_uint8_data_fill_the_range_of_the_output(output):
     model = minigen.GAN(epochs=1, batch_size=4, hidden=4, output=output).fit(data)
     rows = model._to_model(data)
     assert (rows.min(), rows.max()) == ((0, 1) if output == "sigmoid" else (-1, 1))
-    np.testing.assert_array_equal(model._in_units(rows), data)
+    np.testing.assert_array_equal(model._to_data(rows), data)

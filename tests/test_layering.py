@@ -20,7 +20,7 @@ LAYERS = (
     "datasets",
     "placement",
     "backend",
-    "reference cpu cuda floors devices",
+    "reference cpu cuda device",
     "models",
     "plotting notebook",
     "training",

@@ -10,7 +10,7 @@ from test_checkpoint import forged
 import minigen
 from minigen import cuda
 from minigen.backend import PRECISIONS
-from minigen.floors import get_backend, precisions
+from minigen.device import get_backend, precisions
 from minigen.training import checkpoint
 from models import blobs
 

@@ -260,7 +260,7 @@ def test_divergence_is_found_at_the_right_step(floor, where):
     training._programs[training.step.batch_size] = Planting()
     history = History(training.step.loss_names)
     with pytest.raises(minigen.TrainingDiverged) as caught:
-        loop._checked(training, history, training.begin(9))
+        loop._checked(training, history, training.enqueue(9))
     assert caught.value.step == 4 and caught.value.layer == layer.name
     assert where != "v" or "moment v of the optimizer" in str(caught.value)
     assert history.steps == 3 and training.done == 3
@@ -271,10 +271,10 @@ def test_going_back_is_to_the_same_bits(floor):
     training.run(2)
     before = training.state()
     for _ in range(2 + floor.ahead):
-        chunk = training.begin(2)
+        chunk = training.enqueue(2)
         for _ in range(floor.ahead):
-            training.begin(1)
-        training.go_back(chunk)
+            training.enqueue(1)
+        training.roll_back(chunk)
         assert training.done == 2 and len(training._chunks) == 1 + floor.ahead
         for key, value in training.state().items():
             np.testing.assert_array_equal(value, before[key], err_msg=key)

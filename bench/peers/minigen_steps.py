@@ -9,7 +9,7 @@ import numpy as np
 import minigen
 from bench.spec import Spec
 from minigen.backend import Backend
-from minigen.floors import get_backend
+from minigen.device import get_backend
 from minigen.models.gan import GanStep
 from minigen.models.network import Network, dense_layers
 from minigen.models.optimizer import OptimizerSettings

@@ -1,4 +1,4 @@
-"""Arrays in NumPy's files, .npy and .npz, read without pickle and without believing their headers.
+"""Arrays in NumPy's files, .npy and .npz, read without pickle; a header is checked against what the file holds.
 
 Format: numpy.lib.format, versions 1 and 2 (version 3 is only for structured arrays, which are of no use here).
 """

@@ -1,4 +1,4 @@
-"""Reading an array whose size a header promises, without believing the header."""
+"""Reading an array whose size a header states, without allocating more than the file turns out to hold."""
 
 from __future__ import annotations
 

@@ -12,11 +12,11 @@ import numpy as np
 from minigen import checks
 from minigen.backend import Array, Backend
 from minigen.datasets import frames
+from minigen.device import get_backend
 from minigen.estimators import scaling
 from minigen.estimators.saving import save
 from minigen.estimators.scaling import Columns
 from minigen.estimators.trained import TrainedModel
-from minigen.floors import get_backend
 from minigen.models.layers import Layer
 from minigen.models.network import Network
 from minigen.models.step import Step
@@ -126,7 +126,7 @@ class Estimator(TrainedModel):
         self._run = run
         try:
             train(run, self, self.history_, self.epochs if epochs is None else epochs, callbacks, progress)
-        except BaseException:  # of a callback, the device, a second Ctrl-C; a divergence has told its reason
+        except BaseException:  # of a callback, the device, a second Ctrl-C; a divergence has set its own reason
             self.history_.stop_reason = self.history_.stop_reason or "error"
             raise
         finally:

@@ -1,4 +1,4 @@
-"""What the settings in a model file may say, field by field: a file with a true digest can still tell lies."""
+"""What the settings in a model file may be, field by field: a right digest does not mean that the values are right."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ FIELDS: dict[str, Check] = {
     "history.seconds": _seconds,
     "history.stop_reason": _one_of("", "finished", "callback", "interrupted", "diverged", "error"),
 }
-"""Every field but the hyper-parameters in ``params``, which the model checks as it does those of a user."""
+"""Every field but the hyper-parameters in ``params``, which the model checks like those that a user gives."""
 
 NEWER = ("fitted.source_", "fitted.frame_", "fitted.columns")
 """Fields that older files of the same format do not have."""

@@ -60,7 +60,7 @@ class GAN(Estimator):
     seed : of weights, order and noise. The same seed gives the same bits on the same device with the same instruction
         set (``minigen devices`` names it); elsewhere results differ by rounding.
     device : ``"auto"``, ``"numpy"``, ``"cpu"`` or ``"cuda"``
-    precision : of matrix products, see :func:`minigen.floors.get_backend`; sums and storage are float32 in all.
+    precision : of matrix products, see :func:`minigen.device.get_backend`; sums and storage are float32 in all.
         ``"auto"``: the device's fastest with an error like float32's.
     """
 
@@ -137,7 +137,7 @@ class GAN(Estimator):
         """
         z = self.latent(n, seed)
         with self._ops.on_device_of(z):
-            return self._framed(self._like_data(self._units_of(z)))
+            return self._as_frame(self._rounded_if_binary(self._generated(z)))
 
     def latent(self, n: int = 1, seed: int | None = None) -> np.ndarray:
         """``n`` draws of the noise, ``float32[n, latent_dim]``."""
@@ -153,11 +153,11 @@ class GAN(Estimator):
         """
         self._require_fit()
         with self._ops.on_device_of(z) as give:
-            return give(self._framed(self._units_of(z)))
+            return give(self._as_frame(self._generated(z)))
 
-    def _units_of(self, z: Any) -> Array:
+    def _generated(self, z: Any) -> Array:
         """What the generator makes of noise ``z``, in the units of the data."""
-        return self._in_units(self._apply(self.generator_, self._latents(z)))
+        return self._to_data(self._apply(self.generator_, self._latents(z)))
 
     def discriminate(self, X: Any) -> Array:
         """``D(x)``, the discriminator's probability of being real, for each row of ``X``: ``float32[N]``.

@@ -11,13 +11,13 @@ import numpy as np
 
 from minigen import checks
 from minigen.datasets import frames
+from minigen.device import get_backend, precisions
 from minigen.errors import ModelFileError
 from minigen.estimators import fields
 from minigen.estimators.gan import GAN
 from minigen.estimators.saving import check_tensors, from_settings, tuples
 from minigen.estimators.scaling import Columns
 from minigen.estimators.vae import VAE
-from minigen.floors import get_backend, precisions
 from minigen.training.checkpoint import Tensors, model_file, read
 from minigen.training.history import History
 

@@ -98,5 +98,5 @@ def _plain(value: Any) -> Any:
 
 
 def tuples(values: dict[str, Any]) -> dict[str, Any]:
-    """JSON knows no tuples: its lists back to them."""
+    """``values`` with lists as tuples, which JSON does not have."""
     return {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}

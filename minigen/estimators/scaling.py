@@ -47,12 +47,12 @@ class Columns:
 
     def standardise(self, rows: Array, ops: Placement) -> Array:
         """``float32[N, D]``, computed in float64 where ``rows`` lie."""
-        mean, scale = ops.beside(rows, self.mean), ops.beside(rows, self.scale)
+        mean, scale = ops.to_device_of(rows, self.mean), ops.to_device_of(rows, self.scale)
         return converted(rows, lambda piece: ((piece.astype(np.float64) - mean) / scale).astype(np.float32))
 
     def restore(self, rows: Array, ops: Placement) -> Array:
         """Rows of a model in the data's units, ``float32[N, D]``, computed in float64 where ``rows`` lie."""
-        mean, std = ops.beside(rows, self.mean), ops.beside(rows, self.std)
+        mean, std = ops.to_device_of(rows, self.mean), ops.to_device_of(rows, self.std)
         return converted(rows, lambda piece: (piece.astype(np.float64) * std + mean).astype(np.float32))
 
 
@@ -152,7 +152,7 @@ def bits_as_bytes(X: Any) -> tuple[Any, np.dtype[Any] | None]:
             return X, None
         try:
             array = np.asarray(X)
-        except Exception:  # whatever the foreign library raises; what reads X as rows says what is wrong with it
+        except Exception:  # any error of a foreign library: as_rows, which reads X next, reports it
             return X, None
     whole = array.dtype.kind in "biu" and 0 not in array.shape and not np.ma.isMaskedArray(array)
     if not whole or array.min() < 0 or array.max() > 1:

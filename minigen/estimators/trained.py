@@ -139,10 +139,11 @@ class TrainedModel(Settings):
             return self._standardised(rows)
         return rows * np.float32(self.scale_) + np.float32(self.shift_)
 
-    def _in_units(self, rows: Array) -> Array:
-        """From the model's range to the data's own units, type and item shape; of zeros and ones float32, in between.
+    def _to_data(self, rows: Array) -> Array:
+        """From the model's range to the data's own units, type and item shape.
 
-        Raises ValueError for NaN, which no uint8 can tell from a number; the networks overflowed.
+        For data of zeros and ones the result is float32, between them. Raises ValueError where uint8 data would have to
+        hold a NaN, which the networks give where they overflow.
         """
         if self.columns_ is not None:
             rows = self.columns_.restore(rows, self._ops)
@@ -155,14 +156,14 @@ class TrainedModel(Settings):
                 rows = np.clip(np.rint(rows), 0, 255).astype(np.uint8)
         return rows.reshape(len(rows), *self.item_shape_)
 
-    def _framed(self, rows: Array) -> Any:
+    def _as_frame(self, rows: Array) -> Any:
         """``rows`` as a DataFrame where the training data were one. CuPy's arrays stay."""
         if self.frame_ is None or not isinstance(rows, np.ndarray):
             return rows
         return frames.as_frame(rows, self.frame_, self._column_names())
 
-    def _like_data(self, items: Array) -> Array:
-        """Items in the units of the data, of zeros and ones the nearer of the two in the data's type."""
+    def _rounded_if_binary(self, items: Array) -> Array:
+        """``items``, in the units of the data; for data of zeros and ones rounded to these, in the data's type."""
         return (items > 0.5).astype(self.data_dtype_) if self.binary_ else items
 
     def _normal(self, shape: tuple[int, ...], seed: int | None, stream: int, block: int = 0) -> np.ndarray:

@@ -21,7 +21,7 @@ from minigen.training.loop import Callback
 from minigen.training.progress import progress_bar
 
 NOISE_BITS = 11
-NOISE_LINES = 2**NOISE_BITS  # different noise for so many rows in a draw; a few of more rows share theirs
+NOISE_TABLE = 2**NOISE_BITS  # noise vectors in a draw; of more rows of data some share theirs
 BAR_AFTER = 2.0  # seconds of scoring without a progress bar
 
 
@@ -51,7 +51,7 @@ class VAE(Estimator):
     seed : of weights, order and noise. The same seed gives the same bits on the same device with the same instruction
         set (``minigen devices`` names it); elsewhere results differ by rounding.
     device : ``"auto"``, ``"numpy"``, ``"cpu"`` or ``"cuda"``
-    precision : of matrix products, see :func:`minigen.floors.get_backend`; sums and storage are float32 in all.
+    precision : of matrix products, see :func:`minigen.device.get_backend`; sums and storage are float32 in all.
         ``"auto"``: the device's fastest with an error like float32's.
     """
 
@@ -145,7 +145,7 @@ class VAE(Estimator):
         """
         self._require_fit()
         with self._ops.on_device_of(z) as give:
-            return give(self._framed(self._in_units(self._model_mean(self._latents(z)))))
+            return give(self._as_frame(self._to_data(self._model_mean(self._latents(z)))))
 
     def reconstruct(self, X: Any) -> Array:
         """``decode(encode(X))``: the mean of ``p(x | z)`` at the mean of ``z``, in the units and the shape of ``X``,
@@ -153,7 +153,7 @@ class VAE(Estimator):
         self._require_fit()
         with self._ops.on_device_of(X) as give:
             rows, item_shape = self._rows_and_shape(X)
-            means = self._framed(self._in_units(self._model_mean(self._posterior(rows)[0])))
+            means = self._as_frame(self._to_data(self._model_mean(self._posterior(rows)[0])))
             if item_shape != self.item_shape_:
                 means = frames.without_names(means).reshape(-1, *item_shape)
             return frames.with_index_of(X, give(means))
@@ -173,7 +173,7 @@ class VAE(Estimator):
                 means = means + spread * self._normal(means.shape, seed, random.SAMPLE, block=1)
             elif self.binary_ and self._bernoulli:
                 means = (self._uniform(means.shape, seed, random.SAMPLE, block=1) < means).astype(np.float32)
-            return self._framed(self._like_data(self._in_units(means)))
+            return self._as_frame(self._rounded_if_binary(self._to_data(means)))
 
     def elbo(self, X: Any, *, samples: int = 1, seed: int = 0, progress: bool | None = None) -> Array:
         """Evidence lower bound of each row of ``X``, in nats, ``float64[N]``: ``E_q log p(x | z) - KL``.
@@ -210,8 +210,8 @@ class VAE(Estimator):
         with self._ops.on_device_of(X) as give:
             rows = self._check_rows(X)
             scores = np.empty_like(rows, np.float64, shape=(len(rows),))
-            look = {"unit": "draw", "desc": f"{samples} draws a row", "delay": 0 if progress else BAR_AFTER}
-            with progress_bar(len(rows) * samples, progress, **look) as bar:
+            options = {"unit": "draw", "desc": f"{samples} draws a row", "delay": 0 if progress else BAR_AFTER}
+            with progress_bar(len(rows) * samples, progress, **options) as bar:
                 for a in range(0, len(rows), ROWS_AT_ONCE):
                     piece = rows[a : a + ROWS_AT_ONCE]
                     scores[a : a + len(piece)] = self._score_piece(piece, samples, seed, weighted, bar)
@@ -242,21 +242,21 @@ class VAE(Estimator):
     def _draws(self, rows: Array, samples: int, seed: int) -> Iterator[tuple[Array, Array, Array]]:
         """For each of ``samples`` draws of z: reconstruction term, KL, and ``log p(z) / q(z | x)``, a float64 a row.
 
-        By the operations of the training step. The noise of a draw is a table, of which a row takes the line that its
-        own values choose: not its place among other rows, and not the same line for all, whose chance would not average
-        out over the rows.
+        Computed by the operations of the training step. A draw is a table of noise vectors, and a hash of a row's
+        values picks the one for that row: its score does not depend on which other rows there are, and since different
+        rows have different noise, chance averages out over them.
         """
         ops, n, width = self._ops, len(rows), self._frozen["latent_dim"]
-        lines = ops.operand(_line_of(rows, ops), np.int32)
+        noise_rows = ops.operand(_noise_rows(rows, ops), np.int32)
         x = ops.operand(self._to_model(rows))
         heads = self.encoder_.forward(x, self.encoder_.workspace(n))
         mu, logvar = latent.posterior(ops.result(heads, rows).astype(np.float64))
-        table, eps, z = ops.empty((NOISE_LINES, width)), ops.empty((n, width)), ops.empty((n, width))
+        table, eps, z = ops.empty((NOISE_TABLE, width)), ops.empty((n, width)), ops.empty((n, width))
         nats, kl, loss = ops.empty((n,)), ops.empty((n,)), ops.empty((1,))
         work, gradient = self.decoder_.workspace(n), ops.empty(tuple(x.shape))
         for k in range(samples):
             ops.random_normal(table, seed, random.SAMPLE, ops.upload(np.array([k], np.uint64)))
-            ops.batch_gather(table, lines, eps)
+            ops.batch_gather(table, noise_rows, eps)
             ops.latent_forward(heads, eps, z, kl, loss)
             self._reconstruction(self.decoder_.forward(z, work), x, gradient, nats, loss)
             noise, point, terms, divergence = (
@@ -326,15 +326,15 @@ class VAE(Estimator):
         return VaeStep.loss_names
 
 
-def _line_of(rows: Array, ops: Backend) -> Array:
-    """``int32[N]`` in [0, NOISE_LINES) from the values of each of ``rows[N, D]``, uint8 or float32, alone.
+def _noise_rows(rows: Array, ops: Backend) -> Array:
+    """``int32[N]`` in [0, NOISE_TABLE): a hash of the values of each of ``rows[N, D]``, uint8 or float32.
 
     A multilinear hash (Carter and Wegman 1979): the sum of the columns' 32 bits, each times an odd number of its
     own, modulo 2^32; the upper bits depend on every bit of the row.
     """
     words = rows.astype(np.uint32) if rows.dtype == np.uint8 else (rows + np.float32(0)).view(np.uint32)  # -0 is 0
     factors = random.blocks(-(-rows.shape[1] // 4), 0, random.SAMPLE, 0).reshape(-1)[: rows.shape[1]] | np.uint32(1)
-    total = (words * ops.beside(rows, factors)).sum(axis=1, dtype=np.uint32)
+    total = (words * ops.to_device_of(rows, factors)).sum(axis=1, dtype=np.uint32)
     return (total >> np.uint32(32 - NOISE_BITS)).astype(np.int32)
 
 

@@ -1,4 +1,4 @@
-"""The generative adversarial network of Goodfellow et al. 2014, one training step spelled out.
+"""The generative adversarial network of Goodfellow et al. 2014, one training step call by call.
 
     min_G max_D  E_x log D(x) + E_z log(1 - D(G(z)))                               (equation 1)
 

@@ -1,4 +1,4 @@
-"""The variational autoencoder of Kingma and Welling 2014, one training step spelled out.
+"""The variational autoencoder of Kingma and Welling 2014, one training step call by call.
 
     loss = -E_q log p(x | z) + beta KL(q(z | x) || N(0, I)),   q(z | x) = N(mu, exp(logvar))     (equation 3)
 

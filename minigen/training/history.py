@@ -1,4 +1,4 @@
-"""What a training has gone through: the losses of every step."""
+"""The losses of every step of a training, and when its epochs ended."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ SECONDS_BETWEEN_READS = 0.2
 
 @dataclass(frozen=True)
 class EpochEnd:
-    """What a callback is told at the end of an epoch.
+    """What a callback gets at the end of an epoch.
 
     ``losses`` are the means over the epoch, ``model`` the estimator in training: it can be sampled and saved, and its
     ``learning_rate`` set for the epochs to come.
@@ -50,9 +50,9 @@ def check_callbacks(callbacks: Sequence[Callback]) -> None:
             raise TypeError(f"callbacks[{i}] must be a function of an EpochEnd, not {callback!r}")
 
 
-def _says_stop(word: Any) -> bool:
+def _asks_to_stop(answer: Any) -> bool:
     """Whether a callback returned ``True``, also NumPy's, which comparisons of NumPy's numbers give."""
-    return isinstance(word, (bool, np.bool_)) and bool(word)
+    return isinstance(answer, (bool, np.bool_)) and bool(answer)
 
 
 def train(
@@ -72,7 +72,7 @@ def train(
     """
     first_epoch = history.epochs
     last_epoch = first_epoch + epochs
-    history.stop_reason, history.stop_signal = "", None  # nothing to tell before the end: a callback may save the model
+    history.stop_reason, history.stop_signal = "", None  # no reason yet: a callback may save the model
     with progress_bar(epochs * run.steps_per_epoch, progress) as bar, stop_request() as interrupted:
         pipeline = _Pipeline(run, history, bar)
         for epoch in range(first_epoch + 1, last_epoch + 1):
@@ -83,8 +83,8 @@ def train(
             if callbacks and run.done == end_of_epoch:
                 pipeline.finish()  # what a callback sees is the model at the end of the epoch
                 end = EpochEnd(model, epoch, last_epoch, run.done, history.last_epoch(), history.seconds[-1])
-                # A list, not a generator: every callback hears of the epoch, whatever the others say.
-                if any([_says_stop(callback(end)) for callback in callbacks]):
+                # A list, not a generator: every callback is called, whatever the others return.
+                if any([_asks_to_stop(callback(end)) for callback in callbacks]):
                     history.stop_reason = "callback"
                     return
                 checks.number("learning_rate", model.learning_rate, 0, exclude_low=True)
@@ -97,38 +97,41 @@ def train(
 
 
 class _Pipeline:
-    """Chunks of steps: begun, and looked at when ``ops.ahead`` more have been begun, so that a GPU is never idle.
+    """Steps in chunks, enqueued ahead: the host waits for a chunk once ``ops.ahead`` more are enqueued behind it, so
+    that a GPU is never idle.
 
-    What a chunk brings goes into the history, and the end of an epoch with it. A chunk takes about
+    The losses of a chunk, and the end of its epoch, then go into the history. A chunk takes about
     :data:`SECONDS_BETWEEN_READS`, and ends with the epoch.
     """
 
     def __init__(self, run: TrainingRun, history: History, bar: Any) -> None:
         self.run, self.history, self.bar = run, history, bar
-        self.under_way: deque[tuple[Chunk, float]] = deque()  # with the time at which each was begun, the oldest first
+        self.under_way: deque[tuple[Chunk, float]] = (
+            deque()
+        )  # with the time at which each was enqueued, the oldest first
         self.pace = 1  # steps of the next chunk
         self.seconds = 0.0  # spent in the steps of the epoch under way
-        self.looked = 0.0  # when a chunk was last looked at
+        self.collected = 0.0  # when the last chunk was
 
     def begin(self, left: int) -> None:
-        """Begin at most ``left`` steps, then look at those begun before them as far as that is due."""
+        """Enqueue at most ``left`` steps, then wait for the oldest ones where enough are enqueued behind them."""
         begun = time.perf_counter()
-        self.under_way.append((self.run.begin(min(self.pace, left, self.run.most_steps)), begun))
+        self.under_way.append((self.run.enqueue(min(self.pace, left, self.run.most_steps)), begun))
         while len(self.under_way) > self.run.ops.ahead:
-            self._look()
+            self._collect()
 
     def finish(self) -> None:
-        """Look at all that is under way."""
+        """Wait for all that is under way."""
         while self.under_way:
-            self._look()
+            self._collect()
 
-    def _look(self) -> None:
-        """Wait for the oldest chunk. Raises TrainingDiverged; the chunks behind it are then undone too."""
+    def _collect(self) -> None:
+        """Wait for the oldest chunk. Raises TrainingDiverged, and the chunks behind it are then rolled back too."""
         chunk, begun = self.under_way.popleft()
         losses = _checked(self.run, self.history, chunk)
         now = time.perf_counter()
-        seconds = now - max(begun, self.looked)  # before, the device was busy with the chunk before
-        self.looked = now
+        seconds = now - max(begun, self.collected)  # before, the device was busy with the chunk before
+        self.collected = now
         self.seconds += seconds
         self.history.add(losses, self.run.batch_sizes(chunk))
         if (chunk.before + chunk.steps) % self.run.steps_per_epoch == 0:
@@ -144,7 +147,7 @@ def _checked(run: TrainingRun, history: History, chunk: Chunk) -> np.ndarray:
     """The losses of ``chunk``; where anything is no longer finite, find the step and raise TrainingDiverged."""
     losses, finite = run.outcome(chunk)
     if not finite:
-        run.go_back(chunk)
+        run.roll_back(chunk)
         history.stop_reason = "diverged"
         _repeat_until_divergence(run, history, chunk.steps)
     return losses
@@ -153,11 +156,11 @@ def _checked(run: TrainingRun, history: History, chunk: Chunk) -> np.ndarray:
 def _repeat_until_divergence(run: TrainingRun, history: History, steps: int) -> None:
     """Repeat ``steps`` steps one by one (the same bits: a step depends on the state alone) and raise at the bad one."""
     for _ in range(steps):
-        chunk = run.begin(1)
+        chunk = run.enqueue(1)
         losses, finite = run.outcome(chunk)
         if not finite:
             what, layer = run.first_non_finite() or ("loss", run.step.networks[-1].layers[-1].name)
-            run.go_back(chunk)
+            run.roll_back(chunk)
             raise TrainingDiverged(
                 f"step {run.done + 1}: a NaN or an infinity, first seen in the {what} of layer {layer}. The model "
                 "keeps the weights from before this step. Try a smaller learning_rate, and look for extreme values in "

@@ -10,8 +10,8 @@ from minigen import notebook
 from minigen.streams import Tolerant, is_terminal
 
 
-def progress_bar(total: int, progress: bool | None, **look: Any) -> Any:
-    """A bar of ``total`` steps, or what ``look`` tells tqdm: in a notebook a widget, or text without ipywidgets.
+def progress_bar(total: int, progress: bool | None, **options: Any) -> Any:
+    """A bar of ``total`` steps; ``options`` go to tqdm. In a notebook it is a widget, or text without ipywidgets.
 
     ``progress=None`` shows it where someone looks, see :func:`watched`.
     """
@@ -21,7 +21,9 @@ def progress_bar(total: int, progress: bool | None, **look: Any) -> Any:
     shown = sys.stderr is not None and (watched() if progress is None else progress)
     # A notebook's bar finds its own stream; elsewhere the terminal may go away while the training goes on.
     stream = sys.stderr if notebook.running() or isinstance(sys.stderr, Tolerant) else Tolerant(sys.stderr)
-    return tqdm(**{"total": total, "unit": "step", "disable": not shown, "dynamic_ncols": True, "file": stream, **look})
+    return tqdm(
+        **{"total": total, "unit": "step", "disable": not shown, "dynamic_ncols": True, "file": stream, **options}
+    )
 
 
 def is_small(model: Any) -> bool:

@@ -14,7 +14,7 @@ State = dict[str, np.ndarray]
 
 @dataclass
 class Chunk:
-    """Enqueued steps with a snapshot to roll back to. See :meth:`TrainingRun.begin`."""
+    """Enqueued steps with a snapshot to roll back to; :meth:`TrainingRun.enqueue` enqueues them."""
 
     ring: Reader
     flags: list[Reader]  # of all that a step changes: weights and the optimizer's state
@@ -75,13 +75,13 @@ class TrainingRun:
         """Where the last step went wrong, see :meth:`Step.first_non_finite`."""
         return self.step.first_non_finite(self._last_rows)
 
-    # --- running with a way back ----------------------------------------------------------------
+    # --- running with a snapshot to roll back to ------------------------------------------------
 
-    def begin(self, steps: int) -> Chunk:
-        """:meth:`run` with a way back. The host waits for nothing where the backend computes in the background.
+    def enqueue(self, steps: int) -> Chunk:
+        """Enqueue ``steps`` steps behind a snapshot. The host does not wait where the backend runs in the background.
 
-        ``ops.ahead`` more may be begun before :meth:`outcome` or :meth:`go_back` is asked of this chunk; the next one
-        then takes its memory.
+        ``ops.ahead`` more may be enqueued before :meth:`outcome` or :meth:`roll_back` is called for this chunk; the
+        next one then takes its memory.
         """
         full = len(self._chunks) > self.ops.ahead
         chunk = self._chunks.pop(0) if full else self._new_chunk()
@@ -89,7 +89,7 @@ class TrainingRun:
         chunk.before, chunk.steps = self.done, steps
         for key, buffer in self.step.state_buffers().items():
             chunk.snapshot[key] = self.ops.upload(buffer, out=chunk.snapshot.get(key))
-        with np.errstate(over="ignore", invalid="ignore", under="ignore"):  # what overflows, the outcome tells
+        with np.errstate(over="ignore", invalid="ignore", under="ignore"):  # outcome() reports an overflow
             self.run(steps)
         for reader in (chunk.ring, *chunk.flags):
             reader.begin()
@@ -115,8 +115,8 @@ class TrainingRun:
         last = (in_epoch == self.steps_per_epoch - 1) & (self.step.tail > 0)
         return np.where(last, self.step.tail, self.step.batch_size).astype(np.int32)
 
-    def go_back(self, chunk: Chunk) -> None:
-        """To where the training stood before ``chunk``."""
+    def roll_back(self, chunk: Chunk) -> None:
+        """Roll back to the snapshot: the training is as it was before ``chunk``."""
         for key, buffer in self.step.state_buffers().items():
             self.ops.upload(chunk.snapshot[key], out=buffer)
         self.done = chunk.before
