@@ -60,13 +60,13 @@ class GanStep(Step):
         self.loss = loss
         B = batch_size
         self.noise = ops.empty((2 * B, generator.inputs))
+        self.generator_noise = self.noise[B:]  # of the fakes that the generator learns from
         rows = ops.empty((3 * B, data.shape[1]))  # real ones, fakes for the discriminator, fakes for the generator
         self.real_rows, self.real_and_fake, self.generator_fakes = rows[:B], rows[: 2 * B], rows[2 * B :]
-        self.generator_noise = self.noise[B:]
         self.generator_work = generator.workspace(2 * B, y=rows[B:], grad_rows=B)
-        self.generator_work_own = self.generator_work.rows(B, 2 * B)  # of the fakes that it learns from
+        self.generator_work_own = self.generator_work.rows(B, 2 * B)  # the part for ``generator_fakes``
         self.discriminator_work = discriminator.workspace(2 * B)
-        self.discriminator_work_fakes = self.discriminator_work.rows(B, 2 * B)
+        self.discriminator_work_fakes = self.discriminator_work.rows(B, 2 * B)  # used again for ``generator_fakes``
 
     def compute(self, rows: int) -> None:
         self.generate()
@@ -80,10 +80,12 @@ class GanStep(Step):
         return [(self.generator, self.generator_work), (self.discriminator, self.discriminator_work)]
 
     def generate(self) -> None:
+        """Noise and fakes for both players."""
         self.ops.random_normal(self.noise, self.seed, random.NOISE, self.counter)
-        self.generator.forward(self.noise, self.generator_work)  # fakes for both, behind the real rows
+        self.generator.forward(self.noise, self.generator_work)  # the fakes lie behind the real rows
 
     def discriminator_gradient(self) -> None:
+        """The discriminator's loss on real rows and its fakes, and the gradients of its parameters."""
         work = self.discriminator_work
         self.gather(self.real_rows)
         logits = self.discriminator.forward(self.real_and_fake, work)
@@ -91,6 +93,7 @@ class GanStep(Step):
         self.discriminator.backward(self.real_and_fake, work)
 
     def generator_gradient(self) -> None:
+        """The generator's loss on its own fakes, and the gradients of its parameters, through the discriminator."""
         fakes, work, own = self.generator_fakes, self.discriminator_work_fakes, self.generator_work_own
         logits = self.discriminator.forward(fakes, work)
         self.ops.gan_loss_generator(logits, work[-1].dz, self.losses[1:], self.loss)

@@ -72,6 +72,7 @@ class VaeStep(Step):
         return [(self.encoder, self.encoder_work.rows(0, rows)), (self.decoder, self.decoder_work.rows(0, rows))]
 
     def gradient(self, rows: int) -> None:
+        """Both loss terms of the next batch, of ``rows``, and the gradients of both networks' parameters."""
         x, eps, z, dz, nats = (buffer[:rows] for buffer in (self.x, self.eps, self.z, self.dz, self.nats))
         encoder_work, decoder_work = self.encoder_work.rows(0, rows), self.decoder_work.rows(0, rows)
         self.gather(x)

@@ -79,7 +79,7 @@ def train(
             bar.set_description(f"epoch {epoch}/{last_epoch}", refresh=False)
             end_of_epoch = run.done + run.steps_left
             while run.done < end_of_epoch and not interrupted.is_set():
-                pipeline.begin(end_of_epoch - run.done)
+                pipeline.enqueue(end_of_epoch - run.done)
             if callbacks and run.done == end_of_epoch:
                 pipeline.finish()  # what a callback sees is the model at the end of the epoch
                 end = EpochEnd(model, epoch, last_epoch, run.done, history.last_epoch(), history.seconds[-1])
@@ -106,17 +106,15 @@ class _Pipeline:
 
     def __init__(self, run: TrainingRun, history: History, bar: Any) -> None:
         self.run, self.history, self.bar = run, history, bar
-        self.under_way: deque[tuple[Chunk, float]] = (
-            deque()
-        )  # with the time at which each was enqueued, the oldest first
+        self.under_way: deque[tuple[Chunk, float]] = deque()  # and when each was enqueued, the oldest first
         self.pace = 1  # steps of the next chunk
         self.seconds = 0.0  # spent in the steps of the epoch under way
         self.collected = 0.0  # when the last chunk was
 
-    def begin(self, left: int) -> None:
+    def enqueue(self, left: int) -> None:
         """Enqueue at most ``left`` steps, then wait for the oldest ones where enough are enqueued behind them."""
-        begun = time.perf_counter()
-        self.under_way.append((self.run.enqueue(min(self.pace, left, self.run.most_steps)), begun))
+        enqueued = time.perf_counter()
+        self.under_way.append((self.run.enqueue(min(self.pace, left, self.run.most_steps)), enqueued))
         while len(self.under_way) > self.run.ops.ahead:
             self._collect()
 
@@ -127,10 +125,10 @@ class _Pipeline:
 
     def _collect(self) -> None:
         """Wait for the oldest chunk. Raises TrainingDiverged, and the chunks behind it are then rolled back too."""
-        chunk, begun = self.under_way.popleft()
+        chunk, enqueued = self.under_way.popleft()
         losses = _checked(self.run, self.history, chunk)
         now = time.perf_counter()
-        seconds = now - max(begun, self.collected)  # before, the device was busy with the chunk before
+        seconds = now - max(enqueued, self.collected)  # before, the device was busy with the chunk before
         self.collected = now
         self.seconds += seconds
         self.history.add(losses, self.run.batch_sizes(chunk))
