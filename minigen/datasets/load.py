@@ -13,7 +13,7 @@ from minigen.datasets.catalogue import fashion_mnist, mnist, mnist_sample
 from minigen.datasets.dataset import Dataset
 from minigen.datasets.frames import Table, frame_values, library_of
 from minigen.datasets.idx import StrPath, read_idx
-from minigen.datasets.npy import read_npy, read_npz, read_packed_npy
+from minigen.datasets.npy import read_gzipped_npy, read_npy, read_npz
 from minigen.datasets.pictures import read_pictures
 from minigen.datasets.tables import read_csv, read_parquet
 from minigen.paths import user_path
@@ -194,7 +194,7 @@ def load_file(path: StrPath, *, key: str | None = None) -> np.ndarray | Table:
     if ending == "npz":
         return read_npz(path, key)
     if ending == "npy":
-        return read_packed_npy(path) if path.suffix.lower() == ".gz" else read_npy(path)
+        return read_gzipped_npy(path) if path.suffix.lower() == ".gz" else read_npy(path)
     if ending in TEXTS:
         return read_csv(path)
     return read_parquet(path) if ending == "parquet" else read_idx(path)
