@@ -79,7 +79,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def has_cuda() -> bool:
-    from minigen.floors import devices
+    from minigen.device import devices
 
     return devices()["cuda"].usable
 
@@ -98,7 +98,7 @@ class Minigen:
     kind = "minigen"
 
     def __init__(self, device: str, precision: str = "") -> None:
-        from minigen.floors import get_backend
+        from minigen.device import get_backend
 
         self.device = device
         self.ops = get_backend(device, precision or ("ieee" if device == "cpu" else "auto"))

@@ -61,7 +61,7 @@ def schedules(architecture: int) -> Iterator[tuple[str, Any, tuple[Any, ...]]]:
             spec = Spec(model, WIDTHS[model]["article"], BATCH, MANY_ROWS, device="cuda")
             Drawn.precision = precision
             contender = Drawn(spec, gpu_step.pixels(MANY_ROWS), initial_weights(spec))
-            launches = contender.ops.schedule(lambda training=contender.training: training.spell_step(BATCH)).launches
+            launches = contender.ops.schedule(lambda training=contender.training: training.step.compute(BATCH)).launches
             yield f"{model} of the comparison in {precision}", contender.ops, launches
 
 
@@ -125,13 +125,13 @@ def reference_run(model: str) -> dict[str, np.ndarray]:
     arrays = {}
     for name, dtype in (("float64", np.float64), ("float32", np.float32)):
         training = gpu_step.training_on(model, NumpyBackend(dtype), gpu_step.pixels(FEW_ROWS))
-        arrays["weights/start"] = np.concatenate([net.params for net in training.networks]).astype(np.float32)
+        arrays["weights/start"] = np.concatenate([net.params for net in training.step.networks]).astype(np.float32)
         for _ in range(STEPS // training.steps_per_epoch):
             training.run(training.steps_per_epoch)
         if STEPS % training.steps_per_epoch:
             training.run(STEPS % training.steps_per_epoch)
         arrays[f"losses/{name}"] = np.array(training.recent_losses(STEPS))
-        arrays[f"weights/{name}"] = np.concatenate([net.params for net in training.networks]).astype(np.float32)
+        arrays[f"weights/{name}"] = np.concatenate([net.params for net in training.step.networks]).astype(np.float32)
     return arrays
 
 

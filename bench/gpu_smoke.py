@@ -132,7 +132,7 @@ class Contact:
         training._program(BATCH).run(steps)
         training.done = steps
         losses = training.recent_losses(steps)
-        weights = np.concatenate([self.ops.download(net.params) for net in training.networks])
+        weights = np.concatenate([self.ops.download(net.params) for net in training.step.networks])
         found = far(losses, weights, reference)
         found["float32 reference"] = far(reference["losses/float32"], reference["weights/float32"], reference)
         if not (found["losses"] < REST[0] and found["weights"] < REST[1]):

@@ -44,7 +44,7 @@ def training_on(model: str, ops: Any, rows: np.ndarray) -> Any:
 
 def launches_of(training: Any) -> tuple[Any, ...]:
     """The launches of one step."""
-    return training.ops.schedule(lambda: training.spell_step(BATCH)).launches
+    return training.ops.schedule(lambda: training.step.compute(BATCH)).launches
 
 
 class Touched:

@@ -42,7 +42,7 @@ def measure_model(model: str, precision: str, rows: np.ndarray, result: dict[str
     keep()
     # The training itself first: its state is as it should be. Launches out of their order spoil it.
     whole_steps(executor, calls, result, keep)
-    weights = [float(np.abs(ops.download(net.params)).max()) for net in training.networks]
+    weights = [float(np.abs(ops.download(net.params)).max()) for net in training.step.networks]
     result["finite"] = bool(np.isfinite(weights).all())
     free, total = executor.memory_info()
     result["memory"] = {"arena_peak": executor.arena.peak, "arena_in_use": executor.arena.in_use, "used": total - free}

@@ -13,6 +13,7 @@ from typing import Any, ClassVar, Protocol
 import numpy as np
 
 from minigen.ops import ACTIVATIONS, GAN_LOSSES, LEAKY_SLOPE, LIKELIHOODS, Array, Operations
+from minigen.placement import Placement
 from minigen.step.record import Operation
 
 __all__ = [
@@ -76,7 +77,7 @@ def aligned_empty(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
     return raw[start : start + size].view(dtype).reshape(shape)
 
 
-class Backend(Operations):
+class Backend(Placement, Operations):
     """One device. Memory and :meth:`execute` are its own, the operations are checked and recorded here.
 
     One thread at a time may use a backend while it captures.

@@ -1,10 +1,10 @@
-"""Are the gradients right? Every derivative of the book against finite differences, every floor against the book.
+"""Are the gradients right? Every derivative of the reference against finite differences, every backend against it.
 
 Two tables hold the operations:
 
-- :func:`derivatives`: a function of the float64 reference, a point, and the gradient that the book derives there. It is
-  compared with central differences, which know nothing of the derivation.
-- :func:`operations`: a call on a backend, and what the float64 reference gives. Every floor runs it into buffers that
+- :func:`derivatives`: a function of the float64 reference, a point, and the reference's gradient there. It is compared
+  with central differences, which know nothing of the derivation.
+- :func:`operations`: a call on a backend, and what the float64 reference gives. Every backend runs it into buffers that
   are poisoned with NaN, so an entry that is never written shows.
 
 :mod:`minigen.gradcheck_formulas` compares the values of the reference, and :mod:`minigen.gradcheck_steps` whole steps
@@ -15,36 +15,16 @@ the file that has it, that is wrong where the line fails.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from .backend import ACTIVATIONS, GAN_LOSSES, LIKELIHOODS, Array, Backend
-from .reference import activations, batch, dense, gan_loss, latent, optimizer, random, vae_loss
-
-DIFFERENCES_TOLERANCE = 1e-9
-FLOOR_TOLERANCE = {"float32": 5e-6, "float64": 1e-12}
-"""Largest relative error ||out - ref|| / ||ref|| that passes: of the book, and of a floor by its dtype."""
-
-
-@dataclass(frozen=True)
-class Row:
-    """One line of the report. ``error`` is relative, in the 2-norm, in float64; NaN does not pass.
-
-    ``formula``: the file and the formula that are wrong if it does not.
-    """
-
-    operation: str
-    device: str
-    check: str
-    error: float
-    tolerance: float
-    formula: str = ""
-
-    @property
-    def passed(self) -> bool:
-        return self.error <= self.tolerance
+from minigen.backend import ACTIVATIONS, GAN_LOSSES, LIKELIHOODS, Array, Backend
+from minigen.gradcheck_formulas import check_values, formula_of
+from minigen.gradcheck_steps import check_backend, check_reference, check_steps
+from minigen.gradcheck_tools import BACKEND_TOLERANCE, DIFFERENCES_TOLERANCE, Row, differences, relative_error
+from minigen.reference import activations, batch, dense, gan_loss, latent, optimizer, random, vae_loss
+from minigen.reference_backend import NumpyBackend
 
 
 class Out:
@@ -62,11 +42,7 @@ class InOut:
 
 
 def run(backends: Iterable[Backend], seed: int | None = None) -> list[Row]:
-    """All checks at random points: the book itself, then each of ``backends``. ``seed`` None draws a fresh one."""
-    from minigen.gradcheck_formulas import check_values, formula_of
-    from minigen.gradcheck_steps import check_floor, check_reference, check_steps
-    from minigen.reference_backend import NumpyBackend
-
+    """All checks at random points: the reference itself, then each of ``backends``. ``seed`` None draws a fresh one."""
     rng = np.random.default_rng(seed)
     rows = [
         Row(
@@ -83,45 +59,18 @@ def run(backends: Iterable[Backend], seed: int | None = None) -> list[Row]:
     rows.extend(check_reference(rng))
     rows.extend(check_steps(NumpyBackend(np.float64), "reference", int(rng.integers(1, 2**32))))
     for backend in backends:
-        tolerance = FLOOR_TOLERANCE[backend.dtype.name]
+        tolerance = BACKEND_TOLERANCE[backend.dtype.name]
         for operation, check, method, arguments, expected in operations(rng):
             outputs = call(backend, method, *arguments)
             error = float(np.max([relative_error(out, ref) for out, ref in zip(outputs, expected, strict=True)]))
             formula = formula_of(operation, check, backend.name)
             rows.append(Row(operation, backend.name, f"{check} vs float64 reference", error, tolerance, formula))
-        rows.extend(check_floor(backend, rng))
+        rows.extend(check_backend(backend, rng))
         rows.extend(check_steps(backend, backend.name, int(rng.integers(1, 2**32))))
     return rows
 
 
 # --- tools ------------------------------------------------------------------------------------
-
-
-def differences(f: Callable[[np.ndarray], Any], x: np.ndarray, h: float = 1e-3) -> np.ndarray:
-    """The gradient of the scalar ``f`` at the float64 array ``x``, by central differences of fourth order.
-
-    ``f'(x) = (8 (f(x+h) - f(x-h)) - (f(x+2h) - f(x-2h))) / 12h``: the error of the formula is about 1e-13 at this
-    ``h``, as is that of rounding (Abramowitz and Stegun 1964, table 25.2).
-    """
-    gradient = np.empty_like(x)
-    for i in np.ndindex(x.shape):
-
-        def along(k: int, i: tuple[int, ...] = i) -> float:
-            moved = x.copy()
-            moved[i] += k * h
-            return float(f(moved))
-
-        gradient[i] = (8 * (along(1) - along(-1)) - (along(2) - along(-2))) / (12 * h)
-    return gradient
-
-
-def relative_error(out: np.ndarray, reference: np.ndarray) -> float:
-    """``||out - reference|| / ||reference||`` in float64; NaN if either has one, and the shapes must agree."""
-    out, reference = np.asarray(out, np.float64), np.asarray(reference, np.float64)
-    if out.shape != reference.shape:
-        raise ValueError(f"shapes differ: out {out.shape}, reference {reference.shape}")
-    error, size = np.linalg.norm(out - reference), np.linalg.norm(reference)
-    return float(error / size) if size != 0 else float(error)
 
 
 def call(backend: Backend, method: str, *arguments: Any) -> list[np.ndarray]:
@@ -150,7 +99,7 @@ def _place(backend: Backend, argument: Any) -> Array:
 
 
 def normals(rng: np.random.Generator, *shape: int) -> np.ndarray:
-    """float64 normals that a float32 holds exactly, so that every floor starts from the same numbers."""
+    """float64 normals that a float32 holds exactly, so that every backend starts from the same numbers."""
     return rng.standard_normal(shape).astype(np.float32).astype(np.float64)
 
 
@@ -172,7 +121,7 @@ Operation = tuple[str, str, str, tuple[Any, ...], list[Any]]
 
 
 def derivatives(rng: np.random.Generator) -> Iterator[Derivative]:
-    """(operation, what, scalar function, point, gradient of the book) of every differentiable operation.
+    """(operation, what, scalar function, point, gradient by the reference) of every differentiable operation.
 
     An output that is an array is made a scalar by weights ``c``, which then are the gradient that comes from above.
     """
@@ -227,7 +176,7 @@ def derivatives(rng: np.random.Generator) -> Iterator[Derivative]:
 
 
 def operations(rng: np.random.Generator) -> Iterator[Operation]:
-    """(operation, what, method of the backend, its arguments, outputs by the book in float64) of every operation."""
+    """(operation, what, method of the backend, its arguments, outputs of the float64 reference) of every operation."""
     yield from _dense_operations(rng)
     yield from _loss_operations(rng)
     yield from _latent_operations(rng)

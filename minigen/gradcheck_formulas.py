@@ -13,57 +13,57 @@ import numpy as np
 
 from minigen import gradcheck_plain as plain
 from minigen.backend import ACTIVATIONS, GAN_LOSSES
+from minigen.gradcheck_tools import Row, relative_error
 from minigen.models.optimizer import OptimizerSettings
 from minigen.reference import activations, batch, dense, gan_loss, initializers, latent, optimizer, random, vae_loss
 
-_BOOK, _MODELS = "minigen/reference", "minigen/models"
-
+_REF, _MODELS = "minigen/reference", "minigen/models"
 _LOSS_D = "loss = mean real(s_real) + mean fake(s_fake)"
 _LOSS_G = "loss = mean generator(s)"
 
 FORMULAS = {
-    "dense forward": f"{_BOOK}/dense.py: y = act(x W + b)",
-    "dense dgrad": f"{_BOOK}/dense.py: dx = (dz W^T) * act'(x)",
-    "dense wgrad db": f"{_BOOK}/dense.py: db = sum over rows of dz",
-    "dense wgrad": f"{_BOOK}/dense.py: dW = x^T dz",
-    "activations": f"{_BOOK}/activations.py: y = act(z), or act'(z) from y",
-    "gan_loss discriminator": f"{_BOOK}/gan_loss.py: {_LOSS_D}, or the terms of the loss",
-    "gan_loss generator": f"{_BOOK}/gan_loss.py: {_LOSS_G}, or that term of the loss",
-    "vae_loss bernoulli": f"{_BOOK}/vae_loss.py: -log p = softplus(l) - x l, d/dl = (sigmoid(l) - x) / B",
-    "vae_loss gaussian": f"{_BOOK}/vae_loss.py: (x - mean)^2 / (2 v) + log(2 pi v) / 2, d/dmean = (mean - x) / (v B)",
-    "latent forward": f"{_BOOK}/latent.py: z = mu + sigma eps, KL = (mu^2 + sigma^2 - 1 - logvar) / 2",
-    "latent backward": f"{_BOOK}/latent.py: dmu = dz + beta mu / B, dlogvar = dz eps sigma/2 + beta (sigma^2 - 1)/2B",
-    "optimizer sgd": f"{_BOOK}/optimizer.py: velocity = mu velocity + g + w p, p = p - lr velocity",
-    "optimizer adamw": f"{_BOOK}/optimizer.py: p = p - lr w p, then adam",
-    "optimizer adam": f"{_BOOK}/optimizer.py: m, v, p = p - lr (m / (1 - beta1^t)) / (sqrt(v / (1 - beta2^t)) + eps)",
-    "random": f"{_BOOK}/random.py: Philox4x32-10, u = (word >> 8) 2^-24, n = sqrt(-2 ln u1) (cos, sin)(2 pi u2)",
-    "batch gather": f"{_BOOK}/batch.py: out = data[indices] scale + shift",
-    "batch": f"{_BOOK}/batch.py: the keyed permutation of an epoch and the rows of a step",
-    "initializers": f"{_BOOK}/initializers.py: Var W = 2 / fan_in (He), 2 / (fan_in + fan_out) (Glorot)",
+    "dense forward": f"{_REF}/dense.py: y = act(x W + b)",
+    "dense dgrad": f"{_REF}/dense.py: dx = (dz W^T) * act'(x)",
+    "dense wgrad db": f"{_REF}/dense.py: db = sum over rows of dz",
+    "dense wgrad": f"{_REF}/dense.py: dW = x^T dz",
+    "activations": f"{_REF}/activations.py: y = act(z), or act'(z) from y",
+    "gan_loss discriminator": f"{_REF}/gan_loss.py: {_LOSS_D}, or the terms of the loss",
+    "gan_loss generator": f"{_REF}/gan_loss.py: {_LOSS_G}, or that term of the loss",
+    "vae_loss bernoulli": f"{_REF}/vae_loss.py: -log p = softplus(l) - x l, d/dl = (sigmoid(l) - x) / B",
+    "vae_loss gaussian": f"{_REF}/vae_loss.py: (x - mean)^2 / (2 v) + log(2 pi v) / 2, d/dmean = (mean - x) / (v B)",
+    "latent forward": f"{_REF}/latent.py: z = mu + sigma eps, KL = (mu^2 + sigma^2 - 1 - logvar) / 2",
+    "latent backward": f"{_REF}/latent.py: dmu = dz + beta mu / B, dlogvar = dz eps sigma/2 + beta (sigma^2 - 1)/2B",
+    "optimizer sgd": f"{_REF}/optimizer.py: velocity = mu velocity + g + w p, p = p - lr velocity",
+    "optimizer adamw": f"{_REF}/optimizer.py: p = p - lr w p, then adam",
+    "optimizer adam": f"{_REF}/optimizer.py: m, v, p = p - lr (m / (1 - beta1^t)) / (sqrt(v / (1 - beta2^t)) + eps)",
+    "random": f"{_REF}/random.py: Philox4x32-10, u = (word >> 8) 2^-24, n = sqrt(-2 ln u1) (cos, sin)(2 pi u2)",
+    "batch gather": f"{_REF}/batch.py: out = data[indices] scale + shift",
+    "batch": f"{_REF}/batch.py: the keyed permutation of an epoch and the rows of a step",
+    "initializers": f"{_REF}/initializers.py: Var W = 2 / fan_in (He), 2 / (fan_in + fan_out) (Glorot)",
     "sgd update": f"{_MODELS}/optimizer.py: update of sgd with momentum and weight decay",
     "adam update": f"{_MODELS}/optimizer.py: update of adam with beta1, beta2, eps",
     "adamw update": f"{_MODELS}/optimizer.py: update of adamw with beta1, beta2, eps, weight decay",
-    "gan initial weights": f"{_MODELS}/mlp.py: initialize, He for rectifiers, a tensor number for each layer",
-    "gan rows": "minigen/training/run.py: gather, rows of the epoch's order from the stream ORDER, scale and shift",
+    "gan initial weights": f"{_MODELS}/layers.py: initial, He for rectifiers, a tensor number for each layer",
+    "gan rows": f"{_MODELS}/step.py: gather, rows of the epoch's order from the stream ORDER, scale and shift",
     "gan noise": f"{_MODELS}/gan.py: generate, normals of the seed from the stream NOISE",
     "gan discriminator loss": f"{_MODELS}/gan.py: discriminator_gradient, {_LOSS_D}",
-    "gan discriminator gradient": f"{_MODELS}/gan.py: discriminator_gradient, or {_MODELS}/mlp.py: backward",
+    "gan discriminator gradient": f"{_MODELS}/gan.py: discriminator_gradient, or {_MODELS}/network.py: backward",
     "gan generator loss": f"{_MODELS}/gan.py: generator_gradient by the new discriminator, {_LOSS_G}",
-    "gan generator gradient": f"{_MODELS}/gan.py: generator_gradient through D's input, or {_MODELS}/mlp.py: backward",
-    "gan gradient": f"{_MODELS}/gan.py: the gradients of both players, or {_MODELS}/mlp.py: backward",
-    "gan count of steps": f"{_MODELS}/gan.py: spell_step, advance",
-    "gan kept losses": f"{_MODELS}/gan.py: spell_step, advance",
-    "gan reported losses": f"{_MODELS}/gan.py: report",
-    "vae initial weights": f"{_MODELS}/mlp.py: initialize, He for rectifiers, a tensor number for each layer",
-    "vae rows": "minigen/training/run.py: gather, rows of the epoch's order from the stream ORDER, scale and shift",
+    "gan generator gradient": f"{_MODELS}/gan.py: generator_gradient through D, or {_MODELS}/network.py: backward",
+    "gan gradient": f"{_MODELS}/gan.py: the gradients of both players, or {_MODELS}/network.py: backward",
+    "gan count of steps": f"{_MODELS}/gan.py: compute, advance",
+    "gan kept losses": f"{_MODELS}/gan.py: compute, advance",
+    "gan reported losses": f"{_MODELS}/step.py: report",
+    "vae initial weights": f"{_MODELS}/layers.py: initial, He for rectifiers, a tensor number for each layer",
+    "vae rows": f"{_MODELS}/step.py: gather, rows of the epoch's order from the stream ORDER, scale and shift",
     "vae noise": f"{_MODELS}/vae.py: gradient, normals of the seed from the stream LATENT",
-    "vae reconstruction": f"{_MODELS}/vae.py: _reconstruct, or {_MODELS}/mlp.py: forward",
+    "vae reconstruction": f"{_MODELS}/vae.py: _reconstruct, or {_MODELS}/network.py: forward",
     "vae KL": f"{_MODELS}/vae.py: gradient, KL of the encoder's heads",
-    "vae decoder gradient": f"{_MODELS}/vae.py: gradient of the decoder, or {_MODELS}/mlp.py: backward",
-    "vae encoder gradient": f"{_MODELS}/vae.py: back through z and the heads, beta, or {_MODELS}/mlp.py: backward",
-    "vae gradient": f"{_MODELS}/vae.py: gradient, or {_MODELS}/mlp.py: backward",
-    "vae count of steps": f"{_MODELS}/vae.py: spell_step, advance",
-    "vae kept losses": f"{_MODELS}/vae.py: spell_step, advance",
+    "vae decoder gradient": f"{_MODELS}/vae.py: gradient of the decoder, or {_MODELS}/network.py: backward",
+    "vae encoder gradient": f"{_MODELS}/vae.py: back through z and the heads, beta, or {_MODELS}/network.py: backward",
+    "vae gradient": f"{_MODELS}/vae.py: gradient, or {_MODELS}/network.py: backward",
+    "vae count of steps": f"{_MODELS}/vae.py: compute, advance",
+    "vae kept losses": f"{_MODELS}/vae.py: compute, advance",
     "vae reported losses": f"{_MODELS}/vae.py: report, loss = reconstruction + beta KL",
 }
 """The file and the formula of each check, by operation and the first words of the check."""
@@ -84,10 +84,8 @@ def formula_of(operation: str, check: str, device: str = "reference") -> str:
     return f"{source} against {FORMULAS[name]}"
 
 
-def check_values(rng: np.random.Generator) -> Iterator[Any]:
+def check_values(rng: np.random.Generator) -> Iterator[Row]:
     """Rows of the report: values of the float64 reference against the formulas of ``gradcheck_plain``."""
-    from minigen.gradcheck import Row, relative_error
-
     for operation, check, outputs, expected in _values(rng):
         pairs = [
             (np.atleast_1d(np.asarray(a, np.float64)), np.atleast_1d(np.asarray(b, np.float64)))

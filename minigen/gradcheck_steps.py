@@ -14,12 +14,12 @@ import numpy as np
 
 from minigen import gradcheck_plain as plain
 from minigen.backend import GAN_LOSSES, Backend
-from minigen.gradcheck import DIFFERENCES_TOLERANCE, FLOOR_TOLERANCE, Row, differences, relative_error
 from minigen.gradcheck_formulas import FORMULAS
-from minigen.models.gan import GanTraining
-from minigen.models.mlp import Mlp
+from minigen.gradcheck_tools import BACKEND_TOLERANCE, DIFFERENCES_TOLERANCE, Row, differences, relative_error
+from minigen.models.gan import GanStep
+from minigen.models.network import Network, dense_layers
 from minigen.models.optimizer import Optimizer, OptimizerSettings
-from minigen.models.vae import LIKELIHOODS, VaeTraining
+from minigen.models.vae import LIKELIHOODS, VaeStep
 from minigen.reference_backend import NumpyBackend
 
 COLUMNS, HIDDEN, LATENT, ROWS = 7, (5, 3), 4, 6
@@ -34,7 +34,7 @@ class Gradient:
     name: str
     compute: Callable[[], None]
     value: Callable[[], float]
-    nets: tuple[Mlp, ...]
+    nets: tuple[Network, ...]
 
 
 def check_reference(rng: np.random.Generator) -> Iterator[Row]:
@@ -55,22 +55,22 @@ def check_reference(rng: np.random.Generator) -> Iterator[Row]:
             yield Row(f"{gradient.model} step", "reference", check, error, 10 * DIFFERENCES_TOLERANCE, formula)
 
 
-def check_floor(backend: Backend, rng: np.random.Generator) -> Iterator[Row]:
+def check_backend(backend: Backend, rng: np.random.Generator) -> Iterator[Row]:
     """The same steps on ``backend`` against the float64 reference, with the leaky rectifiers of the default GAN."""
     seed = int(rng.integers(2**32))
-    floors = [_gradients(floor, "leaky_relu", seed) for floor in (backend, NumpyBackend(np.float64))]
-    for ours, book in zip(*floors, strict=True):
+    both = [_gradients(ops, "leaky_relu", seed) for ops in (backend, NumpyBackend(np.float64))]
+    for ours, reference in zip(*both, strict=True):
         ours.compute()
-        book.compute()
-        for net, reference in zip(ours.nets, book.nets, strict=True):
-            error = relative_error(backend.download(net.grads), reference.grads)
+        reference.compute()
+        for net, expected in zip(ours.nets, reference.nets, strict=True):
+            error = relative_error(backend.download(net.grads), expected.grads)
             check = f"{ours.name}, {net.name} vs float64 reference"
-            tolerance = 4 * FLOOR_TOLERANCE[backend.dtype.name]
+            tolerance = 4 * BACKEND_TOLERANCE[backend.dtype.name]
             formula = f"an operation of the device {backend.name}, in a step of the {ours.model}"
             yield Row(f"{ours.model} step", backend.name, check, error, tolerance, formula)
 
 
-def _loss_along(gradient: Gradient, net: Mlp, directions: np.ndarray) -> Callable[[np.ndarray], float]:
+def _loss_along(gradient: Gradient, net: Network, directions: np.ndarray) -> Callable[[np.ndarray], float]:
     """The loss as a function of how far the parameters have moved in each direction."""
     start = net.params.copy()
 
@@ -84,7 +84,7 @@ def _loss_along(gradient: Gradient, net: Mlp, directions: np.ndarray) -> Callabl
 
 
 def _gradients(ops: Backend, hidden: str, seed: int) -> Iterator[Gradient]:
-    """Every gradient of both models on ``ops``; one ``seed`` gives the same data, weights and noise on any floor."""
+    """Every gradient of both models on ``ops``; one ``seed`` gives the same data, weights and noise on any backend."""
     data = np.random.default_rng(seed).integers(0, 256, (2 * ROWS, COLUMNS), np.uint8)
     settings = OptimizerSettings()
     for kind in GAN_LOSSES:
@@ -95,7 +95,7 @@ def _gradients(ops: Backend, hidden: str, seed: int) -> Iterator[Gradient]:
             generator=((LATENT, *HIDDEN, COLUMNS), "tanh"),
             discriminator=((COLUMNS, *HIDDEN, 1), "linear"),
         )
-        gan = GanTraining(
+        gan = GanStep(
             ops,
             generator,
             discriminator,
@@ -132,7 +132,7 @@ def _vae_gradient(ops: Backend, hidden: str, seed: int, data: np.ndarray, likeli
         encoder=((COLUMNS, *HIDDEN, 2 * LATENT), "linear"),
         decoder=((LATENT, *HIDDEN, COLUMNS), "linear"),
     )
-    vae = VaeTraining(
+    vae = VaeStep(
         ops,
         encoder,
         decoder,
@@ -155,14 +155,14 @@ def _vae_gradient(ops: Backend, hidden: str, seed: int, data: np.ndarray, likeli
     )
 
 
-def _networks(ops: Backend, seed: int, hidden: str, **shapes: tuple[tuple[int, ...], str]) -> list[Mlp]:
-    networks = [Mlp(ops, name, sizes, hidden, output) for name, (sizes, output) in shapes.items()]
+def _networks(ops: Backend, seed: int, hidden: str, **shapes: tuple[tuple[int, ...], str]) -> list[Network]:
+    networks = [Network(ops, name, dense_layers(sizes, hidden, output)) for name, (sizes, output) in shapes.items()]
     for i, net in enumerate(networks):
         net.initialize(seed, "auto", 10 * i)
     return networks
 
 
-def _reader(training: GanTraining | VaeTraining, i: int) -> Callable[[], float]:
+def _reader(training: GanStep | VaeStep, i: int) -> Callable[[], float]:
     return lambda: float(training.ops.download(training.losses)[i])
 
 
@@ -186,7 +186,7 @@ def check_steps(backend: Backend, device: str, seed: int) -> Iterator[Row]:
     the part that is wrong fails and those after it do not.
     """
     activations = ("leaky_relu", "tanh", "relu", "sigmoid", "softplus")
-    tolerance = 20 * FLOOR_TOLERANCE[backend.dtype.name]
+    tolerance = 20 * BACKEND_TOLERANCE[backend.dtype.name]
     for i, optimizer in enumerate(3 * list(SETTINGS)):
         hidden, init = activations[i % 5], INITS[i % 5]
         for steps in (_GanSteps, _VaeSteps):
@@ -202,18 +202,18 @@ class _Steps:
     """Steps of a small training, and the error of each of their parts."""
 
     model: str
-    training: GanTraining | VaeTraining
+    training: GanStep | VaeStep
 
     def __init__(self, ops: Backend, seed: int, hidden: str, init: str, settings: OptimizerSettings) -> None:
         self.ops, self.seed, self.hidden, self.init, self.settings = ops, seed % 2**32, hidden, init, settings
         self.data = np.random.default_rng(seed).integers(0, 256, (3 * ROWS + 2, COLUMNS), np.uint8)
         self.errors: dict[str, float] = {}
 
-    def networks(self, **shapes: tuple[tuple[int, ...], str]) -> list[Mlp]:
+    def networks(self, **shapes: tuple[tuple[int, ...], str]) -> list[Network]:
         """Networks whose weights are drawn and compared with their formula."""
         nets, first = [], 0
         for name, (sizes, output) in shapes.items():
-            net = Mlp(self.ops, name, sizes, self.hidden, output)
+            net = Network(self.ops, name, dense_layers(sizes, self.hidden, output))
             net.initialize(self.seed, self.init, first)
             expected = plain.initial(sizes, self.hidden, output, self.init, self.seed, first)
             self.compare("initial weights", plain.flat(_weights(net)), plain.flat(expected))
@@ -257,30 +257,29 @@ class _Steps:
                 self.settings = replace(self.settings, learning_rate=self.settings.learning_rate / 3)
                 self.training.set_learning_rate(self.settings.learning_rate)
             self.step(step)
-            counted = int(self.ops.download(self.training.step)[0])
+            counted = int(self.ops.download(self.training.counter)[0])
             kept = self.ops.download(self.training.ring)[step]
             self.compare("count of steps", counted, step + 1)
             self.compare("kept losses", kept, self.ops.download(self.training.losses))
-            self.training.done = counted
         return self.errors
 
     def step(self, step: int) -> None:
         raise NotImplementedError
 
 
-def _weights(net: Mlp) -> plain.Net:
+def _weights(net: Network) -> plain.Net:
     state = {key: value.astype(np.float64) for key, value in net.state().items()}
     return [(state[f"{layer.name}.W"], state[f"{layer.name}.b"]) for layer in net.layers]
 
 
-def _gradient(net: Mlp) -> np.ndarray:
-    parts = [part for layer in net.layers for part in (layer.dW, layer.db)]
+def _gradient(net: Network) -> np.ndarray:
+    parts = [part for layer in net.layers for part in layer.grads.values()]
     return np.concatenate([np.asarray(net.ops.download(part), np.float64).ravel() for part in parts])
 
 
 class _GanSteps(_Steps):
     model = "gan"
-    training: GanTraining
+    training: GanStep
 
     def __init__(
         self, ops: Backend, seed: int, hidden: str, init: str, settings: OptimizerSettings, number: int
@@ -291,7 +290,7 @@ class _GanSteps(_Steps):
         nets = self.networks(
             generator=((LATENT, *HIDDEN, COLUMNS), self.output), discriminator=((COLUMNS, *HIDDEN[::-1], 1), "linear")
         )
-        self.training = GanTraining(
+        self.training = GanStep(
             ops,
             nets[0],
             nets[1],
@@ -308,8 +307,8 @@ class _GanSteps(_Steps):
         training, out = self.training, lambda buffer: np.asarray(self.ops.download(buffer), np.float64)
         generator, discriminator = _weights(training.generator), _weights(training.discriminator)
         before = self.state(training.generator_optimizer), self.state(training.discriminator_optimizer)
-        training.spell_step(ROWS)
-        noise, real = out(training.noise), out(training.real)
+        training.compute(ROWS)
+        noise, real = out(training.noise), out(training.real_rows)
         self.compare("rows", real, self.data[self.rows_of(step)] / 127.5 - 1)
         self.compare("noise", noise, plain.normals(noise.shape, self.seed, plain.NOISE, step))
         loss_d, gradient = plain.gan_discriminator(
@@ -330,7 +329,7 @@ class _GanSteps(_Steps):
 
 class _VaeSteps(_Steps):
     model = "vae"
-    training: VaeTraining
+    training: VaeStep
 
     def __init__(
         self, ops: Backend, seed: int, hidden: str, init: str, settings: OptimizerSettings, number: int
@@ -340,7 +339,7 @@ class _VaeSteps(_Steps):
         nets = self.networks(
             encoder=((COLUMNS, *HIDDEN, 2 * LATENT), "linear"), decoder=((LATENT, *HIDDEN[::-1], COLUMNS), "linear")
         )
-        self.training = VaeTraining(
+        self.training = VaeStep(
             ops,
             nets[0],
             nets[1],
@@ -360,7 +359,7 @@ class _VaeSteps(_Steps):
         before = self.state(training.encoder_optimizer), self.state(training.decoder_optimizer)
         chosen = self.rows_of(step)
         rows = len(chosen)
-        training.spell_step(rows)
+        training.compute(rows)
         x, eps = out(training.x)[:rows], out(training.eps)[:rows]
         self.compare("rows", x, self.data[chosen] / 255)
         self.compare("noise", eps, plain.normals(eps.shape, self.seed, plain.LATENT, step))

@@ -5,12 +5,9 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterable
 from html import escape
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from minigen.datasets.frames import listed
-
-if TYPE_CHECKING:
-    from minigen.estimators.base import Estimator
 
 # No colour but the page's own, and grey that shows on white and on black: readable in light and dark themes.
 STYLE = """
@@ -33,14 +30,14 @@ def running() -> bool:
     return hasattr(get_shell(), "kernel")
 
 
-def estimator_html(model: Estimator) -> str:
+def estimator_html(model: Any) -> str:
     """Kind, data, networks, training and settings of ``model`` as HTML; settings that are not the defaults in bold."""
     settings, defaults = model.get_params(), type(model)().get_params()
     changed = [name for name in settings if repr(settings[name]) != repr(defaults[name])]
-    told = f"settings, {len(changed)} other than the default" if changed else "settings, all as by default"
+    summary = f"settings, {len(changed)} other than the default" if changed else "settings, all as by default"
     return (
         f'<div class="minigen"><style>{STYLE}</style><b>{type(model).__name__}</b>: {escape(_state(model))}'
-        f"{_table(_facts(model))}<details><summary>{told}</summary>"
+        f"{_table(_facts(model))}<details><summary>{summary}</summary>"
         f"{_table(((name, repr(value)) for name, value in settings.items()), changed)}</details></div>"
     )
 

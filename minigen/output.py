@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from minigen import checks, plotting
-from minigen.estimators.gan import RANGES
+from minigen.estimators.scaling import RANGES
 from minigen.files import write_atomically
 
 ITEM_FILES = (".png", ".csv", ".npy")

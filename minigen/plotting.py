@@ -10,7 +10,7 @@ import math
 import os
 import struct
 import zlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -22,8 +22,6 @@ from minigen.paths import user_path
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
-    from minigen.training.history import History
 
 GAP = 2  # pixels between two tiles and around the grid
 GROUND = 96  # their grey: neither the paper nor the ink of MNIST
@@ -82,8 +80,8 @@ def show(
         raise ArgumentTypeError("items", f"must be numbers or bool, not {array.dtype}")
     pictures = as_pictures(array[: checks.integer("n", n, 1)] if n is not None and there else array)
     scale = enlargement(pictures.shape[1:3]) if scale is None else scale
-    told = f"{len(pictures)} items" if len(pictures) == there else f"{len(pictures)} of {there} items"
-    return Picture(grid(shades(pictures, value_range), columns, scale=scale), told)
+    content = f"{len(pictures)} items" if len(pictures) == there else f"{len(pictures)} of {there} items"
+    return Picture(grid(shades(pictures, value_range), columns, scale=scale), content)
 
 
 def shades(pictures: np.ndarray, value_range: tuple[float, float] | None = None) -> np.ndarray:
@@ -226,7 +224,18 @@ class Plot:
         return "<Plot: a notebook shows it, .save('name.png') writes it, .figure is matplotlib's>"
 
 
-def loss_curves(history: History) -> Figure:
+class Losses(Protocol):
+    """What :func:`loss_curves` needs of a :class:`minigen.training.history.History`."""
+
+    names: tuple[str, ...]
+
+    @property
+    def epochs(self) -> int: ...
+
+    def epoch_means(self) -> np.ndarray: ...
+
+
+def loss_curves(history: Losses) -> Figure:
     """A figure of each loss over the epochs, the mean of each epoch.
 
     Raises ``ValueError`` before the first epoch has ended and ``ImportError``, saying what to install, without

@@ -19,7 +19,7 @@ import pytest
 from fake_cupy import FakeCupy
 
 from helpers import Arena
-from minigen.floors import devices, get_backend
+from minigen.device import devices, get_backend
 from minigen.reference_backend import NumpyBackend
 
 

@@ -29,7 +29,7 @@ def compare(make: Any, launches: int | None = None, **settings: Any) -> None:
     np.testing.assert_allclose(ours.recent_losses(STEPS), book.recent_losses(STEPS), rtol=2e-5, atol=1e-6)
     assert ours.first_non_finite() is None  # what the schedule leaves out holds no garbage either
     if launches is not None:
-        assert len(ours._programs[ours.batch_size].schedule.launches) == launches
+        assert len(ours._programs[ours.step.batch_size].schedule.launches) == launches
 
 
 def test_gan():

@@ -6,10 +6,11 @@ from typing import Any
 
 import numpy as np
 
-from minigen.models.gan import GanTraining
-from minigen.models.mlp import Mlp
+from minigen.models.gan import GanStep
+from minigen.models.network import Network, dense_layers
 from minigen.models.optimizer import OptimizerSettings
-from minigen.models.vae import VaeTraining
+from minigen.models.vae import VaeStep
+from minigen.training.run import TrainingRun
 
 
 def blobs(rows: int = 200, columns: int = 12, seed: int = 0) -> np.ndarray:
@@ -29,14 +30,14 @@ def gan_training(
     batch_size: int = 32,
     seed: int = 0,
     **settings: Any,
-) -> GanTraining:
+) -> TrainingRun:
     """The article's GAN, made small."""
     columns = data.shape[1]
-    generator = Mlp(ops, "generator", (latent, *hidden, columns), activation, "tanh")
-    discriminator = Mlp(ops, "discriminator", (columns, *hidden[::-1], 1), activation, "linear")
+    generator = Network(ops, "generator", dense_layers((latent, *hidden, columns), activation, "tanh"))
+    discriminator = Network(ops, "discriminator", dense_layers((columns, *hidden[::-1], 1), activation, "linear"))
     generator.initialize(seed, "auto", 0)
     discriminator.initialize(seed, "auto", len(generator.layers))
-    return GanTraining(
+    step = GanStep(
         ops,
         generator,
         discriminator,
@@ -47,6 +48,7 @@ def gan_training(
         scale=2 / 255,
         shift=-1.0,
     )
+    return TrainingRun(step)
 
 
 def vae_training(
@@ -58,14 +60,14 @@ def vae_training(
     seed: int = 0,
     likelihood: str = "bernoulli",
     **settings: Any,
-) -> VaeTraining:
+) -> TrainingRun:
     """A small VAE."""
     columns = data.shape[1]
-    encoder = Mlp(ops, "encoder", (columns, *hidden, 2 * latent), "relu", "linear")
-    decoder = Mlp(ops, "decoder", (latent, *hidden[::-1], columns), "relu", "linear")
+    encoder = Network(ops, "encoder", dense_layers((columns, *hidden, 2 * latent), "relu", "linear"))
+    decoder = Network(ops, "decoder", dense_layers((latent, *hidden[::-1], columns), "relu", "linear"))
     encoder.initialize(seed, "auto", 0)
     decoder.initialize(seed, "auto", len(encoder.layers))
-    return VaeTraining(
+    step = VaeStep(
         ops,
         encoder,
         decoder,
@@ -76,6 +78,7 @@ def vae_training(
         likelihood=likelihood,
         scale=1 / 255,
     )
+    return TrainingRun(step)
 
 
 def run(training: Any, steps: int) -> None:

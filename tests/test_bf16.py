@@ -18,10 +18,11 @@ import pytest
 import minigen
 from helpers import Arena, Out, normals, relative_error, use_threads
 from minigen.backend import ACTIVATIONS
-from minigen.models.mlp import Mlp
+from minigen.models.network import Network, dense_layers
 from minigen.models.optimizer import OptimizerSettings
-from minigen.models.vae import VaeTraining
+from minigen.models.vae import VaeStep
 from minigen.reference import activations, dense
+from minigen.training.run import TrainingRun
 
 cpu = pytest.importorskip("minigen.cpu", reason="minigen._native is not built")
 native = cpu._native
@@ -259,11 +260,12 @@ def train(precision: str, data: np.ndarray, epochs: int) -> np.ndarray:
     """Mean loss terms of each epoch of a VAE 784-400-20."""
     ops = cpu.CpuBackend(precision=precision)
     sizes = {"encoder": (784, 400, 40), "decoder": (20, 400, 784)}
-    networks = [Mlp(ops, name, layers, "relu", "linear") for name, layers in sizes.items()]
+    networks = [Network(ops, name, dense_layers(layers, "relu", "linear")) for name, layers in sizes.items()]
     for first, network in zip((0, 2), networks, strict=True):
         network.initialize(0, "glorot_uniform", first)
     settings = OptimizerSettings("adam", learning_rate=1e-3, beta1=0.9, beta2=0.999, eps=1e-8)
-    training = VaeTraining(ops, *networks, data, batch_size=128, settings=settings, seed=0, scale=1 / 255, shift=0.0)
+    step = VaeStep(ops, *networks, data, batch_size=128, settings=settings, seed=0, scale=1 / 255, shift=0.0)
+    training = TrainingRun(step)
     means = []
     for _ in range(epochs):
         training.run(training.steps_per_epoch)

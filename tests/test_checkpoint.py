@@ -99,7 +99,7 @@ def forged(path, settings, tensors):
     from safetensors.numpy import save
 
     text = json.dumps(settings)
-    metadata = {"format": checkpoint.FORMAT, "settings": text, "sha256": checkpoint._digest(text, tensors)}
+    metadata = {"format": checkpoint.FORMAT, "settings": text, "sha256": checkpoint.digest(text, tensors)}
     path.write_bytes(save(tensors, metadata))
 
 
@@ -113,7 +113,7 @@ def places(value, path=()):
 
 @pytest.mark.parametrize("wrong", [None, -1, "x", [], {}, [1.5], [[1]], 2**70, 10**12, 1e999])
 def test_settings_that_make_no_sense_are_refused_before_memory_is_taken(saved, tmp_path, wrong):
-    settings, tensors = checkpoint._read(saved)
+    settings, tensors = checkpoint.read(saved)
     refused = 0
     for path in places(settings):
         changed = {"": json.loads(json.dumps(settings))}
@@ -161,7 +161,7 @@ LIES = [  # a field, and what it cannot be
 
 @pytest.mark.parametrize(("field", "lie"), LIES)
 def test_a_lie_in_the_settings_is_refused_by_the_name_of_its_field(saved, tmp_path, field, lie):
-    settings, tensors = checkpoint._read(saved)
+    settings, tensors = checkpoint.read(saved)
     group, _, name = field.rpartition(".")
     if name == "output_" and settings["model"] == "vae":
         pytest.skip("only a GAN has an output")
@@ -180,7 +180,7 @@ def test_a_lie_in_the_settings_is_refused_by_the_name_of_its_field(saved, tmp_pa
 
 
 def test_an_output_that_is_not_the_settings_own_is_refused(saved, tmp_path):
-    settings, tensors = checkpoint._read(saved)
+    settings, tensors = checkpoint.read(saved)
     if settings["model"] == "gan":
         settings["params"]["output"], settings["fitted"]["output_"] = "tanh", "sigmoid"
         forged(tmp_path / "forged", settings, tensors)
@@ -192,8 +192,8 @@ def test_an_output_that_is_not_the_settings_own_is_refused(saved, tmp_path):
 def test_settings_that_are_no_json_are_refused(saved, tmp_path, text):
     from safetensors.numpy import save
 
-    tensors = checkpoint._read(saved)[1]
-    metadata = {"format": checkpoint.FORMAT, "settings": text, "sha256": checkpoint._digest(text, tensors)}
+    tensors = checkpoint.read(saved)[1]
+    metadata = {"format": checkpoint.FORMAT, "settings": text, "sha256": checkpoint.digest(text, tensors)}
     (tmp_path / "forged").write_bytes(save(tensors, metadata))
     with pytest.raises(minigen.ModelFileError, match="forged"):
         minigen.load(tmp_path / "forged", device="numpy")
@@ -201,7 +201,7 @@ def test_settings_that_are_no_json_are_refused(saved, tmp_path, text):
 
 @pytest.mark.parametrize("ends", [[1, 1], [4, 3], [-(2**63), 2**63 - 1], [1, 2**40], [0, 3]])
 def test_ends_of_epochs_that_are_none_are_refused(saved, tmp_path, ends):
-    settings, tensors = checkpoint._read(saved)
+    settings, tensors = checkpoint.read(saved)
     forged(tmp_path / "forged", settings, {**tensors, "history.ends": np.array(ends, np.int64)})
     with pytest.raises(minigen.ModelFileError, match="forged.*(ends|order)"):
         minigen.load(tmp_path / "forged", device="numpy")
@@ -224,7 +224,7 @@ ANYTHING = st.recursive(
 @given(data=st.data())
 def test_what_is_loaded_can_be_used(saved, tmp_path, data):
     """Whatever a field says, with a digest that fits: the file is refused, or the model works."""
-    settings, tensors = checkpoint._read(saved)
+    settings, tensors = checkpoint.read(saved)
     *way, last = data.draw(st.sampled_from([place for place in places(settings) if place]))
     inner = settings
     for key in way:
@@ -252,7 +252,7 @@ def test_what_is_loaded_can_be_used(saved, tmp_path, data):
     ],
 )
 def test_tensors_that_do_not_fit_the_settings_are_refused(saved, tmp_path, change):
-    settings, tensors = checkpoint._read(saved)
+    settings, tensors = checkpoint.read(saved)
     for key in tensors:
         if key in ("history.losses", "training.step"):  # any losses and any step are some training's
             continue
@@ -266,7 +266,7 @@ def test_tensors_that_do_not_fit_the_settings_are_refused(saved, tmp_path, chang
 
 @pytest.mark.parametrize("change", [lambda a: a[:-1], lambda a: 0 * a, lambda a: a * 1.0, lambda a: a[:, None]])
 def test_rows_of_a_history_that_do_not_fit_it_are_refused(saved, tmp_path, change):
-    settings, tensors = checkpoint._read(saved)
+    settings, tensors = checkpoint.read(saved)
     forged(tmp_path / "forged", settings, {**tensors, "history.rows": change(tensors["history.rows"])})
     with pytest.raises(minigen.ModelFileError, match="forged"):
         minigen.load(tmp_path / "forged", device="numpy")
@@ -298,7 +298,7 @@ def test_the_units_of_columns_are_saved(table_file):
     [lambda a: None, lambda a: a[:2], lambda a: a.astype(np.float32), lambda a: a * np.nan, lambda a: -1 - np.abs(a)],
 )
 def test_statistics_that_make_no_sense_are_refused(table_file, tmp_path, key, change):
-    settings, tensors = checkpoint._read(table_file[2])
+    settings, tensors = checkpoint.read(table_file[2])
     changed = {**tensors, key: change(tensors[key])}
     if key == "columns.mean" and changed[key] is not None and (changed[key] < 0).all() and len(changed[key]) == 3:
         return  # any mean is some column's
@@ -312,7 +312,7 @@ def test_a_file_from_before_standardising_still_loads(tmp_path):
     settings = {**SMALL, "likelihood": "gaussian", "standardize": False}
     model = minigen.train_vae(X, **settings)
     model.save(tmp_path / "new")
-    settings, tensors = checkpoint._read(tmp_path / "new")
+    settings, tensors = checkpoint.read(tmp_path / "new")
     del settings["params"]["standardize"], tensors["history.rows"]
     forged(tmp_path / "old", settings, tensors)
     old = minigen.load(tmp_path / "old", device=model.device_)

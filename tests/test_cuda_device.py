@@ -13,8 +13,9 @@ import pytest
 
 import minigen
 from helpers import PRODUCTS, Arena, InOut, Out, normals, relative_error
-from minigen import cuda, floors, gradcheck
+from minigen import cuda, gradcheck
 from minigen.backend import ACTIVATIONS
+from minigen.device import AUTO
 from minigen.reference import activations, dense
 from minigen.reference_backend import NumpyBackend
 from models import blobs, gan_training, run, vae_training
@@ -165,7 +166,7 @@ def test_a_hundred_steps_follow_the_numpy_floor(model, optimizer):
     run(ours, 100)
     run(book, 100)
     np.testing.assert_allclose(ours.recent_losses(100), book.recent_losses(100), rtol=1e-3, atol=1e-3)
-    for a, b in zip(ours.networks, book.networks, strict=True):
+    for a, b in zip(ours.step.networks, book.step.networks, strict=True):
         assert relative_error(ours.ops.download(a.params), b.params) < 1e-3
 
 
@@ -195,7 +196,7 @@ def test_graphs_give_the_bits_of_direct_launches(model):
     graphs.run(31)
     for _ in range(31):
         singles.run(1)
-    schedule = direct.ops.schedule(lambda: direct.spell_step(direct.batch_size))
+    schedule = direct.ops.schedule(lambda: direct.step.compute(direct.step.batch_size))
     for _ in range(31):
         for launch in schedule.launches:
             direct.ops.executor.run(launch)
@@ -212,7 +213,7 @@ def test_fused_steps_compute_what_the_spelled_out_ones_do(model):
     run(fused, 20)
     run(plain, 20)
     np.testing.assert_allclose(fused.recent_losses(20), plain.recent_losses(20), rtol=1e-4, atol=1e-4)
-    for a, b in zip(fused.networks, plain.networks, strict=True):
+    for a, b in zip(fused.step.networks, plain.step.networks, strict=True):
         assert relative_error(fused.ops.download(a.params), plain.ops.download(b.params)) < 1e-4
 
 
@@ -248,7 +249,7 @@ def test_saved_on_one_device_loads_on_another(tmp_path, train, ways):
 
 
 def test_auto_takes_the_first_of_its_list():
-    assert minigen.train_gan(blobs(), epochs=1, **SMALL).device_ == floors.AUTO[0]
+    assert minigen.train_gan(blobs(), epochs=1, **SMALL).device_ == AUTO[0]
 
 
 def test_nan_is_found_and_named():

@@ -12,10 +12,11 @@ import pytest
 
 import minigen
 from minigen.cuda.plan.lowering import BLOCK, blocks
+from minigen.models.step import RING
 from minigen.reference import random
 from minigen.training import loop
 from minigen.training.history import History
-from minigen.training.run import RING, TrainingRun
+from minigen.training.run import TrainingRun
 from models import blobs, gan_training, run
 
 SMALL = {"hidden": (16,), "latent_dim": 4, "batch_size": 32, "progress": False}
@@ -33,7 +34,7 @@ def train(request):
 
 
 def cuda_training(rows: int = 2000):
-    from minigen.floors import get_backend
+    from minigen.device import get_backend
 
     return gan_training(get_backend("cuda"), blobs(rows))
 
@@ -57,14 +58,14 @@ def test_a_read_back_brings_the_losses_and_little_more(gpu, monkeypatch):
         return gpu.allocations, training.ops.executor.arena.in_use, len(gpu.pinned), len(training.ops.calls)
 
     for _ in range(2):
-        training.begin(5)
+        training.enqueue(5)
     monkeypatch.setattr(runtime, "memcpyAsync", count)
     before = held()
-    training.outcome(training.begin(5))
-    state = [buffer for key, buffer in training._buffers().items() if key != "step"]  # weights and moments
+    training.outcome(training.enqueue(5))
+    state = [buffer for key, buffer in training.step.state_buffers().items() if key != "step"]  # weights and moments
     flags = sum(blocks(buffer.size, BLOCK) for buffer in state)
     assert moved[runtime.memcpyDeviceToHost] == 4 * (2 * RING + flags) and moved[runtime.memcpyHostToDevice] == 0
-    loop.train(training, None, History(training.loss_names), 20, progress=False)
+    loop.train(training, None, History(training.step.loss_names), 20, progress=False)
     assert held() == before
 
 
@@ -74,7 +75,7 @@ def test_a_read_back_brings_the_losses_and_little_more(gpu, monkeypatch):
 def test_the_next_chunk_is_launched_before_the_last_is_waited_for(gpu, monkeypatch):
     """Also across the ends of epochs, where nobody looks at the model."""
     training, history = cuda_training(), History(("discriminator", "generator"))
-    begin, outcome = TrainingRun.begin, TrainingRun.outcome
+    begin, outcome = TrainingRun.enqueue, TrainingRun.outcome
     order = []
 
     def logged_begin(self, steps):
@@ -88,7 +89,7 @@ def test_the_next_chunk_is_launched_before_the_last_is_waited_for(gpu, monkeypat
         order.append(("look", chunk.before + chunk.steps))
         return outcome(self, chunk)
 
-    monkeypatch.setattr(TrainingRun, "begin", logged_begin)
+    monkeypatch.setattr(TrainingRun, "enqueue", logged_begin)
     monkeypatch.setattr(TrainingRun, "outcome", logged_outcome)
     loop.train(training, None, history, 5, progress=False)
     ends = [end for what, end in order if what == "begin"]
@@ -137,14 +138,14 @@ def test_nan_is_found_with_the_next_chunk_under_way(gpu, at, monkeypatch):
     """In the first step, around the ends of epochs of 62 or 63 steps, and in the last chunk of all."""
     training, clean = cuda_training(), cuda_training()
     planting_nan(training, at)
-    back, behind = TrainingRun.go_back, []
+    back, behind = TrainingRun.roll_back, []
 
-    def go_back(self, chunk):
+    def roll_back(self, chunk):
         behind.append(self.done - chunk.before - chunk.steps)
         back(self, chunk)
 
-    monkeypatch.setattr(TrainingRun, "go_back", go_back)
-    history = History(training.loss_names)
+    monkeypatch.setattr(TrainingRun, "roll_back", roll_back)
+    history = History(training.step.loss_names)
     with pytest.raises(minigen.TrainingDiverged, match=rf"step {at + 1}: .* output of layer generator\.0") as caught:
         loop.train(training, None, history, 3, progress=False)
     assert (caught.value.step, training.done, history.stop_reason) == (at + 1, at, "diverged")
@@ -166,7 +167,7 @@ def test_the_second_gpu_does_what_the_first_does(computing_gpus, train):
     for model, index in ((first, 0), (second, 1)):
         assert model._ops.executor.index == index
         run = model._training(model._ops.resident(blobs()))
-        buffers = [run.data, run.ring, run.indices, *run._buffers().values()]
+        buffers = [run.step.data, run.step.ring, run.step.indices, *run.step.state_buffers().values()]
         assert {buffer.gpu for buffer in buffers} == {index}
     with pytest.raises(minigen.DeviceError, match="no cuda:2: this machine has 2 GPUs"):
         train(blobs(), epochs=1, device="cuda:2", **SMALL)
@@ -233,13 +234,13 @@ def planting_nan(training, at):
 @pytest.mark.parametrize("at", [0, 5, 31, 32, 39])
 def test_nan_is_found_within_one_read_back_and_named(gpu, at):
     """Among 40 steps, the first 32 of them in one graph."""
-    from minigen.floors import get_backend
+    from minigen.device import get_backend
 
     training, clean = (gan_training(get_backend("cuda"), blobs(2000)) for _ in range(2))
     planting_nan(training, at)
-    history = History(training.loss_names)
+    history = History(training.step.loss_names)
     with pytest.raises(minigen.TrainingDiverged, match=rf"step {at + 1}: .* output of layer generator\.0") as caught:
-        loop._checked(training, history, training.begin(40))
+        loop._checked(training, history, training.enqueue(40))
     assert (caught.value.step, training.done, history.stop_reason) == (at + 1, at, "diverged")
     if at:
         clean.run(at)
@@ -250,10 +251,10 @@ def test_nan_is_found_within_one_read_back_and_named(gpu, at):
 
 def test_an_infinite_weight_is_found_though_no_loss_shows_it(gpu):
     """A generator with infinite weights still draws finite samples: its tanh ends at 1."""
-    from minigen.floors import get_backend
+    from minigen.device import get_backend
 
     training = gan_training(get_backend("cuda"), blobs(2000))
-    last = training.generator.layers[-1].b
+    last = training.step.generator.layers[-1].params["b"]
 
     def overflowing(operation, original=training.ops.book.execute):
         original(operation)
@@ -262,14 +263,14 @@ def test_an_infinite_weight_is_found_though_no_loss_shows_it(gpu):
 
     training.ops.book.execute = overflowing
     with pytest.raises(minigen.TrainingDiverged, match="step 7") as caught:
-        loop._checked(training, History(training.loss_names), training.begin(7))
+        loop._checked(training, History(training.step.loss_names), training.enqueue(7))
     assert caught.value.layer == "generator.1" and training.done == 6 and np.isfinite(last).all()
 
 
 @pytest.mark.parametrize("at", [0, 3, 40])
 def test_an_interrupt_in_the_middle_of_a_graph(gpu, train, at, monkeypatch):
     """Step 40 is in a graph of 32. The steps asked for are finished and kept; going on is as if nothing had been."""
-    from minigen.floors import get_backend
+    from minigen.device import get_backend
 
     whole = train(blobs(4000), epochs=3, device="cuda", **SMALL)
     ops = get_backend("cuda")

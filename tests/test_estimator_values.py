@@ -191,7 +191,7 @@ def test_one_draw_weighted_by_its_importance(vae):
 def test_rows_of_a_large_X_do_not_share_noise_because_of_the_pieces(vae, monkeypatch):
     """Noise may depend on a row's place or not, but not on its place within a piece."""
     X = blobs(1).repeat(21, axis=0)
-    for module in ("base", "vae"):
+    for module in ("trained", "vae"):
         monkeypatch.setattr(f"minigen.estimators.{module}.ROWS_AT_ONCE", 7)
     for bound in (vae.elbo, vae.score_samples):
         values = bound(X, samples=2, seed=1)
@@ -203,7 +203,7 @@ def test_rows_of_a_large_X_do_not_share_noise_because_of_the_pieces(vae, monkeyp
 def test_pieces_of_any_length_are_the_whole(vae, monkeypatch, rows):
     X = blobs(rows, seed=2)
     whole = vae.encode(X)
-    monkeypatch.setattr("minigen.estimators.base.ROWS_AT_ONCE", 7)
+    monkeypatch.setattr("minigen.estimators.trained.ROWS_AT_ONCE", 7)
     np.testing.assert_allclose(vae.encode(X), whole, rtol=1e-5, atol=1e-6)
 
 

@@ -163,7 +163,7 @@ def rewrite(path, change):
         settings = json.loads(file.metadata()["settings"])
     change(settings["fitted"])
     text, tensors = json.dumps(settings), load_file(path)
-    metadata = {"format": checkpoint.FORMAT, "settings": text, "sha256": checkpoint._digest(text, tensors)}
+    metadata = {"format": checkpoint.FORMAT, "settings": text, "sha256": checkpoint.digest(text, tensors)}
     path.write_bytes(save(tensors, metadata))
 
 

@@ -7,19 +7,19 @@ import pytest
 
 import minigen
 from helpers import relative_error
-from minigen.models.gan import GanTraining
 from minigen.reference import random
 from minigen.reference_backend import NumpyBackend
+from minigen.training.run import TrainingRun
 from models import blobs, gan_training, run
 
 
-def torch_step(training: GanTraining, kind: str) -> tuple[dict[str, np.ndarray], list[float], float]:
+def torch_step(training: TrainingRun, kind: str) -> tuple[dict[str, np.ndarray], list[float], float]:
     """Both halves of one step by autograd, from the weights, rows and noise of ``training``.
 
     Gradients, losses, and how far from 1 the least saturated pixel is that the generator draws for its own half.
     """
     torch = pytest.importorskip("torch")
-    state = {**training.generator.state(), **training.discriminator.state()}
+    state = {**training.step.generator.state(), **training.step.discriminator.state()}
     p = {key: torch.tensor(value, dtype=torch.float64, requires_grad=True) for key, value in state.items()}
     softplus = torch.nn.functional.softplus
 
@@ -30,10 +30,12 @@ def torch_step(training: GanTraining, kind: str) -> tuple[dict[str, np.ndarray],
             x = torch.nn.functional.leaky_relu(x, 0.2) if i < count - 1 else last(x)
         return x
 
-    noise = torch.tensor(random.normal(training.noise.shape, training.seed, random.NOISE, training.done, np.float64))
-    for_d, for_g = noise.split(training.batch_size)
+    noise = torch.tensor(
+        random.normal(training.step.noise.shape, training.step.seed, random.NOISE, training.done, np.float64)
+    )
+    for_d, for_g = noise.split(training.step.batch_size)
     identity = lambda x: x  # noqa: E731
-    real = torch.tensor(np.asarray(training.ops.download(training.real), np.float64))
+    real = torch.tensor(np.asarray(training.ops.download(training.step.real_rows), np.float64))
     fake = mlp("generator", for_d, torch.tanh).detach()
     loss_d = softplus(-mlp("discriminator", real, identity)).mean()
     loss_d = loss_d + softplus(mlp("discriminator", fake, identity)).mean()
@@ -62,19 +64,19 @@ def test_gradients_of_a_step_agree_with_autograd(floor, kind, hidden, rng):
             batch_size=int(rng.integers(1, 20)),
             seed=int(rng.integers(1, 2**32)),
         )
-        training.loss = kind
-        for net in training.networks:
+        training.step.loss = kind
+        for net in training.step.networks:
             floor.upload(np.full(net.grads.shape, np.nan, floor.dtype), out=net.grads)
-        training.generate()
-        training.discriminator_gradient()
-        training.generator_gradient()
+        training.step.generate()
+        training.step.discriminator_gradient()
+        training.step.generator_gradient()
         expected, losses, unsaturated = torch_step(training, kind)
-    for net in training.networks:
+    for net in training.step.networks:
         size = max(np.abs(expected[key]).max() for key in expected if key.startswith(net.name))
         for layer in net.layers:
-            for part, key in ((layer.dW, f"{layer.name}.W"), (layer.db, f"{layer.name}.b")):
+            for part, key in ((layer.grads["W"], f"{layer.name}.W"), (layer.grads["b"], f"{layer.name}.b")):
                 np.testing.assert_allclose(floor.download(part), expected[key], rtol=tolerance, atol=tolerance * size)
-    np.testing.assert_allclose(floor.download(training.losses), losses, rtol=tolerance)
+    np.testing.assert_allclose(floor.download(training.step.losses), losses, rtol=tolerance)
 
 
 @pytest.mark.parametrize("optimizer", ["adam", "adamw", "sgd"])
@@ -88,17 +90,17 @@ def test_floors_follow_the_float64_trajectory_for_100_steps(floor, optimizer):
     run(ours, 100)
     run(book, 100)
     np.testing.assert_allclose(ours.recent_losses(100), book.recent_losses(100), rtol=1e-3, atol=1e-3)
-    for a, b in zip(ours.networks, book.networks, strict=True):
+    for a, b in zip(ours.step.networks, book.step.networks, strict=True):
         assert relative_error(floor.download(a.params), b.params) < 1e-3
 
 
 def test_the_generator_step_leaves_the_discriminator_alone(floor):
     training = gan_training(floor, blobs())
-    before = training.discriminator.state()
-    training.generate()
-    training.generator_gradient()
-    training.generator_optimizer.update(training.step)
-    for key, value in training.discriminator.state().items():
+    before = training.step.discriminator.state()
+    training.step.generate()
+    training.step.generator_gradient()
+    training.step.generator_optimizer.update(training.step.counter)
+    for key, value in training.step.discriminator.state().items():
         np.testing.assert_array_equal(value, before[key])
 
 
@@ -106,8 +108,8 @@ def test_every_step_draws_its_own_noise_and_rows(floor):
     training = gan_training(floor, blobs())
     seen = []
     for _ in range(4):
-        training.spell_step(training.batch_size)  # a captured step may keep its draws elsewhere
-        seen += [floor.download(training.noise).copy(), floor.download(training.real).copy()]
+        training.step.compute(training.step.batch_size)  # a captured step may keep its draws elsewhere
+        seen += [floor.download(training.step.noise).copy(), floor.download(training.step.real_rows).copy()]
     for i in range(2, len(seen)):
         assert not np.array_equal(seen[i], seen[i - 2])
 
@@ -118,7 +120,7 @@ def test_an_epoch_visits_each_row_at_most_once(floor):
     rows = []
     for _ in range(training.steps_per_epoch):
         training.run(1)
-        rows.append(np.rint((floor.download(training.real)[:, 0] + 1) * 127.5))
+        rows.append(np.rint((floor.download(training.step.real_rows)[:, 0] + 1) * 127.5))
     assert len(np.unique(rows)) == 96
 
 
@@ -183,4 +185,4 @@ def test_uint8_data_fill_the_range_of_the_output(output):
     model = minigen.GAN(epochs=1, batch_size=4, hidden=4, output=output).fit(data)
     rows = model._to_model(data)
     assert (rows.min(), rows.max()) == ((0, 1) if output == "sigmoid" else (-1, 1))
-    np.testing.assert_array_equal(model._in_units(rows), data)
+    np.testing.assert_array_equal(model._to_data(rows), data)

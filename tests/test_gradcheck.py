@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import numpy as np
 import pytest
 
+import minigen
 from minigen import gradcheck
 from minigen.backend import ACTIVATIONS
+from minigen.gradcheck_formulas import FORMULAS
 from minigen.reference import activations, dense, latent
 from minigen.reference_backend import NumpyBackend
 
@@ -56,7 +61,7 @@ def test_a_missing_term_in_the_book_fails(monkeypatch, seed):
             "minigen/models/optimizer.py: update of sgd with momentum and weight decay",
         ),
         (
-            "minigen.models.vae.VaeTraining.report",
+            "minigen.models.vae.VaeStep.report",
             lambda self, terms: np.column_stack([terms.sum(axis=1), terms]),
             "minigen/models/vae.py: report, loss = reconstruction + beta KL",
         ),
@@ -119,3 +124,9 @@ def test_relative_error():
 def test_every_activation_is_checked(rng):
     checks = {check for operation, check, *_ in gradcheck.derivatives(rng) if operation == "activations"}
     assert checks == set(ACTIVATIONS)
+
+
+def test_the_files_that_lines_name_exist():
+    root = Path(minigen.__file__).parent.parent
+    named = {file for text in FORMULAS.values() for file in re.findall(r"minigen/\S+\.py", text)}
+    assert len(named) > 10 and [file for file in named if not (root / file).is_file()] == []

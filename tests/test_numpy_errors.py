@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import minigen
-from minigen.floors import get_backend
+from minigen.device import get_backend
 from minigen.reference import activations, gan_loss, latent, vae_loss
 from models import blobs
 

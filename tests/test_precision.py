@@ -10,7 +10,7 @@ from test_checkpoint import forged
 import minigen
 from minigen import cuda
 from minigen.backend import PRECISIONS
-from minigen.floors import get_backend, precisions
+from minigen.device import get_backend, precisions
 from minigen.training import checkpoint
 from models import blobs
 
@@ -28,7 +28,7 @@ def train(request):
 def trained_on_cuda(train, tmp_path, monkeypatch):
     """A model file that says it was trained in tf32, as one from a GPU does."""
     model = train(blobs(64), device="numpy", **SMALL)
-    monkeypatch.setitem(model._lasting, "precision", "tf32")
+    monkeypatch.setitem(model._frozen, "precision", "tf32")
     model.save(tmp_path / "model.safetensors")
     return tmp_path / "model.safetensors"
 
@@ -107,7 +107,7 @@ def test_a_model_trained_on_a_gpu_goes_on_there_as_it_was(trained_on_cuda, prete
 
 def altered(path, change):
     """Write ``path`` again with other settings, under a digest that fits them."""
-    settings, tensors = checkpoint._read(path)
+    settings, tensors = checkpoint.read(path)
     forged(path, change(settings), tensors)
 
 

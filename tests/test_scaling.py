@@ -9,6 +9,7 @@ import pytest
 
 import minigen
 from minigen.estimators import scaling
+from minigen.reference_backend import NumpyBackend
 from models import blobs
 
 DEVICES = [name for name, device in minigen.devices().items() if device.usable]
@@ -42,16 +43,17 @@ def table(rows: int = 200, seed: int = 0) -> np.ndarray:
 def test_statistics_are_those_of_float64_in_any_number_of_pieces(rng, monkeypatch, shape):
     rows = (rng.normal(size=shape) * 10.0 ** rng.integers(-20, 20, shape[1]) + 1e4).astype(np.float32)
     rows[:, 0] = 0.1
+    ops = NumpyBackend()
     for chunk in (1, 100, 1 << 20):
         monkeypatch.setattr(scaling, "CHUNK", chunk)
-        columns = scaling.measure(rows, np.asarray)
+        columns = scaling.measure(rows, ops)
         exact = rows.astype(np.float64)
         np.testing.assert_allclose(columns.mean, exact.mean(axis=0), rtol=1e-12)
         np.testing.assert_allclose(columns.std, exact.std(axis=0), rtol=1e-9, atol=1e-9 * columns.std.max())
         constant = exact.max(axis=0) == exact.min(axis=0)
         assert not columns.std[constant].any() and (columns.std[~constant] > 0).all()
         assert columns.mean[0] == np.float32(0.1)
-        back = columns.restore(columns.standardise(rows, np.asarray), np.asarray)
+        back = columns.restore(columns.standardise(rows, ops), ops)
         np.testing.assert_allclose(back, rows, rtol=1e-6, atol=1e-6 * columns.std.max())
 
 
@@ -140,7 +142,7 @@ def test_a_mapped_file_stays_out_of_memory(tmp_path, table_model):
     np.save(tmp_path / "x.npy", table())
     mapped = np.load(tmp_path / "x.npy", mmap_mode="r")
     seen = []
-    watch = lambda end: seen.append(end.model._run.data)  # noqa: E731
+    watch = lambda end: seen.append(end.model._run.step.data)  # noqa: E731
     a = table_model(**SMALL).fit(mapped, callbacks=[watch])
     assert scaling._mapped(seen[0]) and not seen[0].flags.writeable
     b = table_model(**SMALL).fit(table())
@@ -235,7 +237,7 @@ def test_chance_averages_out_over_rows():
     one = np.array([model.elbo(X, seed=seed) for seed in range(8)])
     deviation = (one - exact).std()
     assert np.abs(one.mean(axis=1) - exact.mean()).max() < 5 * deviation / np.sqrt(1000)
-    assert np.unique(minigen.estimators.vae._line_of(X, np.asarray)).size > 700
+    assert np.unique(minigen.estimators.vae._noise_rows(X, NumpyBackend())).size > 700
 
 
 def test_rows_are_encoded_once(monkeypatch):

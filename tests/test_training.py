@@ -244,23 +244,23 @@ def test_divergence_is_found_at_the_right_step(floor, where):
     from minigen.training.history import History
 
     training = gan_training(floor, blobs(400))
-    spell = training.spell_step
-    layer = training.discriminator.layers[0 if where == "weights" else 1]
-    slots = training.optimizers[1].slots
+    spell = training.step.compute
+    layer = training.step.discriminator.layers[0 if where == "weights" else 1]
+    slots = training.step.optimizers[1].slots
     bad = np.inf if where == "v" else np.nan  # an infinite v stops its weight: nothing else shows it
-    planted = layer.W if where == "weights" else training.discriminator.named(slots[where])[2][1]
+    planted = layer.params["W"] if where == "weights" else training.step.discriminator.named(slots[where])[2][1]
 
     class Planting:
         def run(self, steps):
             for _ in range(steps):
-                if int(floor.download(training.step)[0]) == 3:
+                if int(floor.download(training.step.counter)[0]) == 3:
                     floor.upload(np.full(planted.shape, bad, floor.dtype), out=planted)
-                spell(training.batch_size)
+                spell(training.step.batch_size)
 
-    training._programs[training.batch_size] = Planting()
-    history = History(training.loss_names)
+    training._programs[training.step.batch_size] = Planting()
+    history = History(training.step.loss_names)
     with pytest.raises(minigen.TrainingDiverged) as caught:
-        loop._checked(training, history, training.begin(9))
+        loop._checked(training, history, training.enqueue(9))
     assert caught.value.step == 4 and caught.value.layer == layer.name
     assert where != "v" or "moment v of the optimizer" in str(caught.value)
     assert history.steps == 3 and training.done == 3
@@ -271,10 +271,10 @@ def test_going_back_is_to_the_same_bits(floor):
     training.run(2)
     before = training.state()
     for _ in range(2 + floor.ahead):
-        chunk = training.begin(2)
+        chunk = training.enqueue(2)
         for _ in range(floor.ahead):
-            training.begin(1)
-        training.go_back(chunk)
+            training.enqueue(1)
+        training.roll_back(chunk)
         assert training.done == 2 and len(training._chunks) == 1 + floor.ahead
         for key, value in training.state().items():
             np.testing.assert_array_equal(value, before[key], err_msg=key)
@@ -330,7 +330,7 @@ def test_floors_run_the_same_training():
 
 def test_run_reads_only_what_it_needs(floor):
     """The ring of losses wraps: more steps than it has rows, read in pieces."""
-    from minigen.training.run import RING
+    from minigen.models.step import RING
 
     training = gan_training(floor, blobs(64), (2,), batch_size=32, latent=1)
     run(training, RING - 1)

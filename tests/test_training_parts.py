@@ -35,7 +35,7 @@ def test_beginning_an_epoch_goes_on_and_never_back(floor, done, begun):
     for _ in range(done):
         training.run(1)
     training.begin_epoch()
-    assert training.done == begun and floor.download(training.step).tolist() == [begun]
+    assert training.done == begun and floor.download(training.step.counter).tolist() == [begun]
     assert training.steps_left == 6
 
 
@@ -44,8 +44,7 @@ def test_a_short_ring_of_losses_loses_none(monkeypatch, ring):
     """Chunks are never longer than the ring, and its rows are those of their steps, whichever way it has turned."""
     whole = minigen.train_vae(blobs(410), epochs=3, seed=5, **SMALL).history_
     assert whole.steps == 3 * 21
-    monkeypatch.setattr("minigen.training.run.RING", ring)
-    monkeypatch.setattr("minigen.training.loop.RING", ring)
+    monkeypatch.setattr("minigen.models.step.RING", ring)
     monkeypatch.setattr("minigen.training.loop.SECONDS_BETWEEN_READS", 1e9)  # chunks grow as long as they may
     history = minigen.train_vae(blobs(410), epochs=3, seed=5, **SMALL).history_
     np.testing.assert_array_equal(history.values, whole.values)
@@ -53,12 +52,12 @@ def test_a_short_ring_of_losses_loses_none(monkeypatch, ring):
 
 
 def test_the_latest_losses_are_the_latest(floor, monkeypatch):
-    monkeypatch.setattr("minigen.training.run.RING", 4)
+    monkeypatch.setattr("minigen.models.step.RING", 4)
     training = gan_training(floor, blobs(400), (3,), batch_size=20)
     seen = []
     for _ in range(7):
         training.run(1)
-        seen.append(floor.download(training.losses).copy())
+        seen.append(floor.download(training.step.losses).copy())
     np.testing.assert_array_equal(training.recent_losses(3), seen[-3:])
 
 
@@ -75,10 +74,10 @@ class Planting:
     def run(self, steps: int) -> None:
         ops = self.training.ops
         for _ in range(steps):
-            now = int(ops.download(self.training.step)[0]) + 1 == self.at
+            now = int(ops.download(self.training.step.counter)[0]) + 1 == self.at
             if now:
                 self.before()
-            self.training.spell_step(self.training.batch_size)
+            self.training.step.compute(self.training.step.batch_size)
             if now:
                 self.after()
 
@@ -86,9 +85,9 @@ class Planting:
 @pytest.mark.parametrize("value", [np.inf, -np.inf, np.nan])
 def test_a_loss_that_is_not_finite_ends_the_training_though_the_weights_are_finite(floor, value):
     training = gan_training(floor, blobs(400), (3,))
-    program = Planting(training, 6, after=lambda: fill(floor, training.ring, value))
-    training._programs[training.batch_size] = program
-    history = History(training.loss_names)
+    program = Planting(training, 6, after=lambda: fill(floor, training.step.ring, value))
+    training._programs[training.step.batch_size] = program
+    history = History(training.step.loss_names)
     with pytest.raises(minigen.TrainingDiverged) as caught:
         train(training, history, 1)
     assert (caught.value.step, history.steps, history.stop_reason, training.done) == (6, 5, "diverged", 5)
@@ -105,11 +104,11 @@ def test_a_loss_that_is_not_finite_ends_the_training_though_the_weights_are_fini
 )
 def test_of_two_bad_layers_the_one_that_data_reach_first_is_named(floor, bad, named):
     training = gan_training(floor, blobs(400), (3,))
-    layers = {layer.name: layer for net in training.networks for layer in net.layers}
-    plant = lambda: [fill(floor, layers[name].W, np.nan) for name in bad]  # noqa: E731
-    training._programs[training.batch_size] = Planting(training, 3, before=plant)
+    layers = {layer.name: layer for net in training.step.networks for layer in net.layers}
+    plant = lambda: [fill(floor, layers[name].params["W"], np.nan) for name in bad]  # noqa: E731
+    training._programs[training.step.batch_size] = Planting(training, 3, before=plant)
     with pytest.raises(minigen.TrainingDiverged, match=f"output of layer {named}") as caught:
-        train(training, History(training.loss_names), 1)
+        train(training, History(training.step.loss_names), 1)
     assert (caught.value.step, caught.value.layer) == (3, named)
 
 
@@ -118,7 +117,7 @@ def test_the_search_follows_the_data_forward_and_the_gradient_backward(floor, ma
     training = make(floor, blobs(100), (3,))
     training.run(1)
     assert training.first_non_finite() is None
-    (first, at_first), (second, at_second) = training.workspaces(training.batch_size)
+    (first, at_first), (second, at_second) = training.step.workspaces(training.step.batch_size)
     in_order = [
         (first.layers[0], at_first, 0),
         (first.layers[1], at_first, 1),
@@ -126,20 +125,20 @@ def test_the_search_follows_the_data_forward_and_the_gradient_backward(floor, ma
         (second.layers[1], at_second, 1),
     ]
     for layer, _, _ in in_order:
-        fill(floor, layer.W, np.nan)
+        fill(floor, layer.params["W"], np.nan)
         assert training.first_non_finite() == ("weight", in_order[0][0].name)
     for i, (layer, work, at) in enumerate(in_order):  # a gradient reaches the last layer first
-        fill(floor, work.dz[at], np.inf)
+        fill(floor, work[at].dz, np.inf)
         assert training.first_non_finite() == ("gradient", layer.name), i
     for layer, work, at in reversed(in_order):  # outputs come before gradients, the first layer's first
-        fill(floor, work.y[at], np.inf)
+        fill(floor, work[at].y, np.inf)
         assert training.first_non_finite() == ("output", layer.name)
 
 
 def test_a_bias_is_a_weight_too(floor):
     training = gan_training(floor, blobs(100), (3,))
     training.run(1)
-    fill(floor, training.discriminator.layers[1].b, np.nan)
+    fill(floor, training.step.discriminator.layers[1].params["b"], np.nan)
     assert training.first_non_finite() == ("weight", "discriminator.1")
 
 
@@ -147,12 +146,12 @@ def test_of_a_smaller_last_batch_only_its_own_rows_are_looked_at(floor):
     training = vae_training(floor, blobs(100), (3,), batch_size=32)
     for _ in range(3):
         training.run(1)
-    for net in (training.e, training.d):
-        for buffer in (*net.y, *net.dz):
+    for stored in (*training.step.encoder_work, *training.step.decoder_work):
+        for buffer in (stored.y, stored.dz):
             fill(floor, buffer, np.nan)  # what a whole batch left there
     training.run(1)  # of 4 rows
     assert training.first_non_finite() is None
-    fill(floor, training.e.y[1][3:4], np.nan)
+    fill(floor, training.step.encoder_work[1].y[3:4], np.nan)
     assert training.first_non_finite() == ("output", "encoder.1")
 
 

@@ -15,7 +15,7 @@ from models import blobs, run, vae_training
 def torch_gradients(training, rows: int):
     """Gradients and loss terms of one step by autograd, from the weights, rows and noise of ``training``."""
     torch = pytest.importorskip("torch")
-    state = {**training.encoder.state(), **training.decoder.state()}
+    state = {**training.step.encoder.state(), **training.step.decoder.state()}
     p = {key: torch.tensor(value, dtype=torch.float64, requires_grad=True) for key, value in state.items()}
 
     def mlp(name, x):
@@ -25,19 +25,19 @@ def torch_gradients(training, rows: int):
             x = torch.relu(x) if i < count - 1 else x
         return x
 
-    x = torch.tensor(np.asarray(training.ops.download(training.x[:rows]), np.float64))
-    latent = training.decoder.sizes[0]
-    eps = torch.tensor(random.normal((rows, latent), training.seed, random.LATENT, training.done, np.float64))
+    x = torch.tensor(np.asarray(training.ops.download(training.step.x[:rows]), np.float64))
+    latent = training.step.decoder.sizes[0]
+    eps = torch.tensor(random.normal((rows, latent), training.step.seed, random.LATENT, training.done, np.float64))
     heads = mlp("encoder", x)
     q = torch.distributions.Normal(heads[:, :latent], torch.exp(heads[:, latent:] / 2))
     kl = torch.distributions.kl_divergence(q, torch.distributions.Normal(0.0, 1.0)).sum(1).mean()
     output = mlp("decoder", q.loc + q.scale * eps)
-    if training.likelihood == "bernoulli":
+    if training.step.likelihood == "bernoulli":
         nll = torch.nn.functional.binary_cross_entropy_with_logits(output, x, reduction="sum") / rows
     else:
-        scale = torch.tensor(training.variance, dtype=torch.float64).sqrt()
+        scale = torch.tensor(training.step.variance, dtype=torch.float64).sqrt()
         nll = -torch.distributions.Normal(output, scale).log_prob(x).sum(1).mean()
-    gradients = torch.autograd.grad(nll + training.beta * kl, list(p.values()))
+    gradients = torch.autograd.grad(nll + training.step.beta * kl, list(p.values()))
     return {key: g.numpy() for key, g in zip(p, gradients, strict=True)}, [nll.item(), kl.item()]
 
 
@@ -52,19 +52,19 @@ def test_gradients_of_a_step_agree_with_autograd(floor, likelihood, hidden, rng)
         batch_size=13,
         seed=int(rng.integers(1, 2**32)),
     )
-    training.variance, training.beta = 0.4, 0.7
+    training.step.variance, training.step.beta = 0.4, 0.7
     rows = int(rng.integers(1, 14))
-    for net in training.networks:
+    for net in training.step.networks:
         floor.upload(np.full(net.grads.shape, np.nan, floor.dtype), out=net.grads)
-    training.gradient(rows)
+    training.step.gradient(rows)
     expected, losses = torch_gradients(training, rows)
     tolerance = {"float32": 2e-5, "float64": 1e-12}[floor.dtype.name]
-    for net in training.networks:
+    for net in training.step.networks:
         size = max(np.abs(expected[key]).max() for key in expected if key.startswith(net.name))
         for layer in net.layers:
-            for part, key in ((layer.dW, f"{layer.name}.W"), (layer.db, f"{layer.name}.b")):
+            for part, key in ((layer.grads["W"], f"{layer.name}.W"), (layer.grads["b"], f"{layer.name}.b")):
                 np.testing.assert_allclose(floor.download(part), expected[key], rtol=tolerance, atol=tolerance * size)
-    np.testing.assert_allclose(floor.download(training.losses), losses, rtol=tolerance, atol=tolerance)
+    np.testing.assert_allclose(floor.download(training.step.losses), losses, rtol=tolerance, atol=tolerance)
 
 
 def test_floors_follow_the_float64_trajectory_for_100_steps(floor):
@@ -73,7 +73,7 @@ def test_floors_follow_the_float64_trajectory_for_100_steps(floor):
     run(ours, 100)
     run(book, 100)
     np.testing.assert_allclose(ours.recent_losses(100), book.recent_losses(100), rtol=1e-4)
-    for a, b in zip(ours.networks, book.networks, strict=True):
+    for a, b in zip(ours.step.networks, book.step.networks, strict=True):
         assert relative_error(floor.download(a.params), b.params) < 1e-3
 
 
@@ -84,7 +84,7 @@ def test_the_last_partial_batch_is_trained_on(floor):
     rows = []
     for size in (32, 32, 32, 4):
         training.run(1)
-        rows.append(np.rint(floor.download(training.x)[:size, 0] * 255))
+        rows.append(np.rint(floor.download(training.step.x)[:size, 0] * 255))
     np.testing.assert_array_equal(np.sort(np.concatenate(rows)), np.arange(100))
 
 
@@ -191,7 +191,7 @@ def test_anomalies_score_low(trained):
 def test_large_inputs_are_scored_in_pieces(trained, monkeypatch):
     X = blobs(100, 12).reshape(100, 3, 4)
     whole = trained.encode(X), trained.reconstruct(X)
-    monkeypatch.setattr("minigen.estimators.base.ROWS_AT_ONCE", 7)
+    monkeypatch.setattr("minigen.estimators.trained.ROWS_AT_ONCE", 7)
     monkeypatch.setattr("minigen.estimators.vae.ROWS_AT_ONCE", 7)
     np.testing.assert_allclose(trained.encode(X), whole[0], rtol=1e-5, atol=1e-6)
     assert np.abs(trained.reconstruct(X).astype(int) - whole[1]).max() <= 1

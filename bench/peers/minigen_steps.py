@@ -9,14 +9,14 @@ import numpy as np
 import minigen
 from bench.spec import Spec
 from minigen.backend import Backend
-from minigen.floors import get_backend
-from minigen.models.gan import GanTraining
-from minigen.models.mlp import Mlp
+from minigen.device import get_backend
+from minigen.models.gan import GanStep
+from minigen.models.network import Network, dense_layers
 from minigen.models.optimizer import OptimizerSettings
-from minigen.models.vae import VaeTraining
+from minigen.models.vae import VaeStep
 from minigen.reference import random
 from minigen.reference_backend import NumpyBackend
-from minigen.training.run import RING, TrainingRun
+from minigen.training.run import TrainingRun
 
 
 class Given:
@@ -52,7 +52,7 @@ class Contender:
         names = ("generator", "discriminator") if gan else ("encoder", "decoder")
         outputs = ("tanh" if gan else "linear", "linear")
         self.networks = [
-            Mlp(self.ops, name, sizes, "relu", output)
+            Network(self.ops, name, dense_layers(sizes, "relu", output))
             for name, sizes, output in zip(names, spec.networks, outputs, strict=True)
         ]
         self.reseed(0)
@@ -62,10 +62,10 @@ class Contender:
         """A training with draws of its own: `reset` comes next."""
         spec, s = self.spec, self.spec.adam
         settings = OptimizerSettings("adam", learning_rate=s["lr"], beta1=s["beta1"], beta2=s["beta2"], eps=s["eps"])
-        kind: Any = GanTraining if spec.model == "gan" else VaeTraining
+        kind: Any = GanStep if spec.model == "gan" else VaeStep
         scale, shift = spec.range
         self.seed = spec.seed + attempt
-        self.training: TrainingRun = kind(
+        step = kind(
             self.ops,
             *self.networks,
             self.data,
@@ -75,6 +75,7 @@ class Contender:
             scale=scale,
             shift=shift,
         )
+        self.training = TrainingRun(step)
         self.fresh = self.training.state()
 
     def backend(self) -> Any:
@@ -88,16 +89,16 @@ class Contender:
         self.training.load_state(self.fresh)
         given = iter(weights)
         for network in self.networks:
-            network.load_state({f"{layer.name}.{part}": next(given) for layer in network.layers for part in "Wb"})
+            network.load_state({key: next(given) for key in network.state()})
 
     def check(self, indices: np.ndarray, noise: np.ndarray) -> np.ndarray:
         """The step spelled out, operation by operation, on given draws."""
         training = self.training
         for rows, normals in zip(indices, noise, strict=True):
-            training.ops = Given(self.ops, rows, [normals.reshape(-1, normals.shape[-1])])
-            training.spell_step(self.spec.batch)
+            training.step.ops = Given(self.ops, rows, [normals.reshape(-1, normals.shape[-1])])
+            training.step.compute(self.spec.batch)
             training.done += 1
-        training.ops = self.ops
+        training.step.ops = self.ops
         losses = training.recent_losses(len(indices))
         return losses if self.spec.model == "gan" else losses[:, :1]
 
@@ -121,10 +122,10 @@ class Contender:
         training = self.training
         while steps:
             left = training.steps_per_epoch - training.done % training.steps_per_epoch
-            now = min(steps, left, RING)
+            now = min(steps, left, training.most_steps)
             training.run(now)
             steps -= now
-        self.ops.download(training.step)  # waits
+        self.ops.download(training.step.counter)  # waits
 
     def weights(self) -> list[np.ndarray]:
         return [w for network in self.networks for w in network.state().values()]

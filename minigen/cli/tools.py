@@ -14,7 +14,7 @@ from minigen.cli.options import RUN, option
 @command(app)
 def devices() -> None:
     """List the devices, whether each can be used here, and if not, why and what to install."""
-    from minigen.floors import devices, get_backend
+    from minigen.device import devices, get_backend
 
     for state in devices().values():
         print(f"{state.name:5}  {'usable' if state.usable else 'not usable'}: {state.detail}")
@@ -36,7 +36,7 @@ def gradcheck(
     import secrets
 
     from minigen import checks
-    from minigen.floors import devices, get_backend
+    from minigen.device import devices, get_backend
     from minigen.gradcheck import run
 
     names = [state.name for state in devices().values() if state.usable] if device is None else [device]

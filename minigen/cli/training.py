@@ -106,7 +106,7 @@ def _resumed(family: Any, path: Path, options: TrainingOptions, settings: dict[s
 
 
 def _set_threads(threads: int | None, device: str) -> None:
-    from minigen.floors import get_backend
+    from minigen.device import get_backend
 
     if threads is None:
         return

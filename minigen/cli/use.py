@@ -115,7 +115,7 @@ def info(model: ModelFile) -> None:
     del settings["device"]  # that of this command, not of the training
     _print_table("settings", settings.items())
     layers = [layer for net in trained.networks_ for layer in net.layers]
-    _print_table("layers", [(at.name, f"W {at.W.shape}, b {at.b.shape}, {at.activation}") for at in layers])
+    _print_table("layers", [(at.name, str(at)) for at in layers])
 
 
 def _training_summary(history: Any, planned: int) -> list[tuple[str, Any]]:

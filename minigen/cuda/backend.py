@@ -10,6 +10,7 @@ import numpy as np
 
 from minigen import checks
 from minigen.backend import Array, Backend, Program, Reader
+from minigen.cuda.interop import CudaPlacement
 from minigen.cuda.plan.launch import Executor
 from minigen.cuda.plan.lowering import BLOCK, Target, blocks
 from minigen.cuda.plan.schedule import Schedule, clear, plan
@@ -46,7 +47,7 @@ class FiniteReader:
         return self.flags.get()
 
 
-class CudaBackend(Backend):
+class CudaBackend(CudaPlacement, Backend):
     """The operations on GPU number ``index``, or on another ``executor`` (:class:`minigen.cuda.plan.launch.Executor`).
 
     ``precision`` is how matrix products are taken, one of ``"ieee"``, ``"tf32x3"``, ``"tf32"``, ``"bf16"``; sums and

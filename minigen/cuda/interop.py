@@ -8,14 +8,35 @@ from typing import Any
 
 import numpy as np
 
-from minigen.backend import Array, Backend
+from minigen.backend import Array
 from minigen.cuda.run.device import on_gpu
+from minigen.placement import Placement
 
-__all__ = ["on_gpu", "rows", "vectors", "working"]
+
+class CudaPlacement(Placement):
+    """What :class:`~minigen.placement.Placement` says, where the caller's arrays may lie on the GPU."""
+
+    def holds(self, array: Any) -> bool:
+        return on_gpu(array)
+
+    @contextmanager
+    def on_device_of(self, array: Any) -> Iterator[Callable[[Array], Array]]:
+        with super().on_device_of(array) as give:
+            if on_gpu(array):
+                with working(self) as copy:
+                    yield copy
+            else:
+                yield give
+
+    def rows_of(self, X: Any, name: str, min_rows: int) -> tuple[Array, tuple[int, ...]]:
+        return rows(self, X, name=name, min_rows=min_rows) if on_gpu(X) else super().rows_of(X, name, min_rows)
+
+    def vectors_of(self, z: Any, name: str) -> Array:
+        return vectors(self, z, name=name) if on_gpu(z) else super().vectors_of(z, name)
 
 
 @contextmanager
-def working(ops: Backend) -> Iterator[Callable[[Array], Array]]:
+def working(ops: Placement) -> Iterator[Callable[[Array], Array]]:
     """What CuPy is asked for inside goes to the stream of ``ops``, behind what the caller's stream had before.
 
     Yields a function that copies a result to memory of the caller's stream, ready for use there. That copy is the
@@ -39,7 +60,7 @@ def working(ops: Backend) -> Iterator[Callable[[Array], Array]]:
             yield give
 
 
-def rows(ops: Backend, data: Any, *, name: str = "data", min_rows: int = 2) -> tuple[Array, tuple[int, ...]]:
+def rows(ops: Placement, data: Any, *, name: str = "data", min_rows: int = 2) -> tuple[Array, tuple[int, ...]]:
     """What :func:`minigen.datasets.as_rows` gives, for ``data[N, ...]`` on the GPU of ``ops``.
 
     The rows, ``cupy.ndarray[N, D]`` of uint8 or float32, share the memory of ``data`` unless its dtype or memory order
@@ -63,7 +84,7 @@ def rows(ops: Backend, data: Any, *, name: str = "data", min_rows: int = 2) -> t
     return executor.adopt(flat), tuple(array.shape[1:])
 
 
-def vectors(ops: Backend, z: Any, *, name: str) -> Array:
+def vectors(ops: Placement, z: Any, *, name: str) -> Array:
     """``z`` on the GPU of ``ops`` as contiguous float32 there. Raises ValueError for a ``z`` on another GPU."""
     executor: Any = ops.executor  # type: ignore[attr-defined]
     return executor.cupy.ascontiguousarray(executor.release(executor.adopt(z, name)), np.float32)

@@ -74,15 +74,15 @@ def check_columns(name: str, data: Any, trained: Sequence[str] | None) -> None:
     names = column_names(data)
     if trained is None or names is None or list(names) == list(trained):
         return
-    told = []
+    differences = []
     unseen, missing = sorted(set(names) - set(trained)), sorted(set(trained) - set(names))
     for reason, those in (("unseen at fit time", unseen), ("seen at fit time, yet now missing", missing)):
         if those:
-            told += [f"Feature names {reason}:", *(f"- {one}" for one in those[:NAMED])]
-            told += [f"- and {len(those) - NAMED} more"] * (len(those) > NAMED)
-    if not told:
-        told = ["Feature names must be in the same order as they were in fit."]
-    lines = "\n".join(told)
+            differences += [f"Feature names {reason}:", *(f"- {one}" for one in those[:NAMED])]
+            differences += [f"- and {len(those) - NAMED} more"] * (len(those) > NAMED)
+    if not differences:
+        differences = ["Feature names must be in the same order as they were in fit."]
+    lines = "\n".join(differences)
     raise ArgumentError(name, f": The feature names should match those that were passed during fit.\n{lines}\n")
 
 

@@ -13,7 +13,7 @@ from minigen.datasets.catalogue import fashion_mnist, mnist, mnist_sample
 from minigen.datasets.dataset import Dataset
 from minigen.datasets.frames import Table, frame_values, library_of
 from minigen.datasets.idx import StrPath, read_idx
-from minigen.datasets.npy import read_npy, read_npz, read_packed_npy
+from minigen.datasets.npy import read_gzipped_npy, read_npy, read_npz
 from minigen.datasets.pictures import read_pictures
 from minigen.datasets.tables import read_csv, read_parquet
 from minigen.errors import ArgumentError, ArgumentTypeError
@@ -74,6 +74,22 @@ def _as_array(name: str, data: Any) -> np.ndarray:
         f"must be an array or nested lists, {ALLOWED}, not {_type_name(data)}; "
         "minigen.datasets.resolve(...) makes an array of a name or a path",
     )
+
+
+def as_numbers(name: str, value: Any, dtype: Any) -> np.ndarray:
+    """``value``, an array of the host or nested lists, as finite ``dtype``; else TypeError or ValueError."""
+    check_dense(name, value)
+    try:
+        array = np.asarray(value)
+    except ValueError as error:  # lists of different lengths
+        raise ArgumentError(name, f"must be an array of numbers: {error}") from error
+    if array.dtype.kind not in "iuf":
+        raise ArgumentTypeError(name, f"must be an array of real numbers, not of {array.dtype}")
+    with np.errstate(over="ignore"):  # what dtype cannot hold becomes infinite, and is reported as such below
+        array = array.astype(dtype)
+    if not np.isfinite(array).all():
+        raise ArgumentError(name, f"must be finite in {array.dtype}, but some values are NaN or infinite")
+    return array
 
 
 def check_dense(name: str, data: Any) -> None:
@@ -185,7 +201,7 @@ def load_file(path: StrPath, *, key: str | None = None) -> np.ndarray | Table:
     if ending == "npz":
         return read_npz(path, key)
     if ending == "npy":
-        return read_packed_npy(path) if path.suffix.lower() == ".gz" else read_npy(path)
+        return read_gzipped_npy(path) if path.suffix.lower() == ".gz" else read_npy(path)
     if ending in TEXTS:
         return read_csv(path)
     return read_parquet(path) if ending == "parquet" else read_idx(path)

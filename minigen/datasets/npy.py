@@ -1,4 +1,4 @@
-"""Arrays in NumPy's files, .npy and .npz, read without pickle and without believing their headers.
+"""Arrays in NumPy's files, .npy and .npz, read without pickle; a header is checked against what the file holds.
 
 Format: numpy.lib.format, versions 1 and 2 (version 3 is only for structured arrays, which are of no use here).
 """
@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from minigen.datasets.stream import MAX_BYTES, Readable, largest_read, promised_bytes, read_up_to, read_values
+from minigen.datasets.stream import MAX_BYTES, Readable, declared_bytes, largest_read, read_up_to, read_values
 from minigen.paths import user_path
 
 MAGIC = b"\x93NUMPY"
@@ -28,29 +28,29 @@ Header = tuple[tuple[int, ...], np.dtype[Any], Literal["C", "F"]]
 def read_npy(path: str | os.PathLike[str]) -> np.ndarray:
     """The array in a .npy file, read-only: read into memory or, if it would take too much of that, memory-mapped.
 
-    What has been read stays as it was, whatever becomes of the file; a process that looks where a mapped file has been
-    truncated is ended by the system (SIGBUS). Raises ``ValueError`` naming the file when it is damaged, truncated
+    An array in memory does not depend on the file any more; reading a mapped one where its file has been truncated
+    meanwhile ends the process (SIGBUS). Raises ``ValueError`` naming the file when it is damaged, truncated
     meanwhile, or holds no numbers, and ``OSError`` where it cannot be read.
     """
     path = user_path(path)
     with open(path, "rb") as file:
         try:
             shape, dtype, order = _read_header(file)
-            promised, there = promised_bytes(shape, dtype), os.fstat(file.fileno()).st_size - file.tell()
-            if promised != there:
-                raise ValueError(f"the header promises {promised} bytes of shape {shape}, but {there} are there")
-            if promised > largest_read():
+            declared, there = declared_bytes(shape, dtype), os.fstat(file.fileno()).st_size - file.tell()
+            if declared != there:
+                raise ValueError(f"the header declares {declared} bytes of shape {shape}, but {there} are there")
+            if declared > largest_read():
                 return np.memmap(file, dtype, "r", file.tell(), shape, order)
-            values = np.empty(promised, np.uint8)
-            if file.readinto(values.data) != promised:
-                raise ValueError(f"truncated while it was read: {promised} bytes were there, of shape {shape}")
+            values = np.empty(declared, np.uint8)
+            if file.readinto(values.data) != declared:
+                raise ValueError(f"truncated while it was read: {declared} bytes were there, of shape {shape}")
         except ValueError as error:
             raise ValueError(f"{os.fspath(path)}: not a usable .npy file: {error}") from error
     values.flags.writeable = False
     return np.ndarray(shape, dtype, values.data, order=order)
 
 
-def read_packed_npy(path: str | os.PathLike[str], *, max_bytes: int = MAX_BYTES) -> np.ndarray:
+def read_gzipped_npy(path: str | os.PathLike[str], *, max_bytes: int = MAX_BYTES) -> np.ndarray:
     """The array in a .npy.gz file, in memory.
 
     Raises as :func:`read_npy` does, and ``ValueError`` for more than ``max_bytes``.

@@ -32,7 +32,7 @@ def read_pictures(folder: StrPath) -> np.ndarray:
         if picture.shape != first.shape:
             raise ValueError(
                 f"{folder}: the pictures must be of one size and kind, but {paths[0].name} is "
-                f"{_told(first)} and {path.name} is {_told(picture)}"
+                f"{_described(first)} and {path.name} is {_described(picture)}"
             )
         pictures[i] = picture
     return pictures
@@ -53,6 +53,6 @@ def _read(image: Any, path: Path) -> np.ndarray:
     return pixels
 
 
-def _told(picture: np.ndarray) -> str:
+def _described(picture: np.ndarray) -> str:
     height, width = picture.shape[:2]
     return f"{width} x {height}, {'RGB' if picture.ndim == 3 else 'grey'}"

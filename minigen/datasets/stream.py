@@ -1,4 +1,4 @@
-"""Reading an array whose size a header promises, without believing the header."""
+"""Reading an array whose size a header states, without allocating more than the file turns out to hold."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ CHUNK = 1 << 20
 
 
 class Readable(Protocol):
-    """A binary file, or what decompresses one."""
+    """A binary file, or a decompressor of one."""
 
     def read(self, size: int, /) -> bytes:
         """At most ``size`` bytes, none only at the end."""
@@ -32,7 +32,7 @@ def read_up_to(stream: Readable, limit: int) -> bytearray:
     return data
 
 
-def promised_bytes(shape: tuple[int, ...], dtype: np.dtype[Any]) -> int:
+def declared_bytes(shape: tuple[int, ...], dtype: np.dtype[Any]) -> int:
     """Size of such an array; ``ValueError`` if NumPy could not have one."""
     # NumPy multiplies even an empty array's other dimensions, and the product must fit its index type.
     largest = math.prod(max(size, 1) for size in shape) * dtype.itemsize
@@ -56,14 +56,14 @@ def read_values(
 ) -> np.ndarray:
     """The array that takes up the rest of ``stream``.
 
-    Never asks for more than the promised bytes and one more, which must not be there. Raises ``ValueError`` when more
-    than ``max_bytes`` are promised, or when there are more or fewer.
+    Never reads more than the declared bytes and one more, which must not exist. Raises ``ValueError`` when more
+    than ``max_bytes`` are declared, or when there are more or fewer.
     """
-    promised = promised_bytes(shape, dtype)
-    if promised > max_bytes:
-        raise ValueError(f"the header promises {promised} bytes, more than max_bytes = {max_bytes}")
-    data = read_up_to(stream, promised + 1)
-    if len(data) != promised:
-        problem = "truncated" if len(data) < promised else "trailing bytes"
-        raise ValueError(f"{problem}: the header promises {promised} bytes of shape {shape}")
+    declared = declared_bytes(shape, dtype)
+    if declared > max_bytes:
+        raise ValueError(f"the header declares {declared} bytes, more than max_bytes = {max_bytes}")
+    data = read_up_to(stream, declared + 1)
+    if len(data) != declared:
+        problem = "truncated" if len(data) < declared else "trailing bytes"
+        raise ValueError(f"{problem}: the header declares {declared} bytes of shape {shape}")
     return np.ndarray(shape, dtype, buffer=data, order=order)

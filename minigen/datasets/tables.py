@@ -33,7 +33,7 @@ def read_csv(path: StrPath) -> Table:
     ``OSError`` where the file cannot be read.
     """
     try:
-        delimiter, first, first_line = _front(path)
+        delimiter, first, first_line = _first_line(path)
         names = None if all(_is_number(cell) for cell in first) else tuple(cell.strip() for cell in first)
         values = _values(path, delimiter, names, first_line)
     except UnicodeDecodeError as error:
@@ -76,17 +76,17 @@ def _cells(line: str, delimiter: str | None) -> list[str]:
     return next(csv.reader(line.splitlines(keepends=True), delimiter=delimiter, skipinitialspace=True))
 
 
-def _front(path: StrPath) -> tuple[str | None, list[str], int]:
+def _first_line(path: StrPath) -> tuple[str | None, list[str], int]:
     """The delimiter; the cells of the first line that is not blank, and its number."""
     with _opened(path) as text:
         lines = list(islice(_lines(text), 2))
     if not lines:
         raise ValueError("the file is empty")
-    fronts = {delimiter: [_cells(line, delimiter) for _, line in lines] for delimiter in DELIMITERS}
-    several = [delimiter for delimiter in DELIMITERS if len(fronts[delimiter][0]) > 1]
-    agreeing = [delimiter for delimiter in several if len({len(cells) for cells in fronts[delimiter]}) == 1]
+    split = {delimiter: [_cells(line, delimiter) for _, line in lines] for delimiter in DELIMITERS}
+    several = [delimiter for delimiter in DELIMITERS if len(split[delimiter][0]) > 1]
+    agreeing = [delimiter for delimiter in several if len({len(cells) for cells in split[delimiter]}) == 1]
     delimiter = (agreeing or several or [","])[0]
-    return delimiter, fronts[delimiter][0], lines[0][0]
+    return delimiter, split[delimiter][0], lines[0][0]
 
 
 def _values(path: StrPath, delimiter: str | None, names: tuple[str, ...] | None, first_line: int) -> np.ndarray:
@@ -95,16 +95,16 @@ def _values(path: StrPath, delimiter: str | None, names: tuple[str, ...] | None,
             f"column {names.index('') + 1} has no name in line {first_line}; if it numbers the rows, "
             "leave it out (pandas: to_csv(..., index=False))"
         )
-    values = _quickly(path, delimiter, 0 if names is None else first_line)
+    values = _by_numpy(path, delimiter, 0 if names is None else first_line)
     if values is not None and len(values) and (names is None or len(names) == values.shape[1]):
         return values
     return _cell_by_cell(path, delimiter, names)
 
 
-def _quickly(path: StrPath, delimiter: str | None, skipped: int) -> np.ndarray | None:
-    """By NumPy's reader, many times as quick; ``None`` for what it refuses, to be told by ours in better words."""
+def _by_numpy(path: StrPath, delimiter: str | None, skipped: int) -> np.ndarray | None:
+    """By NumPy's reader, many times as fast; ``None`` for what it refuses: our own reader says what is wrong."""
     with _opened(path) as text, warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # that there are no rows: told below
+        warnings.simplefilter("ignore")  # that there are no rows: _cell_by_cell says so
         try:
             return np.loadtxt(text, delimiter=delimiter, skiprows=skipped, comments=None, quotechar='"', ndmin=2)
         except ValueError:

@@ -8,17 +8,17 @@ from typing import Any, ClassVar
 import numpy as np
 
 from minigen import checks
-from minigen.backend import GAN_LOSSES, Array, Backend
+from minigen.backend import GAN_LOSSES, Array
+from minigen.datasets.load import as_numbers
 from minigen.errors import ArgumentError
 from minigen.estimators import scaling
-from minigen.estimators.base import Estimator, beside, numbers
-from minigen.models.gan import GanTraining
-from minigen.models.mlp import Mlp
+from minigen.estimators.base import Estimator
+from minigen.estimators.scaling import RANGES
+from minigen.models.gan import GanStep
+from minigen.models.layers import Layer
+from minigen.models.network import Network, dense_layers
 from minigen.reference import activations, random
 from minigen.training.loop import Callback
-
-RANGES = {"tanh": (-1.0, 1.0), "sigmoid": (0.0, 1.0), "linear": (-np.inf, np.inf)}
-"""Output activations of a generator and the values that each can reach."""
 
 
 class GAN(Estimator):
@@ -66,18 +66,17 @@ class GAN(Estimator):
         which is He for rectifiers and Glorot elsewhere
     seed : of weights, order and noise. The same seed gives the same bits on the same device with the same instruction
         set (``minigen devices`` names it); elsewhere results differ by rounding.
-    device : ``"auto"``, ``"numpy"``, ``"cpu"``, ``"cuda"`` or ``"cuda:1"``; ``minigen devices`` tells which are usable
-    precision : of matrix products: ``"auto"``, the device's fastest with an error like float32's, or, as far as the
-        device has them, ``"ieee"``, ``"tf32x3"``, ``"bf16x6"``, ``"tf32"`` or ``"bf16"``. Sums and storage are float32;
-        see :func:`minigen.floors.get_backend`.
+    device : ``"auto"``, ``"numpy"``, ``"cpu"`` or ``"cuda"``
+    precision : of matrix products, see :func:`minigen.device.get_backend`; sums and storage are float32 in all.
+        ``"auto"``: the device's fastest with an error like float32's.
     """
 
     kind = "gan"
-    lasting = (*Estimator.lasting, "hidden_discriminator", "output")
-    chosen = (*Estimator.chosen, "output_")
+    frozen_params = (*Estimator.frozen_params, "hidden_discriminator", "output")
+    fitted_from_data = (*Estimator.fitted_from_data, "output_")
     output_: str
-    generator_: Mlp
-    discriminator_: Mlp
+    generator_: Network
+    discriminator_: Network
     presets: ClassVar[dict[str, dict[str, Any]]] = {
         "article": {},
         # The discriminator is smaller than the generator. In reverse, 1024-512-256, it learns the 5,000 bundled digits
@@ -144,13 +143,13 @@ class GAN(Estimator):
         ``seed=None`` draws fresh noise each time. Raises :class:`~minigen.NotFittedError` before ``fit``.
         """
         z = self.latent(n, seed)
-        with beside(self._ops, z):
-            return self._framed(self._like_data(self._units_of(z)))
+        with self._ops.on_device_of(z):
+            return self._as_frame(self._rounded_if_binary(self._generated(z)))
 
     def latent(self, n: int = 1, seed: int | None = None) -> np.ndarray:
         """``n`` draws of the noise, ``float32[n, latent_dim]``."""
         self._require_fit()
-        width = self._lasting["latent_dim"]
+        width = self._frozen["latent_dim"]
         return self._normal((checks.integer("n", n, 0), width), seed, random.SAMPLE)
 
     def generate(self, z: Any) -> Array:
@@ -160,12 +159,12 @@ class GAN(Estimator):
         Raises ``TypeError`` or ``ValueError`` for noise of another shape or that is no finite numbers.
         """
         self._require_fit()
-        with beside(self._ops, z) as give:
-            return give(self._framed(self._units_of(z)))
+        with self._ops.on_device_of(z) as give:
+            return give(self._as_frame(self._generated(z)))
 
-    def _units_of(self, z: Any) -> Array:
+    def _generated(self, z: Any) -> Array:
         """What the generator makes of noise ``z``, in the units of the data."""
-        return self._in_units(self._apply(self.generator_, self._latents(z)))
+        return self._to_data(self._apply(self.generator_, self._latents(z)))
 
     def discriminate(self, X: Any) -> Array:
         """``D(x)``, the discriminator's probability of being real, for each row of ``X``: ``float32[N]``.
@@ -174,7 +173,7 @@ class GAN(Estimator):
         pictures ``[N, height, width]`` and the other way round. Raises ``TypeError`` or ``ValueError`` for others.
         """
         self._require_fit()
-        with beside(self._ops, X) as give:
+        with self._ops.on_device_of(X) as give:
             logits = self._apply(self.discriminator_, self._check_rows(X), data=True)
             return give(activations.forward(logits[:, 0], "sigmoid"))
 
@@ -199,8 +198,8 @@ class GAN(Estimator):
     def _endpoint(self, name: str, value: Any) -> np.ndarray:
         if isinstance(value, (int, np.integer)):
             return self.latent(1, checks.seed(name, value))[0].astype(np.float64)
-        z = numbers(name, value, np.float64)
-        width = self._lasting["latent_dim"]
+        z = as_numbers(name, value, np.float64)
+        width = self._frozen["latent_dim"]
         if z.shape != (width,):
             raise ArgumentError(name, f"must be a seed (an integer) or a point of shape ({width},), not {z.shape}")
         return z
@@ -232,8 +231,8 @@ class GAN(Estimator):
             output = next(name for name in names if scaling.lies_in(rows, *RANGES[name]))
         return 1.0, 0.0, output
 
-    def _in_range(self, rows: Array, *chosen: Any) -> Array:
-        output = chosen[-1]
+    def _in_range(self, rows: Array, *from_data: Any) -> Array:
+        output = from_data[-1]
         if rows.dtype == np.uint8 or output == "linear":
             return rows
         low, high = RANGES[output]
@@ -245,31 +244,27 @@ class GAN(Estimator):
             )
         return scaling.clipped(rows, low, high)
 
-    def _unbounded(self, *chosen: Any) -> bool:
-        return bool(chosen[-1] == "linear")
+    def _unbounded(self, *from_data: Any) -> bool:
+        return bool(from_data[-1] == "linear")
 
-    def _sizes(self, columns: int) -> dict[str, tuple[int, ...]]:
+    def _layers(self, columns: int, *from_data: Any) -> dict[str, list[Layer]]:
         hidden = checks.widths("hidden", self.hidden)
         mirrored = hidden[::-1] if self.hidden_discriminator is None else self.hidden_discriminator
         hidden_discriminator = checks.widths("hidden_discriminator", mirrored)
-        return {"generator": (self.latent_dim, *hidden, columns), "discriminator": (columns, *hidden_discriminator, 1)}
+        output = from_data[-1]
+        return {
+            "generator": dense_layers((self.latent_dim, *hidden, columns), self.activation, output),
+            "discriminator": dense_layers((columns, *hidden_discriminator, 1), self.activation, "linear"),
+        }
 
-    def _networks(self, ops: Backend, columns: int, *chosen: Any) -> tuple[Mlp, Mlp]:
-        sizes = self._sizes(columns)
-        output = chosen[-1]
-        return (
-            Mlp(ops, "generator", sizes["generator"], self.activation, output),
-            Mlp(ops, "discriminator", sizes["discriminator"], self.activation, "linear"),
-        )
-
-    def _training(self, rows: Array) -> GanTraining:
-        return GanTraining(
+    def _step(self, rows: Array) -> GanStep:
+        return GanStep(
             self._ops,
             self.generator_,
             self.discriminator_,
             rows,
             batch_size=self.batch_size,
-            settings=self._settings(),
+            settings=self._optimizer_settings(),
             loss=self.loss,
             seed=self.seed,
             scale=self.scale_,
@@ -277,7 +272,7 @@ class GAN(Estimator):
         )
 
     def _history_names(self) -> tuple[str, ...]:
-        return GanTraining.loss_names
+        return GanStep.loss_names
 
 
 def train_gan(

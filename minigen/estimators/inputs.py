@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from minigen.backend import Array
 from minigen.errors import ArgumentError, ArgumentTypeError
 
-if TYPE_CHECKING:
-    from minigen.estimators.base import Estimator
 
-
-def check_items(model: Estimator, name: str, item_shape: tuple[int, ...]) -> None:
+def check_items(model: Any, name: str, item_shape: tuple[int, ...]) -> None:
     """Raise ValueError unless ``item_shape`` is that of the training data.
 
     A flat item stands for one of several dimensions and the other way round: a model of ``[N, 28, 28]`` takes
@@ -30,7 +27,7 @@ def check_items(model: Estimator, name: str, item_shape: tuple[int, ...]) -> Non
         )
 
 
-def in_trained_type(model: Estimator, name: str, X: Any, rows: Array) -> Array:
+def in_trained_type(model: Any, name: str, X: Any, rows: Array) -> Array:
     """``rows``, which were made of ``X``, in the type of the training data, uint8 or float32.
 
     A model of uint8 takes other whole numbers from 0 to 255, in lists too. Raises ValueError for those out of that

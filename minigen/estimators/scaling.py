@@ -12,12 +12,13 @@ import numpy as np
 
 from minigen.backend import Array
 from minigen.datasets.load import CHUNK
+from minigen.placement import Placement
 
 SLACK = 8 * 2.0**-23
 """How far outside of [0, 1] rounding may carry a float32: eight units in the last place of 1."""
 
-Copy = Callable[[Any], Any]
-"""Takes an array of the host to where some rows lie, or back."""
+RANGES = {"tanh": (-1.0, 1.0), "sigmoid": (0.0, 1.0), "linear": (-np.inf, np.inf)}
+"""Output activations of a generator and the values that each can reach."""
 
 
 @dataclass(frozen=True)
@@ -44,32 +45,31 @@ class Columns:
         """
         return float(np.log(self.scale).sum())
 
-    def standardise(self, rows: Array, place: Copy) -> Array:
-        """``float32[N, D]``, computed in float64. ``place`` takes an array to where ``rows`` lie."""
-        mean, scale = place(self.mean), place(self.scale)
+    def standardise(self, rows: Array, ops: Placement) -> Array:
+        """``float32[N, D]``, computed in float64 where ``rows`` lie."""
+        mean, scale = ops.to_device_of(rows, self.mean), ops.to_device_of(rows, self.scale)
         return converted(rows, lambda piece: ((piece.astype(np.float64) - mean) / scale).astype(np.float32))
 
-    def restore(self, rows: Array, place: Copy) -> Array:
-        """Rows of a model in the data's units, ``float32[N, D]``, computed in float64."""
-        mean, std = place(self.mean), place(self.std)
+    def restore(self, rows: Array, ops: Placement) -> Array:
+        """Rows of a model in the data's units, ``float32[N, D]``, computed in float64 where ``rows`` lie."""
+        mean, std = ops.to_device_of(rows, self.mean), ops.to_device_of(rows, self.std)
         return converted(rows, lambda piece: (piece.astype(np.float64) * std + mean).astype(np.float32))
 
 
-def measure(rows: Array, fetch: Copy) -> Columns:
+def measure(rows: Array, ops: Placement) -> Columns:
     """Mean and standard deviation of each column of ``rows[N, D]``, in one pass in pieces and in float64.
 
-    Two pieces' sums of squares about their own means are put together as in Chan, Golub and LeVeque 1983. ``fetch``
-    takes an array from where ``rows`` lie to the host.
+    Two pieces' sums of squares about their own means are put together as in Chan, Golub and LeVeque 1983.
     """
     count, mean, squares = 0, np.zeros(rows.shape[1]), np.zeros(rows.shape[1])
     low, high = np.full(rows.shape[1], np.inf), np.full(rows.shape[1], -np.inf)
     for piece in _pieces(rows):
         x = piece.astype(np.float64)
         centre = x.mean(axis=0)
-        around = fetch(((x - centre) ** 2).sum(axis=0))
-        low, high = np.minimum(low, fetch(x.min(axis=0))), np.maximum(high, fetch(x.max(axis=0)))
+        around = ops.to_host(((x - centre) ** 2).sum(axis=0))
+        low, high = np.minimum(low, ops.to_host(x.min(axis=0))), np.maximum(high, ops.to_host(x.max(axis=0)))
         together = count + len(x)
-        step = fetch(centre) - mean
+        step = ops.to_host(centre) - mean
         squares += around + step**2 * (count * len(x) / together)
         mean += step * (len(x) / together)
         count = together
@@ -152,7 +152,7 @@ def bits_as_bytes(X: Any) -> tuple[Any, np.dtype[Any] | None]:
             return X, None
         try:
             array = np.asarray(X)
-        except Exception:  # whatever the foreign library raises; what reads X as rows says what is wrong with it
+        except Exception:  # any error of a foreign library: as_rows, which reads X next, reports it
             return X, None
     whole = array.dtype.kind in "biu" and 0 not in array.shape and not np.ma.isMaskedArray(array)
     if not whole or array.min() < 0 or array.max() > 1:

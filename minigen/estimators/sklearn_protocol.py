@@ -1,4 +1,4 @@
-"""What scikit-learn asks of an estimator beside ``fit``; it is imported only where it is there and asks."""
+"""What scikit-learn expects of an estimator besides ``fit``. scikit-learn is imported only when it calls us."""
 
 from __future__ import annotations
 

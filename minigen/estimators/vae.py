@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -12,15 +12,17 @@ from minigen.backend import Array, Backend
 from minigen.datasets import frames
 from minigen.errors import ArgumentError
 from minigen.estimators import scaling
-from minigen.estimators.base import ROWS_AT_ONCE, Estimator, _seed, beside, lies_with
-from minigen.models.mlp import Mlp
-from minigen.models.vae import LIKELIHOODS, VaeTraining
+from minigen.estimators.base import Estimator
+from minigen.estimators.trained import ROWS_AT_ONCE, fresh_seed
+from minigen.models.layers import Layer
+from minigen.models.network import Network, dense_layers
+from minigen.models.vae import LIKELIHOODS, VaeStep
 from minigen.reference import activations, latent, random
 from minigen.training.loop import Callback
 from minigen.training.progress import progress_bar
 
 NOISE_BITS = 11
-NOISE_LINES = 2**NOISE_BITS  # different noise for so many rows in a draw; a few of more rows share theirs
+NOISE_TABLE = 2**NOISE_BITS  # noise vectors in a draw; of more rows of data some share theirs
 BAR_AFTER = 2.0  # seconds of scoring without a progress bar
 
 
@@ -56,16 +58,15 @@ class VAE(Estimator):
         than ``"auto"``.
     seed : of weights, order and noise. The same seed gives the same bits on the same device with the same instruction
         set (``minigen devices`` names it); elsewhere results differ by rounding.
-    device : ``"auto"``, ``"numpy"``, ``"cpu"``, ``"cuda"`` or ``"cuda:1"``; ``minigen devices`` tells which are usable
-    precision : of matrix products: ``"auto"``, the device's fastest with an error like float32's, or, as far as the
-        device has them, ``"ieee"``, ``"tf32x3"``, ``"bf16x6"``, ``"tf32"`` or ``"bf16"``. Sums and storage are float32;
-        see :func:`minigen.floors.get_backend`.
+    device : ``"auto"``, ``"numpy"``, ``"cpu"`` or ``"cuda"``
+    precision : of matrix products, see :func:`minigen.device.get_backend`; sums and storage are float32 in all.
+        ``"auto"``: the device's fastest with an error like float32's.
     """
 
     kind = "vae"
-    lasting = (*Estimator.lasting, "likelihood", "variance")
-    encoder_: Mlp
-    decoder_: Mlp
+    frozen_params = (*Estimator.frozen_params, "likelihood", "variance")
+    encoder_: Network
+    decoder_: Network
     presets: ClassVar[dict[str, dict[str, Any]]] = {"article": {}, "quality": {"hidden": (512, 512), "epochs": 50}}
 
     def __init__(
@@ -124,7 +125,7 @@ class VAE(Estimator):
         ``fit``.
         """
         self._require_fit()
-        with beside(self._ops, X) as give:
+        with self._ops.on_device_of(X) as give:
             mu, logvar = self._posterior(self._check_rows(X))
             return (give(mu), give(logvar)) if return_logvar else give(mu)
 
@@ -132,7 +133,7 @@ class VAE(Estimator):
         """The mean of the latent for each row of ``X``, ``float32[N, latent_dim]``: :meth:`encode` under the name that
         scikit-learn's pipelines call."""
         self._require_fit()
-        with beside(self._ops, X) as give:
+        with self._ops.on_device_of(X) as give:
             return give(self._posterior(self._check_rows(X))[0])
 
     def fit_transform(self, X: Any, y: Any = None, **fit_arguments: Any) -> Array:
@@ -142,7 +143,7 @@ class VAE(Estimator):
     def get_feature_names_out(self, input_features: Any = None) -> np.ndarray:
         """Names of the columns of :meth:`transform`: ``vae0``, ``vae1``, ... ``input_features`` is ignored."""
         self._require_fit()
-        return np.array([f"vae{i}" for i in range(self._lasting["latent_dim"])], dtype=object)
+        return np.array([f"vae{i}" for i in range(self._frozen["latent_dim"])], dtype=object)
 
     def decode(self, z: Any) -> Array:
         """Mean of ``p(x | z)`` for ``z[n, latent_dim]``: ``[n, ...]`` in the training data's units, type and shape.
@@ -151,16 +152,16 @@ class VAE(Estimator):
         Raises ``TypeError`` or ``ValueError`` for latents of another shape or that are no finite numbers.
         """
         self._require_fit()
-        with beside(self._ops, z) as give:
-            return give(self._framed(self._in_units(self._model_mean(self._latents(z)))))
+        with self._ops.on_device_of(z) as give:
+            return give(self._as_frame(self._to_data(self._model_mean(self._latents(z)))))
 
     def reconstruct(self, X: Any) -> Array:
         """``decode(encode(X))``: the mean of ``p(x | z)`` at the mean of ``z``, in the units and the shape of ``X``,
         flat rows or not, so that the two can be subtracted."""
         self._require_fit()
-        with beside(self._ops, X) as give:
+        with self._ops.on_device_of(X) as give:
             rows, item_shape = self._rows_and_shape(X)
-            means = self._framed(self._in_units(self._model_mean(self._posterior(rows)[0])))
+            means = self._as_frame(self._to_data(self._model_mean(self._posterior(rows)[0])))
             if item_shape != self.item_shape_:
                 means = frames.without_names(means).reshape(-1, *item_shape)
             return frames.with_index_of(X, give(means))
@@ -172,15 +173,15 @@ class VAE(Estimator):
         type, and numbers that vary as the columns do. Of pictures they are the means of ``p(x | z)``, as is usual.
         """
         self._require_fit()
-        seed, shape = _seed(seed), (checks.integer("n", n, 0), self._lasting["latent_dim"])
-        with beside(self._ops, None):
+        seed, shape = fresh_seed(seed), (checks.integer("n", n, 0), self._frozen["latent_dim"])
+        with self._ops.on_device_of(None):
             means = self._model_mean(self._normal(shape, seed, random.SAMPLE))
             if self.columns_ is not None:
-                spread = np.float32(np.sqrt(self._lasting["variance"]))
+                spread = np.float32(np.sqrt(self._frozen["variance"]))
                 means = means + spread * self._normal(means.shape, seed, random.SAMPLE, block=1)
             elif self.binary_ and self._bernoulli:
                 means = (self._uniform(means.shape, seed, random.SAMPLE, block=1) < means).astype(np.float32)
-            return self._framed(self._like_data(self._in_units(means)))
+            return self._as_frame(self._rounded_if_binary(self._to_data(means)))
 
     def elbo(self, X: Any, *, samples: int = 1, seed: int = 0, progress: bool | None = None) -> Array:
         """Evidence lower bound of each row of ``X``, in nats, ``float64[N]``: ``E_q log p(x | z) - KL``.
@@ -214,11 +215,11 @@ class VAE(Estimator):
         checks.integer("samples", samples, 1)
         checks.seed("seed", seed)
         checks.choice("progress", progress, (None, True, False))
-        with beside(self._ops, X) as give:
+        with self._ops.on_device_of(X) as give:
             rows = self._check_rows(X)
             scores = np.empty_like(rows, np.float64, shape=(len(rows),))
-            look = {"unit": "draw", "desc": f"{samples} draws a row", "delay": 0 if progress else BAR_AFTER}
-            with progress_bar(len(rows) * samples, progress, **look) as bar:
+            options = {"unit": "draw", "desc": f"{samples} draws a row", "delay": 0 if progress else BAR_AFTER}
+            with progress_bar(len(rows) * samples, progress, **options) as bar:
                 for a in range(0, len(rows), ROWS_AT_ONCE):
                     piece = rows[a : a + ROWS_AT_ONCE]
                     scores[a : a + len(piece)] = self._score_piece(piece, samples, seed, weighted, bar)
@@ -236,7 +237,7 @@ class VAE(Estimator):
 
     @property
     def _bernoulli(self) -> bool:
-        return bool(self._lasting["likelihood"] == "bernoulli")
+        return bool(self._frozen["likelihood"] == "bernoulli")
 
     def _posterior(self, rows: Array) -> tuple[Array, Array]:
         """``mu`` and ``logvar`` of ``q(z | x)``, each ``[N, latent_dim]``."""
@@ -249,35 +250,32 @@ class VAE(Estimator):
     def _draws(self, rows: Array, samples: int, seed: int) -> Iterator[tuple[Array, Array, Array]]:
         """For each of ``samples`` draws of z: reconstruction term, KL, and ``log p(z) / q(z | x)``, a float64 a row.
 
-        By the operations of the training step. The noise of a draw is a table, of which a row takes the line that its
-        own values choose: not its place among other rows, and not the same line for all, whose chance would not average
-        out over the rows.
+        Computed by the operations of the training step. A draw is a table of noise vectors, and a hash of a row's
+        values picks the one for that row: its score does not depend on which other rows there are, and since different
+        rows have different noise, chance averages out over them.
         """
-        ops, n, width = self._ops, len(rows), self._lasting["latent_dim"]
-        lines = self._to_device_integers(_line_of(rows, self._placer(ops, rows)))
-        x = self._to_device(self._to_model(rows))
+        ops, n, width = self._ops, len(rows), self._frozen["latent_dim"]
+        noise_rows = ops.operand(_noise_rows(rows, ops), np.int32)
+        x = ops.operand(self._to_model(rows))
         heads = self.encoder_.forward(x, self.encoder_.workspace(n))
-        mu, logvar = latent.posterior(self._from_device(heads, rows).astype(np.float64))
-        table, eps, z = ops.empty((NOISE_LINES, width)), ops.empty((n, width)), ops.empty((n, width))
+        mu, logvar = latent.posterior(ops.result(heads, rows).astype(np.float64))
+        table, eps, z = ops.empty((NOISE_TABLE, width)), ops.empty((n, width)), ops.empty((n, width))
         nats, kl, loss = ops.empty((n,)), ops.empty((n,)), ops.empty((1,))
         work, gradient = self.decoder_.workspace(n), ops.empty(tuple(x.shape))
         for k in range(samples):
             ops.random_normal(table, seed, random.SAMPLE, ops.upload(np.array([k], np.uint64)))
-            ops.batch_gather(table, lines, eps)
+            ops.batch_gather(table, noise_rows, eps)
             ops.latent_forward(heads, eps, z, kl, loss)
             self._reconstruction(self.decoder_.forward(z, work), x, gradient, nats, loss)
             noise, point, terms, divergence = (
-                self._from_device(buffer, rows).astype(np.float64) for buffer in (eps, z, nats, kl)
+                ops.result(buffer, rows).astype(np.float64) for buffer in (eps, z, nats, kl)
             )
             # log N(z; 0, I) - log N(z; mu, exp(logvar)), where (z - mu)^2 / exp(logvar) is eps^2
             yield terms, divergence, 0.5 * (noise**2 + logvar - point**2).sum(axis=1)
 
-    def _to_device_integers(self, lines: Array) -> Array:
-        return lines if lies_with(self._ops, lines) else self._ops.upload(lines)
-
     def _reconstruction(self, output: Array, x: Array, gradient: Array, nats: Array, loss: Array) -> None:
         likelihood = "bernoulli" if self._bernoulli else "gaussian"
-        self._ops.vae_loss(output, x, gradient, nats, loss, likelihood, self._lasting["variance"])
+        self._ops.vae_loss(output, x, gradient, nats, loss, likelihood, self._frozen["variance"])
 
     # --- what Estimator asks for ----------------------------------------------------------------
 
@@ -293,7 +291,7 @@ class VAE(Estimator):
     def _choose_range(self, rows: Array, binary: bool) -> tuple[float, float]:
         return 1.0 if binary or rows.dtype != np.uint8 else 1 / 255, 0.0
 
-    def _in_range(self, rows: Array, *chosen: Any) -> Array:
+    def _in_range(self, rows: Array, *from_data: Any) -> Array:
         if rows.dtype == np.uint8 or self._unbounded():
             return rows
         if not scaling.lies_in(rows, 0.0, 1.0):
@@ -304,31 +302,24 @@ class VAE(Estimator):
             )
         return scaling.clipped(rows, 0.0, 1.0)
 
-    def _unbounded(self, *chosen: Any) -> bool:
+    def _unbounded(self, *from_data: Any) -> bool:
         return bool(self.likelihood == "gaussian")
 
-    def _sizes(self, columns: int) -> dict[str, tuple[int, ...]]:
+    def _layers(self, columns: int, *from_data: Any) -> dict[str, list[Layer]]:
         hidden = checks.widths("hidden", self.hidden)
         return {
-            "encoder": (columns, *hidden, 2 * self.latent_dim),
-            "decoder": (self.latent_dim, *hidden[::-1], columns),
+            "encoder": dense_layers((columns, *hidden, 2 * self.latent_dim), self.activation, "linear"),
+            "decoder": dense_layers((self.latent_dim, *hidden[::-1], columns), self.activation, "linear"),
         }
 
-    def _networks(self, ops: Backend, columns: int, *chosen: Any) -> tuple[Mlp, Mlp]:
-        sizes = self._sizes(columns)
-        return (
-            Mlp(ops, "encoder", sizes["encoder"], self.activation, "linear"),
-            Mlp(ops, "decoder", sizes["decoder"], self.activation, "linear"),
-        )
-
-    def _training(self, rows: Array) -> VaeTraining:
-        return VaeTraining(
+    def _step(self, rows: Array) -> VaeStep:
+        return VaeStep(
             self._ops,
             self.encoder_,
             self.decoder_,
             rows,
             batch_size=self.batch_size,
-            settings=self._settings(),
+            settings=self._optimizer_settings(),
             likelihood=self.likelihood,
             variance=self.variance,
             beta=self.beta,
@@ -339,18 +330,18 @@ class VAE(Estimator):
         )
 
     def _history_names(self) -> tuple[str, ...]:
-        return VaeTraining.loss_names
+        return VaeStep.loss_names
 
 
-def _line_of(rows: Array, place: Callable[[Any], Any]) -> Array:
-    """``int32[N]`` in [0, NOISE_LINES) from the values of each of ``rows[N, D]``, uint8 or float32, alone.
+def _noise_rows(rows: Array, ops: Backend) -> Array:
+    """``int32[N]`` in [0, NOISE_TABLE): a hash of the values of each of ``rows[N, D]``, uint8 or float32.
 
     A multilinear hash (Carter and Wegman 1979): the sum of the columns' 32 bits, each times an odd number of its
     own, modulo 2^32; the upper bits depend on every bit of the row.
     """
     words = rows.astype(np.uint32) if rows.dtype == np.uint8 else (rows + np.float32(0)).view(np.uint32)  # -0 is 0
     factors = random.blocks(-(-rows.shape[1] // 4), 0, random.SAMPLE, 0).reshape(-1)[: rows.shape[1]] | np.uint32(1)
-    total = (words * place(factors)).sum(axis=1, dtype=np.uint32)
+    total = (words * ops.to_device_of(rows, factors)).sum(axis=1, dtype=np.uint32)
     return (total >> np.uint32(32 - NOISE_BITS)).astype(np.int32)
 
 

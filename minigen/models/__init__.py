@@ -1,1 +1,1 @@
-"""Networks, and the training step of each model spelled out over a backend."""
+"""Networks, and the training step of each model, call by call."""

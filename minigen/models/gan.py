@@ -1,4 +1,4 @@
-"""The generative adversarial network of Goodfellow et al. 2014, one training step spelled out.
+"""The generative adversarial network of Goodfellow et al. 2014, one training step call by call.
 
     min_G max_D  E_x log D(x) + E_z log(1 - D(G(z)))                               (equation 1)
 
@@ -6,7 +6,7 @@
 
 1. Draw noise and generate ``2B`` fakes, ``B`` for each player. The generator does not change while the discriminator
    learns, so both batches are one product; each player sees noise that the other has not.
-2. Discriminator. Put its fakes below ``B`` real rows in one batch ``pair[2B, D]``, and descend
+2. Discriminator. Put its fakes below ``B`` real rows in one batch ``[2B, D]``, and descend
    ``-mean log D(real) - mean log(1 - D(fake))``. The generator is not part of this gradient.
 3. Generator. Judge its fakes by the new discriminator and send that one's gradient on through its input into the
    generator: ``dz`` of the generator's last layer is D's input gradient times the derivative of G's output activation.
@@ -18,22 +18,22 @@ from __future__ import annotations
 import numpy as np
 
 from minigen.backend import Backend
-from minigen.models.mlp import Mlp, Workspace
+from minigen.models.network import Network, Workspace
 from minigen.models.optimizer import Optimizer, OptimizerSettings
+from minigen.models.step import Step
 from minigen.reference import random
-from minigen.training.run import TrainingRun
 
 
-class GanTraining(TrainingRun):
-    """``generator`` and ``discriminator`` trained on ``data[N, D]`` (uint8 or float), ``data * scale + shift``."""
+class GanStep(Step):
+    """A step of ``generator`` and ``discriminator`` on ``data[N, D]`` (uint8 or float), ``data * scale + shift``."""
 
     terms = loss_names = ("discriminator", "generator")
 
     def __init__(
         self,
         ops: Backend,
-        generator: Mlp,
-        discriminator: Mlp,
+        generator: Network,
+        discriminator: Network,
         data: np.ndarray,
         *,
         batch_size: int,
@@ -59,39 +59,44 @@ class GanTraining(TrainingRun):
         )
         self.loss = loss
         B = batch_size
-        self.noise = ops.empty((2 * B, generator.sizes[0]))
-        rows = ops.empty((3 * B, data.shape[1]))
-        self.real, self.pair, self.fake = rows[:B], rows[: 2 * B], rows[2 * B :]  # fake: the generator's own
-        self.g = generator.workspace(2 * B, y=rows[B:], learnt=B)
-        self.g_fake = Workspace([y[B:] for y in self.g.y], self.g.dz)
-        self.d = discriminator.workspace(2 * B)
-        self.d_fake = self.d.rows(B, 2 * B)
+        self.noise = ops.empty((2 * B, generator.inputs))
+        self.generator_noise = self.noise[B:]  # of the fakes that the generator learns from
+        rows = ops.empty((3 * B, data.shape[1]))  # real ones, fakes for the discriminator, fakes for the generator
+        self.real_rows, self.real_and_fake, self.generator_fakes = rows[:B], rows[: 2 * B], rows[2 * B :]
+        self.generator_work = generator.workspace(2 * B, y=rows[B:], grad_rows=B)
+        self.generator_work_own = self.generator_work.rows(B, 2 * B)  # the part for ``generator_fakes``
+        self.discriminator_work = discriminator.workspace(2 * B)
+        self.discriminator_work_fakes = self.discriminator_work.rows(B, 2 * B)  # used again for ``generator_fakes``
 
-    def spell_step(self, rows: int) -> None:
+    def compute(self, rows: int) -> None:
         self.generate()
         self.discriminator_gradient()
-        self.discriminator_optimizer.update(self.step)
+        self.discriminator_optimizer.update(self.counter)
         self.generator_gradient()
-        self.generator_optimizer.update(self.step)
-        self.ops.advance(self.step, self.losses, self.ring)
+        self.generator_optimizer.update(self.counter)
+        self.ops.advance(self.counter, self.losses, self.ring)
 
-    def workspaces(self, rows: int) -> list[tuple[Mlp, Workspace]]:
-        return [(self.generator, self.g), (self.discriminator, self.d)]
+    def workspaces(self, rows: int) -> list[tuple[Network, Workspace]]:
+        return [(self.generator, self.generator_work), (self.discriminator, self.discriminator_work)]
 
     def generate(self) -> None:
-        self.ops.random_normal(self.noise, self.seed, random.NOISE, self.step)
-        self.generator.forward(self.noise, self.g)  # writes the lower half of self.pair, and self.fake
+        """Noise and fakes for both players."""
+        self.ops.random_normal(self.noise, self.seed, random.NOISE, self.counter)
+        self.generator.forward(self.noise, self.generator_work)  # the fakes lie behind the real rows
 
     def discriminator_gradient(self) -> None:
-        self.gather(self.real)
-        logits = self.discriminator.forward(self.pair, self.d)
-        self.ops.gan_loss_discriminator(logits, self.batch_size, self.d.dz[-1], self.losses[:1], self.loss)
-        self.discriminator.backward(self.pair, self.d)
+        """The discriminator's loss on real rows and its fakes, and the gradients of its parameters."""
+        work = self.discriminator_work
+        self.gather(self.real_rows)
+        logits = self.discriminator.forward(self.real_and_fake, work)
+        self.ops.gan_loss_discriminator(logits, self.batch_size, work[-1].dz, self.losses[:1], self.loss)
+        self.discriminator.backward(self.real_and_fake, work)
 
     def generator_gradient(self) -> None:
-        logits = self.discriminator.forward(self.fake, self.d_fake)
-        self.ops.gan_loss_generator(logits, self.d_fake.dz[-1], self.losses[1:], self.loss)
-        self.discriminator.backward(
-            self.fake, self.d_fake, dx=self.g_fake.dz[-1], activation=self.generator.output_activation, weights=False
-        )
-        self.generator.backward(self.noise[self.batch_size :], self.g_fake)
+        """The generator's loss on its own fakes, and the gradients of its parameters, through the discriminator."""
+        fakes, work, own = self.generator_fakes, self.discriminator_work_fakes, self.generator_work_own
+        logits = self.discriminator.forward(fakes, work)
+        self.ops.gan_loss_generator(logits, work[-1].dz, self.losses[1:], self.loss)
+        activation = self.generator.output_activation
+        self.discriminator.backward(fakes, work, dx=own[-1].dz, activation=activation, weights=False)
+        self.generator.backward(self.generator_noise, own)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from minigen.backend import Array, Backend
-from minigen.models.mlp import Mlp
+from minigen.models.network import Network
 
 SLOTS = {"adam": ("m", "v"), "adamw": ("m", "v"), "sgd": ("velocity",)}
 OPTIMIZERS = tuple(SLOTS)
@@ -29,7 +29,7 @@ class OptimizerSettings:
 class Optimizer:
     """One of :data:`OPTIMIZERS` over all the parameters of ``net``; ``slots`` are the :data:`SLOTS` that it keeps."""
 
-    def __init__(self, ops: Backend, net: Mlp, settings: OptimizerSettings) -> None:
+    def __init__(self, ops: Backend, net: Network, settings: OptimizerSettings) -> None:
         self.ops = ops
         self.net = net
         self.settings = settings

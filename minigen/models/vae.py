@@ -1,4 +1,4 @@
-"""The variational autoencoder of Kingma and Welling 2014, one training step spelled out.
+"""The variational autoencoder of Kingma and Welling 2014, one training step call by call.
 
     loss = -E_q log p(x | z) + beta KL(q(z | x) || N(0, I)),   q(z | x) = N(mu, exp(logvar))     (equation 3)
 
@@ -14,16 +14,16 @@ from __future__ import annotations
 import numpy as np
 
 from minigen.backend import Array, Backend
-from minigen.models.mlp import Mlp, Workspace
+from minigen.models.network import Network, Workspace
 from minigen.models.optimizer import Optimizer, OptimizerSettings
+from minigen.models.step import Step
 from minigen.reference import random
-from minigen.training.run import TrainingRun
 
 LIKELIHOODS = ("bernoulli", "gaussian")
 
 
-class VaeTraining(TrainingRun):
-    """``encoder`` and ``decoder`` trained on ``data[N, D]`` (uint8 or float), ``data * scale + shift``.
+class VaeStep(Step):
+    """A step of ``encoder`` and ``decoder`` on ``data[N, D]`` (uint8 or float), ``data * scale + shift``.
 
     Where columns of ``data`` were divided by numbers before, ``log_scale`` is the sum of their logarithms: the losses
     reported are then nats per unit of the columns as they were.
@@ -35,8 +35,8 @@ class VaeTraining(TrainingRun):
     def __init__(
         self,
         ops: Backend,
-        encoder: Mlp,
-        decoder: Mlp,
+        encoder: Network,
+        decoder: Network,
         data: np.ndarray,
         *,
         batch_size: int,
@@ -56,36 +56,37 @@ class VaeTraining(TrainingRun):
             ops, data, (encoder, decoder), optimizers, batch_size, seed, drop_last=False, scale=scale, shift=shift
         )
         self.likelihood, self.variance, self.beta, self.log_scale = likelihood, variance, beta, log_scale
-        latent = decoder.sizes[0]
+        latent = decoder.inputs
         self.x = ops.empty((batch_size, data.shape[1]))
         self.eps, self.z, self.dz = (ops.empty((batch_size, latent)) for _ in range(3))
         self.nats = ops.empty((batch_size,))
-        self.e, self.d = encoder.workspace(batch_size), decoder.workspace(batch_size)
+        self.encoder_work, self.decoder_work = encoder.workspace(batch_size), decoder.workspace(batch_size)
 
-    def spell_step(self, rows: int) -> None:
+    def compute(self, rows: int) -> None:
         self.gradient(rows)
-        self.encoder_optimizer.update(self.step)
-        self.decoder_optimizer.update(self.step)
-        self.ops.advance(self.step, self.losses, self.ring)
+        self.encoder_optimizer.update(self.counter)
+        self.decoder_optimizer.update(self.counter)
+        self.ops.advance(self.counter, self.losses, self.ring)
 
-    def workspaces(self, rows: int) -> list[tuple[Mlp, Workspace]]:
-        return [(self.encoder, self.e.rows(0, rows)), (self.decoder, self.d.rows(0, rows))]
+    def workspaces(self, rows: int) -> list[tuple[Network, Workspace]]:
+        return [(self.encoder, self.encoder_work.rows(0, rows)), (self.decoder, self.decoder_work.rows(0, rows))]
 
     def gradient(self, rows: int) -> None:
+        """Both loss terms of the next batch, of ``rows``, and the gradients of both networks' parameters."""
         x, eps, z, dz, nats = (buffer[:rows] for buffer in (self.x, self.eps, self.z, self.dz, self.nats))
-        e, d = self.e.rows(0, rows), self.d.rows(0, rows)
+        encoder_work, decoder_work = self.encoder_work.rows(0, rows), self.decoder_work.rows(0, rows)
         self.gather(x)
-        self.ops.random_normal(eps, self.seed, random.LATENT, self.step)
-        heads = self.encoder.forward(x, e)
+        self.ops.random_normal(eps, self.seed, random.LATENT, self.counter)
+        heads = self.encoder.forward(x, encoder_work)
         self.ops.latent_forward(heads, eps, z, nats, self.losses[1:])
-        self._reconstruct(z, x, d, nats)
-        self.decoder.backward(z, d, dx=dz)
-        self.ops.latent_backward(dz, heads, eps, e.dz[-1], self.beta)
-        self.encoder.backward(x, e)
+        self._reconstruct(z, x, decoder_work, nats)
+        self.decoder.backward(z, decoder_work, dx=dz)
+        self.ops.latent_backward(dz, heads, eps, encoder_work[-1].dz, self.beta)
+        self.encoder.backward(x, encoder_work)
 
-    def _reconstruct(self, z: Array, x: Array, d: Workspace, nats: Array) -> None:
-        output = self.decoder.forward(z, d)
-        self.ops.vae_loss(output, x, d.dz[-1], nats, self.losses[:1], self.likelihood, self.variance)
+    def _reconstruct(self, z: Array, x: Array, work: Workspace, nats: Array) -> None:
+        output = self.decoder.forward(z, work)
+        self.ops.vae_loss(output, x, work[-1].dz, nats, self.losses[:1], self.likelihood, self.variance)
 
     def report(self, terms: np.ndarray) -> np.ndarray:
         reconstruction, kl = terms[:, 0] + np.float32(self.log_scale), terms[:, 1]

@@ -1,19 +1,16 @@
-"""What a training has gone through: the losses of every step."""
+"""The losses of every step of a training, and when its epochs ended."""
 
 from __future__ import annotations
 
 import csv
 import io
 import os
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from minigen.files import write_atomically
 from minigen.paths import user_path
-
-if TYPE_CHECKING:
-    from minigen.plotting import Plot
+from minigen.plotting import Plot, loss_curves
 
 
 class History:
@@ -145,8 +142,6 @@ class History:
 
         Raises ``ValueError`` before the first epoch has ended and ``ImportError`` without matplotlib.
         """
-        from minigen.plotting import Plot, loss_curves
-
         plot = Plot(loss_curves(self))
         if path is not None:
             plot.save(path)

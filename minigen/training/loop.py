@@ -14,7 +14,7 @@ from minigen import checks
 from minigen.errors import ArgumentTypeError, TrainingDiverged
 from minigen.training.history import History
 from minigen.training.progress import progress_bar
-from minigen.training.run import RING, Chunk, TrainingRun
+from minigen.training.run import Chunk, TrainingRun
 from minigen.training.signals import stop_request
 
 SECONDS_BETWEEN_READS = 0.2
@@ -23,7 +23,7 @@ SECONDS_BETWEEN_READS = 0.2
 
 @dataclass(frozen=True)
 class EpochEnd:
-    """What a callback is told at the end of an epoch.
+    """What a callback gets at the end of an epoch.
 
     ``losses`` are the means over the epoch, ``model`` the estimator in training: it can be sampled and saved, and its
     ``learning_rate`` set for the epochs to come.
@@ -50,9 +50,9 @@ def check_callbacks(callbacks: Sequence[Callback]) -> None:
             raise ArgumentTypeError(f"callbacks[{i}]", f"must be a function of an EpochEnd, not {callback!r}")
 
 
-def _says_stop(word: Any) -> bool:
+def _asks_to_stop(answer: Any) -> bool:
     """Whether a callback returned ``True``, also NumPy's, which comparisons of NumPy's numbers give."""
-    return isinstance(word, (bool, np.bool_)) and bool(word)
+    return isinstance(answer, (bool, np.bool_)) and bool(answer)
 
 
 def train(
@@ -65,30 +65,30 @@ def train(
 ) -> None:
     """Run ``epochs`` more epochs of ``run`` and record them in ``history``.
 
-    Ctrl-C, SIGTERM and SIGHUP end the training after the steps under way (see :func:`stop_request`); what was learnt is
-    kept, ``history.stop_reason`` says ``"interrupted"`` and ``history.stop_signal`` by which. Raises
+    Ctrl-C, SIGTERM and SIGHUP end the training after the steps under way (see :func:`stop_request`); the model keeps
+    what it has learned, ``history.stop_reason`` says ``"interrupted"`` and ``history.stop_signal`` by which. Raises
     :class:`TrainingDiverged` when a loss, a weight or the optimizer's state turns NaN or infinite; the networks are
     then as they were before the step that did it.
     """
     first_epoch = history.epochs
     last_epoch = first_epoch + epochs
-    history.stop_reason, history.stop_signal = "", None  # nothing to tell before the end: a callback may save the model
+    history.stop_reason, history.stop_signal = "", None  # no reason yet: a callback may save the model
     with progress_bar(epochs * run.steps_per_epoch, progress) as bar, stop_request() as interrupted:
         pipeline = _Pipeline(run, history, bar)
         for epoch in range(first_epoch + 1, last_epoch + 1):
             bar.set_description(f"epoch {epoch}/{last_epoch}", refresh=False)
             end_of_epoch = run.done + run.steps_left
             while run.done < end_of_epoch and not interrupted.is_set():
-                pipeline.begin(end_of_epoch - run.done)
+                pipeline.enqueue(end_of_epoch - run.done)
             if callbacks and run.done == end_of_epoch:
                 pipeline.finish()  # what a callback sees is the model at the end of the epoch
                 end = EpochEnd(model, epoch, last_epoch, run.done, history.last_epoch(), history.seconds[-1])
-                # A list, not a generator: every callback hears of the epoch, whatever the others say.
-                if any([_says_stop(callback(end)) for callback in callbacks]):
+                # A list, not a generator: every callback is called, whatever the others return.
+                if any([_asks_to_stop(callback(end)) for callback in callbacks]):
                     history.stop_reason = "callback"
                     return
                 checks.number("learning_rate", model.learning_rate, 0, exclude_low=True)
-                run.set_learning_rate(model.learning_rate)
+                run.step.set_learning_rate(model.learning_rate)
             if interrupted.is_set():
                 break
         pipeline.finish()
@@ -97,40 +97,41 @@ def train(
 
 
 class _Pipeline:
-    """Chunks of steps: begun, and looked at when ``ops.ahead`` more have been begun, so that a GPU is never idle.
+    """Steps in chunks, enqueued ahead: the host waits for a chunk once ``ops.ahead`` more are enqueued behind it, so
+    that a GPU is never idle.
 
-    What a chunk brings goes into the history, and the end of an epoch with it. A chunk takes about
+    The losses of a chunk, and the end of its epoch, then go into the history. A chunk takes about
     :data:`SECONDS_BETWEEN_READS`, and ends with the epoch.
     """
 
     def __init__(self, run: TrainingRun, history: History, bar: Any) -> None:
         self.run, self.history, self.bar = run, history, bar
-        self.under_way: deque[tuple[Chunk, float]] = deque()  # with the time at which each was begun, the oldest first
+        self.under_way: deque[tuple[Chunk, float]] = deque()  # and when each was enqueued, the oldest first
         self.pace = 1  # steps of the next chunk
         self.seconds = 0.0  # spent in the steps of the epoch under way
-        self.looked = 0.0  # when a chunk was last looked at
+        self.collected = 0.0  # when the last chunk was
 
-    def begin(self, left: int) -> None:
-        """Begin at most ``left`` steps, then look at those begun before them as far as that is due."""
-        begun = time.perf_counter()
-        self.under_way.append((self.run.begin(min(self.pace, left, RING)), begun))
+    def enqueue(self, left: int) -> None:
+        """Enqueue at most ``left`` steps, then wait for the oldest ones where enough are enqueued behind them."""
+        enqueued = time.perf_counter()
+        self.under_way.append((self.run.enqueue(min(self.pace, left, self.run.most_steps)), enqueued))
         while len(self.under_way) > self.run.ops.ahead:
-            self._look()
+            self._collect()
 
     def finish(self) -> None:
-        """Look at all that is under way."""
+        """Wait for all that is under way."""
         while self.under_way:
-            self._look()
+            self._collect()
 
-    def _look(self) -> None:
-        """Wait for the oldest chunk. Raises TrainingDiverged; the chunks behind it are then undone too."""
-        chunk, begun = self.under_way.popleft()
+    def _collect(self) -> None:
+        """Wait for the oldest chunk. Raises TrainingDiverged, and the chunks behind it are then rolled back too."""
+        chunk, enqueued = self.under_way.popleft()
         losses = _checked(self.run, self.history, chunk)
         now = time.perf_counter()
-        seconds = now - max(begun, self.looked)  # before, the device was busy with the chunk before
-        self.looked = now
+        seconds = now - max(enqueued, self.collected)  # before, the device was busy with the chunk before
+        self.collected = now
         self.seconds += seconds
-        self.history.add(losses, self.run.rows_of(chunk))
+        self.history.add(losses, self.run.batch_sizes(chunk))
         if (chunk.before + chunk.steps) % self.run.steps_per_epoch == 0:
             self.history.end_epoch(self.seconds)
             self.seconds = 0.0
@@ -144,7 +145,7 @@ def _checked(run: TrainingRun, history: History, chunk: Chunk) -> np.ndarray:
     """The losses of ``chunk``; where anything is no longer finite, find the step and raise TrainingDiverged."""
     losses, finite = run.outcome(chunk)
     if not finite:
-        run.go_back(chunk)
+        run.roll_back(chunk)
         history.stop_reason = "diverged"
         _repeat_until_divergence(run, history, chunk.steps)
     return losses
@@ -153,11 +154,11 @@ def _checked(run: TrainingRun, history: History, chunk: Chunk) -> np.ndarray:
 def _repeat_until_divergence(run: TrainingRun, history: History, steps: int) -> None:
     """Repeat ``steps`` steps one by one (the same bits: a step depends on the state alone) and raise at the bad one."""
     for _ in range(steps):
-        step = run.begin(1)
-        losses, finite = run.outcome(step)
+        chunk = run.enqueue(1)
+        losses, finite = run.outcome(chunk)
         if not finite:
-            what, layer = run.first_non_finite() or ("loss", run.networks[-1].layers[-1].name)
-            run.go_back(step)
+            what, layer = run.first_non_finite() or ("loss", run.step.networks[-1].layers[-1].name)
+            run.roll_back(chunk)
             raise TrainingDiverged(
                 f"step {run.done + 1}: a NaN or an infinity, first seen in the {what} of layer {layer}. The model "
                 "keeps the weights from before this step. Try a smaller learning_rate, and look for extreme values in "
@@ -165,5 +166,5 @@ def _repeat_until_divergence(run: TrainingRun, history: History, steps: int) -> 
                 step=run.done + 1,
                 layer=layer,
             )
-        history.add(losses, run.rows_of(step))
+        history.add(losses, run.batch_sizes(chunk))
     raise RuntimeError("a divergence did not repeat itself: this device is not deterministic")

@@ -71,7 +71,7 @@ def raise_interrupt(number: int, frame: Any) -> None:
 def as_interrupts() -> Iterator[StopRequest]:
     """Let SIGTERM and SIGHUP raise ``KeyboardInterrupt``, as Ctrl-C does, where they would end the process at once.
 
-    Yields what tells which of the three it was, if any.
+    Yields a request whose ``number`` is that of the signal, once one of the three has come.
     """
     _last.number = None
     before = {number: signal.getsignal(number) for number in STOPPING}

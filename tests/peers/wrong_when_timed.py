@@ -5,6 +5,6 @@ from bench.peers import minigen_numpy
 
 class Contender(minigen_numpy.Contender):
     def run(self, steps: int) -> None:
-        for optimizer in self.training.optimizers:
+        for optimizer in self.training.step.optimizers:
             optimizer.lr *= 1.01
         super().run(steps)

@@ -33,7 +33,7 @@ def main() -> None:
     rows = np.random.default_rng(0).integers(0, 256, (4 * chosen.batch, 784), np.uint8)
     training = training_of(chosen.model, ops, rows, MODELS[chosen.model] | {"batch_size": chosen.batch})
     total = 0
-    for launch in ops.schedule(lambda: training.spell_step(chosen.batch)).launches:
+    for launch in ops.schedule(lambda: training.step.compute(chosen.batch)).launches:
         code, executed = executor.execute(launch, together=1)
         longest = max(executed, key=np.sum)
         total += longest.sum()

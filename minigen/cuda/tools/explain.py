@@ -83,7 +83,7 @@ def explain(
 def schedule_of(model: str, backend: CudaBackend, columns: int, settings: dict[str, Any]) -> Schedule:
     """The schedule of a full batch of a model on data that do not matter."""
     run = training_of(model, backend, np.zeros((1, checks.integer("columns", columns, 1)), np.uint8), settings)
-    return backend.schedule(lambda: run.spell_step(run.batch_size))
+    return backend.schedule(lambda: run.step.compute(run.step.batch_size))
 
 
 def training_of(model: str, backend: CudaBackend, rows: np.ndarray, settings: dict[str, Any]) -> TrainingRun:

@@ -1,4 +1,6 @@
-"""Which floors can be used here, and the choice among them."""
+"""Which backends can be used here, and the choice among them by the name of a device.
+
+Not called ``devices``: as an attribute of the package, that is the function."""
 
 from __future__ import annotations
 
@@ -16,7 +18,7 @@ AUTO = ("cpu", "numpy")  # best first; cuda joins when a GPU has run its tests
 
 @dataclass(frozen=True)
 class Device:
-    """One floor: whether it is ``usable`` here, and ``detail``: what it runs on, or why not and what to install."""
+    """One backend: whether it is ``usable`` here, and ``detail``: what it runs on, or why not and what to install."""
 
     name: str
     usable: bool
@@ -27,7 +29,7 @@ class Device:
 
 
 def devices() -> dict[str, Device]:
-    """The state of each floor on this machine, by name: ``numpy``, ``cpu`` and ``cuda``."""
+    """The state of each backend on this machine, by name: ``numpy``, ``cpu`` and ``cuda``."""
     return {name: _probe(name) for name in NAMES}
 
 
@@ -43,22 +45,22 @@ def get_backend(device: str = "auto", precision: str = "auto") -> Backend:
 
     Raises ``ValueError`` for an unknown name and :class:`DeviceError` for a device that cannot be used here.
     """
-    floor, index = _floor(device)
-    allowed = ("auto", *floor.PRECISIONS)
+    kind, index = _kind(device)
+    allowed = ("auto", *kind.PRECISIONS)
     if precision not in allowed:
         known = ", ".join(map(repr, allowed))
-        raise ArgumentError("precision", f"must be one of {known} on device {floor.name!r}, not {precision!r}")
+        raise ArgumentError("precision", f"must be one of {known} on device {kind.name!r}, not {precision!r}")
     if precision == "auto":
-        precision = floor.default_precision()
-    return floor(index, precision=precision) if floor.name == "cuda" else floor(precision=precision)
+        precision = kind.default_precision()
+    return kind(index, precision=precision) if kind.name == "cuda" else kind(precision=precision)
 
 
 def precisions(device: str = "auto") -> tuple[str, ...]:
     """What :func:`get_backend` takes as the precision of ``device``, beside ``"auto"``; raises as it does."""
-    return tuple(_floor(device)[0].PRECISIONS)
+    return tuple(_kind(device)[0].PRECISIONS)
 
 
-def _floor(device: str) -> tuple[Any, int]:
+def _kind(device: str) -> tuple[Any, int]:
     """The backend's class, and the number of the GPU."""
     if device == "auto":
         device = _best()
@@ -118,9 +120,7 @@ def _probe_cpu() -> Device:
 
 
 def _probe_cuda() -> Device:
-    try:
-        import minigen.cuda as cuda
-    except ImportError:
-        return Device("cuda", False, "this version of minigen has no CUDA floor yet")
+    from minigen import cuda
+
     usable, detail = cuda.probe()
     return Device("cuda", usable, detail)

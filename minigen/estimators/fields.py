@@ -1,4 +1,4 @@
-"""What the settings in a model file may say, field by field: a file with a true digest can still tell lies."""
+"""What the settings in a model file may be, field by field: a right digest does not mean that the values are right."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from typing import Any
 
 from minigen import checks
 from minigen.datasets import frames
-from minigen.estimators.gan import RANGES
+from minigen.errors import ArgumentError, ArgumentTypeError
+from minigen.estimators.scaling import RANGES
 
 Check = Callable[[str, Any], Any]
 """Of a field's name and its value; raises TypeError or ValueError that names the field."""
@@ -16,12 +17,12 @@ Check = Callable[[str, Any], Any]
 
 def _mapping(name: str, value: Any) -> None:
     if not isinstance(value, dict):
-        raise TypeError(f"{name} must be an object, not {value!r}")
+        raise ArgumentTypeError(name, f"must be an object, not {value!r}")
 
 
 def _text(name: str, value: Any) -> None:
     if not isinstance(value, str):
-        raise TypeError(f"{name} must be a string, not {value!r}")
+        raise ArgumentTypeError(name, f"must be a string, not {value!r}")
 
 
 def _text_or_nothing(name: str, value: Any) -> None:
@@ -32,14 +33,14 @@ def _text_or_nothing(name: str, value: Any) -> None:
 def _shape(name: str, value: Any) -> None:
     _list(name, value)
     if not value:
-        raise ValueError(f"{name} must have at least one dimension")
+        raise ArgumentError(name, "must have at least one dimension")
     for i, size in enumerate(value):
         checks.integer(f"{name}[{i}]", size, 1)
 
 
 def _list(name: str, value: Any) -> None:
     if not isinstance(value, list):
-        raise TypeError(f"{name} must be a list, not {value!r}")
+        raise ArgumentTypeError(name, f"must be a list, not {value!r}")
 
 
 def _seconds(name: str, value: Any) -> None:
@@ -76,7 +77,7 @@ FIELDS: dict[str, Check] = {
     "history.seconds": _seconds,
     "history.stop_reason": _one_of("", "finished", "callback", "interrupted", "diverged", "error"),
 }
-"""Every field but the hyper-parameters in ``params``, which the model checks as it does those of a user."""
+"""Every field but the hyper-parameters in ``params``, which the model checks like those that a user gives."""
 
 NEWER = ("fitted.source_", "fitted.frame_", "fitted.columns")
 """Fields that older files of the same format do not have."""

@@ -1,0 +1,102 @@
+"""What a model file holds of a trained GAN or VAE: settings, and weights, moments, counters and losses as tensors."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Sequence
+from numbers import Integral
+from typing import Any
+
+import numpy as np
+
+from minigen import checks
+from minigen.backend import PRECISIONS
+from minigen.estimators import fields
+from minigen.models.network import flat_size, parameter_shapes
+from minigen.models.optimizer import SLOTS
+from minigen.training import checkpoint
+from minigen.training.checkpoint import Tensors, check_tensor
+
+# Of the data; source_ is their name where the command line gave one.
+FITTED = ("item_shape_", "data_dtype_", "source_", "frame_")
+
+
+def save(model: Any, path: str | os.PathLike[str]) -> None:
+    """Write ``model``, a fitted estimator, to ``path``; see :meth:`minigen.GAN.save`.
+
+    Raises ValueError, and writes nothing, for what :func:`minigen.load` would refuse: a setting that has been changed
+    to an invalid one since, or a tensor that is not finite.
+    """
+    tensors = _tensors(model)
+    settings = {
+        "model": model.kind,
+        "params": {**model.get_params(), **model._frozen},
+        "fitted": {
+            **{name: getattr(model, name) for name in (*FITTED, *model.fitted_from_data)},
+            "columns": model._column_names(),
+        },
+        "history": {"seconds": model.history_.seconds, "stop_reason": model.history_.stop_reason},
+    }
+    text = json.dumps(settings, default=_plain)
+    written = json.loads(text)
+    fields.check(written)
+    check_tensors(from_settings(type(model), written), written["fitted"], tensors)
+    checkpoint.write(path, text, tensors)
+
+
+def from_settings(kind: Any, settings: dict[str, Any]) -> Any:
+    """The untrained model of class ``kind`` that the settings of a file describe, checked."""
+    model = kind(**tuples(settings["params"]))
+    checks.choice("precision", model.precision, ("auto", *PRECISIONS))
+    model._check_params()
+    return model
+
+
+def check_tensors(model: Any, fitted: dict[str, Any], tensors: Tensors) -> None:
+    """Raise ValueError or KeyError unless the weights and moments are those of ``model``; nothing is allocated yet."""
+    item_shape: Sequence[int] = fitted["item_shape_"]
+    columns = math.prod(checks.integer("item_shape_", size, 1) for size in item_shape)
+    for name, layers in model._layers(columns, *(fitted[name] for name in model.fitted_from_data)).items():
+        for key, shape in parameter_shapes(name, layers).items():
+            check_tensor(tensors, key, shape, np.float32)
+        for slot in SLOTS[model.optimizer]:
+            check_tensor(tensors, f"training.{name}.{slot}", (flat_size(layers),), np.float32)
+    check_tensor(tensors, "training.step", (1,), np.uint64)
+    if "columns.mean" in tensors or "columns.std" in tensors:
+        check_tensor(tensors, "columns.mean", (columns,), np.float64)
+        check_tensor(tensors, "columns.std", (columns,), np.float64)
+        if (tensors["columns.std"] < 0).any():
+            raise ValueError("columns.std must be at least 0")
+    steps, names = len(tensors["history.losses"]), len(model._history_names())
+    check_tensor(tensors, "history.losses", (steps, names), np.float32)
+    check_tensor(tensors, "history.ends", (len(tensors["history.ends"]),), np.int64)
+    if np.any((tensors["history.ends"] < 1) | (tensors["history.ends"] > steps)):
+        raise ValueError(f"history.ends must be numbers of steps from 1 to {steps}")
+
+
+def _tensors(model: Any) -> Tensors:
+    tensors = {key: value for net in model.networks_ for key, value in net.state().items()}
+    state = model._training_state() or {}
+    tensors.update({f"training.{key}": value for key, value in state.items() if not key.endswith(".params")})
+    if model.columns_ is not None:
+        tensors["columns.mean"], tensors["columns.std"] = model.columns_.mean, model.columns_.std
+    tensors["history.losses"] = np.ascontiguousarray(model.history_.values)
+    tensors["history.rows"] = model.history_.rows
+    tensors["history.ends"] = np.array(model.history_.ends, np.int64)
+    return tensors
+
+
+def _plain(value: Any) -> Any:
+    """A JSON value for what JSON does not know: a dtype by its name, NumPy's numbers and fractions as Python's."""
+    if isinstance(value, np.dtype):
+        return value.name
+    if isinstance(value, np.generic):
+        return value.item()
+    return int(value) if isinstance(value, Integral) else float(value)
+
+
+def tuples(values: dict[str, Any]) -> dict[str, Any]:
+    """``values`` with lists as tuples, which JSON does not have."""
+    return {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}

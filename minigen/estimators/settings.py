@@ -1,0 +1,122 @@
+"""Hyper-parameters of a model in the manner of scikit-learn: their values, and what values are allowed."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any, ClassVar, Self
+
+from minigen import checks
+from minigen.backend import ACTIVATIONS
+from minigen.errors import ArgumentError
+from minigen.models.optimizer import OPTIMIZERS, OptimizerSettings
+
+INITS = ("auto", "glorot_uniform", "glorot_normal", "he_uniform", "he_normal")
+
+
+class Settings:
+    """The hyper-parameters that GAN and VAE share. A subclass adds its own, and ``__init__`` takes them all."""
+
+    presets: ClassVar[dict[str, dict[str, Any]]]
+    frozen_params: ClassVar[tuple[str, ...]] = (
+        "latent_dim",
+        "hidden",
+        "activation",
+        "standardize",
+        "optimizer",
+        "init",
+        "device",
+        "precision",
+    )
+    """The hyper-parameters that a trained model keeps, whatever ``set_params`` says, until ``fit`` makes a new one."""
+
+    # The hyper-parameters that both models have, in the order of their documentation.
+    latent_dim: int
+    activation: str
+    standardize: str | bool
+    optimizer: str
+    learning_rate: float
+    beta1: float
+    beta2: float
+    eps: float
+    momentum: float
+    weight_decay: float
+    batch_size: int
+    epochs: int
+    init: str
+    seed: int
+    device: str
+    precision: str
+
+    _frozen: dict[str, Any]  # the values of ``frozen_params`` that the networks were made with
+
+    @classmethod
+    def _parameter_names(cls) -> list[str]:
+        return [name for name in inspect.signature(cls.__init__).parameters if name != "self"]
+
+    @classmethod
+    def preset(cls, name: str, **settings: Any) -> Self:
+        """A model with the settings of a preset; ``settings`` override them. ``ValueError`` lists the known presets.
+
+        ``"article"`` is the defaults, ``"quality"`` is wider and slower and draws clearer pictures.
+        """
+        checks.choice("preset", name, cls.presets)
+        return cls(**{**cls.presets[name], **settings})
+
+    def get_params(self, deep: bool = True) -> dict[str, Any]:
+        """The hyper-parameters by name, as scikit-learn's estimators give them."""
+        return {name: getattr(self, name) for name in self._parameter_names()}
+
+    def set_params(self, **params: Any) -> Self:
+        """Change hyper-parameters; they take effect at the next ``fit``. ``ValueError`` for an unknown name.
+
+        ``partial_fit`` takes those that only steer the training, such as ``learning_rate``, and refuses changes of the
+        others; a trained model is used and saved as it was made.
+        """
+        for name, value in params.items():
+            checks.choice("parameter", name, self._parameter_names())
+            setattr(self, name, value)
+        return self
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({', '.join(f'{k}={v!r}' for k, v in self.get_params().items())})"
+
+    def _check_params(self) -> None:
+        """Raise for a bad hyper-parameter. Subclasses add their own."""
+        checks.integer("latent_dim", self.latent_dim, 1)
+        checks.choice("activation", self.activation, ACTIVATIONS)
+        checks.choice("standardize", self.standardize, ("auto", True, False))
+        checks.choice("optimizer", self.optimizer, OPTIMIZERS)
+        checks.choice("init", self.init, INITS)
+        checks.number("learning_rate", self.learning_rate, 0, exclude_low=True)
+        checks.number("beta1", self.beta1, 0, 1)
+        checks.number("beta2", self.beta2, 0, 1)
+        checks.number("eps", self.eps, 0, exclude_low=True)
+        checks.number("momentum", self.momentum, 0, 1)
+        checks.number("weight_decay", self.weight_decay, 0)
+        if self.weight_decay and self.optimizer == "adam":
+            raise ArgumentError("weight_decay", "must be 0 with optimizer='adam'; use optimizer='adamw' or 'sgd'")
+        checks.integer("batch_size", self.batch_size, 1)
+        checks.integer("epochs", self.epochs, 0)
+        checks.seed("seed", self.seed)
+
+    def _check_frozen(self) -> None:
+        """Raise ValueError if a setting that the networks were made with has been changed since."""
+        for name, made in self._frozen.items():
+            now = _as_tuple(getattr(self, name))
+            if now != made:
+                raise ArgumentError(
+                    name,
+                    f"must stay {made!r} in partial_fit, not {now!r}: the model was made with it; fit makes a new one",
+                )
+
+    def _freeze(self) -> None:
+        """Note the values that the networks are made with."""
+        self._frozen = {name: _as_tuple(getattr(self, name)) for name in self.frozen_params}
+
+    def _optimizer_settings(self) -> OptimizerSettings:
+        names = OptimizerSettings.__dataclass_fields__
+        return OptimizerSettings(**{name: getattr(self, name) for name in names})
+
+
+def _as_tuple(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value

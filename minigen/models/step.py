@@ -1,0 +1,113 @@
+"""What the training steps of all models share: networks, data, counters and losses in the memory of a device."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+import numpy as np
+
+from minigen.backend import Array, Backend
+from minigen.models.network import Network, Workspace
+from minigen.models.optimizer import Optimizer
+from minigen.reference import random
+
+RING = 4096  # steps whose losses the device keeps until the host reads them
+
+
+class Step:
+    """One training step of a model; the model adds :meth:`compute`, the explicit calls of it.
+
+    An epoch is ``steps_per_epoch`` steps of ``batch_size`` rows in the order of a keyed permutation. The rows left
+    over form a last, smaller step of ``tail`` rows, or are dropped with ``drop_last`` (other rows each epoch, since the
+    order changes).
+    """
+
+    terms: ClassVar[tuple[str, ...]]  # the losses that a step computes, in the order of ``losses``
+    loss_names: ClassVar[tuple[str, ...]]  # the losses reported, in the order of :meth:`report`
+
+    def __init__(
+        self,
+        ops: Backend,
+        data: np.ndarray,
+        networks: Sequence[Network],
+        optimizers: Sequence[Optimizer],
+        batch_size: int,
+        seed: int,
+        *,
+        drop_last: bool,
+        scale: float,
+        shift: float,
+    ) -> None:
+        self.ops = ops
+        self.networks = networks
+        self.optimizers = optimizers
+        self.batch_size = batch_size
+        self.seed = seed
+        self.tail = 0 if drop_last else len(data) % batch_size
+        self.steps_per_epoch = len(data) // batch_size + (self.tail > 0)
+        self.data = ops.resident(data)
+        self.scale, self.shift = scale, shift
+        self.indices = ops.empty((batch_size,), np.int32)
+        self.counter = ops.upload(np.zeros(1, np.uint64))  # steps done
+        self.losses = ops.upload(np.zeros(len(self.terms), ops.dtype))
+        self.ring = ops.upload(np.zeros((RING, len(self.terms)), ops.dtype))  # ``losses`` of the last steps
+
+    # --- what a model adds ----------------------------------------------------------------------
+
+    def compute(self, rows: int) -> None:
+        """Call the operations of the step on the next batch, of ``rows``."""
+        raise NotImplementedError
+
+    def workspaces(self, rows: int) -> list[tuple[Network, Workspace]]:
+        """The networks in the order in which data flow through them, each with what a step on ``rows`` stores."""
+        raise NotImplementedError
+
+    def report(self, terms: np.ndarray) -> np.ndarray:
+        """The losses to report, ``[steps, len(loss_names)]``, from ``terms[steps, len(terms)]``."""
+        return terms
+
+    # --- what all have --------------------------------------------------------------------------
+
+    def gather(self, out: Array) -> None:
+        """The next batch, in the generator's or decoder's range, into ``out[rows, D]``."""
+        indices = self.indices[: len(out)]
+        self.ops.batch_indices(
+            indices, len(self.data), self.seed, random.ORDER, self.counter, self.batch_size, self.steps_per_epoch
+        )
+        self.ops.batch_gather(self.data, indices, out, self.scale, self.shift)
+
+    def set_learning_rate(self, rate: float) -> None:
+        """Of every network, for the steps to come."""
+        for optimizer in self.optimizers:
+            optimizer.set_learning_rate(rate)
+
+    def state_buffers(self) -> dict[str, Array]:
+        """All that a step changes and the next one reads: the counter, parameters, and the optimizers' moments."""
+        buffers = {"step": self.counter}
+        for net, optimizer in zip(self.networks, self.optimizers, strict=True):
+            buffers[f"{net.name}.params"] = net.params
+            buffers.update({f"{net.name}.{slot}": buffer for slot, buffer in optimizer.slots.items()})
+        return buffers
+
+    def first_non_finite(self, rows: int) -> tuple[str, str] | None:
+        """Where the last step, on ``rows``, went wrong: (what, layer), following its data forward, backward, and into
+        the state."""
+        work = [
+            (layer, stored)
+            for net, workspace in self.workspaces(rows)
+            for layer, stored in zip(net.layers, workspace, strict=True)
+        ]
+        forward = [("output", layer.name, stored.y) for layer, stored in work]
+        backward = [("gradient", layer.name, stored.dz) for layer, stored in work]
+        weights = [("weight", layer.name, buffer) for layer, _ in work for buffer in layer.params.values()]
+        moments = [
+            ("velocity" if slot == "velocity" else f"moment {slot} of the optimizer", layer, part)
+            for net, optimizer in zip(self.networks, self.optimizers, strict=True)
+            for slot, buffer in optimizer.slots.items()
+            for layer, part in net.named(buffer)
+        ]
+        for what, layer, buffer in (*forward, *reversed(backward), *weights, *moments):
+            if not self.ops.is_finite(buffer):
+                return what, layer
+        return None
