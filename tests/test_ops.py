@@ -18,8 +18,9 @@ import pytest
 from helpers import InOut, Out, assert_close, normals, refuses_bad_buffers, shapes
 from helpers import f32 as rounded
 from minigen import gradcheck
-from minigen.ops import OPERATIONS, Buffer, OneOf, Row
+from minigen.ops import OPERATIONS
 from minigen.reference_backend import NumpyBackend
+from minigen.registry import Buffer, OneOf, Row
 
 SIZES = {"T": 5, "N": 23}
 """Of what is not drawn."""

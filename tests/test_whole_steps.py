@@ -128,7 +128,9 @@ def spelled_gan(model: Any, data: np.ndarray, epochs: int) -> tuple[Spelled, np.
     for step, rows in batches(len(data), False, epochs):
         noise = plain.normals((2 * BATCH, LATENT), SEED, plain.NOISE, step)
         generator, discriminator = run.nets["generator"], run.nets["discriminator"]
-        loss_d, gradient = plain.gan_discriminator(generator, discriminator, X[rows], noise[:BATCH], run.hidden, output)
+        loss_d, gradient = plain.gan_discriminator(
+            generator, discriminator, X[rows], noise[:BATCH], run.hidden, output, model.loss
+        )
         run.update("discriminator", gradient, step)
         loss_g, gradient = plain.gan_generator(
             generator, run.nets["discriminator"], noise[BATCH:], run.hidden, output, model.loss

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 Array = Any
+"""A buffer in the memory of a backend: ``numpy.ndarray`` on the host, ``cupy.ndarray`` on CUDA."""
 
 UPDATED = "W W_m W_v b b_m b_v"
 
