@@ -185,7 +185,7 @@ def operation(
     also: Callable[[dict[str, int], dict[str, Any]], None] | None = None,
     **settings: Check,
 ) -> Callable[[Method], Method]:
-    """Make a method of :class:`minigen.ops.Operations` a row; ``buffers`` as said there, the rest as in :class:`Row`."""
+    """Make a method of :class:`minigen.ops.Operations` a row; ``buffers`` as said there, the rest see :class:`Row`."""
 
     def enter(method: Method) -> Method:
         row = Row(
