@@ -14,6 +14,7 @@ PRECISIONS = ("ieee", "tf32x3", "tf32", "bf16")
 OPERATIONS = ("activations", "gan_loss", "vae_loss", "latent", "optimizer", "random", "batch")
 MODELS = (
     "floors",
+    "ops",
     "gradcheck",
     "whole_steps",
     "training",
