@@ -29,7 +29,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from bench.environment import RESULTS, machine, provenance, write_json
+from bench.environment import RESULTS, machine, machine_name, provenance, write_json
 
 LOADS = (0, 1, 2)
 STEPS = 10  # of an epoch
@@ -111,13 +111,13 @@ def measure(pythons: dict[str, str], rounds: int, seconds: float, cells: dict[st
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench.busy", description=__doc__.splitlines()[0])
-    parser.add_argument("--name", default="cpu", help="of the result file: busy-NAME.json")
+    parser.add_argument("--name", help="of the result file, busy-NAME.json (default: the machine's)")
     parser.add_argument("--other", action="append", default=[], metavar="NAME=PYTHON", help="another version")
     parser.add_argument("--rounds", type=int, default=4)
     parser.add_argument("--seconds", type=float, default=2.0, help="of one turn")
     parser.add_argument("--add", action="store_true", help="keep the samples that the result file has")
     arguments = parser.parse_args()
-    path = Path(RESULTS) / f"busy-{arguments.name}.json"
+    path = Path(RESULTS) / f"busy-{arguments.name or machine_name()}.json"
     before = json.loads(path.read_text()) if arguments.add else {"cells": {}, "sample": "turn"}
     if before.get("sample") != "turn":
         parser.error(f"--add: the samples in {path} are epochs and not turns; without --add it is written anew")

@@ -1,8 +1,8 @@
 """Whole training steps side by side: minigen and what a user would pick instead.
 
     python -m bench.compare --quick                 # a minute: does everything run and agree?
-    python -m bench.compare --out bench/results/compare-cpu.json
-    python -m bench.compare --sweep all             # how the cost grows; bench/results/sweeps-cpu.json
+    python -m bench.compare                         # writes bench/results/compare-MACHINE.json
+    python -m bench.compare --sweep all             # how the cost grows; sweeps-MACHINE.json
     python -m bench.compare --model vae --elbo 110  # time until the test ELBO is -110 nats
     python -m bench.compare --estimate              # how long would it take?
 
@@ -30,7 +30,7 @@ from typing import Any
 import numpy as np
 
 from bench import floor, oracle
-from bench.environment import RESULTS, cores, machine, openblas_core, provenance, write_json
+from bench.environment import RESULTS, cores, machine, machine_name, openblas_core, provenance, write_json
 from bench.peers import PEERS, interpreter, is_installed
 from bench.process import ContenderError, Process, read_weights, write_job
 from bench.spec import MODELS, PRECISIONS, WIDTHS, Spec, check_inputs, initial_weights, pixels
@@ -95,14 +95,14 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--out",
         type=Path,
-        help="result file (default: compare-DEVICE.json, with --sweep sweeps-DEVICE.json, in bench/results)",
+        help="result file (default: compare-MACHINE.json, with --sweep sweeps-MACHINE.json, in bench/results)",
     )
     options = parser.parse_args(arguments)
     if options.quick:
         options.batch, options.width, options.rounds, options.chunk, options.starts = [32], ["article"], 2, 0.02, 1
         options.data_size = options.data_size or 512
     elif options.out is None:
-        options.out = RESULTS / f"{'sweeps' if options.sweep else 'compare'}-{options.device}.json"
+        options.out = RESULTS / f"{'sweeps' if options.sweep else 'compare'}-{machine_name(options.device)}.json"
     options.starts = options.starts or (1 if options.sweep else 3)
     options.batch = options.batch or ([128] if options.sweep else [128, 32, 512, 4096])
     options.width = options.width or (["article"] if options.sweep else ["article", "wide"])

@@ -1,6 +1,6 @@
 """Shared by the kernel benchmarks: who is measured, how a call is repeated, and what the machine could do.
 
-    python -m bench.kernels                          # all, written to bench/results/kernels-cpu.json
+    python -m bench.kernels                          # all, written to bench/results/kernels-MACHINE.json
     pytest bench --benchmark-only                    # the same on the terminal
     pytest bench/bench_random.py --benchmark-only --library minigen --library numpy
 

@@ -1,4 +1,7 @@
-"""What a result file says about where it comes from: machine, versions, commit. No host name, no user, no paths."""
+"""What a result file says about where it comes from: machine, versions, commit. No host name, no user, no paths.
+
+``python -m bench.environment`` prints the name that result files of this machine get.
+"""
 
 from __future__ import annotations
 
@@ -16,6 +19,7 @@ import numpy as np
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "bench" / "results"
+CPUINFO = Path("/proc/cpuinfo")
 
 
 def cores() -> int:
@@ -31,9 +35,67 @@ def machine(device: str = "cpu") -> dict[str, Any]:
         "system": f"{platform.system()} {platform.release()}",
         "python": platform.python_version(),
     }
+    if family := _cpu_fact("cpu family"):
+        facts["family, model"] = f"{family}, {_cpu_fact('model')}"
     if device == "cuda":
         facts["gpu"], facts["driver"] = _gpu()
     return facts
+
+
+MICROARCHITECTURES: dict[str, list[tuple[int, range, str]]] = {
+    "AuthenticAMD": [
+        (0x17, range(0x00, 0x30), "zen1"),
+        (0x17, range(0x30, 0x100), "zen2"),
+        (0x19, range(0x00, 0x10), "zen3"),
+        (0x19, range(0x20, 0x60), "zen3"),
+        (0x19, range(0x10, 0x20), "zen4"),
+        (0x19, range(0x60, 0x80), "zen4"),
+        (0x19, range(0xA0, 0xB0), "zen4"),
+        (0x1A, range(0x00, 0x100), "zen5"),
+    ],
+    "GenuineIntel": [
+        (6, range(0x3F, 0x40), "hsw"),
+        (6, range(0x4F, 0x50), "bdw"),
+        (6, range(0x55, 0x56), "skx"),
+        (6, range(0x6A, 0x6D), "icx"),
+        (6, range(0x8F, 0x90), "spr"),
+        (6, range(0xCF, 0xD0), "emr"),
+        (6, range(0xAD, 0xAF), "gnr"),
+    ],
+}
+"""Of servers' processors: family, models, and the short name. Clouds hide the model's name, and these tell more."""
+
+
+def machine_name(device: str = "cpu") -> str:
+    """What result files of this machine are named after: ``zen3-avx2``, ``spr-amx``, or a GPU's own name."""
+    if device == "cuda":
+        return slug(_gpu()[0])
+    from minigen import _native
+
+    isa = "amx" if "amx" in _native.supported_bf16() else _native.supported_isas()[-1]
+    return f"{_microarchitecture()}-{isa}"
+
+
+def slug(text: str) -> str:
+    """``text`` as part of a file's name."""
+    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")
+
+
+def _microarchitecture() -> str:
+    vendor, family, model = _cpu_fact("vendor_id"), int(_cpu_fact("cpu family", "0")), int(_cpu_fact("model", "0"))
+    for known_family, models, name in MICROARCHITECTURES.get(vendor, []):
+        if family == known_family and model in models:
+            return name
+    return slug(_cpu_model())
+
+
+def _cpu_fact(name: str, otherwise: str = "") -> str:
+    """A line of /proc/cpuinfo; ``otherwise`` where there is none."""
+    try:
+        found = re.search(rf"^{name}\s*:\s*(.+)$", CPUINFO.read_text(), re.MULTILINE)
+    except FileNotFoundError:
+        found = None
+    return found[1] if found else otherwise
 
 
 def _gpu() -> tuple[str, str]:
@@ -47,11 +109,7 @@ def _gpu() -> tuple[str, str]:
 
 
 def _cpu_model() -> str:
-    try:
-        found = re.search(r"model name\s*:\s*(.+)", Path("/proc/cpuinfo").read_text())
-    except FileNotFoundError:
-        found = None
-    return found[1] if found else platform.processor() or "unknown"
+    return _cpu_fact("model name") or platform.processor() or "unknown"
 
 
 def openblas_core(told: str | None = None) -> str | None:
@@ -91,3 +149,7 @@ def write_json(path: Path, result: dict[str, Any]) -> None:
     text = re.sub(r"\[[-+.\deE,\s]+\]", lambda found: " ".join(found[0].split()), json.dumps(result, indent=1))
     temporary.write_text(text + "\n")
     temporary.replace(path)
+
+
+if __name__ == "__main__":
+    print(machine_name())

@@ -1,6 +1,6 @@
 """All kernel benchmarks into one result file.
 
-    python -m bench.kernels                               # bench/results/kernels-cpu.json
+    python -m bench.kernels                               # bench/results/kernels-MACHINE.json
     python -m bench.kernels --operation dense --out dense.json
     python -m bench.kernels --device cuda
 
@@ -65,7 +65,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m bench.kernels", description=__doc__.splitlines()[0])
     parser.add_argument("--device", choices=list(DEVICES), default="cpu")
     parser.add_argument("--operation", nargs="+", choices=OPERATIONS, default=list(OPERATIONS))
-    parser.add_argument("--out", type=Path, help="result file (default: bench/results/kernels-DEVICE.json)")
+    parser.add_argument("--out", type=Path, help="result file (default: bench/results/kernels-MACHINE.json)")
     options = parser.parse_args(arguments)
     libraries = DEVICES[options.device]
     installed = [name for name in libraries if importlib.util.find_spec(LIBRARIES[name][1]) is not None]
@@ -90,7 +90,7 @@ def main(arguments: list[str] | None = None) -> int:
         "seconds": round(time.perf_counter() - begin),
         "benchmarks": [row(benchmark) for benchmark in found],
     }
-    out = options.out or environment.RESULTS / f"kernels-{options.device}.json"
+    out = options.out or environment.RESULTS / f"kernels-{environment.machine_name(options.device)}.json"
     environment.write_json(out, result)
     print(f"written: {out.name}, {len(found)} benchmarks in {result['seconds']} s; now run python -m bench.report")
     return 0

@@ -1,12 +1,12 @@
 """Tables and plots from the result files, so that no figure is typed by hand.
 
-    python -m bench.report            # rewrite the tables of README.md and bench/README.md, and the plots
+    python -m bench.report            # rewrite the tables of README.md and bench/RESULTS.md, and the plots
     python -m bench.report --check    # say what would change, change nothing
 
 A document asks for a table with a pair of comments that name a file of `bench/results` and one of its tables,
 
-    <!-- bench:compare-cpu/gan -->
-    <!-- /bench:compare-cpu/gan -->
+    <!-- bench:compare-spr-amx/gan -->
+    <!-- /bench:compare-spr-amx/gan -->
 
 and ``bench:everything`` stands for all tables and plots of all files.
 """
@@ -26,7 +26,7 @@ from bench.environment import RESULTS, ROOT
 from bench.peers import PEERS
 from bench.spec import WIDTHS, Spec
 
-DOCUMENTS = (ROOT / "README.md", ROOT / "bench" / "README.md")
+DOCUMENTS = (ROOT / "README.md", ROOT / "bench" / "RESULTS.md")
 PLOTS = ROOT / "bench" / "plots"
 SCHEMAS = {1}
 MARKER = re.compile(r"(<!-- bench:(?P<name>[\w./-]+) -->\n)(?P<body>.*?)(<!-- /bench:(?P=name) -->)", re.DOTALL)
@@ -418,7 +418,8 @@ def all_tables(results: dict[str, dict[str, Any]]) -> dict[str, str]:
             everything.append(f"### {name}\n\n{text}")
             if name in sweep_plots(result):
                 everything.append(f"![{stem}, {name}](plots/{stem}-{name}.png)\n")
-    tables["everything"] = "\n".join(everything) if everything else "No result files yet.\n"
+    contents = "".join(f"- [{stem}](#{stem}): {result['created'][:10]}\n" for stem, result in results.items())
+    tables["everything"] = "\n".join([contents, *everything]) if everything else "No result files yet.\n"
     measured = [stem for stem, result in results.items() if result["kind"] == "gpu" and not result.get("rehearsal")]
     steps = [f"### {stem}\n\n{tables[f'{stem}/steps']}" for stem in measured if f"{stem}/steps" in tables]
     tables["gpu"] = "\n".join(steps) or (NO_GPU if not measured else "No step was timed.\n")

@@ -5,7 +5,7 @@
 A name is a device, or a device and the precision of its products. Adam 1e-3, batch 128, grey pixels, Bernoulli
 reconstruction. Implementations elsewhere come to a training loss of 106.1 to 106.6 nats in the last epoch and a
 negative ELBO of 105.5 to 105.9 on the test set with sampled z (96.8 with z = mu, which is no bound). Writes
-`bench/results/vae-mnist.json`.
+`bench/results/vae-mnist-MACHINE.json`.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import time
 from typing import Any
 
 import minigen
-from bench.environment import RESULTS, machine, provenance, write_json
+from bench.environment import RESULTS, machine, machine_name, provenance, write_json
 
 
 def measure(device: str, precision: str, seed: int) -> dict[str, Any]:
@@ -49,7 +49,7 @@ def main(floors: list[str]) -> None:
             runs.append(measure(device, precision, seed))
             print({key: round(value, 3) if isinstance(value, float) else value for key, value in runs[-1].items()})
     result = {"schema": 1, "kind": "vae-mnist", "machine": machine(), **provenance(), "runs": runs}
-    write_json(RESULTS / "vae-mnist.json", result)
+    write_json(RESULTS / f"vae-mnist-{machine_name()}.json", result)
 
 
 if __name__ == "__main__":

@@ -152,8 +152,11 @@ _begun: dict[Any, Future[Any]] = {}  # by function and arguments: two tests may 
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    text = "background(run=f): work of minutes; f gets the test's parameters, the fixture `result` is what it returns"
+    text = "background(run=f): slow work; f gets the test's parameters, the fixture `result` is what it returns"
     config.addinivalue_line("markers", text)
+    config.addinivalue_line(
+        "markers", 'slow: left out unless asked for; every test: pytest -m "", these: pytest -m slow'
+    )
     # Tests interrupt trainings, and a training leaves a signal alone that it was started to ignore, as a shell starts
     # its background jobs and nohup what it runs.
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
@@ -162,9 +165,17 @@ def pytest_configure(config: pytest.Config) -> None:
         signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest selects by marks
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests that wait for others' work come last."""
+    """Tests that wait for others' work are slow and come last."""
+    for item in items:
+        if item.get_closest_marker("background"):
+            item.add_marker("slow")
     items.sort(key=lambda item: item.get_closest_marker("background") is not None)
+
+
+def pytest_report_header(config: pytest.Config) -> str | None:
+    return 'without the slow tests; all: pytest -m ""' if config.option.markexpr == "not slow" else None
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bench import compare, floor, oracle, process
+from bench import compare, environment, floor, oracle, process
 from bench.peers import PEERS, Peer
 from bench.spec import WIDTHS, Spec, check_inputs, initial_weights
 from minigen.cuda.backend import PRECISIONS
@@ -149,8 +149,29 @@ def test_sweeps_have_each_cell_once_and_keep_the_rest_of_the_base() -> None:
 
 def test_sweeps_have_a_file_of_their_own_and_leave_out_the_grid() -> None:
     grid, sweep = compare.parse([]), compare.parse(["--sweep", "batch"])
-    assert grid.out.name == "compare-cpu.json" and sweep.out.name == "sweeps-cpu.json"
+    name = environment.machine_name()
+    assert grid.out.name == f"compare-{name}.json" and sweep.out.name == f"sweeps-{name}.json"
     assert len(compare.cells(grid, 60000)) == 16 and {s.hidden for s in compare.cells(sweep, 60000)} == {(128,), (400,)}
+
+
+@pytest.mark.parametrize(
+    ("vendor", "family", "model", "name"),
+    [
+        ("AuthenticAMD", "25", "1", "zen3"),
+        ("AuthenticAMD", "25", "17", "zen4"),
+        ("GenuineIntel", "6", "143", "spr"),
+        ("GenuineIntel", "6", "1", "a-processor-r-of-1999"),
+        ("", "", "", "a-processor-r-of-1999"),
+    ],
+)
+def test_result_files_are_named_after_the_machine(
+    vendor: str, family: str, model: str, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines = {"vendor_id": vendor, "cpu family": family, "model": model, "model name": "A Processor(R), of 1999"}
+    monkeypatch.setattr(environment, "CPUINFO", tmp_path / "cpuinfo")
+    (tmp_path / "cpuinfo").write_text("".join(f"{key}\t: {value}\n" for key, value in lines.items() if value))
+    instructions = environment.machine_name().removeprefix(name)
+    assert re.fullmatch(r"-(amx|avx512|avx2|neon|baseline)", instructions)
 
 
 def test_estimate_grows_with_what_is_asked_and_is_bounded_by_cell_seconds() -> None:

@@ -56,8 +56,8 @@ def test_documents_say_what_the_result_files_say() -> None:
         assert present == wanted, f"{path.name} is out of date: run python -m bench.report"
 
 
-def test_readme_of_bench_asks_for_everything() -> None:
-    assert "<!-- bench:everything -->" in (report.ROOT / "bench" / "README.md").read_text()
+def test_results_have_everything() -> None:
+    assert "<!-- bench:everything -->" in (report.ROOT / "bench" / "RESULTS.md").read_text()
 
 
 def test_cell_table(result: dict[str, Any]) -> None:
@@ -77,18 +77,18 @@ def test_sweep_table_is_sorted_and_marks_the_fastest(result: dict[str, Any]) -> 
 
 
 def test_a_changed_figure_is_found(result: dict[str, Any]) -> None:
-    tables = report.all_tables({"compare-cpu": result})
-    text = report.render("# x\n<!-- bench:compare-cpu/gan -->\n<!-- /bench:compare-cpu/gan -->\n", tables)
+    tables = report.all_tables({"compare-spr-amx": result})
+    text = report.render("# x\n<!-- bench:compare-spr-amx/gan -->\n<!-- /bench:compare-spr-amx/gan -->\n", tables)
     assert "1.28" in text and report.render(text, tables) == text
     altered = text.replace("1.28", "1.08")
     assert report.render(altered, tables) == text != altered
 
 
 def test_an_unknown_table_is_an_error_that_lists_the_known(result: dict[str, Any]) -> None:
-    with pytest.raises(ValueError, match=r"no table 'compare-cpu/nothing'.*compare-cpu/gan-batch"):
+    with pytest.raises(ValueError, match=r"no table 'compare-spr-amx/nothing'.*compare-spr-amx/gan-batch"):
         report.render(
-            "<!-- bench:compare-cpu/nothing -->\n<!-- /bench:compare-cpu/nothing -->",
-            report.all_tables({"compare-cpu": result}),
+            "<!-- bench:compare-spr-amx/nothing -->\n<!-- /bench:compare-spr-amx/nothing -->",
+            report.all_tables({"compare-spr-amx": result}),
         )
 
 
@@ -143,8 +143,8 @@ def test_programs_beside_the_benchmark_are_told_from_its_own_loops() -> None:
 
 def test_epochs_and_turns_are_not_mixed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
     monkeypatch.setattr(busy, "RESULTS", tmp_path)
-    monkeypatch.setattr(busy.sys, "argv", ["busy", "--add", "--rounds", "0"])
-    (tmp_path / "busy-cpu.json").write_text(json.dumps({"cells": {"0": {"1 thread": [1e-3]}}}))
+    monkeypatch.setattr(busy.sys, "argv", ["busy", "--add", "--rounds", "0", "--name", "some"])
+    (tmp_path / "busy-some.json").write_text(json.dumps({"cells": {"0": {"1 thread": [1e-3]}}}))
     with pytest.raises(SystemExit):
         busy.main()
     assert "without --add it is written anew" in capsys.readouterr().err
@@ -314,4 +314,4 @@ def test_documents_say_that_no_gpu_has_run(gpu_result: dict[str, Any]) -> None:
     assert report.all_tables({"gpu-pretended": gpu_result | {"rehearsal": True}})["gpu"] == report.NO_GPU
     measured = report.all_tables({"gpu-card-a": gpu_result})
     assert "### gpu-card-a" in measured["gpu"] and "**20.0**" in measured["gpu"]
-    assert "<!-- bench:gpu -->" in (report.ROOT / "bench" / "README.md").read_text()
+    assert "<!-- bench:gpu -->" in (report.ROOT / "bench" / "RESULTS.md").read_text()

@@ -41,7 +41,7 @@ def python(*arguments: str, **environment: str) -> subprocess.CompletedProcess[s
 
 def run(floor: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     """pytest on one floor."""
-    return python("-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *arguments, MINIGEN_TEST_FLOORS=floor)
+    return python("-m", "pytest", "-m", "", "-q", "-x", "-p", "no:cacheprovider", *arguments, MINIGEN_TEST_FLOORS=floor)
 
 
 def assert_passed(done: subprocess.CompletedProcess[str]) -> None:

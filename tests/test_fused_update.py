@@ -95,7 +95,7 @@ def test_the_bits_are_those_of_separate_calls(rng: np.random.Generator, threads:
 
 @pytest.mark.parametrize("isa", [isa for isa in ISAS if isa != cpu.isa()])
 def test_so_on_every_instruction_set(isa: str) -> None:
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-k", "bits", __file__]
+    command = [sys.executable, "-m", "pytest", "-m", "", "-q", "-p", "no:cacheprovider", "-k", "bits", __file__]
     result = subprocess.run(command, env={**os.environ, "MINIGEN_ISA": isa}, capture_output=True, text=True)
     assert result.returncode == 0, result.stdout[-4000:]
 

@@ -158,6 +158,18 @@ def test_the_kl_of_wide_and_narrow_posteriors(ops: Any, rng: np.random.Generator
 @pytest.mark.skipif("MINIGEN_ISA" in os.environ, reason="this is one of the other instruction sets")
 @pytest.mark.parametrize("isa", [isa for isa in native.supported_isas() if isa != cpu.isa()])
 def test_the_other_instruction_sets(isa: str) -> None:
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-k", "layer or bias", __file__]
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-m",
+        "",
+        "-q",
+        "-p",
+        "no:cacheprovider",
+        "-k",
+        "layer or bias",
+        __file__,
+    ]
     done = subprocess.run(command, env={**os.environ, "MINIGEN_ISA": isa}, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout[-4000:]

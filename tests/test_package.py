@@ -120,3 +120,12 @@ def test_data_of_other_libraries():
 def test_auto_takes_the_best_device():
     best = "cpu" if minigen.devices()["cpu"].usable else "numpy"
     assert minigen.GAN(epochs=0, batch_size=32, hidden=4).fit(blobs(64)).device_ == best
+
+
+def test_formatters_have_one_version_everywhere():
+    """Those of pyproject.toml, which CI installs, and those of the hooks that run before a commit."""
+    root = Path(__file__).parent.parent
+    dev = tomllib.loads((root / "pyproject.toml").read_text())["project"]["optional-dependencies"]["dev"]
+    hooks = (root / ".pre-commit-config.yaml").read_text()
+    pinned = set(re.findall(r'additional_dependencies: \["(.+)"\]', hooks))
+    assert pinned == {package for package in dev if package.startswith(("ruff", "clang-format"))}

@@ -34,7 +34,7 @@ PEERS = {
     "minigen": Peer("bench.peers.minigen_steps", "minigen", label="minigen"),
     "minigen-tf32x3": Peer("bench.peers.minigen_tf32x3", "minigen", devices=("cuda",), label="minigen, tf32x3"),
     "minigen-bf16x6": Peer("bench.peers.minigen_bf16x6", "minigen", devices=("cpu",), label="minigen, bf16x6 on AMX"),
-    "minigen-numpy": Peer("bench.peers.minigen_numpy", "minigen", devices=("cpu",), label="minigen, NumPy floor"),
+    "minigen-numpy": Peer("bench.peers.minigen_numpy", "minigen", devices=("cpu",), label="minigen, NumPy reference"),
     "numpy": Peer("bench.peers.numpy_plain", "numpy", devices=("cpu",), label="NumPy written plainly"),
     "torch": Peer("bench.peers.torch_eager", "torch", "torch", label="PyTorch, eager", start=3),
     "torch-compile": Peer("bench.peers.torch_compile", "torch", "torch", label="PyTorch, torch.compile", start=20),

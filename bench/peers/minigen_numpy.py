@@ -1,4 +1,4 @@
-"""minigen's NumPy floor: the reference, which is written to be read."""
+"""minigen's NumPy reference, which is written to be read."""
 
 from bench.peers import minigen_steps
 
