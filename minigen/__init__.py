@@ -27,6 +27,7 @@ _HOMES = {
     "set_num_threads": "minigen.cpu",
     "EpochEnd": "minigen.training.loop",
     "ACTIVATIONS": "minigen.backend",
+    "GAN_LOSSES": "minigen.backend",
     "DeviceError": "minigen.errors",
     "ModelFileError": "minigen.errors",
     "NotFittedError": "minigen.errors",

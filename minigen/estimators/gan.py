@@ -30,10 +30,10 @@ class GAN(Estimator):
     The preset ``"quality"`` draws digits that can be read; the defaults are the small model of an article, quick to
     train and coarse.
 
-    The losses, in nats: where the discriminator cannot tell real from generated, its own is 2 log 2 = 1.39 and the
-    generator's log 2 = 0.69 (``loss="minimax"``: -0.69). They tell which player is ahead, not how good the samples are,
-    and need not fall. A discriminator near 0 beside a generator that keeps rising has won: try a smaller discriminator
-    or ``learning_rate``.
+    The losses of the default game, in nats: where the discriminator cannot tell real from generated, its own is
+    2 log 2 = 1.39 and the generator's log 2 = 0.69 (``loss="minimax"``: -0.69). They tell which player is ahead, not
+    how good the samples are, and need not fall. A discriminator near 0 beside a generator that keeps rising has won:
+    try a smaller discriminator or ``learning_rate``.
 
     There is no ``score``: a GAN has no likelihood, and its losses and :meth:`discriminate` only compare two networks
     with each other, so a better number is no better model. For a search over settings give scikit-learn a ``scoring``
@@ -52,7 +52,7 @@ class GAN(Estimator):
         ``standardize=True``.
     standardize : take the mean out of each column and divide it by its standard deviation, in the model; samples come
         back in the data's units. ``"auto"``: where the data are floating and the output is linear
-    loss : the generator's: ``"non_saturating"`` (Goodfellow et al. 2014, section 3) or ``"minimax"`` (equation 1)
+    loss : of both players, one of ``minigen.GAN_LOSSES``. Terms and sources: :mod:`minigen.reference.gan_loss`.
     optimizer : ``"adam"``, ``"adamw"`` or ``"sgd"``, for both networks
     learning_rate : step size
     beta1 : decay of Adam's first moment
@@ -167,8 +167,9 @@ class GAN(Estimator):
         return self._to_data(self._apply(self.generator_, self._latents(z)))
 
     def discriminate(self, X: Any) -> Array:
-        """``D(x)``, the discriminator's probability of being real, for each row of ``X``: ``float32[N]``.
+        """``D(x) = sigmoid(logit)``, the probability of being real, for each row of ``X``: ``float32[N]``.
 
+        With a ``loss`` other than those of Goodfellow et al. it is no probability, but still grows with the logit.
         ``X[N, ...]`` has items of the shape and dtype of the training data; flat rows ``[N, height * width]`` stand for
         pictures ``[N, height, width]`` and the other way round. Raises ``TypeError`` or ``ValueError`` for others.
         """
