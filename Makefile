@@ -29,8 +29,10 @@ bench:  ## measure training steps and kernels on this machine (bench/README.md s
 	$(PYTHON) -m bench.compare
 	$(PYTHON) -m bench.kernels
 
-tables:  ## the tables of README.md and bench/RESULTS.md and the plots, from bench/results
+tables:  ## the tables of README.md, bench/RESULTS.md and docs/operations.md, and the plots
 	$(PYTHON) -m bench.report
+	$(PYTHON) -c "from pathlib import Path; from minigen import ops, registry; page = Path('docs/operations.md'); \
+	page.write_text(page.read_text().partition('| operation |')[0] + registry.table())"
 
 ci:  ## everything that must hold before a change lands, in a fresh environment
 	.ci/run

@@ -77,6 +77,8 @@ class Row:
     also: Callable[[dict[str, int], dict[str, Any]], None] | None
     """Raises where sizes and settings do not fit each other."""
     signature: inspect.Signature = field(repr=False, compare=False)
+    summary: str
+    """The first sentence of its docstring."""
 
     def call(self, backend: Any, given: tuple[Any, ...], named: dict[str, Any]) -> Operation:
         """The checked call. Raises TypeError or ValueError that names the argument."""
@@ -200,6 +202,7 @@ def operation(
             in_place,
             also,
             inspect.signature(method),
+            (method.__doc__ or "").partition("\n\n")[0].strip(),
         )
         OPERATIONS[row.name] = row
         known = [(row.renamed.get(buffer.name, buffer.name), buffer) for buffer in row.buffers]
@@ -242,3 +245,19 @@ def flag(name: str, value: Any) -> bool:
 
 def real(name: str, value: Any) -> float:
     return float(value)
+
+
+def table() -> str:
+    """The rows as a table in Markdown, which ``docs/operations.md`` holds."""
+    lines = ["| operation | reads | writes | settings | what it does |", "| --- | --- | --- | --- | --- |"]
+    for row in OPERATIONS.values():
+        shown = {b.name: f"`{b.name}[{', '.join(b.shape or ('...',))}]`" for b in row.buffers}
+        reads = " ".join(shown[b.name] for b in row.buffers if b.read)
+        writes = " ".join(shown[b.name] for b in row.buffers if b.written)
+        settings = []
+        for name, check in row.settings.items():
+            allowed = f": {', '.join(check.known)}" if isinstance(check, OneOf) else ""
+            settings.append(f"`{name}`{allowed}")
+        what = row.summary.replace("``", "`").replace("|", "\\|")
+        lines.append(f"| `{row.name}` | {reads} | {writes} | {'; '.join(settings)} | {what} |")
+    return "\n".join(lines) + "\n"
