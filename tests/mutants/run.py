@@ -16,13 +16,15 @@ A list is ``<area>.toml``, an entry ``[[mutant]]`` of it:
 A table ``[environment]`` names variables that the tests of a list need.
 
 Works in a copy of the tree, never in the tree itself. C++ is rebuilt there for each mistake. What comes of it is
-written to ``result.json`` beside this file; results of mistakes that were not run stay there. Exit code 1 if a mistake
-passes, a text is not found, or a test fails without any mistake.
+written to ``result.json`` beside this file, each result with its commit; those of mistakes that were not run stay
+there, unless their entry has changed since. Exit code 1 if a mistake passes, a text is not found, or a test fails
+without any mistake.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import importlib.util
 import json
 import os
@@ -68,6 +70,11 @@ class Mutant:
     equivalent: str = ""
     survivor: bool = False
     environment: Environment = ()
+
+    @property
+    def digest(self) -> str:
+        """Of all that a result depends on in the list."""
+        return hashlib.sha256(repr((self.file, self.old, self.new, self.tests)).encode()).hexdigest()[:12]
 
     @property
     def compiled(self) -> bool:
@@ -265,18 +272,17 @@ def report(results: list[dict[str, Any]]) -> None:
 
 def save(results: list[dict[str, Any]]) -> None:
     """Take ``results`` into the file, in place of what it held of the same mistakes and of those that are gone."""
-    commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True).stdout.strip()
     old = json.loads(RESULT.read_text())["mutants"] if RESULT.exists() else []
-    known = {(mutant.area, mutant.what): None for area in areas() for mutant in read(area)}
+    known = {(mutant.area, mutant.what): mutant.digest for area in areas() for mutant in read(area)}
     kept = {(result["area"], result["what"]): result for result in (*old, *results)}
-    merged = [kept[key] for key in known if key in kept]
+    merged = [kept[key] for key, digest in known.items() if key in kept and kept[key].get("entry") == digest]
     counts: dict[str, Counter[str]] = {}
     for result in merged:
         counts.setdefault(result["area"], Counter())[result["result"]] += 1
     text = {
-        "commit": commit,
         "python": platform.python_version(),
         "machine": platform.machine(),
+        "not_run": len(known) - len(merged),
         "areas": counts,
         "mutants": merged,
     }
@@ -293,6 +299,7 @@ def main() -> int:
     options = parser.parse_args()
     mutants = [m for area in options.areas or areas() for m in read(area) if options.k in m.what or options.k in m.file]
     mutants.sort(key=lambda m: (m.compiled, m.file if m.compiled else ""))  # the compiler then works on one file a time
+    commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True).stdout.strip()
     with tempfile.TemporaryDirectory(prefix="minigen-mutants-") as temporary:
         copy = Copy((options.folder or Path(temporary)).resolve())
         wrong = "" if options.gradcheck else check_without(copy, mutants)
@@ -315,6 +322,8 @@ def main() -> int:
                     "result": result,
                     "survivor": mutant.survivor,
                     "seconds": round(seconds, 1),
+                    "entry": mutant.digest,
+                    "commit": commit,
                 }
             )
             if not (options.no_result or options.gradcheck):
