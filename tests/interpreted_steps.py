@@ -11,8 +11,7 @@ from conftest import without_gpu
 import models
 from interpreter import InterpreterExecutor
 from minigen.backend import ACTIVATIONS
-from minigen.cuda import fusion
-from minigen.cuda.plan import codegen
+from minigen.cuda.plan import codegen, fusion
 from minigen.reference_backend import NumpyBackend
 
 STEPS = 5

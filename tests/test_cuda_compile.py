@@ -8,8 +8,8 @@ import os
 import pytest
 
 from minigen.cuda.backend import PRECISIONS
-from minigen.cuda.fusion import MOST_SCORES
 from minigen.cuda.plan import tiles
+from minigen.cuda.plan.fusion import MOST_SCORES
 from minigen.cuda.tools import report
 
 pytestmark = [

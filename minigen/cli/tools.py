@@ -68,7 +68,7 @@ def explain(
     device: CudaDevice = "cuda",
     precision: CudaPrecision = "tf32x3",
 ) -> None:
-    """List the launches of one training step on a GPU: what each fuses, its FLOPs, its bytes and the least time they take.
+    """List the launches of one training step on a GPU: what each fuses, FLOPs, bytes, the least time they take.
 
     Where there is no GPU, the plan for an H100 is shown, without times.
     """

@@ -9,8 +9,8 @@ products split into high and low words, and the key raised by a Weyl sequence be
     k = k + (W0, W1)                                                                      all modulo 2^32
 
 Here the key is (seed, stream), the counter is (step low word, step high word, block low, block high), and element e
-of a buffer takes word ``e % 4`` of block ``e // 4``. So any backend, any thread, any order gives the same numbers, and a
-resumed run continues exactly. Streams keep the uses of one seed apart.
+of a buffer takes word ``e % 4`` of block ``e // 4``. So any backend, any thread, any order gives the same numbers, and
+a resumed run continues exactly. Streams keep the uses of one seed apart.
 
 uniform: the upper 24 bits, ``u = (word >> 8) 2^-24``, are 2^24 equally spaced numbers in [0, 1), each exact in a
 float32: the same float everywhere.

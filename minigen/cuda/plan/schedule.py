@@ -22,8 +22,8 @@ from typing import Any
 
 import numpy as np
 
-from minigen.cuda.fusion import fuse
 from minigen.cuda.plan.codegen import DEFAULT_WARPS, launch_of
+from minigen.cuda.plan.fusion import fuse
 from minigen.cuda.plan.launch import Job, Launch
 from minigen.cuda.plan.lowering import LOWERINGS, Target
 from minigen.step.dependencies import Memory, Span
