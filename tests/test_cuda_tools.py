@@ -36,7 +36,6 @@ def launch_whole_steps() -> subprocess.CompletedProcess[str]:
     tests = Path(__file__).parent
     environment["PYTHONPATH"] = os.pathsep.join([str(tests), str(tests.parent), environment.get("PYTHONPATH", "")])
     with tempfile.TemporaryDirectory() as folder:
-        environment["MINIGEN_CACHE"] = str(Path(folder) / "cache")
         command = [sys.executable, str(tests / "cuda_whole_step.py"), folder]
         return subprocess.run(command, env=environment, capture_output=True, text=True)
 
