@@ -46,6 +46,7 @@ def test_whole_steps_pass_what_their_cubins_take(result):
     assert result.returncode == 0, result.stderr
 
 
+@pytest.mark.slow
 def test_a_kernels_key_does_not_depend_on_what_was_compiled_before():
     environment = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
     tests = Path(__file__).parent
