@@ -94,6 +94,7 @@ class Hasty(Spec):
         return settings | {"lr": 1.01 * settings["lr"]}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "spec",
     [Spec("gan", (128,), 32, 64), Spec("vae", (400,), 32, 64), Spec("vae", (64, 64, 64), 32, 64)],
@@ -251,6 +252,7 @@ def records(out: Path, model: str, *peers: str) -> tuple[int, dict[str, Any]]:
     return code, result["cells"][0]["contenders"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", ["gan", "vae"])
 def test_quick_run_times_contenders_that_agree(offline: None, tmp_path: Path, model: str) -> None:
     code, found = records(tmp_path / "result.json", model, "minigen", "minigen-numpy", "numpy")
@@ -263,6 +265,7 @@ def test_quick_run_times_contenders_that_agree(offline: None, tmp_path: Path, mo
     assert os.listdir(tmp_path) == ["result.json"]
 
 
+@pytest.mark.slow
 def test_missing_wrong_and_crashing_contenders_are_named_and_not_timed(
     offline: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -281,6 +284,7 @@ def test_missing_wrong_and_crashing_contenders_are_named_and_not_timed(
     assert found["numpy"]["status"] == "timed"
 
 
+@pytest.mark.slow
 def test_time_to_a_test_elbo(offline: None, tmp_path: Path) -> None:
     out = tmp_path / "result.json"
     compare.main(["--quick", "--model", "vae", "--elbo", "1000", "--out", str(out), "--peers", "numpy"])

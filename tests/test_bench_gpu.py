@@ -319,6 +319,7 @@ def test_pixels_are_the_same_everywhere_and_of_all_values() -> None:
     assert pixels[0, :4].tolist() == gpu_step.pixels(1)[0, :4].tolist()
 
 
+@pytest.mark.slow
 @linux
 @needs_triton
 def test_stages_run_on_a_pretended_gpu(tmp_path: Path) -> None:

@@ -144,6 +144,7 @@ def test_without_matplotlib_a_sentence_stands_for_the_curves(here):
     assert (here / "runs" / "gan" / MODEL).exists() and not (here / "runs" / "gan" / "losses.png").exists()
 
 
+@pytest.mark.slow
 def test_the_bundled_digits_are_the_default(here):
     out = succeeds("train", "vae", "--epochs", "1", folder=here)
     assert out.startswith("mnist-sample: 5000 x 28 x 28, uint8\n")
@@ -170,6 +171,7 @@ def test_tables_are_written_as_tables(here, rng):
     assert "no pictures" in fails("sample", "out", "--out", "grid.png", folder=here)
 
 
+@pytest.mark.slow
 def test_npz_and_idx_files_are_data_too(here):
     np.savez("several.npz", a=digits(), b=digits()[:32])
     minigen.datasets.write_idx("digits-idx3-ubyte", digits())
@@ -183,6 +185,7 @@ def test_quiet_prints_nothing(here):
     assert succeeds(*TRAIN_GAN, "--epochs", "1", "--quiet", folder=here) == ""
 
 
+@pytest.mark.slow
 def test_sample_every(here):
     succeeds(*TRAIN_GAN, "--epochs", "5", "--sample-every", "2", "--out", "two", folder=here)
     assert sorted(path.name for path in here.glob("two/samples-epoch-*")) == [
@@ -193,6 +196,7 @@ def test_sample_every(here):
     assert not list(here.glob("none/samples-epoch-*"))
 
 
+@pytest.mark.slow
 def test_threads_do_not_change_the_result(here):
     if not minigen.devices()["cpu"].usable:
         pytest.skip("no compiled floor")
@@ -204,6 +208,7 @@ def test_threads_do_not_change_the_result(here):
 # --- an earlier run is not overwritten ------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_precision(here):
     """Told in the output, kept in the file, and free to change while resuming."""
     out = succeeds(*TRAIN_GAN, "--device", "numpy", "--precision", "ieee", "--epochs", "1", "--out", "p", folder=here)
@@ -217,11 +222,13 @@ def test_precision(here):
     assert minigen.load("p/model.safetensors").precision == "auto"
 
 
+@pytest.mark.slow
 def test_the_default_folder_is_the_next_free_one(here):
     for folder in ("runs/gan", "runs/gan-2", "runs/gan-3"):
         assert f"results in {folder}:" in succeeds(*TRAIN_GAN, "--epochs", "1", folder=here)
 
 
+@pytest.mark.slow
 def test_a_folder_with_a_run_is_replaced_only_by_force(here):
     (here / "out").mkdir()
     (here / "out" / "notes.txt").write_text("mine")
@@ -241,6 +248,7 @@ def test_a_folder_with_a_run_is_replaced_only_by_force(here):
 # --- going on -------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("train", [TRAIN_GAN, TRAIN_VAE], ids=["gan", "vae"])
 def test_resuming_continues_bit_for_bit(here, train):
     succeeds(*train, "--epochs", "4", "--out", "whole", folder=here)
@@ -252,6 +260,7 @@ def test_resuming_continues_bit_for_bit(here, train):
     np.testing.assert_array_equal(whole, parts)
 
 
+@pytest.mark.slow
 def test_resuming_into_another_folder_leaves_the_first_alone(here):
     succeeds(*TRAIN_GAN, "--epochs", "1", "--out", "a", folder=here)
     before = snapshot(here / "a")
@@ -290,6 +299,7 @@ def test_a_model_trained_in_python_names_no_data(here):
     succeeds("reconstruct", "m.safetensors", "--data", "digits.npy", folder=here)
 
 
+@pytest.mark.slow
 def test_ctrl_c_keeps_what_was_learnt(here):
     command = [sys.executable, "-m", "minigen", *TRAIN_GAN, "--epochs", "1000000", "--sample-every", "50"]
     with subprocess.Popen(command, cwd=here, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
@@ -468,6 +478,7 @@ def test_devices_are_listed(tmp_path):
     assert [line.split()[0] for line in out.splitlines()] == ["numpy", "cpu", "cuda", "auto"]
 
 
+@pytest.mark.slow
 def test_version_and_help(tmp_path):
     assert succeeds("--version", folder=tmp_path) == f"minigen {minigen.__version__}\n"
     front = succeeds("--help", folder=tmp_path)

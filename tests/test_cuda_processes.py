@@ -35,6 +35,7 @@ def builds(kernels_folder):
     return {each.key: each for each in (build.build_of(launch, ops.executor) for launch in launches)}
 
 
+@pytest.mark.slow
 def test_the_binaries_are_those_of_one_process(builds, monkeypatch, tmp_path):
     monkeypatch.setenv(compiler.SETTING, "2")
     started = []
@@ -66,6 +67,7 @@ def test_the_key_is_the_same_in_every_process(builds, monkeypatch):
             assert replace(asked).key != key
 
 
+@pytest.mark.slow
 def test_a_kernel_that_does_not_compile_is_reported(builds, monkeypatch):
     """With Triton's own words; no process is left waiting."""
     monkeypatch.setenv(compiler.SETTING, "2")
@@ -89,6 +91,7 @@ def test_a_process_that_is_killed_is_reported(builds, monkeypatch):
         compiler.compile_builds(list(builds.values()))
 
 
+@pytest.mark.slow
 def test_a_changed_source_is_noticed(builds, monkeypatch, tmp_path):
     monkeypatch.setenv(compiler.SETTING, "2")
     with pytest.raises(RuntimeError, match="has changed on disk since this one began"):
@@ -130,6 +133,7 @@ PROGRAM = """
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["a script without a guard", "python -c", "a daemonic process"])
 def test_any_main_program(tmp_path, kind):
     """multiprocessing would run the script again, and refuse a daemonic process any of its own."""

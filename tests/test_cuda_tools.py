@@ -37,7 +37,6 @@ def launch_whole_steps() -> subprocess.CompletedProcess[str]:
     tests = Path(__file__).parent
     environment["PYTHONPATH"] = os.pathsep.join([str(tests), str(tests.parent), environment.get("PYTHONPATH", "")])
     with tempfile.TemporaryDirectory() as folder:
-        environment["MINIGEN_CACHE"] = str(Path(folder) / "cache")
         command = [sys.executable, str(tests / "cuda_whole_step.py"), folder]
         return subprocess.run(command, env=environment, capture_output=True, text=True)
 
@@ -48,6 +47,7 @@ def test_whole_steps_pass_what_their_cubins_take(result):
     assert result.returncode == 0, result.stderr
 
 
+@pytest.mark.slow
 def test_a_kernels_key_does_not_depend_on_what_was_compiled_before():
     environment = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
     tests = Path(__file__).parent

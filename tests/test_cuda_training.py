@@ -192,6 +192,7 @@ def assert_trains_smaller(fake, train):
     assert train(blobs(), epochs=1, device="cuda", **SMALL).history_.epochs == 1
 
 
+@pytest.mark.slow
 def test_out_of_memory(computing_gpus, train):
     """At a buffer of the networks, or later at one of the training: for every size of memory."""
     needed = 0
