@@ -1,6 +1,6 @@
-"""The CUDA floor on the stand-in for CuPy, computing: each operation is one launch whose effect is the reference's.
+"""The CUDA backend on the stand-in for CuPy, computing: each operation is one launch whose effect is the reference's.
 
-Memory, streams, copies and graphs are those of a GPU's floor, with the stand-in's checks; the kernels are not.
+Memory, streams, copies and graphs are those of a GPU's backend, with the stand-in's checks; the kernels are not.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class ComputingCuda(CudaBackend):
         calls: list[Callable[[], None]] = []
         self.calls = calls
         self.launches: list[Ready] | None = None  # while capturing
-        self.book = NumpyBackend()
+        self.reference = NumpyBackend()
         self.function = cupy.cuda.Module().get_function(f"computed_{id(self)}")
         cupy.effects[self.function.name] = lambda number: calls[int(number)]()
         weakref.finalize(self, calls.clear)  # the stand-in outlives the backend, whose memory must go
@@ -48,7 +48,7 @@ class ComputingCuda(CudaBackend):
     def _do(self, kind: str, fuses: str, buffers: dict[str, Any], **settings: Any) -> None:
         """The arguments have passed CudaBackend's checks; what follows is in :func:`_computed`, but for one kernel."""
         if kind == "is_finite":
-            self.enqueue(lambda: buffers["flags"].fill(not self.book.is_finite(buffers["x"])))
+            self.enqueue(lambda: buffers["flags"].fill(not self.reference.is_finite(buffers["x"])))
 
     def capture(self, step: Callable[[], None]) -> Program:
         launches = self.launches = []
@@ -69,7 +69,7 @@ class ComputingCuda(CudaBackend):
 def _computed(name: str) -> Any:
     def call(self: ComputingCuda, *arguments: Any, **settings: Any) -> None:
         getattr(CudaBackend, name)(self, *arguments, **settings)
-        self.enqueue(partial(getattr(self.book, name), *arguments, **settings))
+        self.enqueue(partial(getattr(self.reference, name), *arguments, **settings))
 
     return call
 

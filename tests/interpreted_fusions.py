@@ -1,7 +1,7 @@
 """Fused launches against the operations that they replace, on Triton's interpreter: run by test_cuda_interpreter.py.
 
-Each test spells a few operations out twice: as a captured step of the CUDA floor, whose memory holds NaN before, and
-in float64 on the NumPy floor. The results must agree, and the step must have been fused as expected.
+Each test spells a few operations out twice: as a captured step of the CUDA backend, whose memory holds NaN before, and
+in float64 on the NumPy backend. The results must agree, and the step must have been fused as expected.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ ADAM = {"beta1": 0.9, "beta2": 0.99, "eps": 1e-6}
 
 
 class Spelled:
-    """The buffers of one test on a floor, by attribute; ``ops`` is the floor."""
+    """The buffers of one test on a backend, by attribute; ``ops`` is the backend."""
 
     def __init__(self, ops: Any, **buffers: Any) -> None:
         self.ops = ops
@@ -40,12 +40,12 @@ class Spelled:
 
 def check(step: Any, results: str, fused: str, launches: int | None = None, **buffers: Any) -> Any:
     """Capture ``step``, run it once, and compare the buffers named in ``results``; returns the schedule."""
-    ours, book = Spelled(without_gpu(), **buffers), Spelled(NumpyBackend(np.float64), **buffers)
+    ours, reference = Spelled(without_gpu(), **buffers), Spelled(NumpyBackend(np.float64), **buffers)
     program = ours.ops.capture(lambda: step(ours))
     program.run(1)
-    step(book)
+    step(reference)
     for name in results.split():
-        found, expected = ours.ops.download(getattr(ours, name)), getattr(book, name)
+        found, expected = ours.ops.download(getattr(ours, name)), getattr(reference, name)
         assert np.isfinite(found).all(), name
         assert relative_error(found, expected) < TOLERANCE, (name, found, expected)
     assert set(fused.split()) <= {op.name for op in program.schedule.fused}, str(program.schedule)

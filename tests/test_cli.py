@@ -199,7 +199,7 @@ def test_sample_every(here):
 @pytest.mark.slow
 def test_threads_do_not_change_the_result(here):
     if not minigen.devices()["cpu"].usable:
-        pytest.skip("no compiled floor")
+        pytest.skip("no compiled backend")
     for threads in ("1", "2"):
         succeeds(*TRAIN_GAN, "--device", "cpu", "--threads", threads, "--epochs", "2", "--out", threads, folder=here)
     assert_same_model(here / "1" / MODEL, here / "2" / MODEL)

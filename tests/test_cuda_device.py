@@ -1,4 +1,4 @@
-"""The CUDA floor on a GPU: operations, precisions, trajectories, repeats, memory, arrays of other libraries."""
+"""The CUDA backend on a GPU: operations, precisions, trajectories, repeats, memory, arrays of other libraries."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from models import blobs, gan_training, run, vae_training
 
 usable, detail = cuda.probe()
 needed = "MINIGEN_NEEDS_GPU" in os.environ  # bench/gpu.sh: a skipped test would be no test
-pytestmark = pytest.mark.skipif(not usable and not needed, reason=f"no GPU for the CUDA floor: {detail}")
+pytestmark = pytest.mark.skipif(not usable and not needed, reason=f"no GPU for the CUDA backend: {detail}")
 
 PRECISIONS = ("ieee", "tf32x3", "tf32", "bf16")
 TOLERANCES = {"ieee": 5e-6, "tf32x3": 5e-6, "tf32": 1e-3, "bf16": 1e-2}
@@ -55,7 +55,7 @@ def compile_ahead(ops, calls):
 
 
 @pytest.mark.parametrize("round", range(2))
-def test_every_operation_against_the_book(precision, round_seed, round):
+def test_every_operation_against_the_reference(precision, round_seed, round):
     """At random odd sizes, each buffer at an odd place inside a larger one, whose surroundings must survive."""
     rng = np.random.default_rng(round_seed + round)
     ops = backend(precision)
@@ -155,26 +155,28 @@ def test_cuda_cpp_kernels_against_the_triton_ones(rng):
 
 @pytest.mark.parametrize("model", TRAININGS)
 @pytest.mark.parametrize("optimizer", ["adam", "adamw", "sgd"])
-def test_a_hundred_steps_follow_the_numpy_floor(model, optimizer):
+def test_a_hundred_steps_follow_the_numpy_backend(model, optimizer):
     """Fused, from graphs, in ieee: 1e-3 on losses and weights after 100 steps."""
     rate = 0.02 if optimizer == "sgd" else 1e-3
-    ours, book = (
+    ours, reference = (
         TRAININGS[model](ops, blobs(), hidden=(24, 16), learning_rate=rate, optimizer=optimizer)
         for ops in (backend(), NumpyBackend())
     )
     run(ours, 100)
-    run(book, 100)
-    np.testing.assert_allclose(ours.recent_losses(100), book.recent_losses(100), rtol=1e-3, atol=1e-3)
-    for a, b in zip(ours.networks, book.networks, strict=True):
+    run(reference, 100)
+    np.testing.assert_allclose(ours.recent_losses(100), reference.recent_losses(100), rtol=1e-3, atol=1e-3)
+    for a, b in zip(ours.networks, reference.networks, strict=True):
         assert relative_error(ours.ops.download(a.params), b.params) < 1e-3
 
 
 @pytest.mark.parametrize("model", TRAININGS)
 def test_low_precisions_stay_close_for_a_few_steps(model, precision):
-    ours, book = (TRAININGS[model](ops, blobs(), learning_rate=1e-3) for ops in (backend(precision), NumpyBackend()))
+    ours, reference = (
+        TRAININGS[model](ops, blobs(), learning_rate=1e-3) for ops in (backend(precision), NumpyBackend())
+    )
     run(ours, 10)
-    run(book, 10)
-    np.testing.assert_allclose(ours.recent_losses(10), book.recent_losses(10), rtol=20 * TOLERANCES[precision])
+    run(reference, 10)
+    np.testing.assert_allclose(ours.recent_losses(10), reference.recent_losses(10), rtol=20 * TOLERANCES[precision])
 
 
 @pytest.mark.parametrize("model", TRAININGS)
@@ -408,7 +410,7 @@ def test_bad_arrays_on_the_gpu_are_refused(change, error):
         interop.rows(backend(), change(cupy.ones((10, 3), cupy.float32)))
 
 
-def test_activations_are_those_of_the_book(rng):
+def test_activations_are_those_of_the_reference(rng):
     """The whole range of float32, where polynomials and exponents are clamped."""
     z = np.concatenate([np.linspace(-110, 110, 20_001), [1e-38, -1e-38, 3e38, -3e38, 0.0, -0.0]])
     z = z.astype(np.float32).astype(np.float64)

@@ -1,4 +1,4 @@
-"""The CUDA floor's runtime without a GPU: memory, copies, arguments, graphs and errors, on a stand-in for CuPy."""
+"""The CUDA backend's runtime without a GPU: memory, copies, arguments, graphs and errors, on a stand-in for CuPy."""
 
 from __future__ import annotations
 

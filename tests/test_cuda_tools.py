@@ -1,4 +1,4 @@
-"""What surrounds the CUDA floor: whole steps as launched, the explanation of a step, timing and tuning. No GPU."""
+"""What surrounds the CUDA backend: whole steps as launched, the explanation of a step, timing and tuning. No GPU."""
 
 from __future__ import annotations
 

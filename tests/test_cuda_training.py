@@ -220,14 +220,14 @@ def test_data_larger_than_the_memory(computing_gpus, train):
 
 def planting_nan(training, at):
     """Let the noise of one step hold a NaN, whenever that step is run."""
-    book = training.ops.book
+    reference = training.ops.reference
 
-    def random_normal(out, seed, stream, step, original=book.random_normal):
+    def random_normal(out, seed, stream, step, original=reference.random_normal):
         original(out, seed, stream, step)
         if int(step[0]) == at and stream == random.NOISE:
             out[-1, 0] = np.nan
 
-    book.random_normal = random_normal
+    reference.random_normal = random_normal
 
 
 @pytest.mark.parametrize("at", [0, 5, 31, 32, 39])
@@ -253,14 +253,14 @@ def test_an_infinite_weight_is_found_though_no_loss_shows_it(gpu):
     from minigen.floors import get_backend
 
     training = gan_training(get_backend("cuda"), blobs(2000))
-    adam, last = training.ops.book.adam, training.generator.layers[-1].b
+    adam, last = training.ops.reference.adam, training.generator.layers[-1].b
 
     def overflowing(p, g, m, v, lr, step, *rest):
         adam(p, g, m, v, lr, step, *rest)
         if int(step[0]) == 6:
             last[0] = np.inf
 
-    training.ops.book.adam = overflowing
+    training.ops.reference.adam = overflowing
     with pytest.raises(minigen.TrainingDiverged, match="step 7") as caught:
         loop._checked(training, History(training.loss_names), training.begin(7))
     assert caught.value.layer == "generator.1" and training.done == 6 and np.isfinite(last).all()
@@ -273,7 +273,7 @@ def test_an_interrupt_in_the_middle_of_a_graph(gpu, train, at, monkeypatch):
 
     whole = train(blobs(4000), epochs=3, device="cuda", **SMALL)
     ops = get_backend("cuda")
-    advance = ops.book.advance
+    advance = ops.reference.advance
 
     def interrupting(step, losses, history):
         if int(step[0]) == at and not interrupted:
@@ -282,7 +282,7 @@ def test_an_interrupt_in_the_middle_of_a_graph(gpu, train, at, monkeypatch):
         advance(step, losses, history)
 
     interrupted: list[int] = []
-    ops.book.advance = interrupting
+    ops.reference.advance = interrupting
     monkeypatch.setattr("minigen.estimators.base.get_backend", lambda *names: ops)
     model = train(blobs(4000), epochs=3, device="cuda", **SMALL)
     assert interrupted and model.history_.stop_reason == "interrupted"

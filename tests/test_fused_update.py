@@ -1,4 +1,4 @@
-"""Programs of the CPU floor fuse weight gradients with the Adam behind them: same bits, and only where it is safe."""
+"""Programs of the CPU backend fuse weight gradients with the Adam behind them: same bits, and only where it is safe."""
 
 from __future__ import annotations
 

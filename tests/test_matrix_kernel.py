@@ -1,4 +1,4 @@
-"""The CPU floor's matrix kernel: every path, on every instruction set, the same bits for any number of threads.
+"""The CPU backend's matrix kernel: every path, on every instruction set, the same bits for any number of threads.
 
 `test_dense` draws small shapes; these are chosen to reach what only large or lopsided ones do.
 """

@@ -1,4 +1,4 @@
-"""The compiled floor: instruction sets, threads, programs, forks, bad buffers, accuracy, sanitizers."""
+"""The compiled backend: instruction sets, threads, programs, forks, bad buffers, accuracy, sanitizers."""
 
 from __future__ import annotations
 

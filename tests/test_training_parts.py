@@ -21,21 +21,21 @@ def train(training: Any, history: History, epochs: int) -> None:
     loop.train(training, SimpleNamespace(learning_rate=1e-3), history, epochs, progress=False)
 
 
-def fill(floor: Any, buffer: Any, value: float) -> None:
-    floor.upload(np.full(buffer.shape, value, floor.dtype), out=buffer)
+def fill(backend: Any, buffer: Any, value: float) -> None:
+    backend.upload(np.full(buffer.shape, value, backend.dtype), out=buffer)
 
 
 # --- epochs and the ring of losses -------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("done", "begun"), [(0, 0), (1, 6), (5, 6), (6, 6), (7, 12)])
-def test_beginning_an_epoch_goes_on_and_never_back(floor, done, begun):
-    training = gan_training(floor, blobs(200), (3,))
+def test_beginning_an_epoch_goes_on_and_never_back(backend, done, begun):
+    training = gan_training(backend, blobs(200), (3,))
     assert training.steps_per_epoch == 6
     for _ in range(done):
         training.run(1)
     training.begin_epoch()
-    assert training.done == begun and floor.download(training.step).tolist() == [begun]
+    assert training.done == begun and backend.download(training.step).tolist() == [begun]
     assert training.steps_left == 6
 
 
@@ -52,13 +52,13 @@ def test_a_short_ring_of_losses_loses_none(monkeypatch, ring):
     assert history.ends == whole.ends == [21, 42, 63]
 
 
-def test_the_latest_losses_are_the_latest(floor, monkeypatch):
+def test_the_latest_losses_are_the_latest(backend, monkeypatch):
     monkeypatch.setattr("minigen.training.run.RING", 4)
-    training = gan_training(floor, blobs(400), (3,), batch_size=20)
+    training = gan_training(backend, blobs(400), (3,), batch_size=20)
     seen = []
     for _ in range(7):
         training.run(1)
-        seen.append(floor.download(training.losses).copy())
+        seen.append(backend.download(training.losses).copy())
     np.testing.assert_array_equal(training.recent_losses(3), seen[-3:])
 
 
@@ -84,9 +84,9 @@ class Planting:
 
 
 @pytest.mark.parametrize("value", [np.inf, -np.inf, np.nan])
-def test_a_loss_that_is_not_finite_ends_the_training_though_the_weights_are_finite(floor, value):
-    training = gan_training(floor, blobs(400), (3,))
-    program = Planting(training, 6, after=lambda: fill(floor, training.ring, value))
+def test_a_loss_that_is_not_finite_ends_the_training_though_the_weights_are_finite(backend, value):
+    training = gan_training(backend, blobs(400), (3,))
+    program = Planting(training, 6, after=lambda: fill(backend, training.ring, value))
     training._programs[training.batch_size] = program
     history = History(training.loss_names)
     with pytest.raises(minigen.TrainingDiverged) as caught:
@@ -103,10 +103,10 @@ def test_a_loss_that_is_not_finite_ends_the_training_though_the_weights_are_fini
         (["discriminator.1", "discriminator.0"], "discriminator.0"),
     ],
 )
-def test_of_two_bad_layers_the_one_that_data_reach_first_is_named(floor, bad, named):
-    training = gan_training(floor, blobs(400), (3,))
+def test_of_two_bad_layers_the_one_that_data_reach_first_is_named(backend, bad, named):
+    training = gan_training(backend, blobs(400), (3,))
     layers = {layer.name: layer for net in training.networks for layer in net.layers}
-    plant = lambda: [fill(floor, layers[name].W, np.nan) for name in bad]  # noqa: E731
+    plant = lambda: [fill(backend, layers[name].W, np.nan) for name in bad]  # noqa: E731
     training._programs[training.batch_size] = Planting(training, 3, before=plant)
     with pytest.raises(minigen.TrainingDiverged, match=f"output of layer {named}") as caught:
         train(training, History(training.loss_names), 1)
@@ -114,8 +114,8 @@ def test_of_two_bad_layers_the_one_that_data_reach_first_is_named(floor, bad, na
 
 
 @pytest.mark.parametrize("make", [gan_training, vae_training])
-def test_the_search_follows_the_data_forward_and_the_gradient_backward(floor, make):
-    training = make(floor, blobs(100), (3,))
+def test_the_search_follows_the_data_forward_and_the_gradient_backward(backend, make):
+    training = make(backend, blobs(100), (3,))
     training.run(1)
     assert training.first_non_finite() is None
     (first, at_first), (second, at_second) = training.workspaces(training.batch_size)
@@ -126,33 +126,33 @@ def test_the_search_follows_the_data_forward_and_the_gradient_backward(floor, ma
         (second.layers[1], at_second, 1),
     ]
     for layer, _, _ in in_order:
-        fill(floor, layer.W, np.nan)
+        fill(backend, layer.W, np.nan)
         assert training.first_non_finite() == ("weight", in_order[0][0].name)
     for i, (layer, work, at) in enumerate(in_order):  # a gradient reaches the last layer first
-        fill(floor, work.dz[at], np.inf)
+        fill(backend, work.dz[at], np.inf)
         assert training.first_non_finite() == ("gradient", layer.name), i
     for layer, work, at in reversed(in_order):  # outputs come before gradients, the first layer's first
-        fill(floor, work.y[at], np.inf)
+        fill(backend, work.y[at], np.inf)
         assert training.first_non_finite() == ("output", layer.name)
 
 
-def test_a_bias_is_a_weight_too(floor):
-    training = gan_training(floor, blobs(100), (3,))
+def test_a_bias_is_a_weight_too(backend):
+    training = gan_training(backend, blobs(100), (3,))
     training.run(1)
-    fill(floor, training.discriminator.layers[1].b, np.nan)
+    fill(backend, training.discriminator.layers[1].b, np.nan)
     assert training.first_non_finite() == ("weight", "discriminator.1")
 
 
-def test_of_a_smaller_last_batch_only_its_own_rows_are_looked_at(floor):
-    training = vae_training(floor, blobs(100), (3,), batch_size=32)
+def test_of_a_smaller_last_batch_only_its_own_rows_are_looked_at(backend):
+    training = vae_training(backend, blobs(100), (3,), batch_size=32)
     for _ in range(3):
         training.run(1)
     for net in (training.e, training.d):
         for buffer in (*net.y, *net.dz):
-            fill(floor, buffer, np.nan)  # what a whole batch left there
+            fill(backend, buffer, np.nan)  # what a whole batch left there
     training.run(1)  # of 4 rows
     assert training.first_non_finite() is None
-    fill(floor, training.e.y[1][3:4], np.nan)
+    fill(backend, training.e.y[1][3:4], np.nan)
     assert training.first_non_finite() == ("output", "encoder.1")
 
 

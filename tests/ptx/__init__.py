@@ -14,7 +14,7 @@ Not modelled: the warps of a block are in lockstep, ``wgmma`` is done at once, f
 cores' own sums, and ``div.full``, ``ex2.approx`` and their like round as NumPy does.
 
 ``code`` reads the text, ``machine`` has threads and memory, ``instructions`` and ``tensor_cores`` what each instruction
-does, ``executor`` the CUDA floor on top of it.
+does, ``executor`` the CUDA backend on top of it.
 """
 
 from ptx import instructions, tensor_cores

@@ -1,4 +1,4 @@
-"""The CUDA floor on PTX run by NumPy: ``CudaBackend(executor=PtxExecutor(90))`` has all of its operations."""
+"""The CUDA backend on PTX run by NumPy: ``CudaBackend(executor=PtxExecutor(90))`` has all of its operations."""
 
 from __future__ import annotations
 
