@@ -266,6 +266,7 @@ def test_an_infinite_weight_is_found_though_no_loss_shows_it(gpu):
     assert caught.value.layer == "generator.1" and training.done == 6 and np.isfinite(last).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("at", [0, 3, 40])
 def test_an_interrupt_in_the_middle_of_a_graph(gpu, train, at, monkeypatch):
     """Step 40 is in a graph of 32. The steps asked for are finished and kept; going on is as if nothing had been."""

@@ -37,12 +37,14 @@ def test_a_wrong_formula_in_the_reference_fails(monkeypatch, seed):
     assert "minigen/reference/activations.py: y = act(z), or act'(z) from y" in told
 
 
+@pytest.mark.slow
 def test_a_missing_term_in_the_reference_fails(monkeypatch, seed):
     right = latent.backward
     monkeypatch.setattr(latent, "backward", lambda dz, heads, eps, beta: right(dz, heads, eps, 0.0))
     assert ("reference", "latent") in failed(gradcheck.run([], seed))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("place", "wrong", "formula"),
     [
@@ -97,6 +99,7 @@ def test_a_faulty_backend_fails(seed):
     assert {"gan step", "vae step"} <= set(operations), "whole steps are made of these operations"
 
 
+@pytest.mark.slow
 def test_same_seed_same_errors():
     assert gradcheck.run([NumpyBackend()], 5) == gradcheck.run([NumpyBackend()], 5)
 

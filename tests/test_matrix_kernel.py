@@ -88,6 +88,7 @@ def test_a_row_has_the_same_bits_in_any_batch(rng):
                     assert part.tobytes() == outputs[0][: len(part)].tobytes(), (precision, n_in, n_out, len(part))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("isa", native.supported_isas())
 def test_every_path(isa, seed):
     """In a process of its own: the instruction set is picked once."""

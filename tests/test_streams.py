@@ -56,6 +56,7 @@ def test_a_stream_that_breaks_is_given_up():
             stream.flush()
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name != "posix", reason="a POSIX shell's redirections")
 @pytest.mark.parametrize(
     "redirection", ["2>&-", ">&-", "<&- >&- 2>&-", "| head -1", "2>&1 | head -1", "> /dev/full 2>&1"]

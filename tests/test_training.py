@@ -328,6 +328,7 @@ def test_backends_run_the_same_training():
         assert difference.max() <= 2
 
 
+@pytest.mark.slow
 def test_run_reads_only_what_it_needs(backend):
     """The ring of losses wraps: more steps than it has rows, read in pieces."""
     from minigen.training.run import RING
