@@ -70,6 +70,7 @@ def test_epochs_and_seeds_differ():
         assert (base == other).sum() < 12, "two random permutations agree in one place on average"
 
 
+@pytest.mark.slow
 def test_it_looks_random(seed):
     """Each position takes each value about equally often over the epochs: chi squared within six deviations."""
     n, epochs = 10, 3000

@@ -43,6 +43,7 @@ def assert_same_state(training, other):
         np.testing.assert_array_equal(value, other.state()[key], err_msg=key)
 
 
+@pytest.mark.slow
 def test_a_read_back_brings_the_losses_and_little_more(gpu, monkeypatch):
     """Not the weights and moments, whose copy for a return stays on the device; and nothing is made anew for it."""
     training = cuda_training()

@@ -25,6 +25,7 @@ def failed(rows):
     return {(row.device, row.operation) for row in rows if not row.passed}
 
 
+@pytest.mark.slow
 def test_a_wrong_formula_in_the_reference_fails(monkeypatch, seed):
     right = activations.derivative
     monkeypatch.setattr(activations, "derivative", lambda y, name: right(y, name) + (1e-6 if name == "tanh" else 0))
@@ -92,6 +93,7 @@ class Sloppy(NumpyBackend):
         out[-1, -1] = np.nan
 
 
+@pytest.mark.slow
 def test_a_faulty_backend_fails(seed):
     rows = gradcheck.run([NumpyBackend(), Sloppy()], seed)
     operations = [row.operation for row in rows if not row.passed]

@@ -72,6 +72,7 @@ def test_the_command_goes_on(tmp_path, redirection):
         assert done.stdout == "digits.npy: 64 x 8 x 8, uint8\n"
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name != "posix", reason="a POSIX locale")
 @pytest.mark.parametrize(
     "environment",
