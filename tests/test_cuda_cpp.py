@@ -232,6 +232,7 @@ def test_an_index_outside_of_the_data_reads_nothing(host, place, index):
 # --- compiled for GPUs -----------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 @pytest.mark.parametrize("file", FILES)
 def test_nvcc_needs_few_registers_and_spills_none(tmp_path, file, architecture):

@@ -133,6 +133,7 @@ def test_an_early_stop_leaves_nothing_behind_it(gpu, train):
         np.testing.assert_array_equal(value, stopped._state[key], err_msg=key)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("at", [0, 1, 2, 30, 61, 62, 63, 100, 123, 124, 185])
 def test_nan_is_found_with_the_next_chunk_under_way(gpu, at, monkeypatch):
     """In the first step, around the ends of epochs of 62 or 63 steps, and in the last chunk of all."""
