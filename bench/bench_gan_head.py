@@ -1,4 +1,4 @@
-"""A GAN's head, D's last layer with the loss and all gradients: one call on the CPU floor, which reads x once."""
+"""A GAN's head, D's last layer with the loss and all gradients: one call on the CPU backend, which reads x once."""
 
 from __future__ import annotations
 

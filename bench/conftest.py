@@ -93,7 +93,7 @@ def has_amx() -> bool:
 
 
 class Minigen:
-    """A floor of minigen: a call is captured once and repeated by the backend, as in training."""
+    """A backend of minigen: a call is captured once and repeated by the backend, as in training."""
 
     kind = "minigen"
 

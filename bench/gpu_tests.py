@@ -13,7 +13,7 @@ from typing import Any
 PRECISIONS = ("ieee", "tf32x3", "tf32", "bf16")
 OPERATIONS = ("activations", "gan_loss", "vae_loss", "latent", "optimizer", "random", "batch")
 MODELS = (
-    "floors",
+    "backends",
     "ops",
     "gradcheck",
     "whole_steps",
@@ -30,15 +30,15 @@ TAIL = 4000  # characters of the output of what failed
 
 @dataclass(frozen=True)
 class Part:
-    """A file of tests: on which ``floors`` (tests/conftest.py), and pytest's ``-k``."""
+    """A file of tests: on which ``backends`` (tests/conftest.py), and pytest's ``-k``."""
 
     file: str
-    floors: str = "cuda"
+    backends: str = "cuda"
     selected: str = "cuda"
 
 
 def parts() -> list[Part]:
-    """Every operation's tests, products in every precision; the models'; the CUDA floor's own. The longest first."""
+    """Every operation's tests, products in every precision; the models'; the CUDA backend's own. The longest first."""
     others = " and ".join(f"not {word}" for word in ("ieee", "tf32", "bf16", "memory"))
     words = [word.replace("tf32", "tf32 and not tf32x3") if word == "tf32" else word for word in PRECISIONS]
     device = [Part("cuda_device", selected=word) for word in (*words, others)]
@@ -56,7 +56,7 @@ def run(part: Part) -> dict[str, Any]:
     begin = time.perf_counter()
     done = subprocess.run(
         [*command, f"tests/test_{part.file}.py"],
-        env=os.environ | {"MINIGEN_TEST_FLOORS": part.floors},
+        env=os.environ | {"MINIGEN_TEST_BACKENDS": part.backends},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -66,13 +66,13 @@ def run(part: Part) -> dict[str, Any]:
     passed = done.returncode == 0 and " passed" in summary and " skipped" not in summary
     record = {
         "file": part.file,
-        "floors": part.floors,
+        "backends": part.backends,
         "selected": part.selected,
         "passed": passed,
         "summary": summary,
         "seconds": time.perf_counter() - begin,
     }
-    print(f"{'ok' if passed else 'FAILED':6} {part.file} on {part.floors}, {part.selected}: {summary}", flush=True)
+    print(f"{'ok' if passed else 'FAILED':6} {part.file} on {part.backends}, {part.selected}: {summary}", flush=True)
     if not passed:
         print(done.stdout[-TAIL:], flush=True)
     return record

@@ -363,8 +363,8 @@ def vae_tables(result: dict[str, Any]) -> dict[str, str]:
     lines = ["| device | seed | training loss, nats | test negative ELBO, nats | seconds |", "|---|---|---|---|---|"]
     for run in result["runs"]:
         figures = f"{run['train_loss']:.2f} | {run['test_negative_elbo']:.2f} | {number(run['seconds'])}"
-        floor = ", ".join(name for name in (run["device"], run.get("precision")) if name)
-        lines.append(f"| {floor} | {run['seed']} | {figures} |")
+        backend = ", ".join(name for name in (run["device"], run.get("precision")) if name)
+        lines.append(f"| {backend} | {run['seed']} | {figures} |")
     return {"runs": "\n".join(lines) + "\n"}
 
 

@@ -182,7 +182,7 @@ def test_tables(part: Result) -> dict[str, str]:
     rows = [
         [
             record["file"],
-            record["floors"],
+            record["backends"],
             record["selected"],
             "passed" if record["passed"] else "**failed**",
             record["summary"].strip("= ").replace("|", "/"),

@@ -41,10 +41,10 @@ def measure(device: str, precision: str, seed: int) -> dict[str, Any]:
     }
 
 
-def main(floors: list[str]) -> None:
+def main(backends: list[str]) -> None:
     runs = []
-    for floor in floors:
-        device, _, precision = floor.partition("/")
+    for backend in backends:
+        device, _, precision = backend.partition("/")
         for seed in range(3 if device != "numpy" else 1):
             runs.append(measure(device, precision, seed))
             print({key: round(value, 3) if isinstance(value, float) else value for key, value in runs[-1].items()})

@@ -1,4 +1,4 @@
-"""Fixtures: the usable floors, a fresh seed for every test (``MINIGEN_TEST_SEED=n`` repeats one), and work in the
+"""Fixtures: the usable backends, a fresh seed for every test (``MINIGEN_TEST_SEED=n`` repeats one), and work in the
 background, which begins before the first test and is waited for by the last ones."""
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from minigen.device import devices, get_backend
 from minigen.reference_backend import NumpyBackend
 
 
-def make_floor(name: str) -> Any:
+def make_backend(name: str) -> Any:
     """The backend of this name, such as ``cuda`` or ``cuda-bf16``; skips, saying why, where it cannot be used.
 
     ``cpu`` is ``ieee`` on every machine, also where the device's own choice is another.
@@ -34,11 +34,11 @@ def make_floor(name: str) -> Any:
     if device == "interpreter" or device.startswith("ptx"):
         return without_gpu(name)
     if device == "cpu":
-        pytest.importorskip("minigen.cpu", reason="no compiled floor", exc_type=ImportError)
+        pytest.importorskip("minigen.cpu", reason="no compiled backend", exc_type=ImportError)
     return get_backend(device, precision or ("ieee" if device == "cpu" else "auto"))
 
 
-def usable_floors() -> list[str]:
+def usable_backends() -> list[str]:
     """Those of the host, with products on AMX where it has that, and a GPU where there is one."""
     return ["numpy", "numpy64", "cpu", *["cpu-bf16x6"] * has_amx(), *["cuda"] * devices()["cuda"].usable]
 
@@ -51,20 +51,20 @@ def has_amx() -> bool:
     return "amx" in _native.supported_bf16()
 
 
-FLOORS = os.environ.get("MINIGEN_TEST_FLOORS", "").split() or usable_floors()
+BACKENDS = os.environ.get("MINIGEN_TEST_BACKENDS", "").split() or usable_backends()
 """``numpy numpy64 cpu``, ``cpu-bf16x6`` on a processor with AMX, ``cuda`` on a machine with a GPU. The environment
-variable names others: ``cuda-bf16`` and so on; the CUDA floor without a GPU, as Triton's ``interpreter`` runs it, which
-wants TRITON_INTERPRET=1; and ``ptx80``, ``ptx90``, ``ptx120-tf32`` and so on, as the compiler's PTX does."""
+variable names others: ``cuda-bf16`` and so on; the CUDA backend without a GPU, as Triton's ``interpreter`` runs it
+(wants TRITON_INTERPRET=1), and ``ptx80``, ``ptx90``, ``ptx120-tf32`` and so on, as the compiler's PTX does."""
 
 
-@pytest.fixture(params=FLOORS)
-def floor(request: pytest.FixtureRequest) -> Any:
-    """Each floor in turn, as a Backend."""
-    return make_floor(request.param)
+@pytest.fixture(params=BACKENDS)
+def backend(request: pytest.FixtureRequest) -> Any:
+    """Each backend in turn, as a Backend."""
+    return make_backend(request.param)
 
 
-def without_gpu(name: str = FLOORS[0], **settings: Any) -> Any:
-    """The CUDA floor on the host: ``interpreter``, or ``ptx90`` and so on. Programs run in random order, every access
+def without_gpu(name: str = BACKENDS[0], **settings: Any) -> Any:
+    """The CUDA backend on the host: ``interpreter``, or ``ptx90`` and so on. Programs run in random order, every access
     is checked."""
     from minigen.cuda.backend import CudaBackend
 
@@ -96,9 +96,9 @@ def rng(seed: int) -> np.random.Generator:
 
 
 @pytest.fixture
-def arena(floor: Any, rng: np.random.Generator) -> Iterator[Arena]:
-    """Guarded buffers on the floor, verified at the end of the test."""
-    arena = Arena(floor, rng)
+def arena(backend: Any, rng: np.random.Generator) -> Iterator[Arena]:
+    """Guarded buffers on the backend, verified at the end of the test."""
+    arena = Arena(backend, rng)
     yield arena
     arena.verify()
 

@@ -36,27 +36,27 @@ PRODUCTS = {"ieee": 3e-6, "bf16x6": 3e-6, "tf32x3": 5e-6, "tf32": 3e-3, "bf16": 
 at 2**-10 and 2**-7 (so does Triton's interpreter; a GPU rounds to bf16): a sum of one term is off by twice that."""
 
 
-def tolerance(floor: Any, products: bool = False) -> float:
-    """Largest relative error allowed between a floor and the float64 reference, for sums of a few hundred terms.
+def tolerance(backend: Any, products: bool = False) -> float:
+    """Largest relative error allowed between a backend and the float64 reference, for sums of a few hundred terms.
 
-    With ``products``, of an operation that takes matrix products, in the floor's precision.
+    With ``products``, of an operation that takes matrix products, in the backend's precision.
     """
-    if floor.dtype == np.float64:
+    if backend.dtype == np.float64:
         return 1e-13
-    return PRODUCTS[floor.precision] if products else 3e-6
+    return PRODUCTS[backend.precision] if products else 3e-6
 
 
-def knows_values(floor: Any) -> bool:
+def knows_values(backend: Any) -> bool:
     """Whether an operation sees what its buffers hold before it runs, so that a bad row number can raise."""
-    return floor.name != "cuda"
+    return backend.name != "cuda"
 
 
-def assert_close(floor: Any, out: np.ndarray, reference: Any, scale: Any = None, *, products: bool = False) -> None:
+def assert_close(backend: Any, out: np.ndarray, reference: Any, scale: Any = None, *, products: bool = False) -> None:
     """``||out - reference|| <= tolerance ||scale||``; ``scale`` is the size of a sum's terms, before they cancel."""
     out, reference = np.asarray(out, np.float64), np.asarray(reference, np.float64)
     scale = np.broadcast_to(reference if scale is None else scale, reference.shape)
     assert out.shape == reference.shape
-    error, allowed = np.linalg.norm(out - reference), tolerance(floor, products) * np.linalg.norm(scale)
+    error, allowed = np.linalg.norm(out - reference), tolerance(backend, products) * np.linalg.norm(scale)
     assert error <= allowed, f"error {error:.3g} of {allowed:.3g} allowed, shape {out.shape}"
 
 
@@ -68,28 +68,28 @@ def shapes(rng: np.random.Generator, dimensions: int, count: int = 6) -> list[tu
 
 
 def f32(array: np.ndarray) -> np.ndarray:
-    """float64 with the values rounded to float32, so that every floor starts from the same numbers."""
+    """float64 with the values rounded to float32, so that every backend starts from the same numbers."""
     return array.astype(np.float32).astype(np.float64)
 
 
 class Arena:
-    """Buffers on a floor, each inside a larger one and at an odd offset, as weights are inside the flat vector.
+    """Buffers on a backend, each inside a larger one and at an odd offset, as weights are inside the flat vector.
 
     Around an input lies NaN, so a read past its end spoils the result. Outputs start as NaN and have a known value
     around them. :meth:`verify` fails if that value, or an input, was written.
     """
 
-    def __init__(self, floor: Any, rng: np.random.Generator) -> None:
-        self.floor, self.rng = floor, rng
+    def __init__(self, backend: Any, rng: np.random.Generator) -> None:
+        self.backend, self.rng = backend, rng
         self.checks: list[tuple[str, Any, slice, np.ndarray]] = []
 
     def call(self, method: str, *arguments: Any) -> list[np.ndarray]:
         """Call an operation and download what it wrote into its Out and InOut arguments, in their order."""
         buffers = [self.place(method, argument) for argument in arguments]
-        getattr(self.floor, method)(*buffers)
+        getattr(self.backend, method)(*buffers)
         written = (Out, InOut)
         return [
-            self.floor.download(buffer)
+            self.backend.download(buffer)
             for argument, buffer in zip(arguments, buffers, strict=True)
             if isinstance(argument, written)
         ]
@@ -97,7 +97,7 @@ class Arena:
     def place(self, method: str, argument: Any) -> Any:
         """The buffer that stands for an array, Out or InOut; anything else as it is."""
         if isinstance(argument, Out):
-            dtype = np.dtype(argument.dtype or self.floor.dtype)
+            dtype = np.dtype(argument.dtype or self.backend.dtype)
             poison = np.full(argument.shape, np.nan if dtype.kind == "f" else -1, dtype)
             return self.guarded(method, poison, AROUND_OUTPUTS)
         if isinstance(argument, InOut):
@@ -108,8 +108,8 @@ class Arena:
         return argument
 
     def cast(self, array: np.ndarray) -> np.ndarray:
-        """Floating arrays in the floor's dtype, the others as they are."""
-        return array.astype(self.floor.dtype) if array.dtype.kind == "f" else array
+        """Floating arrays in the backend's dtype, the others as they are."""
+        return array.astype(self.backend.dtype) if array.dtype.kind == "f" else array
 
     def guarded(self, method: str, array: np.ndarray, around: float, frozen: bool = False) -> Any:
         """A buffer with the contents of ``array``, and ``around`` before and behind it."""
@@ -117,60 +117,60 @@ class Arena:
         host = np.full(before + array.size + behind, around, array.dtype)
         inner = slice(before, before + array.size)
         host[inner] = array.reshape(-1)
-        outer = self.floor.upload(host)
+        outer = self.backend.upload(host)
         self.checks.append((method, outer, slice(0, 0) if frozen else inner, host))
         return outer[inner].reshape(array.shape)
 
     def verify(self) -> None:
         """Fail if anything was written outside of the outputs since the start."""
         for method, outer, writable, before in self.checks:
-            after = self.floor.download(outer)
+            after = self.backend.download(outer)
             after[writable] = before[writable]
             np.testing.assert_array_equal(after, before, err_msg=f"{method} wrote outside of its outputs")
 
 
-def refuses_bad_buffers(floor: Any, method: str, free: tuple[tuple[str, int], ...] = (), **arguments: Any) -> None:
+def refuses_bad_buffers(backend: Any, method: str, free: tuple[tuple[str, int], ...] = (), **arguments: Any) -> None:
     """Every buffer of a valid call, spoilt in each way there is, must raise an error that names it.
 
     ``free`` lists the (argument, axis) whose size nothing else fixes. Read-only inputs must be taken.
     """
-    good = {name: _buffer(floor, argument) for name, argument in arguments.items()}
+    good = {name: _buffer(backend, argument) for name, argument in arguments.items()}
     buffers = [name for name, value in good.items() if hasattr(value, "dtype")]
     written = [name for name in buffers if isinstance(arguments[name], (Out, InOut))]
-    before = {name: floor.download(good[name]) for name in written}
+    before = {name: backend.download(good[name]) for name in written}
 
     def refused(name: str, bad: Any, names: list[str]) -> None:
         with pytest.raises((TypeError, ValueError), match=rf"\b({'|'.join(map(re.escape, names))})\b"):
-            getattr(floor, method)(**{**good, name: bad})
+            getattr(backend, method)(**{**good, name: bad})
         for output, contents in before.items():
-            np.testing.assert_array_equal(floor.download(good[output]), contents, err_msg="written before the check")
+            np.testing.assert_array_equal(backend.download(good[output]), contents, err_msg="written before the check")
 
     for name in buffers:
         shape, dtype = good[name].shape, good[name].dtype
         refused(name, [[0.0]], [name])
-        refused(name, floor.empty(shape, _other(dtype)), [name])
+        refused(name, backend.empty(shape, _other(dtype)), [name])
         for axis, size in enumerate(shape):
             if (name, axis) not in free:
-                refused(name, floor.empty((*shape[:axis], size + 1, *shape[axis + 1 :]), dtype), buffers)
+                refused(name, backend.empty((*shape[:axis], size + 1, *shape[axis + 1 :]), dtype), buffers)
         if (name, None) not in free:
-            refused(name, floor.empty((*shape, 1), dtype), buffers)
+            refused(name, backend.empty((*shape, 1), dtype), buffers)
         if len(shape) > 0 and shape[0] > 1:
-            refused(name, floor.empty((2 * shape[0], *shape[1:]), dtype)[::2], [name])
+            refused(name, backend.empty((2 * shape[0], *shape[1:]), dtype)[::2], [name])
         if name in written and isinstance(good[name], np.ndarray):
             refused(name, _read_only(good[name]), [name])
 
     inputs = {name: _read_only(good[name]) for name in buffers if name not in written}
-    getattr(floor, method)(**{**good, **inputs})
+    getattr(backend, method)(**{**good, **inputs})
 
 
-def _buffer(floor: Any, argument: Any) -> Any:
+def _buffer(backend: Any, argument: Any) -> Any:
     if isinstance(argument, Out):
-        return floor.upload(np.full(argument.shape, 77, argument.dtype or floor.dtype))
+        return backend.upload(np.full(argument.shape, 77, argument.dtype or backend.dtype))
     if isinstance(argument, InOut):
         argument = argument.array
     if not isinstance(argument, np.ndarray):
         return argument
-    return floor.upload(argument.astype(floor.dtype) if argument.dtype.kind == "f" else argument)
+    return backend.upload(argument.astype(backend.dtype) if argument.dtype.kind == "f" else argument)
 
 
 def _other(dtype: np.dtype) -> type:
@@ -179,7 +179,7 @@ def _other(dtype: np.dtype) -> type:
 
 
 def _read_only(buffer: Any) -> Any:
-    """A view that cannot be written, where the floor's arrays know of such."""
+    """A view that cannot be written, where the backend's arrays know of such."""
     view = buffer.view()
     if isinstance(view, np.ndarray):
         view.flags.writeable = False

@@ -40,12 +40,12 @@ class Spelled:
 
 def check(step: Any, results: str, fused: str, launches: int | None = None, **buffers: Any) -> Any:
     """Capture ``step``, run it once, and compare the buffers named in ``results``; returns the schedule."""
-    ours, book = Spelled(without_gpu(), **buffers), Spelled(NumpyBackend(np.float64), **buffers)
+    ours, reference = Spelled(without_gpu(), **buffers), Spelled(NumpyBackend(np.float64), **buffers)
     program = ours.ops.capture(lambda: step(ours))
     program.run(1)
-    step(book)
+    step(reference)
     for name in results.split():
-        found, expected = ours.ops.download(getattr(ours, name)), getattr(book, name)
+        found, expected = ours.ops.download(getattr(ours, name)), getattr(reference, name)
         assert np.isfinite(found).all(), name
         assert relative_error(found, expected) < TOLERANCE, (name, found, expected)
     assert set(fused.split()) <= {op.name for op in program.schedule.fused}, str(program.schedule)

@@ -19,13 +19,13 @@ STEPS = 5
 
 def compare(make: Any, launches: int | None = None, **settings: Any) -> None:
     """Five steps, in random order of the programs, against float64: losses, weights, moments and the counter."""
-    ours, book = make(without_gpu(), **settings), make(NumpyBackend(np.float64), **settings)
+    ours, reference = make(without_gpu(), **settings), make(NumpyBackend(np.float64), **settings)
     models.run(ours, STEPS)
-    models.run(book, STEPS)
-    expected = book.state()
+    models.run(reference, STEPS)
+    expected = reference.state()
     for name, found in ours.state().items():
         np.testing.assert_allclose(found, expected[name], rtol=1e-4, atol=2e-5, err_msg=f"{name}, {settings}")
-    np.testing.assert_allclose(ours.recent_losses(STEPS), book.recent_losses(STEPS), rtol=2e-5, atol=1e-6)
+    np.testing.assert_allclose(ours.recent_losses(STEPS), reference.recent_losses(STEPS), rtol=2e-5, atol=1e-6)
     assert ours.first_non_finite() is None  # what the schedule leaves out holds no garbage either
     if launches is not None:
         assert len(ours._programs[ours.step.batch_size].schedule.launches) == launches

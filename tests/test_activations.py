@@ -1,4 +1,4 @@
-"""activations: every floor against the float64 book, the book against finite differences and PyTorch."""
+"""activations: every backend against the float64 reference, that against finite differences and PyTorch."""
 
 from __future__ import annotations
 
@@ -29,23 +29,23 @@ def test_forward_and_backward(arena, rng, activation):
     for shape in [*shapes(rng, 2), (129,), (0, 3), (3, 5, 7)]:
         z, dy = 3 * normals(rng, *shape), normals(rng, *shape)
         (y,) = arena.call("activation_forward", z, Out(*shape), activation)
-        assert_close(arena.floor, y, activations.forward(z, activation))
+        assert_close(arena.backend, y, activations.forward(z, activation))
         stored = f32(activations.forward(z, activation))
         (dz,) = arena.call("activation_backward", dy, stored, Out(*shape), activation)
-        assert_close(arena.floor, dz, activations.backward(dy, stored, activation), dy)
+        assert_close(arena.backend, dz, activations.backward(dy, stored, activation), dy)
 
 
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 def test_in_place(arena, rng, activation):
-    z, dy, floor = normals(rng, 37, 19), normals(rng, 37, 19), arena.floor
+    z, dy, backend = normals(rng, 37, 19), normals(rng, 37, 19), arena.backend
     buffer = arena.place("activation_forward", InOut(z))
-    floor.activation_forward(buffer, buffer, activation)
-    y = floor.download(buffer)
+    backend.activation_forward(buffer, buffer, activation)
+    y = backend.download(buffer)
     np.testing.assert_array_equal(y, arena.call("activation_forward", z, Out(37, 19), activation)[0])
     buffer = arena.place("activation_backward", InOut(dy))
-    floor.activation_backward(buffer, arena.place("activation_backward", y), buffer, activation)
+    backend.activation_backward(buffer, arena.place("activation_backward", y), buffer, activation)
     np.testing.assert_array_equal(
-        floor.download(buffer), arena.call("activation_backward", dy, y, Out(37, 19), activation)[0]
+        backend.download(buffer), arena.call("activation_backward", dy, y, Out(37, 19), activation)[0]
     )
 
 
@@ -55,7 +55,7 @@ def test_extremes(arena, activation):
     (y,) = arena.call("activation_forward", f32(EXTREMES), Out(len(EXTREMES)), activation)
     reference = activations.forward(f32(EXTREMES), activation)
     assert np.isfinite(y).all()
-    np.testing.assert_allclose(y, reference, rtol=tolerance(arena.floor), atol=np.finfo(arena.floor.dtype).tiny)
+    np.testing.assert_allclose(y, reference, rtol=tolerance(arena.backend), atol=np.finfo(arena.backend.dtype).tiny)
 
 
 @pytest.mark.parametrize("activation", ACTIVATIONS)
@@ -75,7 +75,7 @@ def test_nan_and_infinity(arena, rng, activation):
 
 
 @pytest.mark.parametrize("activation", ACTIVATIONS)
-def test_book_against_differences(rng, activation):
+def test_reference_against_differences(rng, activation):
     z, dy = off_zero(rng, 4, 5), normals(rng, 4, 5)
     analytic = activations.backward(dy, activations.forward(z, activation), activation)
     numeric = differences(lambda z: (dy * activations.forward(z, activation)).sum(), z)
@@ -83,7 +83,7 @@ def test_book_against_differences(rng, activation):
 
 
 @pytest.mark.parametrize("activation", ["tanh", "sigmoid", "softplus"])
-def test_book_against_complex_step(rng, activation):
+def test_reference_against_complex_step(rng, activation):
     """Im f(z + ih) / h has no cancellation, so the derivative from the stored output shows to the last digits."""
     complex_forms = {
         "tanh": np.tanh,
@@ -105,7 +105,7 @@ def test_derivatives_at_zero():
 
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_book_keeps_the_dtype(rng, activation, dtype):
+def test_reference_keeps_the_dtype(rng, activation, dtype):
     z = normals(rng, 3, 4).astype(dtype)
     y = activations.forward(z, activation)
     assert y.dtype == activations.derivative(y, activation).dtype == dtype
@@ -114,7 +114,7 @@ def test_book_keeps_the_dtype(rng, activation, dtype):
 
 
 @pytest.mark.parametrize("activation", ACTIVATIONS)
-def test_book_against_pytorch(rng, activation):
+def test_reference_against_pytorch(rng, activation):
     torch = pytest.importorskip("torch")
     z = torch.tensor(off_zero(rng, 50), requires_grad=True)
     y = {
@@ -132,10 +132,10 @@ def test_book_against_pytorch(rng, activation):
     assert relative_error(activations.backward(dy, ours, activation), z.grad.numpy()) < 1e-14
 
 
-def test_bad_buffers_are_refused(floor, rng):
+def test_bad_buffers_are_refused(backend, rng):
     z, dy = normals(rng, 4, 3), normals(rng, 4, 3)
-    refuses_bad_buffers(floor, "activation_forward", z=z, y=Out(4, 3), activation="tanh")
-    refuses_bad_buffers(floor, "activation_backward", dy=dy, y=z, dz=Out(4, 3), activation="tanh")
+    refuses_bad_buffers(backend, "activation_forward", z=z, y=Out(4, 3), activation="tanh")
+    refuses_bad_buffers(backend, "activation_backward", dy=dy, y=z, dz=Out(4, 3), activation="tanh")
 
 
 def test_unknown_activation_lists_the_known(arena, rng):

@@ -1,4 +1,4 @@
-"""batch: the keyed permutation and the gather, every floor against the book."""
+"""batch: the keyed permutation and the gather, every backend against the reference."""
 
 from __future__ import annotations
 
@@ -70,6 +70,7 @@ def test_epochs_and_seeds_differ():
         assert (base == other).sum() < 12, "two random permutations agree in one place on average"
 
 
+@pytest.mark.slow
 def test_it_looks_random(seed):
     """Each position takes each value about equally often over the epochs: chi squared within six deviations."""
     n, epochs = 10, 3000
@@ -83,7 +84,7 @@ def test_it_looks_random(seed):
 
 @pytest.mark.parametrize("n", SIZES)
 def test_an_epoch_visits_each_row_once(arena, rng, n):
-    """Batches that do not divide n, the last one partial, on every floor the same."""
+    """Batches that do not divide n, the last one partial, on every backend the same."""
     batch_size, seed, epoch = int(rng.integers(1, n + 1)), int(rng.integers(2**32)), int(rng.integers(1000))
     steps_per_epoch = -(-n // batch_size)
     visited = []
@@ -146,28 +147,28 @@ def test_advance(arena, rng):
     losses, start = normals(rng, 4, 2), 2**32 - 2
     now, history = arena.place("advance", InOut(step(start))), arena.place("advance", Out(3, 2))
     for row in losses:
-        arena.floor.advance(now, arena.place("advance", row), history)
+        arena.backend.advance(now, arena.place("advance", row), history)
     expected = np.empty((3, 2))
     for k, row in enumerate(losses):
         expected[(start + k) % 3] = row
-    np.testing.assert_array_equal(arena.floor.download(history), expected)
-    assert arena.floor.download(now)[0] == start + 4
+    np.testing.assert_array_equal(arena.backend.download(history), expected)
+    assert arena.backend.download(now)[0] == start + 4
 
 
-def test_bad_arguments_are_refused(arena, floor, rng):
+def test_bad_arguments_are_refused(arena, backend, rng):
     indices = {"indices": Out(4, dtype=np.int32), "n": 9, "seed": 1, "stream": 1, "step": step(0), "batch_size": 4}
-    refuses_bad_buffers(floor, "batch_indices", **indices, steps_per_epoch=2)
+    refuses_bad_buffers(backend, "batch_indices", **indices, steps_per_epoch=2)
     data, rows = rng.integers(0, 256, (5, 3), np.uint8), np.array([0, 4], np.int32)
-    refuses_bad_buffers(floor, "batch_gather", free=(("data", 0),), data=data, indices=rows, out=Out(2, 3))
+    refuses_bad_buffers(backend, "batch_gather", free=(("data", 0),), data=data, indices=rows, out=Out(2, 3))
     advance = {"step": InOut(step(0)), "losses": normals(rng, 2), "history": Out(3, 2)}
-    refuses_bad_buffers(floor, "advance", free=(("history", 0),), **advance)
+    refuses_bad_buffers(backend, "advance", free=(("history", 0),), **advance)
 
 
 @pytest.mark.parametrize("bad", [5, -1, 2**31 - 1, -(2**31)])
 def test_a_row_that_is_not_there(arena, rng, bad):
     """Refused where row numbers can be looked at; NaN where only a device knows them."""
     call = "batch_gather", rng.integers(0, 256, (5, 3), np.uint8), np.array([0, bad], np.int32), Out(2, 3)
-    if knows_values(arena.floor):
+    if knows_values(arena.backend):
         with pytest.raises(ValueError, match="indices"):
             arena.call(*call)
     else:
@@ -196,7 +197,7 @@ def test_bad_numbers_are_refused(arena, name, n, key, batch_size, steps):
 def test_running_past_the_end(arena):
     """Refused where the step can be looked at; -1, which is no row, where only a device knows it."""
     call = "batch_indices", Out(4, dtype=np.int32), 10, 1, 1, step(2), 4, 3
-    if knows_values(arena.floor):
+    if knows_values(arena.backend):
         with pytest.raises(ValueError, match="n"):
             arena.call(*call)
     else:

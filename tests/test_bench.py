@@ -321,21 +321,21 @@ def test_a_stopped_contender_uses_no_core(tmp_path: Path) -> None:
 # --- on a GPU ---------------------------------------------------------------------------------------
 
 
-def test_the_gpu_runs_every_test_that_takes_a_floor() -> None:
+def test_the_gpu_runs_every_test_that_takes_a_backend() -> None:
     """And every operation of the reference has its file among them."""
     from bench import gpu_tests
 
     listed = {part.file for part in gpu_tests.parts()}
     tests = Path(__file__).parent
-    takes_a_floor = re.compile(r"^def test_\w+\((?:.*, )?(?:floor|arena|device)\b", re.MULTILINE)
-    files = [path for path in tests.glob("test_*.py") if takes_a_floor.search(path.read_text())]
+    takes_a_backend = re.compile(r"^def test_\w+\((?:.*, )?(?:backend|arena|device)\b", re.MULTILINE)
+    files = [path for path in tests.glob("test_*.py") if takes_a_backend.search(path.read_text())]
     found = {path.stem.removeprefix("test_") for path in files}
     host_only = {"precision", "cuda_arrays", "numpy_errors"}  # their ``device`` is one of the host
     assert listed - {"cuda_device"} == found - host_only
     reference = {path.stem for path in (tests.parent / "minigen" / "reference").glob("*.py")}
     assert reference - {"__init__", "initializers", "underflow"} <= listed
-    floors = {part.floors for part in gpu_tests.parts() if part.file == "dense"}
-    assert floors == {f"cuda-{precision}" for precision in PRECISIONS}
+    backends = {part.backends for part in gpu_tests.parts() if part.file == "dense"}
+    assert backends == {f"cuda-{precision}" for precision in PRECISIONS}
 
 
 def test_tests_that_fill_the_gpus_memory_run_alone() -> None:

@@ -267,7 +267,13 @@ def gpu_result(result: dict[str, Any]) -> dict[str, Any]:
             "result": {
                 "of": 9,
                 "parts": [
-                    {"file": "dense", "floors": "cuda", "selected": "cuda", "passed": False, "summary": "= 1 failed ="}
+                    {
+                        "file": "dense",
+                        "backends": "cuda",
+                        "selected": "cuda",
+                        "passed": False,
+                        "summary": "= 1 failed =",
+                    }
                 ],
             },
         },

@@ -1,4 +1,4 @@
-"""Precisions "bf16" and "bf16x6" of the CPU floor: dense products on AMX tiles and on AVX512-BF16 dot products.
+"""Precisions "bf16" and "bf16x6" of the CPU backend: dense products on AMX tiles and on AVX512-BF16 dot products.
 
 What they must come to is the float64 product of operands that NumPy has rounded to bf16, or of the operands themselves.
 """
@@ -120,7 +120,7 @@ def check_products(arena: Arena, rng: np.random.Generator, shape: tuple[int, int
     given = layer(rng, *shape)
     single = {name: a.astype(np.float32).astype(np.float64) for name, a in given.items()}
     computed = products(arena, **single, activation=activation)
-    in_six = arena.floor.precision == "bf16x6"
+    in_six = arena.backend.precision == "bf16x6"
     rounded = expected(**single, activation=activation, rounding=np.asarray if in_six or shape[2] == 1 else to_bf16)
     exact = expected(**single, activation=activation, rounding=np.asarray)
     # Sums whose terms cancel are measured by their terms.

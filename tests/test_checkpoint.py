@@ -64,6 +64,7 @@ def test_every_truncation_is_refused(saved, tmp_path):
             minigen.load(tmp_path / "cut", device="numpy")
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(where=st.floats(0, 1, exclude_max=True), flip=st.integers(1, 255))
 def test_any_altered_byte_is_refused(saved, tmp_path, where, flip):

@@ -135,6 +135,7 @@ def test_losses_are_drawn(runs):
     assert (runs / "gan" / "losses.png").read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.slow
 def test_without_matplotlib_a_sentence_stands_for_the_curves(here):
     (here / "without" / "matplotlib").mkdir(parents=True)
     (here / "without" / "matplotlib" / "__init__.py").write_text("raise ImportError('not here')")
@@ -157,6 +158,7 @@ def test_the_bundled_digits_are_the_default(here):
     succeeds("reconstruct", "runs/vae", "-n", "2", folder=here)
 
 
+@pytest.mark.slow
 def test_tables_are_written_as_tables(here, rng):
     np.save("table.npy", rng.normal(size=(90, 5)).astype(np.float32))
     settings = ["--likelihood", "gaussian", "--hidden", "8", "--latent-dim", "2", "--batch-size", "32"]
@@ -181,6 +183,7 @@ def test_npz_and_idx_files_are_data_too(here):
     assert "a, b" in fails("train", "gan", "--data", "several.npz", folder=here)
 
 
+@pytest.mark.slow
 def test_quiet_prints_nothing(here):
     assert succeeds(*TRAIN_GAN, "--epochs", "1", "--quiet", folder=here) == ""
 
@@ -199,7 +202,7 @@ def test_sample_every(here):
 @pytest.mark.slow
 def test_threads_do_not_change_the_result(here):
     if not minigen.devices()["cpu"].usable:
-        pytest.skip("no compiled floor")
+        pytest.skip("no compiled backend")
     for threads in ("1", "2"):
         succeeds(*TRAIN_GAN, "--device", "cpu", "--threads", threads, "--epochs", "2", "--out", threads, folder=here)
     assert_same_model(here / "1" / MODEL, here / "2" / MODEL)
@@ -374,6 +377,7 @@ def test_sample_draws_a_grid(runs, tmp_path):
     np.testing.assert_array_equal(canvas[68:132:8, 266:330:8], expected[9])
 
 
+@pytest.mark.slow
 def test_sample_writes_arrays_and_tables(runs, tmp_path):
     expected = minigen.load(runs / "vae" / MODEL, device="numpy").sample(7, seed=1)
     for name in ("s.npy", "s.csv", "new/s.npy"):
@@ -384,6 +388,7 @@ def test_sample_writes_arrays_and_tables(runs, tmp_path):
     np.testing.assert_array_equal(table, expected.reshape(7, -1))
 
 
+@pytest.mark.slow
 def test_sample_without_a_seed_tells_the_one_it_took(runs, tmp_path):
     command = ["sample", runs / "gan", "-n", "2", "--out"]
     first, second = (succeeds(*command, name, folder=tmp_path).split()[-1] for name in ("a.npy", "b.npy"))
@@ -453,6 +458,7 @@ def test_info_tells_what_a_file_holds(runs):
 # --- gradcheck, devices, help ---------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_gradcheck_prints_a_table(tmp_path):
     out = succeeds("gradcheck", "--device", "numpy", "--seed", "1", folder=tmp_path)
     assert re.search(r"^(\d+) checks, 0 failed; repeat with --seed 1$", out, re.M)
@@ -460,6 +466,7 @@ def test_gradcheck_prints_a_table(tmp_path):
     assert len({len(line) for line in out.splitlines()[:-1]}) <= 2  # columns: "result" is longer than "pass"
 
 
+@pytest.mark.slow
 def test_gradcheck_fails_when_a_gradient_is_wrong(capsys, monkeypatch):
     from minigen.reference import dense
 

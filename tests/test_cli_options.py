@@ -50,7 +50,7 @@ def command(runs, tmp_path, monkeypatch, capsys):
 
 @pytest.fixture
 def threads():
-    cpu = pytest.importorskip("minigen.cpu", reason="no compiled floor", exc_type=ImportError)
+    cpu = pytest.importorskip("minigen.cpu", reason="no compiled backend", exc_type=ImportError)
     before = cpu.get_num_threads()
     yield cpu
     cpu.set_num_threads(before)

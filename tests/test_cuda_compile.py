@@ -100,13 +100,14 @@ def test_large_layers(architecture, precision, result):
 def dense_launches(ops, B, n_in, n_out):
     """Forward, input gradient, weight gradient with Adam's update: three launches."""
     x, W, b, y = ops.empty((B, n_in)), ops.empty((n_in, n_out)), ops.empty((n_out,)), ops.empty((B, n_out))
+    dx = ops.empty(x.shape)
     flat = n_in * n_out + n_out
     p, g, m, v = (ops.empty((flat,)) for _ in range(4))
     lr, step = ops.empty((1,)), ops.empty((1,), "uint64")
 
     def spell():
         ops.dense_forward(x, W, b, y, "tanh")
-        ops.dense_dgrad(y, W, x, x, "relu")
+        ops.dense_dgrad(y, W, dx, x, "relu")
         ops.dense_wgrad(x, y, g[: n_in * n_out].reshape(n_in, n_out), g[n_in * n_out :])
         ops.adam(p, g, m, v, lr, step)
 

@@ -1,4 +1,4 @@
-"""The CUDA C++ kernels without a GPU: their code runs on the host, against the book, and nvcc and NVRTC compile it."""
+"""The CUDA C++ kernels without a GPU: run on the host against the reference, compiled by nvcc and NVRTC."""
 
 from __future__ import annotations
 
@@ -124,7 +124,7 @@ def counter(value: int) -> np.ndarray:
     return np.array([value], np.uint64)
 
 
-# --- on the host, against the book -----------------------------------------------------------------
+# --- on the host, against the reference -----------------------------------------------------------------
 
 
 @pytest.mark.parametrize("weight_decay", [0.0, 0.1])
@@ -178,7 +178,7 @@ def test_sgd(host, place, rng, momentum, weight_decay):
 @pytest.mark.parametrize("offset", OFFSETS)
 @pytest.mark.parametrize("n", [0, 1, 2, 3, 4, 5, 127, 1024, 4099])
 def test_random(host, place, seed, n, offset):
-    """Uniforms are the same bits as the book's; normals agree to a few roundings."""
+    """Uniforms are the same bits as the reference's; normals agree to a few roundings."""
     step = 2**40 + seed
     uniform, normal = (place(np.full(n, np.nan, np.float32), offset) for _ in range(2))
     host.run(cpp.random_uniform(uniform, seed, 2**32 - 1, counter(step)))
@@ -233,6 +233,7 @@ def test_an_index_outside_of_the_data_reads_nothing(host, place, index):
 # --- compiled for GPUs -----------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 @pytest.mark.parametrize("file", FILES)
 def test_nvcc_needs_few_registers_and_spills_none(tmp_path, file, architecture):

@@ -56,7 +56,7 @@ def compile_ahead(ops, calls):
 
 
 @pytest.mark.parametrize("round", range(2))
-def test_every_operation_against_the_book(precision, round_seed, round):
+def test_every_operation_against_the_reference(precision, round_seed, round):
     """At random odd sizes, each buffer at an odd place inside a larger one, whose surroundings must survive."""
     rng = np.random.default_rng(round_seed + round)
     ops = backend(precision)
@@ -156,10 +156,10 @@ def test_cuda_cpp_kernels_against_the_triton_ones(rng):
 
 @pytest.mark.parametrize("model", TRAININGS)
 @pytest.mark.parametrize("optimizer", ["adam", "adamw", "sgd"])
-def test_a_hundred_steps_follow_the_numpy_floor(model, optimizer):
+def test_a_hundred_steps_follow_the_numpy_backend(model, optimizer):
     """Fused, from graphs, in ieee: 1e-3 on losses and weights after 100 steps."""
     rate = 0.02 if optimizer == "sgd" else 1e-3
-    ours, book = (
+    ours, reference = (
         TRAININGS[model](ops, blobs(), hidden=(24, 16), learning_rate=rate, optimizer=optimizer)
         for ops in (backend(), NumpyBackend())
     )
@@ -172,10 +172,12 @@ def test_a_hundred_steps_follow_the_numpy_floor(model, optimizer):
 
 @pytest.mark.parametrize("model", TRAININGS)
 def test_low_precisions_stay_close_for_a_few_steps(model, precision):
-    ours, book = (TRAININGS[model](ops, blobs(), learning_rate=1e-3) for ops in (backend(precision), NumpyBackend()))
+    ours, reference = (
+        TRAININGS[model](ops, blobs(), learning_rate=1e-3) for ops in (backend(precision), NumpyBackend())
+    )
     run(ours, 10)
-    run(book, 10)
-    np.testing.assert_allclose(ours.recent_losses(10), book.recent_losses(10), rtol=20 * TOLERANCES[precision])
+    run(reference, 10)
+    np.testing.assert_allclose(ours.recent_losses(10), reference.recent_losses(10), rtol=20 * TOLERANCES[precision])
 
 
 @pytest.mark.parametrize("model", TRAININGS)
@@ -409,7 +411,7 @@ def test_bad_arrays_on_the_gpu_are_refused(change, error):
         interop.rows(backend(), change(cupy.ones((10, 3), cupy.float32)))
 
 
-def test_activations_are_those_of_the_book(rng):
+def test_activations_are_those_of_the_reference(rng):
     """The whole range of float32, where polynomials and exponents are clamped."""
     z = np.concatenate([np.linspace(-110, 110, 20_001), [1e-38, -1e-38, 3e38, -3e38, 0.0, -0.0]])
     z = z.astype(np.float32).astype(np.float64)

@@ -1,7 +1,7 @@
 """The CUDA backend's Triton kernels and fused launches on a machine with no GPU, through Triton's interpreter.
 
 Triton decides when it is imported whether it compiles or interprets, so these tests run in processes of their own with
-TRITON_INTERPRET=1: the tests of every operation with the floor ``interpreter``, and the files ``interpreted_*.py``.
+TRITON_INTERPRET=1: the tests of every operation with the backend ``interpreter``, and the files ``interpreted_*.py``.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ PARTS = {  # the longest first
     "dense": ["test_dense.py"],
     "operations": [
         f"test_{name}.py"
-        for name in ("activations", "gan_loss", "vae_loss", "latent", "optimizer", "random", "batch", "floors")
+        for name in ("activations", "gan_loss", "vae_loss", "latent", "optimizer", "random", "batch", "backends")
     ],
 }
 
@@ -55,7 +55,12 @@ def interpret(part):
         selected,
         *PARTS[part],
     ]
-    environment = {**os.environ, "TRITON_INTERPRET": "1", "MINIGEN_TEST_FLOORS": "interpreter", "OMP_NUM_THREADS": "1"}
+    environment = {
+        **os.environ,
+        "TRITON_INTERPRET": "1",
+        "MINIGEN_TEST_BACKENDS": "interpreter",
+        "OMP_NUM_THREADS": "1",
+    }
     return subprocess.run(command, cwd=HERE, env=environment, capture_output=True, text=True)
 
 

@@ -1,6 +1,6 @@
 """What Triton's compiler makes of the CUDA backend's kernels, run without a GPU, instruction by instruction (see ptx/).
 
-Here on sm_90, products in every precision, and in one on the other architectures. ``MINIGEN_TEST_FLOORS=ptx80-bf16``
+Here on sm_90, products in every precision, and in one on the other architectures. ``MINIGEN_TEST_BACKENDS=ptx80-bf16``
 has ``pytest FILE -k ptx`` run the tests of any operation, and ``pytest interpreted_fusions.py`` those of that kind, as
 another architecture's code.
 """
@@ -39,9 +39,11 @@ def python(*arguments: str, **environment: str) -> subprocess.CompletedProcess[s
     )
 
 
-def run(floor: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """pytest on one floor."""
-    return python("-m", "pytest", "-m", "", "-q", "-x", "-p", "no:cacheprovider", *arguments, MINIGEN_TEST_FLOORS=floor)
+def run(backend: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """pytest on one backend."""
+    return python(
+        "-m", "pytest", "-m", "", "-q", "-x", "-p", "no:cacheprovider", *arguments, MINIGEN_TEST_BACKENDS=backend
+    )
 
 
 def assert_passed(done: subprocess.CompletedProcess[str]) -> None:
@@ -51,9 +53,9 @@ def assert_passed(done: subprocess.CompletedProcess[str]) -> None:
 
 
 def run_products(architecture: int, precision: str) -> subprocess.CompletedProcess[str]:
-    floor = f"ptx{architecture}-{precision}"
+    backend = f"ptx{architecture}-{precision}"
     cases = [("forward", "tanh"), ("dgrad", "leaky_relu"), ("wgrad", None)]
-    return run(floor, *(f"test_dense.py::test_{name}[{floor}{f'-{a}' if a else ''}]" for name, a in cases))
+    return run(backend, *(f"test_dense.py::test_{name}[{backend}{f'-{a}' if a else ''}]" for name, a in cases))
 
 
 EVERY_ONE = [*((90, precision) for precision in PRECISIONS), (80, PRECISIONS[1]), (120, PRECISIONS[1])]

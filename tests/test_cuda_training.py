@@ -44,6 +44,7 @@ def assert_same_state(training, other):
         np.testing.assert_array_equal(value, other.state()[key], err_msg=key)
 
 
+@pytest.mark.slow
 def test_a_read_back_brings_the_losses_and_little_more(gpu, monkeypatch):
     """Not the weights and moments, whose copy for a return stays on the device; and nothing is made anew for it."""
     training = cuda_training()
@@ -133,6 +134,7 @@ def test_an_early_stop_leaves_nothing_behind_it(gpu, train):
         np.testing.assert_array_equal(value, stopped._state[key], err_msg=key)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("at", [0, 1, 2, 30, 61, 62, 63, 100, 123, 124, 185])
 def test_nan_is_found_with_the_next_chunk_under_way(gpu, at, monkeypatch):
     """In the first step, around the ends of epochs of 62 or 63 steps, and in the last chunk of all."""
@@ -221,7 +223,7 @@ def test_data_larger_than_the_memory(computing_gpus, train):
 
 def planting_nan(training, at):
     """Let the noise of one step hold a NaN, whenever that step is run."""
-    book = training.ops.book
+    reference = training.ops.reference
 
     def execute(operation, original=book.execute):
         original(operation)
@@ -268,6 +270,7 @@ def test_an_infinite_weight_is_found_though_no_loss_shows_it(gpu):
     assert caught.value.layer == "generator.1" and training.done == 6 and np.isfinite(last).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("at", [0, 3, 40])
 def test_an_interrupt_in_the_middle_of_a_graph(gpu, train, at, monkeypatch):
     """Step 40 is in a graph of 32. The steps asked for are finished and kept; going on is as if nothing had been."""

@@ -1,4 +1,4 @@
-"""dense: every floor against the float64 book, the book against finite differences and PyTorch."""
+"""dense: every backend against the float64 reference, that against finite differences and PyTorch."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def test_forward(arena, rng, activation):
         (y,) = arena.call("dense_forward", x, W, b, Out(B, n_out), activation)
         reference = dense.forward(x, W, b, activation)
         # The activation rounds too: softplus(0) is not small where the sum is.
-        assert_close(arena.floor, y, reference, size(x, W) + np.abs(b) + np.abs(reference), products=True)
+        assert_close(arena.backend, y, reference, size(x, W) + np.abs(b) + np.abs(reference), products=True)
 
 
 @pytest.mark.parametrize("activation", ACTIVATIONS)
@@ -32,13 +32,13 @@ def test_dgrad(arena, rng, activation):
         dz, W = normals(rng, B, n_out), normals(rng, n_in, n_out)
         x = f32(activations.forward(normals(rng, B, n_in), activation))
         (dx,) = arena.call("dense_dgrad", dz, W, Out(B, n_in), x, activation)
-        assert_close(arena.floor, dx, dense.dgrad(dz, W, x, activation), size(dz, W.T), products=True)
+        assert_close(arena.backend, dx, dense.dgrad(dz, W, x, activation), size(dz, W.T), products=True)
 
 
 def test_dgrad_of_the_first_layer_needs_no_x(arena, rng):
     dz, W = normals(rng, 7, 5), normals(rng, 33, 5)
     (dx,) = arena.call("dense_dgrad", dz, W, Out(7, 33))
-    assert_close(arena.floor, dx, dz @ W.T, size(dz, W.T), products=True)
+    assert_close(arena.backend, dx, dz @ W.T, size(dz, W.T), products=True)
 
 
 def test_wgrad(arena, rng):
@@ -46,8 +46,8 @@ def test_wgrad(arena, rng):
         x, dz = normals(rng, B, n_in), normals(rng, B, n_out)
         dW, db = arena.call("dense_wgrad", x, dz, Out(n_in, n_out), Out(n_out))
         reference = dense.wgrad(x, dz)
-        assert_close(arena.floor, dW, reference[0], size(x.T, dz), products=True)
-        assert_close(arena.floor, db, reference[1], size(np.ones(B), dz))
+        assert_close(arena.backend, dW, reference[0], size(x.T, dz), products=True)
+        assert_close(arena.backend, db, reference[1], size(np.ones(B), dz))
 
 
 def test_large_layer(arena, rng):
@@ -56,12 +56,12 @@ def test_large_layer(arena, rng):
     x, W, b, dz = normals(rng, B, n_in), normals(rng, n_in, n_out), normals(rng, n_out), normals(rng, B, n_out)
     y_before = f32(np.tanh(x))
     (y,) = arena.call("dense_forward", x, W, b, Out(B, n_out))
-    assert_close(arena.floor, y, dense.forward(x, W, b), products=True)
+    assert_close(arena.backend, y, dense.forward(x, W, b), products=True)
     (dx,) = arena.call("dense_dgrad", dz, W, Out(B, n_in), y_before, "tanh")
-    assert_close(arena.floor, dx, dense.dgrad(dz, W, y_before, "tanh"), products=True)
+    assert_close(arena.backend, dx, dense.dgrad(dz, W, y_before, "tanh"), products=True)
     dW, db = arena.call("dense_wgrad", x, dz, Out(n_in, n_out), Out(n_out))
-    assert_close(arena.floor, dW, x.T @ dz, products=True)
-    assert_close(arena.floor, db, dz.sum(axis=0))
+    assert_close(arena.backend, dW, x.T @ dz, products=True)
+    assert_close(arena.backend, db, dz.sum(axis=0))
 
 
 def test_no_rows(arena, rng):
@@ -83,7 +83,7 @@ def test_nan_passes_through(arena, rng, activation):
 
 
 @pytest.mark.parametrize("activation", ACTIVATIONS)
-def test_book_against_differences(rng, activation):
+def test_reference_against_differences(rng, activation):
     """Two layers: the second one's dgrad carries the derivative of the first one's activation."""
     B, n_in, n_hidden, n_out = 3, 4, 5, 2
     x, W1, b1 = normals(rng, B, n_in), normals(rng, n_in, n_hidden), normals(rng, n_hidden)
@@ -112,7 +112,7 @@ def _away_from_kinks(z: np.ndarray) -> np.ndarray:
 
 
 @pytest.mark.parametrize("activation", ACTIVATIONS)
-def test_book_against_pytorch(rng, activation):
+def test_reference_against_pytorch(rng, activation):
     torch = pytest.importorskip("torch")
     acts = {
         "linear": lambda t: t,
@@ -139,34 +139,34 @@ def test_a_weight_gradient_is_added_to_what_is_there(arena, rng):
         outputs = arena.call("dense_wgrad", x, dz, *map(InOut, before), True)
         sizes = np.abs(x).T @ np.abs(dz), np.abs(dz).sum(axis=0)
         for out, old, gradient, size in zip(outputs, before, dense.wgrad(x, dz), sizes, strict=True):
-            assert_close(arena.floor, out, old + gradient, np.abs(old) + size, products=True)
+            assert_close(arena.backend, out, old + gradient, np.abs(old) + size, products=True)
 
 
-def test_gradients_accumulate_in_a_captured_step(floor, rng):
+def test_gradients_accumulate_in_a_captured_step(backend, rng):
     """Two halves of a batch, then an update that must see the sum: not fused with either of them."""
     B, n_in, n_out = 12, 9, 5
     x, dz = normals(rng, B, n_in), normals(rng, B, n_out)
-    upload = lambda array: floor.upload(array.astype(floor.dtype))  # noqa: E731
+    upload = lambda array: backend.upload(array.astype(backend.dtype))  # noqa: E731
     halves = [(upload(x[rows]), upload(dz[rows])) for rows in (slice(0, 6), slice(6, 12))]
     flat = {name: upload(np.zeros(n_in * n_out + n_out)) for name in "pgmv"}
     dW, db = flat["g"][: n_in * n_out].reshape(n_in, n_out), flat["g"][n_in * n_out :]
-    lr, step = upload(np.ones(1)), floor.upload(np.zeros(1, np.uint64))
+    lr, step = upload(np.ones(1)), backend.upload(np.zeros(1, np.uint64))
 
     def spell():
-        floor.dense_wgrad(*halves[0], dW, db)
-        floor.dense_wgrad(*halves[1], dW, db, accumulate=True)
-        floor.adam(*(flat[name] for name in "pgmv"), lr, step)
+        backend.dense_wgrad(*halves[0], dW, db)
+        backend.dense_wgrad(*halves[1], dW, db, accumulate=True)
+        backend.adam(*(flat[name] for name in "pgmv"), lr, step)
 
-    floor.capture(spell).run(1)
+    backend.capture(spell).run(1)
     gradient = np.concatenate([part.ravel() for part in dense.wgrad(x, dz)])
-    assert_close(floor, floor.download(flat["m"]), 0.1 * gradient, np.abs(gradient) + 1, products=True)
+    assert_close(backend, backend.download(flat["m"]), 0.1 * gradient, np.abs(gradient) + 1, products=True)
 
 
-def test_bad_buffers_are_refused(floor, rng):
+def test_bad_buffers_are_refused(backend, rng):
     x, W, b, dz = normals(rng, 4, 3), normals(rng, 3, 2), normals(rng, 2), normals(rng, 4, 2)
-    refuses_bad_buffers(floor, "dense_forward", x=x, W=W, b=b, y=Out(4, 2), activation="tanh")
-    refuses_bad_buffers(floor, "dense_dgrad", dz=dz, W=W, dx=Out(4, 3), x=x, activation="relu")
-    refuses_bad_buffers(floor, "dense_wgrad", x=x, dz=dz, dW=Out(3, 2), db=Out(2))
+    refuses_bad_buffers(backend, "dense_forward", x=x, W=W, b=b, y=Out(4, 2), activation="tanh")
+    refuses_bad_buffers(backend, "dense_dgrad", dz=dz, W=W, dx=Out(4, 3), x=x, activation="relu")
+    refuses_bad_buffers(backend, "dense_wgrad", x=x, dz=dz, dW=Out(3, 2), db=Out(2))
 
 
 def test_unknown_activation_lists_the_known(arena, rng):

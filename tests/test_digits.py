@@ -17,6 +17,7 @@ EPOCH = {  # losses of the last step; size of the networks' weights; mean of 64 
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", EPOCH)
 @pytest.mark.parametrize("device", [name for name, found in minigen.devices().items() if found.usable])
 def test_an_epoch_on_the_digits(kind, device):

@@ -1,4 +1,4 @@
-"""Programs of the CPU floor fuse weight gradients with the Adam behind them: same bits, and only where it is safe."""
+"""Programs of the CPU backend fuse weight gradients with the Adam behind them: same bits, and only where it is safe."""
 
 from __future__ import annotations
 
@@ -93,6 +93,7 @@ def test_the_bits_are_those_of_separate_calls(rng: np.random.Generator, threads:
     compare(rng, 5, [700, 33], 3, False)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("isa", [isa for isa in ISAS if isa != cpu.isa()])
 def test_so_on_every_instruction_set(isa: str) -> None:
     command = [sys.executable, "-m", "pytest", "-m", "", "-q", "-p", "no:cacheprovider", "-k", "bits", __file__]

@@ -1,4 +1,4 @@
-"""The GAN: one step against PyTorch, trajectories between floors, and the estimator."""
+"""The GAN: one step against PyTorch, trajectories between backends, and the estimator."""
 
 from __future__ import annotations
 
@@ -52,13 +52,13 @@ def torch_step(training: TrainingRun, kind: str) -> tuple[dict[str, np.ndarray],
 
 @pytest.mark.parametrize("kind", ["non_saturating", "minimax"])
 @pytest.mark.parametrize("hidden", [(1,), (17,), (9, 33, 5)])
-def test_gradients_of_a_step_agree_with_autograd(floor, kind, hidden, rng):
-    tolerance = {"float32": 2e-5, "float64": 1e-12}[floor.dtype.name]
+def test_gradients_of_a_step_agree_with_autograd(backend, kind, hidden, rng):
+    tolerance = {"float32": 2e-5, "float64": 1e-12}[backend.dtype.name]
     unsaturated = 0.0
     # tanh' = (1 - y) (1 + y) has the digits of 1 - y: few, in the rare draw whose pixels are saturated one and all.
-    while unsaturated < np.finfo(floor.dtype).eps / tolerance:
+    while unsaturated < np.finfo(backend.dtype).eps / tolerance:
         training = gan_training(
-            floor,
+            backend,
             blobs(40, int(rng.integers(1, 40))),
             hidden,
             batch_size=int(rng.integers(1, 20)),
@@ -80,12 +80,12 @@ def test_gradients_of_a_step_agree_with_autograd(floor, kind, hidden, rng):
 
 
 @pytest.mark.parametrize("optimizer", ["adam", "adamw", "sgd"])
-def test_floors_follow_the_float64_trajectory_for_100_steps(floor, optimizer):
+def test_backends_follow_the_float64_trajectory_for_100_steps(backend, optimizer):
     """Stated tolerance: 1e-3 on the losses and on the weights after 100 steps, float32 against float64."""
     data = blobs()
     rate = 0.02 if optimizer == "sgd" else 1e-3
-    ours, book = (
-        gan_training(ops, data, learning_rate=rate, optimizer=optimizer) for ops in (floor, NumpyBackend(np.float64))
+    ours, reference = (
+        gan_training(ops, data, learning_rate=rate, optimizer=optimizer) for ops in (backend, NumpyBackend(np.float64))
     )
     run(ours, 100)
     run(book, 100)
@@ -104,8 +104,8 @@ def test_the_generator_step_leaves_the_discriminator_alone(floor):
         np.testing.assert_array_equal(value, before[key])
 
 
-def test_every_step_draws_its_own_noise_and_rows(floor):
-    training = gan_training(floor, blobs())
+def test_every_step_draws_its_own_noise_and_rows(backend):
+    training = gan_training(backend, blobs())
     seen = []
     for _ in range(4):
         training.step.compute(training.step.batch_size)  # a captured step may keep its draws elsewhere
@@ -114,9 +114,9 @@ def test_every_step_draws_its_own_noise_and_rows(floor):
         assert not np.array_equal(seen[i], seen[i - 2])
 
 
-def test_an_epoch_visits_each_row_at_most_once(floor):
+def test_an_epoch_visits_each_row_at_most_once(backend):
     data = np.arange(100, dtype=np.uint8)[:, None]
-    training = gan_training(floor, data, batch_size=32)
+    training = gan_training(backend, data, batch_size=32)
     rows = []
     for _ in range(training.steps_per_epoch):
         training.run(1)

@@ -1,4 +1,4 @@
-"""Programs of the CPU floor take D's last layer, the loss and their gradients in one pass over the rows."""
+"""Programs of the CPU backend take D's last layer, the loss and their gradients in one pass over the rows."""
 
 from __future__ import annotations
 

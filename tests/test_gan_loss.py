@@ -1,4 +1,4 @@
-"""gan_loss: every floor against the float64 book, the book against differences, PyTorch and equation 1 itself."""
+"""gan_loss: every backend against the float64 reference, that against differences, PyTorch and equation 1 itself."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ def test_discriminator(arena, rng, kind):
         s = 5 * f32(normals(rng, B, 1))
         dlogits, loss = arena.call("gan_loss_discriminator", s, n_real, Out(B, 1), Out(1), kind)
         reference_loss, reference = gan_loss.discriminator(s, n_real, kind)
-        assert_close(arena.floor, dlogits, reference)
-        assert_close(arena.floor, loss, [reference_loss])
+        assert_close(arena.backend, dlogits, reference)
+        assert_close(arena.backend, loss, [reference_loss])
 
 
 @pytest.mark.parametrize("kind", GAN_LOSSES)
@@ -32,18 +32,18 @@ def test_generator(arena, rng, kind):
         s = 5 * f32(normals(rng, B, 1))
         dlogits, loss = arena.call("gan_loss_generator", s, Out(B, 1), Out(1), kind)
         reference_loss, reference = gan_loss.generator(s, kind)
-        assert_close(arena.floor, dlogits, reference)
-        assert_close(arena.floor, loss, [reference_loss], abs(reference_loss) + np.abs(s).mean())  # terms may cancel
+        assert_close(arena.backend, dlogits, reference)
+        assert_close(arena.backend, loss, [reference_loss], abs(reference_loss) + np.abs(s).mean())  # terms may cancel
 
 
 @pytest.mark.parametrize("size", [20.0, 100.0, 1e4])
 def test_stable_at_large_logits(arena, size):
     """Right and wrong at once, by hand: softplus(size) = size, and the gradient is a full 1 or (nearly) 0."""
-    floor = arena.floor
+    backend = arena.backend
     s = np.array([[size], [-size], [size], [-size]])
     dlogits, loss = arena.call("gan_loss_discriminator", s, 2, Out(4, 1), Out(1))
     e = np.exp(-size)
-    rtol = {"rtol": tolerance(floor), "atol": np.finfo(floor.dtype).tiny}
+    rtol = {"rtol": tolerance(backend), "atol": np.finfo(backend.dtype).tiny}
     np.testing.assert_allclose(loss, [size + 2 * np.log1p(e)], **rtol)
     np.testing.assert_allclose(dlogits[:, 0], np.array([-e, -1, 1, e]) / (1 + e) / 2, **rtol)
     for kind, expected in (("non_saturating", [-e, -1, -e, -1]), ("minimax", [-1, -e, -1, -e])):
@@ -62,7 +62,7 @@ def test_nan_passes_through(arena, rng):
     assert np.isnan(loss[0]) and np.flatnonzero(np.isnan(dlogits)).tolist() == [13]
 
 
-def test_book_is_equation_1(rng):
+def test_reference_is_equation_1(rng):
     s = 2 * normals(rng, 12, 1)
     D = sigmoid(s)
     V = np.log(D[:5]).mean() + np.log(1 - D[5:]).mean()
@@ -121,10 +121,10 @@ def test_hinge_by_hand(arena):
     np.testing.assert_allclose(dlogits[:, 0], np.array([0, 0, -1, -1, 0, 0, 1, 1]) / 4)
 
 
-def test_bad_arguments_are_refused(arena, floor, rng):
+def test_bad_arguments_are_refused(arena, backend, rng):
     s = normals(rng, 6, 1)
-    refuses_bad_buffers(floor, "gan_loss_discriminator", logits=s, n_real=2, dlogits=Out(6, 1), loss=Out(1))
-    refuses_bad_buffers(floor, "gan_loss_generator", logits=s, dlogits=Out(6, 1), loss=Out(1), kind="minimax")
+    refuses_bad_buffers(backend, "gan_loss_discriminator", logits=s, n_real=2, dlogits=Out(6, 1), loss=Out(1))
+    refuses_bad_buffers(backend, "gan_loss_generator", logits=s, dlogits=Out(6, 1), loss=Out(1), kind="minimax")
     for n_real in (-1, 0, 6, 7):
         with pytest.raises(ValueError, match="n_real"):
             arena.call("gan_loss_discriminator", s, n_real, Out(6, 1), Out(1))

@@ -16,21 +16,22 @@ from minigen.reference import activations, dense, latent
 from minigen.reference_backend import NumpyBackend
 
 
-def test_everything_passes(floor, seed):
-    rows = gradcheck.run([floor], seed)
+def test_everything_passes(backend, seed):
+    rows = gradcheck.run([backend], seed)
     assert [row for row in rows if not row.passed] == []
-    assert {row.device for row in rows} == {"reference", floor.name}
+    assert {row.device for row in rows} == {"reference", backend.name}
     operations = {"dense", "activations", "gan_loss", "vae_loss", "latent"}
     assert {row.operation for row in rows if row.device == "reference"} >= operations
     operations |= {"optimizer", "random", "batch"}
-    assert {row.operation for row in rows if row.device == floor.name} >= operations
+    assert {row.operation for row in rows if row.device == backend.name} >= operations
 
 
 def failed(rows):
     return {(row.device, row.operation) for row in rows if not row.passed}
 
 
-def test_a_wrong_formula_in_the_book_fails(monkeypatch, seed):
+@pytest.mark.slow
+def test_a_wrong_formula_in_the_reference_fails(monkeypatch, seed):
     right = activations.derivative
     monkeypatch.setattr(activations, "derivative", lambda y, name: right(y, name) + (1e-6 if name == "tanh" else 0))
     rows = gradcheck.run([], seed)
@@ -42,12 +43,14 @@ def test_a_wrong_formula_in_the_book_fails(monkeypatch, seed):
     assert "minigen/reference/activations.py: y = act(z), or act'(z) from y" in told
 
 
-def test_a_missing_term_in_the_book_fails(monkeypatch, seed):
+@pytest.mark.slow
+def test_a_missing_term_in_the_reference_fails(monkeypatch, seed):
     right = latent.backward
     monkeypatch.setattr(latent, "backward", lambda dz, heads, eps, beta: right(dz, heads, eps, 0.0))
     assert ("reference", "latent") in failed(gradcheck.run([], seed))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("place", "wrong", "formula"),
     [
@@ -82,7 +85,7 @@ def test_the_formula_that_is_wrong_is_told(monkeypatch, seed, place, wrong, form
 
 
 class Sloppy(NumpyBackend):
-    """A floor with three faults: a wrong factor, an output never written, and an entry that is NaN."""
+    """A backend with three faults: a wrong factor, an output never written, and an entry that is NaN."""
 
     def latent_backward(self, dz, heads, eps, dheads, beta=1.0):
         super().latent_backward(dz, heads, eps, dheads, beta * 1.01)
@@ -95,13 +98,15 @@ class Sloppy(NumpyBackend):
         out[-1, -1] = np.nan
 
 
-def test_a_faulty_floor_fails(seed):
+@pytest.mark.slow
+def test_a_faulty_backend_fails(seed):
     rows = gradcheck.run([NumpyBackend(), Sloppy()], seed)
     operations = [row.operation for row in rows if not row.passed]
     assert [name for name in operations if "step" not in name] == ["dense", "latent", "batch"]
     assert {"gan step", "vae step"} <= set(operations), "whole steps are made of these operations"
 
 
+@pytest.mark.slow
 def test_same_seed_same_errors():
     assert gradcheck.run([NumpyBackend()], 5) == gradcheck.run([NumpyBackend()], 5)
 

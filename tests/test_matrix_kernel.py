@@ -1,4 +1,4 @@
-"""The CPU floor's matrix kernel: every path, on every instruction set, the same bits for any number of threads.
+"""The CPU backend's matrix kernel: every path, on every instruction set, the same bits for any number of threads.
 
 `test_dense` draws small shapes; these are chosen to reach what only large or lopsided ones do.
 """
@@ -88,6 +88,7 @@ def test_a_row_has_the_same_bits_in_any_batch(rng):
                     assert part.tobytes() == outputs[0][: len(part)].tobytes(), (precision, n_in, n_out, len(part))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("isa", native.supported_isas())
 def test_every_path(isa, seed):
     """In a process of its own: the instruction set is picked once."""

@@ -1,4 +1,4 @@
-"""The compiled floor: instruction sets, threads, programs, forks, bad buffers, accuracy, sanitizers."""
+"""The compiled backend: instruction sets, threads, programs, forks, bad buffers, accuracy, sanitizers."""
 
 from __future__ import annotations
 
@@ -279,6 +279,7 @@ def test_number_of_threads(ops: Any) -> None:
     assert cpu.get_num_threads() == 3
 
 
+@pytest.mark.slow
 def test_initial_number_of_threads() -> None:
     code = "import minigen.cpu as c; print(c.get_num_threads())"
     cores = str(native.usable_cores())

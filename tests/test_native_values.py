@@ -155,6 +155,7 @@ def test_the_kl_of_wide_and_narrow_posteriors(ops: Any, rng: np.random.Generator
     np.testing.assert_array_less(np.abs(dheads - expected), 3e-6 * np.abs(size) + 1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif("MINIGEN_ISA" in os.environ, reason="this is one of the other instruction sets")
 @pytest.mark.parametrize("isa", [isa for isa in native.supported_isas() if isa != cpu.isa()])
 def test_the_other_instruction_sets(isa: str) -> None:

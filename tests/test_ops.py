@@ -104,11 +104,11 @@ def test_against_the_float64_reference(arena: Any, rng: np.random.Generator, nam
             for out, reference in zip(got, expected, strict=True):
                 assert not np.isnan(out).any()
                 scale = np.abs(reference) + (1 if reference.dtype.kind == "f" else 0)  # sums may cancel
-                assert_close(arena.floor, out, reference, scale, products=name.startswith("dense"))
+                assert_close(arena.backend, out, reference, scale, products=name.startswith("dense"))
 
 
 @pytest.mark.parametrize("name", OPERATIONS)
-def test_bad_buffers_are_refused(floor: Any, rng: np.random.Generator, name: str) -> None:
+def test_bad_buffers_are_refused(backend: Any, rng: np.random.Generator, name: str) -> None:
     row = OPERATIONS[name]
     sizes = SIZES | dict(zip(letters(row), range(4, 10), strict=False))
     every = [size for buffer in row.buffers for size in buffer.shape or ()]
@@ -121,17 +121,17 @@ def test_bad_buffers_are_refused(floor: Any, rng: np.random.Generator, name: str
     if sum(buffer.shape is None for buffer in row.buffers) == 1:
         free += [(buffer.name, axis) for buffer in row.buffers if buffer.shape is None for axis in (None, 0, 1)]
     arguments = calls(row, rng, sizes)[-1]
-    refuses_bad_buffers(floor, name, free=tuple(free), **arguments)
+    refuses_bad_buffers(backend, name, free=tuple(free), **arguments)
 
 
 @pytest.mark.parametrize("name", OPERATIONS)
-def test_outputs_over_other_buffers_are_refused(floor: Any, rng: np.random.Generator, name: str) -> None:
+def test_outputs_over_other_buffers_are_refused(backend: Any, rng: np.random.Generator, name: str) -> None:
     row = OPERATIONS[name]
     sizes = SIZES | {letter: 3 for letter in letters(row)}
     arguments = calls(row, rng, sizes)[0]
-    memory = floor.upload(np.zeros(200, floor.dtype))
+    memory = backend.upload(np.zeros(200, backend.dtype))
     floats = [buffer for buffer in row.buffers if buffer.dtype == "float"]
-    good = {key: gradcheck._place(floor, value) for key, value in arguments.items()}
+    good = {key: gradcheck._place(backend, value) for key, value in arguments.items()}
     for written in (buffer for buffer in floats if buffer.written):
         for other in floats:
             if other is written:
@@ -145,7 +145,7 @@ def test_outputs_over_other_buffers_are_refused(floor: Any, rng: np.random.Gener
             if row.in_place and placed[written.name].size < 2:
                 continue
             with pytest.raises(ValueError, match="must not share memory"):
-                getattr(floor, name)(**{**good, **placed})
+                getattr(backend, name)(**{**good, **placed})
 
 
 def test_the_table_of_gradients_knows_every_operation(rng: np.random.Generator) -> None:
@@ -155,7 +155,7 @@ def test_the_table_of_gradients_knows_every_operation(rng: np.random.Generator) 
 
 # --- one wording on every device ------------------------------------------------------------------------------
 
-host32 = pytest.mark.parametrize("floor", ["numpy", "cpu"], indirect=True)
+host32 = pytest.mark.parametrize("backend", ["numpy", "cpu"], indirect=True)
 
 
 def f32(*shape: int) -> np.ndarray:
@@ -278,19 +278,21 @@ def read_only(*shape: int) -> np.ndarray:
         ),
     ],
 )
-def test_bad_arguments_are_named(floor: Any, error: type[Exception], message: str, call: Callable[[Any], None]) -> None:
+def test_bad_arguments_are_named(
+    backend: Any, error: type[Exception], message: str, call: Callable[[Any], None]
+) -> None:
     with pytest.raises(error, match=message):
-        call(floor)
+        call(backend)
 
 
 @host32
-def test_outputs_may_not_overlap_other_buffers(floor: Any) -> None:
+def test_outputs_may_not_overlap_other_buffers(backend: Any) -> None:
     memory = f32(40)
     with pytest.raises(ValueError, match="y and z must not share memory"):
-        floor.activation_forward(memory[:20], memory[10:30], "relu")
-    floor.activation_forward(memory[:20], memory[:20], "relu")  # in place
+        backend.activation_forward(memory[:20], memory[10:30], "relu")
+    backend.activation_forward(memory[:20], memory[:20], "relu")  # in place
     square = memory[:16].reshape(4, 4)
     with pytest.raises(ValueError, match="y and x must not share memory"):
-        floor.dense_forward(square, f32(4, 4), f32(4), square)
+        backend.dense_forward(square, f32(4, 4), f32(4), square)
     with pytest.raises(ValueError, match="p and g must not share memory"):
-        floor.sgd(memory[:20], memory[:20], memory[20:40], f32(1))
+        backend.sgd(memory[:20], memory[:20], memory[20:40], f32(1))

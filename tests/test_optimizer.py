@@ -1,4 +1,4 @@
-"""optimizer: every floor against the float64 book, the book against PyTorch's optimizers."""
+"""optimizer: every backend against the float64 reference, that against PyTorch's optimizers."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ def step(t):
     return np.array([t - 1], np.uint64)
 
 
-def check(floor, outputs, references, state, g):
+def check(backend, outputs, references, state, g):
     """The new values, to the precision of the numbers that they were added up from."""
     for out, reference, before in zip(outputs, references, state, strict=True):
-        assert_close(floor, out, reference, np.abs(before) + np.abs(reference) + np.abs(g))
+        assert_close(backend, out, reference, np.abs(before) + np.abs(reference) + np.abs(g))
 
 
 @pytest.mark.parametrize(("momentum", "decay"), [(0.0, 0.0), (0.9, 0.0), (0.0, 0.01), (0.5, 0.1)])
@@ -32,7 +32,7 @@ def test_sgd(arena, rng, momentum, decay):
     for n in LENGTHS:
         p, g, velocity = (normals(rng, n) for _ in range(3))
         outputs = arena.call("sgd", InOut(p), g, InOut(velocity), lr(), momentum, decay)
-        check(arena.floor, outputs, optimizer.sgd(p, g, velocity, LR, momentum, decay), (p, velocity), g)
+        check(arena.backend, outputs, optimizer.sgd(p, g, velocity, LR, momentum, decay), (p, velocity), g)
 
 
 @pytest.mark.parametrize("t", [1, 2, 10, 1000, 2**33, 2**63])
@@ -42,7 +42,7 @@ def test_adam_and_adamw(arena, rng, t):
         settings = [("adam", ()), ("adam", (0.5, 0.99, 1e-6)), ("adamw", ()), ("adamw", (0.9, 0.99, 1e-8, 0.3))]
         for name, extra in settings:
             outputs = arena.call(name, InOut(p), g, InOut(m), InOut(v), lr(), step(t), *extra)
-            check(arena.floor, outputs, getattr(optimizer, name)(p, g, m, v, LR, t, *extra), (p, m, v), g)
+            check(arena.backend, outputs, getattr(optimizer, name)(p, g, m, v, LR, t, *extra), (p, m, v), g)
 
 
 def test_first_step_moves_by_the_learning_rate(arena, rng):
@@ -50,9 +50,9 @@ def test_first_step_moves_by_the_learning_rate(arena, rng):
     g = np.array([1e-3, -1e-3, 1.0, -50.0, 1e3])
     p, m, v = arena.call("adam", InOut(np.zeros(5)), g, InOut(np.zeros(5)), InOut(np.zeros(5)), lr(), step(1))
     np.testing.assert_allclose(p, -LR * np.sign(g), rtol=1.1e-5)
-    g = g.astype(arena.floor.dtype).astype(np.float64)
-    np.testing.assert_allclose(m, 0.1 * g, rtol=tolerance(arena.floor))
-    np.testing.assert_allclose(v, 1e-3 * g**2, rtol=tolerance(arena.floor))
+    g = g.astype(arena.backend.dtype).astype(np.float64)
+    np.testing.assert_allclose(m, 0.1 * g, rtol=tolerance(arena.backend))
+    np.testing.assert_allclose(v, 1e-3 * g**2, rtol=tolerance(arena.backend))
 
 
 def test_no_gradient_no_move(arena):
@@ -70,28 +70,28 @@ def test_nan_passes_through(arena, rng):
             assert np.flatnonzero(np.isnan(out)).tolist() == [0, 34]
 
 
-def test_learning_rate_and_step_are_read_at_each_call(floor):
+def test_learning_rate_and_step_are_read_at_each_call(backend):
     """They live in memory, so that a captured program sees them change."""
-    p, g, m, v = (floor.upload(np.full(3, x, floor.dtype)) for x in (0, 1, 0, 0))
-    rate, now = floor.upload(np.array([0.5], floor.dtype)), floor.upload(np.zeros(1, np.uint64))
-    history, losses = floor.upload(np.zeros((4, 1), floor.dtype)), floor.upload(np.zeros(1, floor.dtype))
+    p, g, m, v = (backend.upload(np.full(3, x, backend.dtype)) for x in (0, 1, 0, 0))
+    rate, now = backend.upload(np.array([0.5], backend.dtype)), backend.upload(np.zeros(1, np.uint64))
+    history, losses = backend.upload(np.zeros((4, 1), backend.dtype)), backend.upload(np.zeros(1, backend.dtype))
 
     def update():
-        floor.adam(p, g, m, v, rate, now)
-        floor.advance(now, losses, history)
+        backend.adam(p, g, m, v, rate, now)
+        backend.advance(now, losses, history)
 
-    program = floor.capture(update)
-    assert not floor.download(p).any() and floor.download(now)[0] == 0, "capturing alone runs nothing"
+    program = backend.capture(update)
+    assert not backend.download(p).any() and backend.download(now)[0] == 0, "capturing alone runs nothing"
     program.run(1)
-    first = floor.download(p)
-    floor.upload(np.array([0.25], floor.dtype), out=rate)
+    first = backend.download(p)
+    backend.upload(np.array([0.25], backend.dtype), out=rate)
     program.run(2)
     np.testing.assert_allclose(first, -0.5, rtol=1e-6)
-    np.testing.assert_allclose(floor.download(p), -1.0, rtol=1e-6)
-    assert floor.download(now)[0] == 3
+    np.testing.assert_allclose(backend.download(p), -1.0, rtol=1e-6)
+    assert backend.download(now)[0] == 3
 
 
-def test_trajectories_of_the_book_against_pytorch(rng):
+def test_trajectories_of_the_reference_against_pytorch(rng):
     """Twenty updates from the same gradients."""
     torch = pytest.importorskip("torch")
     for ours, theirs, settings in (
@@ -116,7 +116,7 @@ def test_trajectories_of_the_book_against_pytorch(rng):
         assert relative_error(p, tensor.detach().numpy()) < 1e-12, ours
 
 
-def test_book_keeps_the_dtype_and_its_arguments(rng):
+def test_reference_keeps_the_dtype_and_its_arguments(rng):
     p, g, m, v = (np.abs(normals(rng, 9)).astype(np.float32) for _ in range(4))
     before = [a.copy() for a in (p, g, m, v)]
     for out in (*optimizer.sgd(p, g, m, 0.01, 0.9, 0.1), *optimizer.adamw(p, g, m, v, 0.01, 3)):
@@ -125,8 +125,8 @@ def test_book_keeps_the_dtype_and_its_arguments(rng):
         np.testing.assert_array_equal(array, old)
 
 
-def test_bad_buffers_are_refused(floor, rng):
+def test_bad_buffers_are_refused(backend, rng):
     state = {"p": InOut(normals(rng, 9)), "g": normals(rng, 9), "lr": lr()}
-    refuses_bad_buffers(floor, "sgd", **state, velocity=Out(9), momentum=0.9)
+    refuses_bad_buffers(backend, "sgd", **state, velocity=Out(9), momentum=0.9)
     for name in ("adam", "adamw"):
-        refuses_bad_buffers(floor, name, **state, m=Out(9), v=Out(9), step=step(1))
+        refuses_bad_buffers(backend, name, **state, m=Out(9), v=Out(9), step=step(1))

@@ -40,8 +40,8 @@ def test_training_on_the_cpu_touches_no_gpu_library_and_no_framework():
     assert not modules_after(code) & {"cupy", "triton", "torch", "jax", "tensorflow", "matplotlib"}
 
 
-def test_the_compiled_floor_is_there():
-    """An installed minigen has its native module; MINIGEN_TEST_WITHOUT_NATIVE=1 lets the book be tested alone."""
+def test_the_compiled_backend_is_there():
+    """An installed minigen has its native module; MINIGEN_TEST_WITHOUT_NATIVE=1 lets the reference be tested alone."""
     if os.environ.get("MINIGEN_TEST_WITHOUT_NATIVE") == "1":
         pytest.skip("asked to test without the compiled module")
     device = minigen.devices()["cpu"]

@@ -29,6 +29,7 @@ def tool(variable: str, *names: str) -> str:
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="x86-64 only")
 @pytest.mark.parametrize(
     ("isa", "source", "instruction", "chains"),

@@ -1,4 +1,4 @@
-"""Programs of the CPU floor tell the first layer which rows of its input are pixels: less work, no digit lost."""
+"""Programs of the CPU backend tell the first layer which rows of its input are pixels: less work, no digit lost."""
 
 from __future__ import annotations
 

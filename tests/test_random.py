@@ -1,4 +1,4 @@
-"""random: Philox against the published vectors, every floor against the book, moments and distributions."""
+"""random: Philox against the published vectors, every backend against the reference, moments and distributions."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ def test_known_answers(counter, key, answer):
 
 
 @pytest.mark.parametrize(("counter", "key", "answer"), KNOWN[:1])
-def test_known_answer_on_every_floor(arena, counter, key, answer):
-    """The counter of the first block at step 0 is all zeros: the floor's uniforms are the upper 24 bits of it."""
+def test_known_answer_on_every_backend(arena, counter, key, answer):
+    """The counter of the first block at step 0 is all zeros: the backend's uniforms are the upper 24 bits of it."""
     (out,) = arena.call("random_uniform", Out(4), key[0], key[1], step(0))
     assert (out * 2**24).astype(int).tolist() == [int(word, 16) >> 8 for word in answer.split()]
 
@@ -53,7 +53,7 @@ def test_uniform_is_the_same_everywhere(arena, rng, now):
 
 @pytest.mark.parametrize("now", [0, 1, 2**32 - 1, 2**32, 2**64 - 1])
 def test_normal_agrees(arena, rng, now):
-    limit = 2e-6 if arena.floor.dtype == np.float32 else 1e-14
+    limit = 2e-6 if arena.backend.dtype == np.float32 else 1e-14
     for shape in [(1,), (2,), (3,), (5,), (7, 9), (0, 4), (33, 100), (2, 3, 5)]:
         seed, stream = (int(n) for n in rng.integers(0, 2**32, 2))
         (out,) = arena.call("random_normal", Out(*shape), seed, stream, step(now))
@@ -88,16 +88,16 @@ def normal_cdf(x):
     return (1 + np.vectorize(math.erf)(x / math.sqrt(2))) / 2
 
 
-def test_distributions(floor, seed):
+def test_distributions(backend, seed):
     """Moments within six standard errors, and KS; 2.5 is exceeded by chance once in 130,000 samples."""
     n = 40_000
-    out, now = floor.empty((n,)), floor.upload(step(seed))
-    floor.random_uniform(out, seed, random.SAMPLE, now)
-    u = floor.download(out).astype(np.float64)
+    out, now = backend.empty((n,)), backend.upload(step(seed))
+    backend.random_uniform(out, seed, random.SAMPLE, now)
+    u = backend.download(out).astype(np.float64)
     assert 0 <= u.min() and u.max() < 1
     assert ks_distance(u, lambda x: x) < 2.5
-    floor.random_normal(out, seed, random.SAMPLE, now)
-    x = floor.download(out).astype(np.float64)
+    backend.random_normal(out, seed, random.SAMPLE, now)
+    x = backend.download(out).astype(np.float64)
     assert ks_distance(x, normal_cdf) < 2.5
     for power, moment, variance in ((1, 0, 1), (2, 1, 2), (3, 0, 15), (4, 3, 96)):
         assert abs((x**power).mean() - moment) < 6 * math.sqrt(variance / n), power
@@ -115,10 +115,10 @@ def test_normals_are_finite_at_the_ends(monkeypatch):
         np.testing.assert_allclose(x, [math.sqrt(48 * math.log(2)), 0, 0, 0], rtol=1e-6)
 
 
-def test_bad_arguments_are_refused(arena, floor):
+def test_bad_arguments_are_refused(arena, backend):
     for method in ("random_uniform", "random_normal"):
         free = (("out", 0), ("out", None))
-        refuses_bad_buffers(floor, method, free=free, out=Out(9), seed=1, stream=2, step=step(0))
+        refuses_bad_buffers(backend, method, free=free, out=Out(9), seed=1, stream=2, step=step(0))
         for name, key in (("seed", (-1, 0)), ("seed", (2**32, 0)), ("stream", (0, -1)), ("stream", (0, 2**32))):
             with pytest.raises(ValueError, match=name):
                 arena.call(method, Out(9), *key, step(0))

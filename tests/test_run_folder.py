@@ -74,12 +74,14 @@ def wait_for_its_folder(process: subprocess.Popen[str]) -> None:
     assert line.startswith("digits.npy: "), line
 
 
+@pytest.mark.slow
 def test_two_trainings_at_once_get_two_folders(here, start):
     for process in [start(*ENDLESS), start(*ENDLESS)]:
         wait_for_its_folder(process)
     assert sorted(path.name for path in (here / "runs").iterdir()) == ["gan", "gan-2"]
 
 
+@pytest.mark.slow
 def test_a_folder_named_twice_is_an_error_for_the_second(here, start, succeeds, fails):
     first = start(*ENDLESS, "--out", "o")
     wait_for_its_folder(first)
@@ -93,6 +95,7 @@ def test_a_folder_named_twice_is_an_error_for_the_second(here, start, succeeds, 
     assert not [name for name in os.listdir(here / "o") if name.startswith(".")]
 
 
+@pytest.mark.slow
 def test_a_training_that_goes_on_has_its_folder_alone(start, succeeds, fails):
     succeeds(*TRAIN_GAN, "--epochs", "1", "--out", "o")
     first = start(*ENDLESS[:5], "--resume", "o", "--epochs", "1000000", "--sample-every", "0")

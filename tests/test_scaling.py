@@ -92,6 +92,7 @@ def test_a_gan_on_grey_values_as_floats_spreads_as_they_do():
     assert drawn.std() == pytest.approx(X.std(), rel=0.4) and drawn.mean() == pytest.approx(X.mean(), rel=0.3)
 
 
+@pytest.mark.slow
 def test_other_units_give_the_same_model_in_those_units(table_model, device):
     """Units that are powers of two change no bit: same weights, and samples, reconstructions, scores that differ by
     the units alone; densities by their logarithm."""

@@ -96,6 +96,7 @@ def here(tmp_path):
     return tmp_path
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP], ids=lambda number: number.name)
 def test_the_command_saves_everything_and_exits_with_the_signals_code(here, number):
     command = [sys.executable, "-m", "minigen", *TRAIN_GAN, "--epochs", "1000000", "--sample-every", "5"]

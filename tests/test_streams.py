@@ -56,6 +56,7 @@ def test_a_stream_that_breaks_is_given_up():
             stream.flush()
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name != "posix", reason="a POSIX shell's redirections")
 @pytest.mark.parametrize(
     "redirection", ["2>&-", ">&-", "<&- >&- 2>&-", "| head -1", "2>&1 | head -1", "> /dev/full 2>&1"]
@@ -71,6 +72,7 @@ def test_the_command_goes_on(tmp_path, redirection):
         assert done.stdout == "digits.npy: 64 x 8 x 8, uint8\n"
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name != "posix", reason="a POSIX locale")
 @pytest.mark.parametrize(
     "environment",

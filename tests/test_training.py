@@ -238,7 +238,7 @@ def test_what_cannot_be_loaded_is_not_saved(tmp_path):
 
 
 @pytest.mark.parametrize("where", ["weights", "m", "v"])
-def test_divergence_is_found_at_the_right_step(floor, where):
+def test_divergence_is_found_at_the_right_step(backend, where):
     """A NaN planted in one layer before step 4 is named, though nine steps run before the losses are read."""
     from minigen.training import loop
     from minigen.training.history import History
@@ -266,8 +266,8 @@ def test_divergence_is_found_at_the_right_step(floor, where):
     assert history.steps == 3 and training.done == 3
 
 
-def test_going_back_is_to_the_same_bits(floor):
-    training = gan_training(floor, blobs(400), hidden=(3,), latent=2)
+def test_going_back_is_to_the_same_bits(backend):
+    training = gan_training(backend, blobs(400), hidden=(3,), latent=2)
     training.run(2)
     before = training.state()
     for _ in range(2 + floor.ahead):
@@ -291,7 +291,7 @@ def test_progress_is_shown_when_asked_for_and_else_only_on_a_terminal(capfd):
     assert capfd.readouterr().err == ""
 
 
-@pytest.mark.skipif("cpu" not in DEVICES, reason="no compiled floor")
+@pytest.mark.skipif("cpu" not in DEVICES, reason="no compiled backend")
 def test_the_program_allocates_nothing_after_its_first_steps():
     """Resident memory and Python objects stay put over thousands of steps."""
     code = """
@@ -319,7 +319,7 @@ def test_memory_mapped_data_stay_mapped(tmp_path, device):
     np.testing.assert_array_equal(a.history_.values, b.history_.values)
 
 
-def test_floors_run_the_same_training():
+def test_backends_run_the_same_training():
     """The estimator end to end on every usable device: losses within 1e-3 over 30 steps, samples within 2 of 255."""
     models = [minigen.train_gan(blobs(), epochs=5, device=device, **SMALL) for device in DEVICES]
     for model in models[1:]:
@@ -328,11 +328,12 @@ def test_floors_run_the_same_training():
         assert difference.max() <= 2
 
 
-def test_run_reads_only_what_it_needs(floor):
+@pytest.mark.slow
+def test_run_reads_only_what_it_needs(backend):
     """The ring of losses wraps: more steps than it has rows, read in pieces."""
     from minigen.models.step import RING
 
-    training = gan_training(floor, blobs(64), (2,), batch_size=32, latent=1)
+    training = gan_training(backend, blobs(64), (2,), batch_size=32, latent=1)
     run(training, RING - 1)
     run(training, 3)
     last = training.recent_losses(4)

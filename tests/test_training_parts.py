@@ -21,16 +21,16 @@ def train(training: Any, history: History, epochs: int) -> None:
     loop.train(training, SimpleNamespace(learning_rate=1e-3), history, epochs, progress=False)
 
 
-def fill(floor: Any, buffer: Any, value: float) -> None:
-    floor.upload(np.full(buffer.shape, value, floor.dtype), out=buffer)
+def fill(backend: Any, buffer: Any, value: float) -> None:
+    backend.upload(np.full(buffer.shape, value, backend.dtype), out=buffer)
 
 
 # --- epochs and the ring of losses -------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("done", "begun"), [(0, 0), (1, 6), (5, 6), (6, 6), (7, 12)])
-def test_beginning_an_epoch_goes_on_and_never_back(floor, done, begun):
-    training = gan_training(floor, blobs(200), (3,))
+def test_beginning_an_epoch_goes_on_and_never_back(backend, done, begun):
+    training = gan_training(backend, blobs(200), (3,))
     assert training.steps_per_epoch == 6
     for _ in range(done):
         training.run(1)
@@ -113,8 +113,8 @@ def test_of_two_bad_layers_the_one_that_data_reach_first_is_named(floor, bad, na
 
 
 @pytest.mark.parametrize("make", [gan_training, vae_training])
-def test_the_search_follows_the_data_forward_and_the_gradient_backward(floor, make):
-    training = make(floor, blobs(100), (3,))
+def test_the_search_follows_the_data_forward_and_the_gradient_backward(backend, make):
+    training = make(backend, blobs(100), (3,))
     training.run(1)
     assert training.first_non_finite() is None
     (first, at_first), (second, at_second) = training.step.workspaces(training.step.batch_size)
@@ -135,15 +135,15 @@ def test_the_search_follows_the_data_forward_and_the_gradient_backward(floor, ma
         assert training.first_non_finite() == ("output", layer.name)
 
 
-def test_a_bias_is_a_weight_too(floor):
-    training = gan_training(floor, blobs(100), (3,))
+def test_a_bias_is_a_weight_too(backend):
+    training = gan_training(backend, blobs(100), (3,))
     training.run(1)
     fill(floor, training.step.discriminator.layers[1].params["b"], np.nan)
     assert training.first_non_finite() == ("weight", "discriminator.1")
 
 
-def test_of_a_smaller_last_batch_only_its_own_rows_are_looked_at(floor):
-    training = vae_training(floor, blobs(100), (3,), batch_size=32)
+def test_of_a_smaller_last_batch_only_its_own_rows_are_looked_at(backend):
+    training = vae_training(backend, blobs(100), (3,), batch_size=32)
     for _ in range(3):
         training.run(1)
     for stored in (*training.step.encoder_work, *training.step.decoder_work):

@@ -1,4 +1,4 @@
-"""The VAE: one step against PyTorch, trajectories between floors, and the estimator."""
+"""The VAE: one step against PyTorch, trajectories between backends, and the estimator."""
 
 from __future__ import annotations
 
@@ -43,9 +43,9 @@ def torch_gradients(training, rows: int):
 
 @pytest.mark.parametrize("likelihood", ["bernoulli", "gaussian"])
 @pytest.mark.parametrize("hidden", [(1,), (17,), (33, 9)])
-def test_gradients_of_a_step_agree_with_autograd(floor, likelihood, hidden, rng):
+def test_gradients_of_a_step_agree_with_autograd(backend, likelihood, hidden, rng):
     training = vae_training(
-        floor,
+        backend,
         blobs(40, int(rng.integers(1, 40))),
         hidden,
         likelihood=likelihood,
@@ -67,9 +67,9 @@ def test_gradients_of_a_step_agree_with_autograd(floor, likelihood, hidden, rng)
     np.testing.assert_allclose(floor.download(training.step.losses), losses, rtol=tolerance, atol=tolerance)
 
 
-def test_floors_follow_the_float64_trajectory_for_100_steps(floor):
+def test_backends_follow_the_float64_trajectory_for_100_steps(backend):
     """Stated tolerance: 1e-4 on the losses and 1e-3 on the weights after 100 steps, float32 against float64."""
-    ours, book = (vae_training(ops, blobs(), learning_rate=1e-3) for ops in (floor, NumpyBackend(np.float64)))
+    ours, reference = (vae_training(ops, blobs(), learning_rate=1e-3) for ops in (backend, NumpyBackend(np.float64)))
     run(ours, 100)
     run(book, 100)
     np.testing.assert_allclose(ours.recent_losses(100), book.recent_losses(100), rtol=1e-4)
@@ -77,9 +77,9 @@ def test_floors_follow_the_float64_trajectory_for_100_steps(floor):
         assert relative_error(floor.download(a.params), b.params) < 1e-3
 
 
-def test_the_last_partial_batch_is_trained_on(floor):
+def test_the_last_partial_batch_is_trained_on(backend):
     data = np.arange(100, dtype=np.uint8)[:, None]
-    training = vae_training(floor, data, batch_size=32)
+    training = vae_training(backend, data, batch_size=32)
     assert training.steps_per_epoch == 4
     rows = []
     for size in (32, 32, 32, 4):
@@ -88,8 +88,8 @@ def test_the_last_partial_batch_is_trained_on(floor):
     np.testing.assert_array_equal(np.sort(np.concatenate(rows)), np.arange(100))
 
 
-def test_steps_together_or_apart_give_the_same_bits(floor):
-    one, many = vae_training(floor, blobs(100)), vae_training(floor, blobs(100))
+def test_steps_together_or_apart_give_the_same_bits(backend):
+    one, many = vae_training(backend, blobs(100)), vae_training(backend, blobs(100))
     for _ in range(12):
         one.run(1)
     many.run(4), many.run(3), many.run(1), many.run(4)

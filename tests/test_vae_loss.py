@@ -1,4 +1,4 @@
-"""vae_loss: every floor against the float64 book, the book against differences, PyTorch and the densities."""
+"""vae_loss: every backend against the float64 reference, that against differences, PyTorch and the densities."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ def test_bernoulli(arena, rng):
         outputs = arena.call("vae_loss", logits, x, Out(B, D), Out(B), Out(1), "bernoulli")
         rows, loss, dlogits = vae_loss.forward(logits, x, "bernoulli")
         terms = (np.abs(logits) * (1 + x)).sum(axis=1)
-        assert_close(arena.floor, outputs[0], dlogits, (sigmoid(logits) + x) / B)
-        assert_close(arena.floor, outputs[1], rows, rows + terms)
-        assert_close(arena.floor, outputs[2], [loss], loss + terms.mean())
+        assert_close(arena.backend, outputs[0], dlogits, (sigmoid(logits) + x) / B)
+        assert_close(arena.backend, outputs[1], rows, rows + terms)
+        assert_close(arena.backend, outputs[2], [loss], loss + terms.mean())
 
 
 @pytest.mark.parametrize("variance", [0.01, 1.0, 37.0])
@@ -32,9 +32,9 @@ def test_gaussian(arena, rng, variance):
         outputs = arena.call("vae_loss", mean, x, Out(B, D), Out(B), Out(1), "gaussian", variance)
         rows, loss, dmean = vae_loss.forward(mean, x, "gaussian", variance)
         terms = ((x - mean) ** 2 / (2 * variance) + abs(math.log(2 * math.pi * variance)) / 2).sum(axis=1)
-        assert_close(arena.floor, outputs[0], dmean)
-        assert_close(arena.floor, outputs[1], rows, terms)
-        assert_close(arena.floor, outputs[2], [loss], terms.mean())
+        assert_close(arena.backend, outputs[0], dmean)
+        assert_close(arena.backend, outputs[1], rows, terms)
+        assert_close(arena.backend, outputs[2], [loss], terms.mean())
 
 
 @pytest.mark.parametrize("size", [20.0, 100.0, 1e4])
@@ -44,11 +44,11 @@ def test_bernoulli_is_stable_at_large_logits(arena, size):
     dlogits, rows, loss = arena.call("vae_loss", logits, x, Out(3, 2), Out(3), Out(1), "bernoulli")
     e = math.exp(-size)
     right, s = math.log1p(e), 1 / (1 + e)
-    rtol = {"rtol": tolerance(arena.floor), "atol": np.finfo(arena.floor.dtype).tiny}
+    rtol = {"rtol": tolerance(arena.backend), "atol": np.finfo(arena.backend.dtype).tiny}
     np.testing.assert_allclose(rows, 2 * np.array([right, right + size, right + size / 2]), **rtol)
     np.testing.assert_allclose(loss, [2 * right + size], **rtol)
     wrong = np.array([[0, 0], [s, -s], [s - 0.5, 0.5 - s]]) / 3
-    np.testing.assert_allclose(dlogits, wrong, rtol=tolerance(arena.floor), atol=2 * e)
+    np.testing.assert_allclose(dlogits, wrong, rtol=tolerance(arena.backend), atol=2 * e)
 
 
 def test_nan_stays_in_its_row(arena, rng):
@@ -60,7 +60,7 @@ def test_nan_stays_in_its_row(arena, rng):
         assert np.argwhere(np.isnan(dlogits)).tolist() == [[4, 2]]
 
 
-def test_book_is_the_density(rng):
+def test_reference_is_the_density(rng):
     logits, bits = normals(rng, 6, 4), rng.integers(0, 2, (6, 4)).astype(float)
     p = sigmoid(logits)
     probability = np.where(bits == 1, p, 1 - p).prod(axis=1)
@@ -69,7 +69,7 @@ def test_book_is_the_density(rng):
     assert relative_error(vae_loss.forward(logits, bits, "gaussian", 0.3)[0], -np.log(density.prod(axis=1))) < 1e-12
 
 
-def test_book_against_differences(rng):
+def test_reference_against_differences(rng):
     a, x = normals(rng, 4, 5), rng.random((4, 5))
     numeric = differences(lambda a: vae_loss.forward(a, x, "bernoulli")[1], a)
     assert relative_error(vae_loss.forward(a, x, "bernoulli")[2], numeric) < 1e-9
@@ -77,7 +77,7 @@ def test_book_against_differences(rng):
     assert relative_error(vae_loss.forward(a, x, "gaussian", 0.3)[2], numeric) < 1e-9
 
 
-def test_book_against_pytorch(rng):
+def test_reference_against_pytorch(rng):
     torch = pytest.importorskip("torch")
     x = rng.random((6, 11))
     for likelihood, theirs in (
@@ -100,11 +100,11 @@ def test_book_against_pytorch(rng):
         assert relative_error(da, a.grad.numpy()) < 1e-12
 
 
-def test_bad_arguments_are_refused(arena, floor, rng):
+def test_bad_arguments_are_refused(arena, backend, rng):
     a, x = normals(rng, 4, 3), rng.random((4, 3))
     outputs = {"rows": Out(4), "loss": Out(1)}
     for likelihood in LIKELIHOODS:
-        refuses_bad_buffers(floor, "vae_loss", output=a, x=x, doutput=Out(4, 3), **outputs, likelihood=likelihood)
+        refuses_bad_buffers(backend, "vae_loss", output=a, x=x, doutput=Out(4, 3), **outputs, likelihood=likelihood)
     for variance in (0.0, -1.0, math.nan, math.inf):
         with pytest.raises(ValueError, match="variance"):
             arena.call("vae_loss", a, x, Out(4, 3), Out(4), Out(1), "gaussian", variance)

@@ -1,7 +1,7 @@
 """Whole trainings, through the estimators, against the formulas written out once more (minigen/gradcheck_plain.py).
 
 Every setting is another than its default, so that one that is dropped, swapped or ignored shows; every seed is another
-than 0. The estimator runs on each floor, also on the float64 reference, where the agreement is to the last digits.
+than 0. The estimator runs on each backend, also on the float64 reference, where the agreement is to the last digits.
 """
 
 from __future__ import annotations
@@ -40,9 +40,9 @@ VAES: dict[str, dict[str, Any]] = {
 
 
 @pytest.fixture
-def fit(floor, monkeypatch):
-    """A function that trains a model on the floor of the test."""
-    monkeypatch.setattr("minigen.estimators.base.get_backend", lambda device, precision: floor)
+def fit(backend, monkeypatch):
+    """A function that trains a model on the backend of the test."""
+    monkeypatch.setattr("minigen.estimators.base.get_backend", lambda device, precision: backend)
 
     def fit(family: Any, settings: dict[str, Any], data: np.ndarray, epochs: int) -> Any:
         common = {"latent_dim": LATENT, "batch_size": BATCH, "seed": SEED}
@@ -51,17 +51,17 @@ def fit(floor, monkeypatch):
     return fit
 
 
-def assert_close(floor: Any, out: Any, expected: Any) -> None:
-    allowed = 1e-10 if floor.dtype == np.float64 else 20 * PRODUCTS[floor.precision]
+def assert_close(backend: Any, out: Any, expected: Any) -> None:
+    allowed = 1e-10 if backend.dtype == np.float64 else 20 * PRODUCTS[backend.precision]
     error = relative_error(np.asarray(out, np.float64), np.asarray(expected, np.float64))
     assert error <= allowed, f"error {error:.3g}, {allowed:.3g} allowed"
 
 
-def assert_losses(floor: Any, model: Any, names: list[str], expected: np.ndarray) -> None:
+def assert_losses(backend: Any, model: Any, names: list[str], expected: np.ndarray) -> None:
     """Those of every step, each under its name."""
     assert list(model.history_.losses) == names
     for name, column in zip(names, expected.T, strict=True):
-        assert_close(floor, model.history_.losses[name], column)
+        assert_close(backend, model.history_.losses[name], column)
 
 
 def weights_of(net: Any) -> np.ndarray:
@@ -98,12 +98,12 @@ class Spelled:
         weights, self.slots[name] = plain.update(weights, gradient, self.slots[name], step + 1, self.settings)
         self.nets[name] = plain.unflat(weights, self.sizes[name])
 
-    def same(self, floor: Any, model: Any) -> None:
+    def same(self, backend: Any, model: Any) -> None:
         for net in model.networks_:
             assert net.sizes == self.sizes[net.name]
-            assert_close(floor, weights_of(net), plain.flat(self.nets[net.name]))
+            assert_close(backend, weights_of(net), plain.flat(self.nets[net.name]))
             for slot, expected in self.slots[net.name].items():
-                assert_close(floor, without_padding(model._state[f"{net.name}.{slot}"], net.sizes), expected)
+                assert_close(backend, without_padding(model._state[f"{net.name}.{slot}"], net.sizes), expected)
 
 
 def batches(rows: int, whole: bool, epochs: int) -> Any:
@@ -164,15 +164,15 @@ def spelled_vae(model: Any, data: np.ndarray, epochs: int) -> tuple[Spelled, np.
 
 
 @pytest.mark.parametrize("name", GANS)
-def test_a_gan_is_trained_as_its_formulas_say(floor, fit, name):
+def test_a_gan_is_trained_as_its_formulas_say(backend, fit, name):
     """Losses of every step, weights and moments: after one step, and after two epochs."""
     optimizer = name.strip("-")
     settings = {"optimizer": optimizer, **OPTIMIZERS[optimizer], **GANS[name]}
     for data, epochs in ((DATA[:BATCH], 1), (DATA, EPOCHS)):
         model = fit(minigen.GAN, settings, data, epochs)
         run, losses = spelled_gan(model, data, epochs)
-        assert_losses(floor, model, ["discriminator", "generator"], losses)
-        run.same(floor, model)
+        assert_losses(backend, model, ["discriminator", "generator"], losses)
+        run.same(backend, model)
     z = plain.normals((5, LATENT), 77, plain.SAMPLE, 0)
     np.testing.assert_allclose(model.latent(5, seed=77), z, atol=1e-5)
     drawn = plain.apply(run.nets["generator"], z, run.hidden, run.outputs["generator"])
@@ -182,15 +182,15 @@ def test_a_gan_is_trained_as_its_formulas_say(floor, fit, name):
 
 
 @pytest.mark.parametrize("name", VAES)
-def test_a_vae_is_trained_as_its_formulas_say(floor, fit, name):
+def test_a_vae_is_trained_as_its_formulas_say(backend, fit, name):
     """Losses of every step, weights and moments: after one step, and after two epochs with a smaller last batch."""
     optimizer = name.strip("-")
     settings = {"optimizer": optimizer, **OPTIMIZERS[optimizer], **VAES[name]}
     for data, epochs in ((DATA[:BATCH], 1), (DATA, EPOCHS)):
         model = fit(minigen.VAE, settings, data, epochs)
         run, losses = spelled_vae(model, data, epochs)
-        assert_losses(floor, model, ["loss", "reconstruction", "kl"], losses)
-        run.same(floor, model)
+        assert_losses(backend, model, ["loss", "reconstruction", "kl"], losses)
+        run.same(backend, model)
     z = plain.normals((5, LATENT), 77, plain.SAMPLE, 0)
     mean = plain.apply(run.nets["decoder"], z, run.hidden, "linear")
     if model.likelihood == "bernoulli":

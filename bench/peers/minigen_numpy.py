@@ -4,4 +4,4 @@ from bench.peers import minigen_steps
 
 
 class Contender(minigen_steps.Contender):
-    floor = "numpy"
+    computes_on = "numpy"

@@ -37,14 +37,14 @@ class Given:
 
 class Contender:
     algorithm = "common"
-    floor: str | None = None
-    """The floor that computes, where it is not the one of the cell's device."""
+    computes_on: str | None = None
+    """The device that computes, where it is not the one of the cell's device."""
     precision: str | None = None
     """Of matrix products, where it is not the cell's."""
 
     def __init__(self, spec: Spec, data: np.ndarray, weights: list[np.ndarray]) -> None:
         self.spec = spec
-        if spec.device == "cpu" and self.floor is None:
+        if spec.device == "cpu" and self.computes_on is None:
             minigen.set_num_threads(spec.threads)
         self.ops: Any = self.backend()
         self.data = data[: spec.whole_rows]
@@ -80,7 +80,7 @@ class Contender:
 
     def backend(self) -> Any:
         if self.spec.device == "cpu":
-            return get_backend(self.floor or "cpu", self.precision or "ieee")
+            return get_backend(self.computes_on or "cpu", self.precision or "ieee")
         from minigen.cuda import CudaBackend
 
         return CudaBackend(precision=self.precision or self.spec.precision)

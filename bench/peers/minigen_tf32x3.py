@@ -1,4 +1,4 @@
-"""minigen with three TF32 products for one of float32: the CUDA floor's default, float32's accuracy on tensor cores."""
+"""minigen with three TF32 products for one of float32, CUDA's default: float32's accuracy on tensor cores."""
 
 from bench.peers import minigen_steps
 
