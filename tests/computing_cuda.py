@@ -28,16 +28,16 @@ class ComputingCuda(CudaBackend):
         calls: list[Callable[[], None]] = []
         self.calls = calls
         self.launches: list[Call] | None = None  # while capturing
-        self.book = NumpyBackend()
+        self.reference = NumpyBackend()
         self.function = cupy.cuda.Module().get_function(f"computed_{id(self)}")
         cupy.effects[self.function.name] = lambda number: calls[int(number)]()
         weakref.finalize(self, calls.clear)  # the stand-in outlives the backend, whose memory must go
 
     def execute(self, operation: Operation) -> None:
         if operation.name == "is_finite":
-            self.enqueue(lambda: operation["flags"].fill(not self.book.is_finite(operation["x"])))
+            self.enqueue(lambda: operation["flags"].fill(not self.reference.is_finite(operation["x"])))
         else:
-            self.enqueue(partial(self.book.execute, operation))
+            self.enqueue(partial(self.reference.execute, operation))
 
     def program(self, operations: Sequence[Operation]) -> Program:
         launches = self.launches = []

@@ -164,9 +164,9 @@ def test_a_hundred_steps_follow_the_numpy_backend(model, optimizer):
         for ops in (backend(), NumpyBackend())
     )
     run(ours, 100)
-    run(book, 100)
-    np.testing.assert_allclose(ours.recent_losses(100), book.recent_losses(100), rtol=1e-3, atol=1e-3)
-    for a, b in zip(ours.step.networks, book.step.networks, strict=True):
+    run(reference, 100)
+    np.testing.assert_allclose(ours.recent_losses(100), reference.recent_losses(100), rtol=1e-3, atol=1e-3)
+    for a, b in zip(ours.step.networks, reference.step.networks, strict=True):
         assert relative_error(ours.ops.download(a.params), b.params) < 1e-3
 
 

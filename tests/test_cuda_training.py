@@ -225,13 +225,13 @@ def planting_nan(training, at):
     """Let the noise of one step hold a NaN, whenever that step is run."""
     reference = training.ops.reference
 
-    def execute(operation, original=book.execute):
+    def execute(operation, original=reference.execute):
         original(operation)
         noise = operation.name == "random_normal" and operation["stream"] == random.NOISE
         if noise and int(operation["step"][0]) == at:
             operation["out"][-1, 0] = np.nan
 
-    book.execute = execute
+    reference.execute = execute
 
 
 @pytest.mark.parametrize("at", [0, 5, 31, 32, 39])
@@ -259,12 +259,12 @@ def test_an_infinite_weight_is_found_though_no_loss_shows_it(gpu):
     training = gan_training(get_backend("cuda"), blobs(2000))
     last = training.step.generator.layers[-1].params["b"]
 
-    def overflowing(operation, original=training.ops.book.execute):
+    def overflowing(operation, original=training.ops.reference.execute):
         original(operation)
         if operation.name == "optimizer" and int(operation["step"][0]) == 6:
             last[0] = np.inf
 
-    training.ops.book.execute = overflowing
+    training.ops.reference.execute = overflowing
     with pytest.raises(minigen.TrainingDiverged, match="step 7") as caught:
         loop._checked(training, History(training.step.loss_names), training.enqueue(7))
     assert caught.value.layer == "generator.1" and training.done == 6 and np.isfinite(last).all()
@@ -279,14 +279,14 @@ def test_an_interrupt_in_the_middle_of_a_graph(gpu, train, at, monkeypatch):
     whole = train(blobs(4000), epochs=3, device="cuda", **SMALL)
     ops = get_backend("cuda")
 
-    def interrupting(operation, original=ops.book.execute):
+    def interrupting(operation, original=ops.reference.execute):
         if operation.name == "advance" and int(operation["step"][0]) == at and not interrupted:
             interrupted.append(at)
             os.kill(os.getpid(), signal.SIGINT)
         original(operation)
 
     interrupted: list[int] = []
-    ops.book.execute = interrupting
+    ops.reference.execute = interrupting
     monkeypatch.setattr("minigen.estimators.base.get_backend", lambda *names: ops)
     model = train(blobs(4000), epochs=3, device="cuda", **SMALL)
     assert interrupted and model.history_.stop_reason == "interrupted"

@@ -66,7 +66,7 @@ def test_gradients_of_a_step_agree_with_autograd(backend, kind, hidden, rng):
         )
         training.step.loss = kind
         for net in training.step.networks:
-            floor.upload(np.full(net.grads.shape, np.nan, floor.dtype), out=net.grads)
+            backend.upload(np.full(net.grads.shape, np.nan, backend.dtype), out=net.grads)
         training.step.generate()
         training.step.discriminator_gradient()
         training.step.generator_gradient()
@@ -75,8 +75,8 @@ def test_gradients_of_a_step_agree_with_autograd(backend, kind, hidden, rng):
         size = max(np.abs(expected[key]).max() for key in expected if key.startswith(net.name))
         for layer in net.layers:
             for part, key in ((layer.grads["W"], f"{layer.name}.W"), (layer.grads["b"], f"{layer.name}.b")):
-                np.testing.assert_allclose(floor.download(part), expected[key], rtol=tolerance, atol=tolerance * size)
-    np.testing.assert_allclose(floor.download(training.step.losses), losses, rtol=tolerance)
+                np.testing.assert_allclose(backend.download(part), expected[key], rtol=tolerance, atol=tolerance * size)
+    np.testing.assert_allclose(backend.download(training.step.losses), losses, rtol=tolerance)
 
 
 @pytest.mark.parametrize("optimizer", ["adam", "adamw", "sgd"])
@@ -88,14 +88,14 @@ def test_backends_follow_the_float64_trajectory_for_100_steps(backend, optimizer
         gan_training(ops, data, learning_rate=rate, optimizer=optimizer) for ops in (backend, NumpyBackend(np.float64))
     )
     run(ours, 100)
-    run(book, 100)
-    np.testing.assert_allclose(ours.recent_losses(100), book.recent_losses(100), rtol=1e-3, atol=1e-3)
-    for a, b in zip(ours.step.networks, book.step.networks, strict=True):
-        assert relative_error(floor.download(a.params), b.params) < 1e-3
+    run(reference, 100)
+    np.testing.assert_allclose(ours.recent_losses(100), reference.recent_losses(100), rtol=1e-3, atol=1e-3)
+    for a, b in zip(ours.step.networks, reference.step.networks, strict=True):
+        assert relative_error(backend.download(a.params), b.params) < 1e-3
 
 
-def test_the_generator_step_leaves_the_discriminator_alone(floor):
-    training = gan_training(floor, blobs())
+def test_the_generator_step_leaves_the_discriminator_alone(backend):
+    training = gan_training(backend, blobs())
     before = training.step.discriminator.state()
     training.step.generate()
     training.step.generator_gradient()
@@ -109,7 +109,7 @@ def test_every_step_draws_its_own_noise_and_rows(backend):
     seen = []
     for _ in range(4):
         training.step.compute(training.step.batch_size)  # a captured step may keep its draws elsewhere
-        seen += [floor.download(training.step.noise).copy(), floor.download(training.step.real_rows).copy()]
+        seen += [backend.download(training.step.noise).copy(), backend.download(training.step.real_rows).copy()]
     for i in range(2, len(seen)):
         assert not np.array_equal(seen[i], seen[i - 2])
 
@@ -120,7 +120,7 @@ def test_an_epoch_visits_each_row_at_most_once(backend):
     rows = []
     for _ in range(training.steps_per_epoch):
         training.run(1)
-        rows.append(np.rint((floor.download(training.step.real_rows)[:, 0] + 1) * 127.5))
+        rows.append(np.rint((backend.download(training.step.real_rows)[:, 0] + 1) * 127.5))
     assert len(np.unique(rows)) == 96
 
 

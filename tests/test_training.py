@@ -243,7 +243,7 @@ def test_divergence_is_found_at_the_right_step(backend, where):
     from minigen.training import loop
     from minigen.training.history import History
 
-    training = gan_training(floor, blobs(400))
+    training = gan_training(backend, blobs(400))
     spell = training.step.compute
     layer = training.step.discriminator.layers[0 if where == "weights" else 1]
     slots = training.step.optimizers[1].slots
@@ -253,8 +253,8 @@ def test_divergence_is_found_at_the_right_step(backend, where):
     class Planting:
         def run(self, steps):
             for _ in range(steps):
-                if int(floor.download(training.step.counter)[0]) == 3:
-                    floor.upload(np.full(planted.shape, bad, floor.dtype), out=planted)
+                if int(backend.download(training.step.counter)[0]) == 3:
+                    backend.upload(np.full(planted.shape, bad, backend.dtype), out=planted)
                 spell(training.step.batch_size)
 
     training._programs[training.step.batch_size] = Planting()
@@ -270,12 +270,12 @@ def test_going_back_is_to_the_same_bits(backend):
     training = gan_training(backend, blobs(400), hidden=(3,), latent=2)
     training.run(2)
     before = training.state()
-    for _ in range(2 + floor.ahead):
+    for _ in range(2 + backend.ahead):
         chunk = training.enqueue(2)
-        for _ in range(floor.ahead):
+        for _ in range(backend.ahead):
             training.enqueue(1)
         training.roll_back(chunk)
-        assert training.done == 2 and len(training._chunks) == 1 + floor.ahead
+        assert training.done == 2 and len(training._chunks) == 1 + backend.ahead
         for key, value in training.state().items():
             np.testing.assert_array_equal(value, before[key], err_msg=key)
 

@@ -35,7 +35,7 @@ def test_beginning_an_epoch_goes_on_and_never_back(backend, done, begun):
     for _ in range(done):
         training.run(1)
     training.begin_epoch()
-    assert training.done == begun and floor.download(training.step.counter).tolist() == [begun]
+    assert training.done == begun and backend.download(training.step.counter).tolist() == [begun]
     assert training.steps_left == 6
 
 
@@ -51,13 +51,13 @@ def test_a_short_ring_of_losses_loses_none(monkeypatch, ring):
     assert history.ends == whole.ends == [21, 42, 63]
 
 
-def test_the_latest_losses_are_the_latest(floor, monkeypatch):
+def test_the_latest_losses_are_the_latest(backend, monkeypatch):
     monkeypatch.setattr("minigen.models.step.RING", 4)
-    training = gan_training(floor, blobs(400), (3,), batch_size=20)
+    training = gan_training(backend, blobs(400), (3,), batch_size=20)
     seen = []
     for _ in range(7):
         training.run(1)
-        seen.append(floor.download(training.step.losses).copy())
+        seen.append(backend.download(training.step.losses).copy())
     np.testing.assert_array_equal(training.recent_losses(3), seen[-3:])
 
 
@@ -83,9 +83,9 @@ class Planting:
 
 
 @pytest.mark.parametrize("value", [np.inf, -np.inf, np.nan])
-def test_a_loss_that_is_not_finite_ends_the_training_though_the_weights_are_finite(floor, value):
-    training = gan_training(floor, blobs(400), (3,))
-    program = Planting(training, 6, after=lambda: fill(floor, training.step.ring, value))
+def test_a_loss_that_is_not_finite_ends_the_training_though_the_weights_are_finite(backend, value):
+    training = gan_training(backend, blobs(400), (3,))
+    program = Planting(training, 6, after=lambda: fill(backend, training.step.ring, value))
     training._programs[training.step.batch_size] = program
     history = History(training.step.loss_names)
     with pytest.raises(minigen.TrainingDiverged) as caught:
@@ -102,10 +102,10 @@ def test_a_loss_that_is_not_finite_ends_the_training_though_the_weights_are_fini
         (["discriminator.1", "discriminator.0"], "discriminator.0"),
     ],
 )
-def test_of_two_bad_layers_the_one_that_data_reach_first_is_named(floor, bad, named):
-    training = gan_training(floor, blobs(400), (3,))
+def test_of_two_bad_layers_the_one_that_data_reach_first_is_named(backend, bad, named):
+    training = gan_training(backend, blobs(400), (3,))
     layers = {layer.name: layer for net in training.step.networks for layer in net.layers}
-    plant = lambda: [fill(floor, layers[name].params["W"], np.nan) for name in bad]  # noqa: E731
+    plant = lambda: [fill(backend, layers[name].params["W"], np.nan) for name in bad]  # noqa: E731
     training._programs[training.step.batch_size] = Planting(training, 3, before=plant)
     with pytest.raises(minigen.TrainingDiverged, match=f"output of layer {named}") as caught:
         train(training, History(training.step.loss_names), 1)
@@ -125,20 +125,20 @@ def test_the_search_follows_the_data_forward_and_the_gradient_backward(backend, 
         (second.layers[1], at_second, 1),
     ]
     for layer, _, _ in in_order:
-        fill(floor, layer.params["W"], np.nan)
+        fill(backend, layer.params["W"], np.nan)
         assert training.first_non_finite() == ("weight", in_order[0][0].name)
     for i, (layer, work, at) in enumerate(in_order):  # a gradient reaches the last layer first
-        fill(floor, work[at].dz, np.inf)
+        fill(backend, work[at].dz, np.inf)
         assert training.first_non_finite() == ("gradient", layer.name), i
     for layer, work, at in reversed(in_order):  # outputs come before gradients, the first layer's first
-        fill(floor, work[at].y, np.inf)
+        fill(backend, work[at].y, np.inf)
         assert training.first_non_finite() == ("output", layer.name)
 
 
 def test_a_bias_is_a_weight_too(backend):
     training = gan_training(backend, blobs(100), (3,))
     training.run(1)
-    fill(floor, training.step.discriminator.layers[1].params["b"], np.nan)
+    fill(backend, training.step.discriminator.layers[1].params["b"], np.nan)
     assert training.first_non_finite() == ("weight", "discriminator.1")
 
 
@@ -148,10 +148,10 @@ def test_of_a_smaller_last_batch_only_its_own_rows_are_looked_at(backend):
         training.run(1)
     for stored in (*training.step.encoder_work, *training.step.decoder_work):
         for buffer in (stored.y, stored.dz):
-            fill(floor, buffer, np.nan)  # what a whole batch left there
+            fill(backend, buffer, np.nan)  # what a whole batch left there
     training.run(1)  # of 4 rows
     assert training.first_non_finite() is None
-    fill(floor, training.step.encoder_work[1].y[3:4], np.nan)
+    fill(backend, training.step.encoder_work[1].y[3:4], np.nan)
     assert training.first_non_finite() == ("output", "encoder.1")
 
 

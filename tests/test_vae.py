@@ -55,26 +55,26 @@ def test_gradients_of_a_step_agree_with_autograd(backend, likelihood, hidden, rn
     training.step.variance, training.step.beta = 0.4, 0.7
     rows = int(rng.integers(1, 14))
     for net in training.step.networks:
-        floor.upload(np.full(net.grads.shape, np.nan, floor.dtype), out=net.grads)
+        backend.upload(np.full(net.grads.shape, np.nan, backend.dtype), out=net.grads)
     training.step.gradient(rows)
     expected, losses = torch_gradients(training, rows)
-    tolerance = {"float32": 2e-5, "float64": 1e-12}[floor.dtype.name]
+    tolerance = {"float32": 2e-5, "float64": 1e-12}[backend.dtype.name]
     for net in training.step.networks:
         size = max(np.abs(expected[key]).max() for key in expected if key.startswith(net.name))
         for layer in net.layers:
             for part, key in ((layer.grads["W"], f"{layer.name}.W"), (layer.grads["b"], f"{layer.name}.b")):
-                np.testing.assert_allclose(floor.download(part), expected[key], rtol=tolerance, atol=tolerance * size)
-    np.testing.assert_allclose(floor.download(training.step.losses), losses, rtol=tolerance, atol=tolerance)
+                np.testing.assert_allclose(backend.download(part), expected[key], rtol=tolerance, atol=tolerance * size)
+    np.testing.assert_allclose(backend.download(training.step.losses), losses, rtol=tolerance, atol=tolerance)
 
 
 def test_backends_follow_the_float64_trajectory_for_100_steps(backend):
     """Stated tolerance: 1e-4 on the losses and 1e-3 on the weights after 100 steps, float32 against float64."""
     ours, reference = (vae_training(ops, blobs(), learning_rate=1e-3) for ops in (backend, NumpyBackend(np.float64)))
     run(ours, 100)
-    run(book, 100)
-    np.testing.assert_allclose(ours.recent_losses(100), book.recent_losses(100), rtol=1e-4)
-    for a, b in zip(ours.step.networks, book.step.networks, strict=True):
-        assert relative_error(floor.download(a.params), b.params) < 1e-3
+    run(reference, 100)
+    np.testing.assert_allclose(ours.recent_losses(100), reference.recent_losses(100), rtol=1e-4)
+    for a, b in zip(ours.step.networks, reference.step.networks, strict=True):
+        assert relative_error(backend.download(a.params), b.params) < 1e-3
 
 
 def test_the_last_partial_batch_is_trained_on(backend):
@@ -84,7 +84,7 @@ def test_the_last_partial_batch_is_trained_on(backend):
     rows = []
     for size in (32, 32, 32, 4):
         training.run(1)
-        rows.append(np.rint(floor.download(training.step.x)[:size, 0] * 255))
+        rows.append(np.rint(backend.download(training.step.x)[:size, 0] * 255))
     np.testing.assert_array_equal(np.sort(np.concatenate(rows)), np.arange(100))
 
 
