@@ -11,7 +11,7 @@ import typer
 
 import minigen
 from minigen import cli
-from minigen.cli import settings
+from minigen.cli import settings, training
 from minigen.cli.train import training_of
 
 FAMILIES = (minigen.GAN, minigen.VAE)
@@ -90,6 +90,24 @@ def test_options_are_read_by_the_type_of_the_argument():
     assert {name: values[name] for name in expected} == expected
     assert type(values["rows_a_step"]) is int
     assert values["rate"] is None, "not given"
+
+
+def test_an_argument_added_to_a_model_reaches_it(monkeypatch):
+    class Wider(minigen.GAN):
+        """Parameters
+        ----------
+        extra : something new
+        """
+
+        def __init__(self, *, extra: float = 0.5, hidden: tuple[int, ...] = (3,)) -> None:
+            super().__init__(hidden=hidden)
+            self.extra = extra
+
+    made = []
+    monkeypatch.setattr(minigen, "GAN", Wider)
+    monkeypatch.setattr(training, "train", lambda family, options, settings: made.append(family(**settings)))
+    assert cli.run(["train", "gan", "--extra", "0.25"]) == 0
+    assert [(type(model), model.get_params()) for model in made] == [(Wider, {"extra": 0.25, "hidden": (3,)})]
 
 
 def test_a_type_without_a_spelling_is_named():
