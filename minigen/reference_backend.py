@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -13,17 +13,16 @@ from minigen.reference import activations, batch, dense, gan_loss, latent, optim
 from minigen.step.record import EFFECTS, Operation
 
 
-class Replay:
-    """A program that runs recorded operations one after the other."""
+class Repeat:
+    """A program that calls its step anew each time."""
 
-    def __init__(self, execute: Callable[[Operation], None], operations: Sequence[Operation]) -> None:
-        self.execute, self.operations = execute, operations
+    def __init__(self, step: Callable[[], None]) -> None:
+        self.step = step
 
     def run(self, steps: int) -> None:
-        """Run them all ``steps`` times."""
+        """Call the step ``steps`` times."""
         for _ in range(checks.integer("steps", steps, 0)):
-            for operation in self.operations:
-                self.execute(operation)
+            self.step()
 
 
 class NumpyBackend(HostBackend):
@@ -48,8 +47,11 @@ class NumpyBackend(HostBackend):
         for buffer, result in zip(written, results if isinstance(results, tuple) else (results,), strict=True):
             buffer[...] = result
 
-    def program(self, operations: Sequence[Operation]) -> Replay:
-        return Replay(self.execute, operations)
+    def capture(self, step: Callable[[], None]) -> Repeat:
+        """Nothing is recorded: a step may also compute with NumPy, as a layer does that is no operation yet."""
+        if not callable(step):
+            raise TypeError(f"step must be a function without arguments, not {type(step).__name__}")
+        return Repeat(step)
 
 
 def _optimizer(op: Operation) -> Any:

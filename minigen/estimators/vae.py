@@ -59,8 +59,9 @@ class VAE(Estimator):
     seed : of weights, order and noise. The same seed gives the same bits on the same device with the same instruction
         set (``minigen devices`` names it); elsewhere results differ by rounding.
     device : ``"auto"``, ``"numpy"``, ``"cpu"`` or ``"cuda"``
-    precision : of matrix products, see :func:`minigen.device.get_backend`; sums and storage are float32 in all.
-        ``"auto"``: the device's fastest with an error like float32's.
+    precision : of matrix products: ``"auto"``, the device's fastest with an error like float32's, or, as far as the
+        device has them, ``"ieee"``, ``"tf32x3"``, ``"bf16x6"``, ``"tf32"`` or ``"bf16"``. Sums and storage are float32;
+        see :func:`minigen.device.get_backend`.
     """
 
     kind = "vae"
