@@ -1,7 +1,7 @@
 // The batch of a step: which rows, and their values: minigen/reference/batch.py.
 //
-// A kernel cannot raise. Where the host backends do (a step past the end of the epoch, an index outside of the data), the
-// index is -1 and the row is NaN, which the training loop finds.
+// A kernel cannot raise. Where the host backends do (a step past the end of the epoch, an index outside of the data),
+// the index is -1 and the row is NaN, which the training loop finds.
 #include "grid.cuh"
 
 #include "../math/permutation.hpp"
