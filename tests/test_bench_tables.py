@@ -121,10 +121,14 @@ def test_kernel_table() -> None:
 
 
 def test_busy_table() -> None:
-    cell = {"1 thread": [2e-3, 3e-3, 2e-3], "2 threads": [4e-3], "as it chooses": [2.2e-3]}
+    cell = {"1 thread": [2e-3, 1e-3, 3e-3], "2 threads": [4e-3], "as it chooses": [2.2e-3]}
     facts = {"commit": None, "created": "2026-01-01", "machine": {"cpu": "a test", "cores": 2, "system": "Linux"}}
     text = report.busy_tables({"sample": "turn", "cells": {"0": cell, "2": cell}, **facts})["steps"]
-    assert "| as it chooses | 2.20 (1.10) | 2.20 (1.10) |" in text and "2 busy loops" in text
+    assert (
+        "| as it chooses | 2.20 (1.10), 2.20 to 2.20 |" in text
+        and "| 2.00 (1.00), 1.00 to 3.00 |" in text
+        and "2 busy loops" in text
+    )
     assert "a test, 2 cores, Linux" in text
     assert "at worst: 1.10 times" in text and "at most 1.15 is reached. A sample is one turn; at least 1 each" in text
     slow = {**cell, "OMP_NUM_THREADS=8": [2.4e-3]}
