@@ -92,6 +92,7 @@ class Operations:
         activation=OneOf(ACTIVATIONS),
         flops=lambda n: 2 * n["B"] * n["I"] * n["O"],
         also=_known_output,
+        unused=lambda settings: ("x",) if settings["activation"] == "linear" else (),
     )
     def dense_dgrad(self, dz: Array, W: Array, dx: Array, x: Array | None = None, activation: str = "linear") -> None:
         """``dx[B,I] = (dz[B,O] @ W[I,O].T) * act'(z_before)``.

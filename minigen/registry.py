@@ -76,6 +76,8 @@ class Row:
     """Whether what it writes may be the very buffer that it reads: each element depends on itself alone."""
     also: Callable[[dict[str, int], dict[str, Any]], None] | None
     """Raises where sizes and settings do not fit each other."""
+    unused: Callable[[Mapping[str, Any]], tuple[str, ...]]
+    """Buffers that a call with these settings does not read, though they are given."""
     signature: inspect.Signature = field(repr=False, compare=False)
     summary: str
     """The first sentence of its docstring."""
@@ -91,10 +93,9 @@ class Row:
         if self.also:
             self.also(sizes, {**settings, **buffers})
         self._check_overlap(backend, buffers)
-        kept = {self.renamed.get(name, name): buffer for name, buffer in buffers.items() if buffer is not None}
-        every = sum(
-            (b.read + b.written) * int(buffers[b.name].nbytes) for b in self.buffers if buffers[b.name] is not None
-        )
+        used = [b for b in self.buffers if buffers[b.name] is not None and b.name not in self.unused(settings)]
+        kept = {self.renamed.get(b.name, b.name): buffers[b.name] for b in used}
+        every = sum((b.read + b.written) * int(buffers[b.name].nbytes) for b in used)
         return Operation(
             self.recorded_as,
             kept,
@@ -185,6 +186,7 @@ def operation(
     moved: Callable[[Mapping[str, int]], float] | None = None,
     in_place: bool = False,
     also: Callable[[dict[str, int], dict[str, Any]], None] | None = None,
+    unused: Callable[[Mapping[str, Any]], tuple[str, ...]] = lambda settings: (),
     **settings: Check,
 ) -> Callable[[Method], Method]:
     """Make a method of :class:`minigen.ops.Operations` a row; ``buffers`` as said there, the rest see :class:`Row`."""
@@ -201,6 +203,7 @@ def operation(
             moved,
             in_place,
             also,
+            unused,
             inspect.signature(method),
             (method.__doc__ or "").partition("\n\n")[0].strip(),
         )
