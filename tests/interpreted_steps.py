@@ -11,8 +11,9 @@ from conftest import without_gpu
 import models
 from interpreter import InterpreterExecutor
 from minigen.backend import ACTIVATIONS
-from minigen.cuda.plan import codegen, fusion
+from minigen.cuda.plan import codegen
 from minigen.reference_backend import NumpyBackend
+from minigen.step import fuse
 
 STEPS = 5
 
@@ -107,7 +108,7 @@ def test_padding_costs_no_jobs_and_leaves_the_bits(rng, monkeypatch):
         return training, sum(launch.name.count("optimizer_flat") for launch in launches)
 
     ours, jobs = train()
-    monkeypatch.setattr(fusion, "_is_padding", lambda *gap: False)
+    monkeypatch.setattr(fuse, "_is_padding", lambda *gap: False)
     spelled, before = train()
     assert (jobs, before) == (0, 8)  # one for each of W and b of four layers
     for name, found in ours.state().items():
