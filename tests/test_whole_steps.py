@@ -28,8 +28,8 @@ GANS: dict[str, dict[str, Any]] = {
     "adam": {"hidden": (5, 7)},
     "adamw": {"hidden": (5, 7), "loss": "minimax", "init": "he_normal", "output": "sigmoid"},
     "sgd": {"hidden": (6, 3), "hidden_discriminator": (4, 5), "init": "glorot_normal", "output": "linear"},
-    "adam-": {"hidden": (5, 7), "activation": "tanh", "loss": "minimax"},
-    "sgd-": {"hidden": (5, 7), "activation": "softplus", "init": "he_uniform"},
+    "adam-": {"hidden": (5, 7), "activation": "tanh", "loss": "least_squares"},
+    "sgd-": {"hidden": (5, 7), "activation": "softplus", "init": "he_uniform", "loss": "hinge"},
 }
 VAES: dict[str, dict[str, Any]] = {
     "adam": {"hidden": (5, 7), "beta": 0.3},
