@@ -59,6 +59,10 @@ def _some_history(sizes: dict[str, int], given: dict[str, Any]) -> None:
     checks.integer("len(losses)", sizes["K"], 1)
 
 
+ADAM = "+p[n] g[n] +m[n] +v[n] lr[1] step:uint64[1]"
+ADAM_SETTINGS: dict[str, Any] = {"beta1": real, "beta2": real, "eps": real, "flops": lambda n: 14 * n["n"]}
+
+
 class Operations:
     """What a model spells its training step out with; a :class:`minigen.backend.Backend` has them all.
 
@@ -203,15 +207,7 @@ class Operations:
     ) -> None:
         """``g += weight_decay p; velocity = momentum velocity + g; p -= lr velocity`` (``g`` itself is left alone)."""
 
-    @operation(
-        "+p[n] g[n] +m[n] +v[n] lr[1] step:uint64[1]",
-        recorded_as="optimizer",
-        implied={"optimizer": "adam", "weight_decay": 0.0},
-        beta1=real,
-        beta2=real,
-        eps=real,
-        flops=lambda n: 14 * n["n"],
-    )
+    @operation(ADAM, recorded_as="optimizer", implied={"optimizer": "adam", "weight_decay": 0.0}, **ADAM_SETTINGS)
     def adam(
         self,
         p: Array,
@@ -226,16 +222,7 @@ class Operations:
     ) -> None:
         """Adam (Kingma and Ba 2015, algorithm 1) at t = ``step[0] + 1``; ``p, g, m, v`` flat and equally long."""
 
-    @operation(
-        "+p[n] g[n] +m[n] +v[n] lr[1] step:uint64[1]",
-        recorded_as="optimizer",
-        implied={"optimizer": "adam"},
-        beta1=real,
-        beta2=real,
-        eps=real,
-        weight_decay=real,
-        flops=lambda n: 14 * n["n"],
-    )
+    @operation(ADAM, recorded_as="optimizer", implied={"optimizer": "adam"}, **ADAM_SETTINGS, weight_decay=real)
     def adamw(
         self,
         p: Array,

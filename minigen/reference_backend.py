@@ -14,7 +14,7 @@ from minigen.step.record import EFFECTS, Operation
 
 
 class Repeat:
-    """A program that calls its step anew each time."""
+    """A program that calls its step again each time."""
 
     def __init__(self, step: Callable[[], None]) -> None:
         self.step = step

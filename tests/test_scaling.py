@@ -57,6 +57,7 @@ def test_statistics_are_those_of_float64_in_any_number_of_pieces(rng, monkeypatc
         np.testing.assert_allclose(back, rows, rtol=1e-6, atol=1e-6 * columns.std.max())
 
 
+@pytest.mark.slow
 def test_columns_in_their_own_units_are_learnt(table_model, device):
     """No divergence; a sample's columns have the data's means and spreads, a GAN's within what a small one reaches."""
     X = table()
@@ -72,6 +73,7 @@ def test_columns_in_their_own_units_are_learnt(table_model, device):
     assert off.max() < most and ratio.min() > low and ratio.max() < high, (off, ratio)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["load_wine", "load_breast_cancer"])
 def test_tables_of_scikit_learn(table_model, name):
     """With default settings but for 600 steps at most: a GAN comes near by then."""

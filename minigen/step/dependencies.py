@@ -57,7 +57,7 @@ class OperationList:
         self.ops, self.memory = list(ops), memory
 
     def readers(self, i: int, buffer: Array) -> list[int]:
-        """Positions behind ``i`` that read any of ``buffer`` before it is written anew."""
+        """Positions behind ``i`` that read any of ``buffer`` before it is overwritten."""
         found = []
         for j in range(i + 1, len(self.ops)):
             if self.memory.touch([buffer], self.ops[j].reads()):

@@ -53,7 +53,7 @@ def load(key: str) -> Binary | None:
         return None
     binary = decode(content)
     if binary is None:
-        warnings.warn(f"{path} is damaged; the kernel is compiled anew", stacklevel=2)
+        warnings.warn(f"{path} is damaged; the kernel is compiled again", stacklevel=2)
     return binary
 
 

@@ -197,7 +197,7 @@ class Process:
         if binary is None or answer["key"] != key:
             raise RuntimeError(
                 f"a new process makes something else of {name}: minigen or Triton has changed on disk since this one "
-                f"began. Start it anew, or set {SETTING}=1"
+                f"began. Restart it, or set {SETTING}=1"
             )
         return binary
 
@@ -237,7 +237,7 @@ def main() -> None:
             build = from_json(json.loads(line))
             entry = cache.encode(binary_of(translate(build)))
             answers.write(json.dumps({"key": build.key, "bytes": len(entry)}).encode() + b"\n" + entry)
-        except Exception:
+        except Exception:  # of whatever kind: the process that waits for the answer raises it
             answers.write(json.dumps({"error": traceback.format_exc()}).encode() + b"\n")
         answers.flush()
 
