@@ -10,8 +10,7 @@ namespace minigen::MINIGEN_ISA {
 
 static thread_local Scratch<float> gradient_scratch;
 
-// gradient(dW, db) computes the gradient into memory of its own first: one pass more over it, for any way of computing
-// it.
+// gradient(dW, db) computes into scratch memory first, which is then added: one more pass, but it works for any kernel.
 template <class Gradient>
 static void add_gradient(float* dW, float* db, int64_t I, int64_t O, const Gradient& gradient) {
   float* const sums = gradient_scratch.get(I * O + O);

@@ -65,7 +65,7 @@ def fuse_head(ops: OperationList, i: int) -> OperationList | None:
 
 
 def _independent(memory: Memory, parts: list[Operation], layer: Operation, loss: Operation) -> bool:
-    """Whether nothing that one part reads or writes is written by another, but logits and their gradient."""
+    """Whether no part writes what another reads or writes, apart from the logits and their gradient."""
     for part in parts:
         for other in parts:
             for written in part.writes():

@@ -49,7 +49,7 @@ class Head:
 
 
 def find_head(ops: OperationList, i: int) -> Head | None:
-    """The head whose layer is at ``i``, if nobody but its own parts reads the logits and their gradient."""
+    """The head whose layer is at ``i``, if only its own parts read the logits and their gradient."""
     layer = ops.ops[i]
     if not is_plain(layer) or layer["W"].shape[1] != 1:
         return None
@@ -123,7 +123,7 @@ def update_in_epilogue(
 
 
 def _only_feeds(ops: OperationList, k: int, i: int) -> bool:
-    """Whether the update at ``i`` reads the whole weight gradient at ``k``, nobody else does, and it can move there."""
+    """Whether the update at ``i`` is the only reader of the whole weight gradient at ``k``, which can move there."""
     parts = (ops.ops[k]["dW"], ops.ops[k]["db"])
     if not all(ops.memory.contains(ops.ops[i]["g"], part) for part in parts):
         return False

@@ -70,7 +70,7 @@ def _is_second_version(recorded: OperationList, i: int, buffer: Array) -> bool:
     return bool(touched) and not rewritten and all(memory.contains(buffer, b) for b in touched)
 
 
-# --- inputs that are made on the spot -------------------------------------------------------------------
+# --- inputs computed by the kernel that reads them -----------------------------------------------------
 
 
 def take_batch(recorded: OperationList, i: int, target: Target) -> OperationList | None:
