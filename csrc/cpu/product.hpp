@@ -38,8 +38,8 @@ struct Product {
   Layout B_layout;
   float* C;
   const float* bias = nullptr;
-  // Leading rows of A whose entries are k / 255, k an integer from -255 to 255 (pixel_levels is 255). With `levels`, A is
-  // multiplied by pixel_levels and B divided by it: such entries then have few significant bits.
+  // Leading rows of A whose entries are k / 255, k an integer from -255 to 255 (pixel_levels is 255). With `levels`, A
+  // is multiplied by pixel_levels and B divided by it: such entries then have few significant bits.
   int64_t pixels = 0;
   bool levels = false;
   float* column_sums = nullptr;  // [N], those of B, which then has to be plain
