@@ -28,6 +28,24 @@ from minigen.reference import initializers
 
 
 @dataclass(frozen=True)
+class Context:
+    """What a batch has beside its rows, for the layers that want it.
+
+    ``training``: whether the batch is a step's, not one that is only judged or generated; ``condition``: a class for
+    each row, ``int32[B]``, or numbers ``[B, C]``; ``counter``: the steps done, on the device, and ``seed`` the model's,
+    for layers that draw random numbers.
+    """
+
+    training: bool = False
+    condition: Array | None = None
+    counter: Array | None = None
+    seed: int = 0
+
+
+INFERENCE = Context()
+
+
+@dataclass(frozen=True)
 class Stored:
     """What a layer keeps of a batch: its output ``y[B, outputs]``, and ``dz`` for the rows that have a gradient.
 
@@ -74,9 +92,12 @@ class Layer(ABC):
     def initial(self, seed: int, init: str, tensor: int, dtype: Any) -> dict[str, np.ndarray]:
         """First values of the parameters. Layers of one model differ in ``tensor``, so that none share their draws."""
 
-    def store(self, rows: int, y: Array | None = None, grad_rows: int | None = None) -> Stored:
+    def store(
+        self, rows: int, y: Array | None = None, grad_rows: int | None = None, context: Context = INFERENCE
+    ) -> Stored:
         """Buffers for a batch of ``rows``. The output goes into ``y`` where that is given, and the last ``grad_rows``
-        of the rows have a gradient, or all of them."""
+        of the rows have a gradient, or all of them. A layer that needs the ``context`` keeps it in its
+        :class:`Stored`."""
         y = self.ops.empty((rows, self.outputs)) if y is None else y
         return Stored(y, self.ops.empty((rows if grad_rows is None else grad_rows, self.outputs)))
 

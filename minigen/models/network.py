@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from minigen.backend import Array, Backend
-from minigen.models.layers import Dense, Layer, Stored
+from minigen.models.layers import INFERENCE, Context, Dense, Layer, Stored
 
 ALIGN = 16  # each parameter begins on a 64-byte line of the flat buffer
 
@@ -130,14 +130,16 @@ class Network:
                 raise ValueError(f"{key} must have shape {tuple(buffer.shape)}, not {value.shape}")
             self.ops.upload(value, out=buffer)
 
-    def workspace(self, rows: int, y: Array | None = None, grad_rows: int | None = None) -> Workspace:
+    def workspace(
+        self, rows: int, y: Array | None = None, grad_rows: int | None = None, context: Context = INFERENCE
+    ) -> Workspace:
         """Buffers for a batch of ``rows``; the last layer writes into ``y`` where that is given.
 
         With ``grad_rows`` the network learns from the last so many rows of the batch alone: only these have gradients.
         """
         *before, last = self.layers
-        stored = [layer.store(rows, grad_rows=grad_rows) for layer in before]
-        return Workspace([*stored, last.store(rows, y, grad_rows)])
+        stored = [layer.store(rows, None, grad_rows, context) for layer in before]
+        return Workspace([*stored, last.store(rows, y, grad_rows, context)])
 
     def forward(self, x: Array, work: Workspace) -> Array:
         """``x[B, inputs]`` to the last layer's output, keeping every layer's in ``work``."""

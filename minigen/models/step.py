@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar
 
 import numpy as np
 
@@ -23,8 +22,8 @@ class Step:
     order changes).
     """
 
-    terms: ClassVar[tuple[str, ...]]  # the losses that a step computes, in the order of ``losses``
-    loss_names: ClassVar[tuple[str, ...]]  # the losses reported, in the order of :meth:`report`
+    terms: tuple[str, ...]  # the losses that a step computes, in the order of ``losses``
+    loss_names: tuple[str, ...]  # the losses reported, in the order of :meth:`report`
 
     def __init__(
         self,

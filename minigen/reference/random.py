@@ -35,8 +35,9 @@ import numpy as np
 
 from .. import checks
 
-INIT, ORDER, NOISE, LATENT, SAMPLE = range(5)
-"""Streams: initial weights, order of the data, the GAN's noise, the VAE's latent noise, sampling."""
+INIT, ORDER, NOISE, LATENT, SAMPLE, DROPOUT, INSTANCE_NOISE, INTERPOLATION, LABELS = range(9)
+"""Streams: initial weights, order of the data, the GAN's noise, the VAE's latent noise, sampling, masks of dropout,
+noise on the discriminator's input, places between real and generated rows, labels drawn for generated rows."""
 
 M0, M1 = np.uint64(0xD2511F53), np.uint64(0xCD9E8D57)
 W0, W1 = 0x9E3779B9, 0xBB67AE85
