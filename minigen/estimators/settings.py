@@ -8,6 +8,7 @@ from typing import Any, ClassVar, Self
 from minigen import checks
 from minigen.backend import ACTIVATIONS
 from minigen.errors import ArgumentError
+from minigen.models.normalization import NORMALIZATIONS
 from minigen.models.optimizer import OPTIMIZERS, OptimizerSettings
 
 INITS = ("auto", "glorot_uniform", "glorot_normal", "he_uniform", "he_normal")
@@ -21,6 +22,8 @@ class Settings:
         "latent_dim",
         "hidden",
         "activation",
+        "normalization",
+        "dropout",
         "standardize",
         "optimizer",
         "init",
@@ -32,6 +35,8 @@ class Settings:
     # The hyper-parameters that both models have, in the order of their documentation.
     latent_dim: int
     activation: str
+    normalization: str | None
+    dropout: float
     standardize: str | bool
     optimizer: str
     learning_rate: float
@@ -84,6 +89,8 @@ class Settings:
         """Raise for a bad hyper-parameter. Subclasses add their own."""
         checks.integer("latent_dim", self.latent_dim, 1)
         checks.choice("activation", self.activation, ACTIVATIONS)
+        self._check_normalization("normalization")
+        checks.number("dropout", self.dropout, 0, 1)
         checks.choice("standardize", self.standardize, ("auto", True, False))
         checks.choice("optimizer", self.optimizer, OPTIMIZERS)
         checks.choice("init", self.init, INITS)
@@ -98,6 +105,12 @@ class Settings:
         checks.integer("batch_size", self.batch_size, 1)
         checks.integer("epochs", self.epochs, 0)
         checks.seed("seed", self.seed)
+
+    def _check_normalization(self, name: str) -> None:
+        """Of the setting of this name, and whether it can be trained with the batch size."""
+        value = checks.choice(name, getattr(self, name), (None, *NORMALIZATIONS))
+        if value == "batch" and self.batch_size == 1:
+            raise ArgumentError(name, "must not be 'batch' with batch_size=1: one row has no variance")
 
     def _check_frozen(self) -> None:
         """Raise ValueError if a setting that the networks were made with has been changed since."""

@@ -11,6 +11,9 @@
 3. Generator. Judge its fakes by the new discriminator and send that one's gradient on through its input into the
    generator: ``dz`` of the generator's last layer is D's input gradient times the derivative of G's output activation.
    The discriminator's own weights are left alone, so their gradients are not computed.
+
+With batch normalization each ``B`` rows are a batch with statistics of its own: the two of the generator, and the real
+and the generated rows that the discriminator sees (apart, as in DCGAN, Radford et al. 2016).
 """
 
 from __future__ import annotations
@@ -18,6 +21,7 @@ from __future__ import annotations
 import numpy as np
 
 from minigen.backend import Backend
+from minigen.models.layers import Context
 from minigen.models.network import Network, Workspace
 from minigen.models.optimizer import Optimizer, OptimizerSettings
 from minigen.models.step import Step
@@ -63,9 +67,10 @@ class GanStep(Step):
         self.generator_noise = self.noise[B:]  # of the fakes that the generator learns from
         rows = ops.empty((3 * B, data.shape[1]))  # real ones, fakes for the discriminator, fakes for the generator
         self.real_rows, self.real_and_fake, self.generator_fakes = rows[:B], rows[: 2 * B], rows[2 * B :]
-        self.generator_work = generator.workspace(2 * B, y=rows[B:], grad_rows=B)
+        context = Context(training=True, counter=self.counter, seed=seed, groups=2)
+        self.generator_work = generator.workspace(2 * B, y=rows[B:], grad_rows=B, context=context)
         self.generator_work_own = self.generator_work.rows(B, 2 * B)  # the part for ``generator_fakes``
-        self.discriminator_work = discriminator.workspace(2 * B)
+        self.discriminator_work = discriminator.workspace(2 * B, context=context)
         self.discriminator_work_fakes = self.discriminator_work.rows(B, 2 * B)  # used again for ``generator_fakes``
 
     def compute(self, rows: int) -> None:
