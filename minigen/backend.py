@@ -12,7 +12,16 @@ from typing import Any, ClassVar, Protocol
 
 import numpy as np
 
-from minigen.ops import ACTIVATIONS, DENSE_ACTIVATIONS, GAN_LOSSES, LEAKY_SLOPE, LIKELIHOODS, Array, Operations
+from minigen.ops import (
+    ACTIVATIONS,
+    DENSE_ACTIVATIONS,
+    GAN_LOSSES,
+    LEAKY_SLOPE,
+    LIKELIHOODS,
+    SCHEDULES,
+    Array,
+    Operations,
+)
 from minigen.placement import Placement
 from minigen.step.record import Operation
 
@@ -23,6 +32,7 @@ __all__ = [
     "LEAKY_SLOPE",
     "LIKELIHOODS",
     "PRECISIONS",
+    "SCHEDULES",
     "Array",
     "Backend",
     "HostReader",

@@ -14,12 +14,12 @@ the file that has it, that is wrong where the line fails.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
 
-from minigen.backend import DENSE_ACTIVATIONS, GAN_LOSSES, LIKELIHOODS, Array, Backend
+from minigen.backend import DENSE_ACTIVATIONS, GAN_LOSSES, LIKELIHOODS, SCHEDULES, Array, Backend
 from minigen.gradcheck_formulas import check_values, formula_of
 from minigen.gradcheck_layers import layer_derivatives, layer_operations
 from minigen.gradcheck_steps import check_backend, check_reference, check_steps
@@ -37,7 +37,18 @@ from minigen.gradcheck_tools import (
     relative_error,
     sizes,
 )
-from minigen.reference import activations, batch, dense, gan_loss, latent, optimizer, random, vae_loss
+from minigen.reference import (
+    activations,
+    averaging,
+    batch,
+    dense,
+    gan_loss,
+    latent,
+    optimizer,
+    random,
+    schedule,
+    vae_loss,
+)
 from minigen.reference_backend import NumpyBackend
 
 
@@ -99,6 +110,7 @@ def _place(backend: Backend, argument: Any) -> Array:
 
 
 # --- the tables -------------------------------------------------------------------------------
+
 
 def derivatives(rng: np.random.Generator) -> Iterator[Derivative]:
     """(operation, what, scalar function, point, gradient by the reference) of every differentiable operation.
@@ -163,6 +175,7 @@ def operations(rng: np.random.Generator) -> Iterator[Operation]:
     yield from _loss_operations(rng)
     yield from _latent_operations(rng)
     yield from _optimizer_operations(rng)
+    yield from _training_operations(rng)
     yield from _random_operations(rng)
 
 
@@ -238,6 +251,19 @@ def _optimizer_operations(rng: np.random.Generator) -> Iterator[Operation]:
     yield "optimizer", "sgd", "sgd", (*state, lr, 0.9, 0.01), [*optimizer.sgd(p, g, m, 2.0**-7, 0.9, 0.01)]
     yield "optimizer", "adam", "adam", (*state, InOut(v), lr, step), [*optimizer.adam(p, g, m, v, 2.0**-7, 10)]
     yield "optimizer", "adamw", "adamw", (*state, InOut(v), lr, step), [*optimizer.adamw(p, g, m, v, 2.0**-7, 10)]
+
+
+def _training_operations(rng: np.random.Generator) -> Iterator[Operation]:
+    (n,) = sizes(rng, 1, 9, 5000)
+    p, mean, base = normals(rng, n), normals(rng, n), np.array([2.0**-7])
+    for t in (0, 9, 10_000):
+        averaged = InOut(mean), p, np.array([t], np.uint64), 0.999
+        yield "averaging", f"step {t}", "average", averaged, [averaging.average(mean, p, t, 0.999)]
+    for kind in SCHEDULES:
+        t = int(rng.integers(0, 120))
+        rate = schedule.rate(2.0**-7, t, kind, 7, 100)
+        arguments = Out(1), base, np.array([t], np.uint64), kind, 7, 100
+        yield "schedule", f"{kind}, step {t}", "scheduled_rate", arguments, [np.array([rate])]
 
 
 def _random_operations(rng: np.random.Generator) -> Iterator[Operation]:

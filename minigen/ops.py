@@ -29,12 +29,23 @@ from minigen.errors import ArgumentError
 from minigen.ops_layers import LayerOperations
 from minigen.reference.activations import DENSE_ACTIVATIONS, LEAKY_SLOPE
 from minigen.reference.gan_loss import GAN_LOSSES
+from minigen.reference.schedule import SCHEDULES
 from minigen.reference.self_gated import SELF_GATED
 from minigen.reference.vae_loss import LIKELIHOODS
 from minigen.registry import OPERATIONS, OneOf, flag, operation, real, whole, within
 from minigen.step.record import Array, Operation
 
-__all__ = ["ACTIVATIONS", "DENSE_ACTIVATIONS", "GAN_LOSSES", "LEAKY_SLOPE", "LIKELIHOODS", "OPERATIONS", "Array", "Operations"]
+__all__ = [
+    "ACTIVATIONS",
+    "DENSE_ACTIVATIONS",
+    "GAN_LOSSES",
+    "LEAKY_SLOPE",
+    "LIKELIHOODS",
+    "OPERATIONS",
+    "SCHEDULES",
+    "Array",
+    "Operations",
+]
 
 ACTIVATIONS = (*DENSE_ACTIVATIONS, *SELF_GATED)
 """Of a network's hidden layers: those that are part of a dense layer, and those that are layers of their own."""
@@ -62,6 +73,11 @@ def _whole_batch(sizes: dict[str, int], given: dict[str, Any]) -> None:
 def _some_history(sizes: dict[str, int], given: dict[str, Any]) -> None:
     checks.integer("len(history)", sizes["T"], 1)
     checks.integer("len(losses)", sizes["K"], 1)
+
+
+def _warmup_ends(sizes: dict[str, int], given: dict[str, Any]) -> None:
+    if given["warmup"] >= given["horizon"]:
+        raise ArgumentError("warmup", f"must be less than horizon, {given['horizon']} steps, not {given['warmup']}")
 
 
 ADAM = "+p[n] g[n] +m[n] +v[n] lr[1] step:uint64[1]"
@@ -125,7 +141,9 @@ class Operations(LayerOperations):
     def activation_forward(self, z: Array, y: Array, activation: str) -> None:
         """``y = act(z)``, elementwise; ``y`` may be ``z``."""
 
-    @operation("dy[...] y[...] =dz[...]", activation=OneOf(DENSE_ACTIVATIONS), flops=lambda n: 2 * n["n"], in_place=True)
+    @operation(
+        "dy[...] y[...] =dz[...]", activation=OneOf(DENSE_ACTIVATIONS), flops=lambda n: 2 * n["n"], in_place=True
+    )
     def activation_backward(self, dy: Array, y: Array, dz: Array, activation: str) -> None:
         """``dz = dy * act'(z)`` with the derivative taken from the stored output ``y``; ``dz`` may be ``dy``."""
 
@@ -242,6 +260,25 @@ class Operations(LayerOperations):
         weight_decay: float = 0.01,
     ) -> None:
         """Adam after ``p -= lr weight_decay p``, decoupled weight decay (Loshchilov and Hutter 2019, algorithm 2)."""
+
+    @operation("+average[n] p[n] step:uint64[1]", decay=within(0, 1), flops=lambda n: 3 * n["n"])
+    def average(self, average: Array, p: Array, step: Array, decay: float) -> None:
+        """``average += w (p - average)``, an exponential average of ``p`` with ``w = max(1 - decay, 10 / (10 + t))``.
+
+        ``t = step[0]`` updates were done before; with ``t = 0`` the average becomes ``p``, up to rounding.
+        """
+
+    @operation(
+        "=lr[1] base[1] step:uint64[1]",
+        schedule=OneOf(SCHEDULES),
+        warmup=whole(0),
+        horizon=whole(1),
+        also=_warmup_ends,
+        flops=lambda n: 10,
+    )
+    def scheduled_rate(self, lr: Array, base: Array, step: Array, schedule: str, warmup: int, horizon: int) -> None:
+        """``lr[0]``, the learning rate after ``step[0]`` of ``horizon`` steps, from ``base[0]``: it rises in the first
+        ``warmup`` steps and then follows the ``schedule``, see :mod:`minigen.reference.schedule`."""
 
     # --- random: Philox4x32-10, key (seed, stream), counter (step, element // 4) --------------------------
 

@@ -73,15 +73,13 @@ class LayerOperations:
         """``y = act(gamma h + beta)``, ``h`` the columns normalised by the running statistics."""
 
     @operation(
-        "dz[G,R,O] x[G,R,O] gamma[O] mean[G,O] inv_std[G,O] =dx[G,R,O]",
-        flops=lambda n: 10 * n["G"] * n["R"] * n["O"],
+        "dz[G,R,O] x[G,R,O] gamma[O] mean[G,O] inv_std[G,O] =dx[G,R,O]", flops=lambda n: 10 * n["G"] * n["R"] * n["O"]
     )
     def batch_norm_dgrad(self, dz: Array, x: Array, gamma: Array, mean: Array, inv_std: Array, dx: Array) -> None:
         """``dx = inv_std (g - mean g - h mean(g h))`` with ``g = dz gamma``, means over a batch's rows."""
 
     @operation(
-        "dz[G,R,O] x[G,R,O] mean[G,O] inv_std[G,O] =dgamma[O] =dbeta[O]",
-        flops=lambda n: 5 * n["G"] * n["R"] * n["O"],
+        "dz[G,R,O] x[G,R,O] mean[G,O] inv_std[G,O] =dgamma[O] =dbeta[O]", flops=lambda n: 5 * n["G"] * n["R"] * n["O"]
     )
     def batch_norm_wgrad(self, dz: Array, x: Array, mean: Array, inv_std: Array, dgamma: Array, dbeta: Array) -> None:
         """``dgamma = sum of dz h``, ``dbeta = sum of dz``, over the rows of all batches."""
@@ -105,17 +103,11 @@ class LayerOperations:
     ) -> None:
         """``y = act(gamma h + beta)``, ``h`` each row normalised over its columns."""
 
-    @operation(
-        "dz[B,O] x[B,O] gamma[O] mean[B] inv_std[B] =dx[B,O]",
-        flops=lambda n: 10 * n["B"] * n["O"],
-    )
+    @operation("dz[B,O] x[B,O] gamma[O] mean[B] inv_std[B] =dx[B,O]", flops=lambda n: 10 * n["B"] * n["O"])
     def layer_norm_dgrad(self, dz: Array, x: Array, gamma: Array, mean: Array, inv_std: Array, dx: Array) -> None:
         """``dx = inv_std (g - mean g - h mean(g h))`` with ``g = dz gamma``, means over a row's columns."""
 
-    @operation(
-        "dz[B,O] x[B,O] mean[B] inv_std[B] =dgamma[O] =dbeta[O]",
-        flops=lambda n: 5 * n["B"] * n["O"],
-    )
+    @operation("dz[B,O] x[B,O] mean[B] inv_std[B] =dgamma[O] =dbeta[O]", flops=lambda n: 5 * n["B"] * n["O"])
     def layer_norm_wgrad(self, dz: Array, x: Array, mean: Array, inv_std: Array, dgamma: Array, dbeta: Array) -> None:
         """``dgamma = sum of dz h``, ``dbeta = sum of dz``, over the rows."""
 
@@ -144,11 +136,7 @@ class LayerOperations:
     def maxout_backward(self, dy: Array, x: Array, dx: Array) -> None:
         """``dx[B,K,O]``: ``dy`` at the first of the largest pieces, 0 at the others."""
 
-    @operation(
-        "W[I,O] +u[O] =v[I] =sigma[1] =normalized[I,O]",
-        iterate=flag,
-        flops=lambda n: 5 * n["I"] * n["O"],
-    )
+    @operation("W[I,O] +u[O] =v[I] =sigma[1] =normalized[I,O]", iterate=flag, flops=lambda n: 5 * n["I"] * n["O"])
     def spectral_norm(
         self, W: Array, u: Array, v: Array, sigma: Array, normalized: Array, iterate: bool = True
     ) -> None:
@@ -157,10 +145,7 @@ class LayerOperations:
         Without ``iterate`` ``u`` stays as it is.
         """
 
-    @operation(
-        "dnormalized[I,O] normalized[I,O] u[O] v[I] sigma[1] =dW[I,O]",
-        flops=lambda n: 5 * n["I"] * n["O"],
-    )
+    @operation("dnormalized[I,O] normalized[I,O] u[O] v[I] sigma[1] =dW[I,O]", flops=lambda n: 5 * n["I"] * n["O"])
     def spectral_norm_backward(
         self, dnormalized: Array, normalized: Array, u: Array, v: Array, sigma: Array, dW: Array
     ) -> None:

@@ -11,6 +11,7 @@ from minigen import checks
 from minigen.backend import HostBackend
 from minigen.reference import (
     activations,
+    averaging,
     batch,
     dense,
     dropout,
@@ -20,6 +21,7 @@ from minigen.reference import (
     normalization,
     optimizer,
     random,
+    schedule,
     self_gated,
     spectral_norm,
     vae_loss,
@@ -120,14 +122,16 @@ FORMULAS: dict[str, Callable[[Operation], Any]] = {
     "maxout_forward": lambda op: maxout.forward(op["x"]),
     "maxout_backward": lambda op: maxout.backward(op["dy"], op["x"]),
     "spectral_norm": lambda op: spectral_norm.forward(op["W"], op["u"], op["iterate"]),
-    "spectral_norm_backward": lambda op: spectral_norm.backward(
-        *_of(op, "dnormalized normalized u v sigma")
-    ),
+    "spectral_norm_backward": lambda op: spectral_norm.backward(*_of(op, "dnormalized normalized u v sigma")),
     "gan_loss": _gan_loss,
     "vae_loss": lambda op: vae_loss.forward(op["output"], op["x"], op["likelihood"], op["variance"]),
     "latent_forward": lambda op: latent.forward(op["heads"], op["eps"]),
     "latent_backward": lambda op: latent.backward(op["dz"], op["heads"], op["eps"], op["beta"]),
     "optimizer": _optimizer,
+    "average": lambda op: averaging.average(op["average"], op["p"], _step(op), op["decay"]),
+    "scheduled_rate": lambda op: schedule.rate(
+        float(op["base"][0]), _step(op), op["schedule"], op["warmup"], op["horizon"]
+    ),
     "random_uniform": lambda op: random.uniform(*_drawn(op)),
     "random_normal": lambda op: random.normal(*_drawn(op)),
     "batch_indices": lambda op: batch.indices(

@@ -14,7 +14,7 @@ import numpy as np
 from minigen import checks
 from minigen.backend import PRECISIONS
 from minigen.estimators import fields
-from minigen.models.network import flat_size, parameter_shapes, running_shapes
+from minigen.models.network import flat_size, parameter_shapes, running_shapes, running_size
 from minigen.models.optimizer import SLOTS
 from minigen.training import checkpoint
 from minigen.training.checkpoint import Tensors, check_tensor
@@ -63,6 +63,10 @@ def check_tensors(model: Any, fitted: dict[str, Any], tensors: Tensors) -> None:
             check_tensor(tensors, key, shape, np.float32)
         for slot in SLOTS[model.optimizer]:
             check_tensor(tensors, f"training.{name}.{slot}", (flat_size(layers),), np.float32)
+        if name in model._averaged_networks:
+            check_tensor(tensors, f"training.{name}.average", (flat_size(layers),), np.float32)
+            if kept := running_size(layers):
+                check_tensor(tensors, f"training.{name}.average_running", (kept,), np.float32)
     check_tensor(tensors, "training.step", (1,), np.uint64)
     if "columns.mean" in tensors or "columns.std" in tensors:
         check_tensor(tensors, "columns.mean", (columns,), np.float64)

@@ -319,10 +319,7 @@ class VAE(Estimator):
         hidden, options = checks.widths("hidden", self.hidden), Hidden(self.normalization, self.dropout)
         encoder = dense_layers((columns, *hidden, 2 * self.latent_dim), self.activation, "linear", options)
         sizes = (self.latent_dim, *hidden[::-1], columns)
-        return {
-            "encoder": encoder,
-            "decoder": dense_layers(sizes, self.activation, "linear", options, len(encoder)),
-        }
+        return {"encoder": encoder, "decoder": dense_layers(sizes, self.activation, "linear", options, len(encoder))}
 
     def _step(self, rows: Array) -> VaeStep:
         return VaeStep(

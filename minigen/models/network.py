@@ -36,6 +36,11 @@ def running_shapes(name: str, layers: Sequence[Layer]) -> dict[str, tuple[int, .
     }
 
 
+def running_size(layers: Sequence[Layer]) -> int:
+    """Elements of the flat buffer of what they keep beside parameters."""
+    return _offsets(running_shapes("", layers).values())[-1]
+
+
 def flat_size(layers: Sequence[Layer]) -> int:
     """Elements of the flat buffer of a network of these ``layers``."""
     return _offsets(parameter_shapes("", layers).values())[-1]
@@ -80,6 +85,10 @@ class Network:
             mine, gradients = ({part: flat[key] for part, key in parts.items()} for flat in (params, grads))
             kept = {part: running[f"{name}.{i}.{part}"] for part in layer.running_shapes}
             self.layers.append(layer.bound(ops, f"{name}.{i}", mine, gradients, kept))
+
+    def twin(self) -> Network:
+        """Another network of the same layers, whose parameters are zeros."""
+        return Network(*self._made_of)
 
     # A copy of the layers alone would no longer be views into the flat buffers, which the optimizer writes.
 

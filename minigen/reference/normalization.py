@@ -83,18 +83,14 @@ def batch_infer(
 
 
 @small_is_zero
-def batch_dgrad(
-    dz: np.ndarray, x: np.ndarray, gamma: np.ndarray, mean: np.ndarray, inv_std: np.ndarray
-) -> np.ndarray:
+def batch_dgrad(dz: np.ndarray, x: np.ndarray, gamma: np.ndarray, mean: np.ndarray, inv_std: np.ndarray) -> np.ndarray:
     """``dx[G,R,O]``."""
     s = inv_std[:, None]
     return _through(dz * gamma, (x - mean[:, None]) * s, s, axis=1)
 
 
 @small_is_zero
-def batch_wgrad(
-    dz: np.ndarray, x: np.ndarray, mean: np.ndarray, inv_std: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
+def batch_wgrad(dz: np.ndarray, x: np.ndarray, mean: np.ndarray, inv_std: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """``dgamma[O]`` and ``dbeta[O]``."""
     h = (x - mean[:, None]) * inv_std[:, None]
     return (dz * h).sum(axis=(0, 1)), dz.sum(axis=(0, 1))
@@ -110,18 +106,14 @@ def layer_forward(
 
 
 @small_is_zero
-def layer_dgrad(
-    dz: np.ndarray, x: np.ndarray, gamma: np.ndarray, mean: np.ndarray, inv_std: np.ndarray
-) -> np.ndarray:
+def layer_dgrad(dz: np.ndarray, x: np.ndarray, gamma: np.ndarray, mean: np.ndarray, inv_std: np.ndarray) -> np.ndarray:
     """``dx[B,O]``."""
     s = inv_std[:, None]
     return _through(dz * gamma, (x - mean[:, None]) * s, s, axis=1)
 
 
 @small_is_zero
-def layer_wgrad(
-    dz: np.ndarray, x: np.ndarray, mean: np.ndarray, inv_std: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
+def layer_wgrad(dz: np.ndarray, x: np.ndarray, mean: np.ndarray, inv_std: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """``dgamma[O]`` and ``dbeta[O]``."""
     h = (x - mean[:, None]) * inv_std[:, None]
     return (dz * h).sum(axis=0), dz.sum(axis=0)

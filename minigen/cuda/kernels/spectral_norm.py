@@ -121,7 +121,9 @@ def lower_spectral_norm(op: Operation, target: Target) -> list[Job]:
             _normalize(op, wide, u, sigma),
         ]
     arguments = {"W": W, "sigma": sigma, "out": op["normalized"], "n": I * O, "BLOCK": 1024}
-    last = job(op, divide, blocks(I * O, 1024), arguments, I * O, reads=(W, sigma), writes=(op["normalized"],), fuses=())
+    last = job(
+        op, divide, blocks(I * O, 1024), arguments, I * O, reads=(W, sigma), writes=(op["normalized"],), fuses=()
+    )
     return [*jobs, last]
 
 
