@@ -140,7 +140,7 @@ class LayerOperations:
     def spectral_norm(
         self, W: Array, u: Array, v: Array, sigma: Array, normalized: Array, iterate: bool = True
     ) -> None:
-        """``normalized = W / sigma``, ``sigma`` the largest singular value by one step of the power iteration from ``u``.
+        """``normalized = W / sigma``, ``sigma`` the largest singular value by a step of the power iteration from ``u``.
 
         Without ``iterate`` ``u`` stays as it is.
         """

@@ -43,6 +43,7 @@ PARTS = {  # the longest first
             "random",
             "batch",
             "backends",
+            "layer_operations",
         )
     ],
 }

@@ -84,7 +84,8 @@ class BatchNorm(_Normalization):
 
     def forward(self, x: Array, stored: Stored) -> None:
         assert isinstance(stored, BatchNormStored)
-        gamma, beta, mean, var = *self.params.values(), *self.running.values()
+        gamma, beta = self.params["gamma"], self.params["beta"]
+        mean, var = self.running["running_mean"], self.running["running_var"]
         if stored.mean is None or stored.inv_std is None:
             self.ops.batch_norm_infer(x, gamma, beta, mean, var, stored.y, EPS, self.activation)
         else:
@@ -99,9 +100,8 @@ class BatchNorm(_Normalization):
 
     def input_gradient(self, x: Array, stored: Stored, dx: Array, activation: str) -> None:
         mean, inv_std = _statistics(stored)
-        batches = (_batches(rows, mean) for rows in (stored.dz, x, dx))
-        dz_batches, x_batches, dx_batches = batches
-        self.ops.batch_norm_dgrad(dz_batches, x_batches, self.params["gamma"], mean, inv_std, dx_batches)
+        dz, gamma = _batches(stored.dz, mean), self.params["gamma"]
+        self.ops.batch_norm_dgrad(dz, _batches(x, mean), gamma, mean, inv_std, _batches(dx, mean))
         times_derivative(self.ops, dx, x, activation)
 
     def __str__(self) -> str:
@@ -144,8 +144,8 @@ class LayerNorm(_Normalization):
 
     def forward(self, x: Array, stored: Stored) -> None:
         assert isinstance(stored, LayerNormStored)
-        statistics = (stored.mean, stored.inv_std)
-        self.ops.layer_norm_forward(x, *self.params.values(), stored.y, *statistics, EPS, self.activation)
+        gamma, beta = self.params["gamma"], self.params["beta"]
+        self.ops.layer_norm_forward(x, gamma, beta, stored.y, stored.mean, stored.inv_std, EPS, self.activation)
 
     def param_gradients(self, x: Array, stored: Stored) -> None:
         assert isinstance(stored, LayerNormStored)

@@ -7,7 +7,7 @@ share their statistics::
     m = sum_i x_i / n        v = sum_i (x_i - m)^2 / n        s = 1 / sqrt(v + eps)
     h_i = (x_i - m) s        z_i = gamma h_i + beta           y_i = act(z_i)
 
-Backward, from ``dz`` (Ioffe and Szegedy, section 3). ``gamma`` and ``beta`` reach the ``z`` of their column in each row::
+Backward, from ``dz`` (Ioffe and Szegedy, section 3). ``gamma`` and ``beta`` reach their column's ``z`` in each row::
 
     dgamma = sum over rows of dz h            dbeta = sum over rows of dz
 

@@ -8,7 +8,7 @@ gelu  2 sqrt(2 / pi) (z + 0.044715 z^3)           Hendrycks and Gimpel 2016, sec
                                                   ``z (1 + tanh(p / 2)) / 2``, as ``s(p) = (1 + tanh(p / 2)) / 2``
 ====  ==========================================  =============================================================
 
-``gelu`` stands for ``z Phi(z)`` with the normal distribution's ``Phi``, from which this form is at most 5e-4 away; it is
+``gelu`` stands for ``z Phi(z)`` with the normal distribution's ``Phi``; this form is at most 5e-4 away from it. It is
 PyTorch's ``gelu(approximate="tanh")``. With ``z s(p)`` in place of ``z (1 + tanh) / 2`` nothing cancels below zero.
 
 Backward. With ``s' = s (1 - s)`` the product and the chain rule give::

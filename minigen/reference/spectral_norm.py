@@ -1,6 +1,6 @@
 """spectral_norm: a weight divided by its largest singular value (Miyato et al. 2018, equations 8 to 12, algorithm 1).
 
-Divided so, ``z = x W/sigma + b`` stretches no direction of ``x`` by more than 1. With ``W[I,O]``, ``u[O]`` and ``v[I]``,
+Divided so, ``z = x W/sigma + b`` stretches no direction of ``x`` by more than 1. For ``W[I,O]``, ``u[O]`` and ``v[I]``,
 both of length 1, one step of the power iteration from the ``u`` of the step before is::
 
     v = W u / |W u|        u = W^T v / |W^T v|        sigma = v^T W u

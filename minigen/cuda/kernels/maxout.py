@@ -11,13 +11,13 @@ from minigen.step.record import Operation
 
 
 @triton.jit
-def largest_piece(x, i, n, K: tl.constexpr, O: tl.constexpr):
+def largest_piece(x, i, n, K: tl.constexpr, WIDTH: tl.constexpr):
     """Of each output ``i`` of ``n = B O``: where its pieces begin in ``x[B,K,O]``, the largest, and which that is."""
-    start = (i // O) * (K * O) + i % O
+    start = (i // WIDTH) * (K * WIDTH) + i % WIDTH
     largest = tl.load(x + start, mask=i < n, other=0.0)
     piece = (i * 0).to(tl.int32)
     for k in range(1, K):
-        value = tl.load(x + start + k * O, mask=i < n, other=0.0)
+        value = tl.load(x + start + k * WIDTH, mask=i < n, other=0.0)
         larger = (value > largest) | ((value != value) & (largest == largest))  # NaN is larger than any number
         largest = tl.where(larger, value, largest)
         piece = tl.where(larger, k, piece)
@@ -25,21 +25,21 @@ def largest_piece(x, i, n, K: tl.constexpr, O: tl.constexpr):
 
 
 @triton.jit
-def forward(pid, x, y, n, K: tl.constexpr, O: tl.constexpr, BLOCK: tl.constexpr):
+def forward(pid, x, y, n, K: tl.constexpr, WIDTH: tl.constexpr, BLOCK: tl.constexpr):
     """``y[B,O]``."""
     i = pid.to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
-    _, largest, _ = largest_piece(x, i, n, K, O)
+    _, largest, _ = largest_piece(x, i, n, K, WIDTH)
     tl.store(y + i, largest, mask=i < n)
 
 
 @triton.jit
-def backward(pid, dy, x, dx, n, K: tl.constexpr, O: tl.constexpr, BLOCK: tl.constexpr):
+def backward(pid, dy, x, dx, n, K: tl.constexpr, WIDTH: tl.constexpr, BLOCK: tl.constexpr):
     """``dx[B,K,O]``."""
     i = pid.to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
-    start, _, piece = largest_piece(x, i, n, K, O)
+    start, _, piece = largest_piece(x, i, n, K, WIDTH)
     gradient = tl.load(dy + i, mask=i < n, other=0.0)
     for k in range(0, K):
-        tl.store(dx + start + k * O, tl.where(piece == k, gradient, 0.0), mask=i < n)
+        tl.store(dx + start + k * WIDTH, tl.where(piece == k, gradient, 0.0), mask=i < n)
 
 
 # --- lowering -----------------------------------------------------------------------------------------
@@ -47,8 +47,8 @@ def backward(pid, dy, x, dx, n, K: tl.constexpr, O: tl.constexpr, BLOCK: tl.cons
 
 @lowers("maxout_forward", "maxout_backward")
 def lower_maxout(op: Operation, target: Target) -> list[Job]:
-    B, K, O = op["x"].shape
-    n = B * O
+    B, K, WIDTH = op["x"].shape
+    n = B * WIDTH
     function = forward if op.name == "maxout_forward" else backward
-    arguments = {**op.buffers, "n": n, "K": K, "O": O, "BLOCK": BLOCK}
+    arguments = {**op.buffers, "n": n, "K": K, "WIDTH": WIDTH, "BLOCK": BLOCK}
     return [job(op, function, blocks(n, BLOCK), arguments, n * K)]

@@ -20,27 +20,27 @@ SMALLEST_NORM: tl.constexpr = tl.constexpr(1e-12)
 
 
 @triton.jit
-def from_right(pid, W, u, out, I, O: tl.constexpr, ROWS: tl.constexpr, COLS: tl.constexpr):
+def from_right(pid, W, u, out, HEIGHT, WIDTH: tl.constexpr, ROWS: tl.constexpr, COLS: tl.constexpr):
     """``out[I] = W[I,O] u[O]``."""
     rows = (pid * ROWS + tl.arange(0, ROWS)).to(tl.int64)
     total = tl.zeros([ROWS], tl.float32)
-    for c in range(0, O, COLS):
+    for c in range(0, WIDTH, COLS):
         columns = c + tl.arange(0, COLS)
-        factor = tl.load(u + columns, mask=columns < O, other=0.0)
-        total += tl.sum(load(W, rows, columns, I, O) * factor[None, :], axis=1)
-    tl.store(out + rows, total, mask=rows < I)
+        factor = tl.load(u + columns, mask=columns < WIDTH, other=0.0)
+        total += tl.sum(load(W, rows, columns, HEIGHT, WIDTH) * factor[None, :], axis=1)
+    tl.store(out + rows, total, mask=rows < HEIGHT)
 
 
 @triton.jit
-def from_left(pid, v, W, out, I, O: tl.constexpr, ROWS: tl.constexpr, COLS: tl.constexpr):
+def from_left(pid, v, W, out, HEIGHT, WIDTH: tl.constexpr, ROWS: tl.constexpr, COLS: tl.constexpr):
     """``out[O] = v[I] W[I,O]``."""
     columns = pid * COLS + tl.arange(0, COLS)
     total = tl.zeros([COLS], tl.float32)
-    for r in range(0, I, ROWS):
+    for r in range(0, HEIGHT, ROWS):
         rows = (r + tl.arange(0, ROWS)).to(tl.int64)
-        factor = tl.load(v + rows, mask=rows < I, other=0.0)
-        total += tl.sum(load(W, rows, columns, I, O) * factor[:, None], axis=0)
-    tl.store(out + columns, total, mask=columns < O)
+        factor = tl.load(v + rows, mask=rows < HEIGHT, other=0.0)
+        total += tl.sum(load(W, rows, columns, HEIGHT, WIDTH) * factor[:, None], axis=0)
+    tl.store(out + columns, total, mask=columns < WIDTH)
 
 
 @triton.jit
@@ -67,64 +67,62 @@ def divide(pid, W, sigma, out, n, BLOCK: tl.constexpr):
 
 
 @triton.jit
-def row_products(pid, a, b, out, I, O: tl.constexpr, ROWS: tl.constexpr, COLS: tl.constexpr):
+def row_products(pid, a, b, out, HEIGHT, WIDTH: tl.constexpr, ROWS: tl.constexpr, COLS: tl.constexpr):
     """``out[I]``, the sum of ``a[I,O] * b[I,O]`` over the columns."""
     rows = (pid * ROWS + tl.arange(0, ROWS)).to(tl.int64)
     total = tl.zeros([ROWS], tl.float32)
-    for c in range(0, O, COLS):
+    for c in range(0, WIDTH, COLS):
         columns = c + tl.arange(0, COLS)
-        total += tl.sum(load(a, rows, columns, I, O) * load(b, rows, columns, I, O), axis=1)
-    tl.store(out + rows, total, mask=rows < I)
+        total += tl.sum(load(a, rows, columns, HEIGHT, WIDTH) * load(b, rows, columns, HEIGHT, WIDTH), axis=1)
+    tl.store(out + rows, total, mask=rows < HEIGHT)
 
 
 @triton.jit
 def backward(
-    pid, dnormalized, products, u, v, sigma, dW, I,
-    O: tl.constexpr, ROWS: tl.constexpr, COLS: tl.constexpr, BLOCK: tl.constexpr,
+    pid, dnormalized, products, u, v, sigma, dW, HEIGHT,
+    WIDTH: tl.constexpr, ROWS: tl.constexpr, COLS: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     """``dW[I,O]``; each program adds up the ``products[I]`` of the rows for itself, in the same order."""
-    tiles = (O + COLS - 1) // COLS
+    tiles = (WIDTH + COLS - 1) // COLS
     rows = ((pid // tiles) * ROWS + tl.arange(0, ROWS)).to(tl.int64)
     columns = (pid % tiles) * COLS + tl.arange(0, COLS)
     sums = tl.zeros([BLOCK], tl.float32)
-    for first in range(0, I, BLOCK):
+    for first in range(0, HEIGHT, BLOCK):
         i = first + tl.arange(0, BLOCK)
-        sums += tl.load(products + i, mask=i < I, other=0.0)
-    share = tl.sum(sums, axis=0) * tl.load(v + rows, mask=rows < I, other=0.0)
-    along = share[:, None] * tl.load(u + columns, mask=columns < O, other=0.0)[None, :]
-    store(dW, rows, columns, I, O, (load(dnormalized, rows, columns, I, O) - along) / tl.load(sigma))
+        sums += tl.load(products + i, mask=i < HEIGHT, other=0.0)
+    share = tl.sum(sums, axis=0) * tl.load(v + rows, mask=rows < HEIGHT, other=0.0)
+    along = share[:, None] * tl.load(u + columns, mask=columns < WIDTH, other=0.0)[None, :]
+    store(dW, rows, columns, HEIGHT, WIDTH, (load(dnormalized, rows, columns, HEIGHT, WIDTH) - along) / tl.load(sigma))
 
 
 # --- lowering -----------------------------------------------------------------------------------------
 
 
-def _tile(O: int) -> dict[str, int]:
-    columns = min(128, max(16, power_of_two(O)))
+def _tile(WIDTH: int) -> dict[str, int]:
+    columns = min(128, max(16, power_of_two(WIDTH)))
     return {"ROWS": 2048 // columns, "COLS": columns}
 
 
 @lowers("spectral_norm")
 def lower_spectral_norm(op: Operation, target: Target) -> list[Job]:
-    (I, O), W, u, v, sigma = op["W"].shape, op["W"], op["u"], op["v"], op["sigma"]
-    tile, long = _tile(O), target.empty((I,), np.float32)
-    iterate, left = op["iterate"], {"ROWS": 64, "COLS": 32}
+    W, u, v, sigma, normalized = (op[name] for name in ("W", "u", "v", "sigma", "normalized"))
+    shape = {"HEIGHT": W.shape[0], "WIDTH": W.shape[1]}
+    tile, long, n = _tile(W.shape[1]), target.empty(v.shape, np.float32), W.size
+    arguments = {"W": W, "u": u, "out": long, **shape, **tile}
+    programs = blocks(len(v), tile["ROWS"])
     jobs = [
-        job(op, from_right, blocks(I, tile["ROWS"]), {"W": W, "u": u, "out": long, "I": I, "O": O, **tile}, 2 * I * O,
-            reads=(W, u), writes=(long,)),
-        _normalize(op, long, v, None if iterate else sigma),
-    ]  # fmt: skip
-    if iterate:
-        wide = target.empty((O,), np.float32)
-        arguments = {"v": v, "W": W, "out": wide, "I": I, "O": O, **left}
-        jobs += [
-            job(op, from_left, blocks(O, 32), arguments, 2 * I * O, reads=(v, W), writes=(wide,), fuses=()),
-            _normalize(op, wide, u, sigma),
-        ]
-    arguments = {"W": W, "sigma": sigma, "out": op["normalized"], "n": I * O, "BLOCK": 1024}
-    last = job(
-        op, divide, blocks(I * O, 1024), arguments, I * O, reads=(W, sigma), writes=(op["normalized"],), fuses=()
-    )
-    return [*jobs, last]
+        job(op, from_right, programs, arguments, 2 * n, reads=(W, u), writes=(long,)),
+        _normalize(op, long, v, None if op["iterate"] else sigma),
+    ]
+    if op["iterate"]:
+        wide = target.empty(u.shape, np.float32)
+        arguments = {"v": v, "W": W, "out": wide, **shape, "ROWS": 64, "COLS": 32}
+        programs = blocks(len(u), 32)
+        jobs.append(job(op, from_left, programs, arguments, 2 * n, reads=(v, W), writes=(wide,), fuses=()))
+        jobs.append(_normalize(op, wide, u, sigma))
+    arguments = {"W": W, "sigma": sigma, "out": normalized, "n": n, "BLOCK": 1024}
+    jobs.append(job(op, divide, blocks(n, 1024), arguments, n, reads=(W, sigma), writes=(normalized,), fuses=()))
+    return jobs
 
 
 def _normalize(op: Operation, x: object, out: object, norm: object) -> Job:
@@ -135,14 +133,22 @@ def _normalize(op: Operation, x: object, out: object, norm: object) -> Job:
 
 @lowers("spectral_norm_backward")
 def lower_backward(op: Operation, target: Target) -> list[Job]:
-    (I, O), gradient, tile = op["dW"].shape, op["dnormalized"], _tile(op["dW"].shape[1])
-    products = target.empty((I,), np.float32)
-    inner = {"a": gradient, "b": op["normalized"], "out": products, "I": I, "O": O, **tile}
+    (HEIGHT, WIDTH), gradient, tile = op["dW"].shape, op["dnormalized"], _tile(op["dW"].shape[1])
+    products = target.empty((HEIGHT,), np.float32)
+    inner = {"a": gradient, "b": op["normalized"], "out": products, "HEIGHT": HEIGHT, "WIDTH": WIDTH, **tile}
     outer = {name: op[name] for name in ("u", "v", "sigma", "dW")}
-    outer |= {"dnormalized": gradient, "products": products, "I": I, "O": O, **tile, "BLOCK": 256}
-    programs = blocks(I, tile["ROWS"])
+    outer |= {"dnormalized": gradient, "products": products, "HEIGHT": HEIGHT, "WIDTH": WIDTH, **tile, "BLOCK": 256}
+    programs = blocks(HEIGHT, tile["ROWS"])
     reads = (gradient, products, op["u"], op["v"], op["sigma"])
     return [
-        job(op, row_products, programs, inner, 2 * I * O, reads=(gradient, op["normalized"]), writes=(products,)),
-        job(op, backward, programs * blocks(O, tile["COLS"]), outer, 3 * I * O, reads=reads, fuses=()),
+        job(
+            op,
+            row_products,
+            programs,
+            inner,
+            2 * HEIGHT * WIDTH,
+            reads=(gradient, op["normalized"]),
+            writes=(products,),
+        ),
+        job(op, backward, programs * blocks(WIDTH, tile["COLS"]), outer, 3 * HEIGHT * WIDTH, reads=reads, fuses=()),
     ]
