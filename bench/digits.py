@@ -1,14 +1,14 @@
 """Digits and clothes: how good samples of a GAN are after so many epochs, and what the training costs.
 
-    MINIGEN_DATA=... python -m bench.digits                                   # the preset, before and now; PyTorch-GAN's
-    MINIGEN_DATA=... python -m bench.digits --epochs 3 --settings ema r1      # a short look at single settings
+    MINIGEN_DATA=... python -m bench.digits                                # the preset, before and now; PyTorch-GAN's
+    MINIGEN_DATA=... python -m bench.digits --epochs 3 --settings ema r1   # a short look at single settings
     MINIGEN_DATA=... python -m bench.digits --data fashion_mnist --seeds 0 1 2
-    MINIGEN_DATA=... python -m bench.digits --set quality --set learning_rate=3e-4   # a setting of one's own
+    MINIGEN_DATA=... python -m bench.digits --settings quality --set learning_rate=3e-4   # a setting with a change
 
-Each run trains on the 60,000 training pictures, draws 10,000 samples and measures them as `bench.sample_quality` says;
-the real test set is measured beside them. CPU seconds are those of the training alone, of all its threads together.
-Runs are added to `bench/results/digits-MACHINE.json`; one that is there already (data, setting, epochs, seed) is measured
-again. Needs PyTorch.
+Each run trains on the 60,000 training pictures, draws 10,000 samples and measures them as `bench.sample_quality`
+says; the real test set is measured beside them. CPU seconds are those of the training alone, of all its threads
+together. Runs are added to `bench/results/digits-MACHINE.json`; one that is there already (data, setting, epochs,
+seed) is measured again. Needs PyTorch.
 """
 
 from __future__ import annotations

@@ -5,11 +5,11 @@
 
 The paper's network with one stochastic layer: two deterministic layers of 200 tanh units on each side of 50 latent
 variables, Bernoulli pixels, Adam at 1e-3 with beta2 0.999 and epsilon 1e-4, batches of 20. Its 3,280 epochs with a
-falling rate come to a negative log-likelihood of 86.76, 85.54 and 84.78 nats on MNIST with fixed binary pixels drawn anew
-for each epoch. Here the rate is constant, the pixels are drawn once, each 1 with the probability of its grey, and the
-epochs are few: only the order of the k is to be seen. The figures are those of the first ``--test`` test pictures: the
-bound with as many draws as in training, and the negative log-likelihood by ``--score`` draws. Runs are added to
-`bench/results/iwae-MACHINE.json`.
+falling rate come to a negative log-likelihood of 86.76, 85.54 and 84.78 nats on MNIST with fixed binary pixels drawn
+anew for each epoch. Here the rate is constant, the pixels are drawn once, each 1 with the probability of its grey,
+and the epochs are few: only the order of the k is to be seen. The figures are those of the first ``--test`` test
+pictures: the bound with as many draws as in training, and the negative log-likelihood by ``--score`` draws. Runs are
+added to `bench/results/iwae-MACHINE.json`.
 """
 
 from __future__ import annotations

@@ -4,8 +4,8 @@
     python -m bench.pacgan --data grid --settings best --seeds 0 1 2
 
 ``ring``: eight Gaussians of standard deviation 0.01 on a circle of radius 1; ``grid``: 25 of 0.05, two apart. 100,000
-points. A mode is found if one of 2,500 samples lies within three standard deviations of its centre; a sample that lies so
-near to any is of high quality.
+points. A mode is found if one of 2,500 samples lies within three standard deviations of its centre; a sample that
+lies so near to any is of high quality.
 
 The paper's networks and settings: a generator 2-400-400-400-400-2 with batch norm and ReLU, a discriminator
 2m-200-200-200-1 of maxout with five pieces, Adam at 1e-4 with beta1 0.8, and for PacGANm a hundred packs of m points a
@@ -52,7 +52,8 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "GAN": PAPER_NETWORKS,
     "PacGAN2": PAPER_NETWORKS | {"pack": 2},
     "PacGAN4": PAPER_NETWORKS | {"pack": 4},
-    "best": PAPER_NETWORKS | {"normalization": None, "maxout": None, "activation": "leaky_relu", "r1": 0.1, "ema": 0.999},
+    "best": PAPER_NETWORKS
+    | {"normalization": None, "maxout": None, "activation": "leaky_relu", "r1": 0.1, "ema": 0.999},
 }
 PAPER: dict[tuple[str, str], dict[str, float]] = {
     ("ring", "GAN"): {"modes": 6.3},

@@ -1,7 +1,7 @@
 """How good samples of pictures in ten classes are, as a classifier sees them that is trained here.
 
-The classifier is a perceptron in PyTorch, 784-512-128-10; its last hidden layer, after the ReLU, gives 128 features of a
-picture. In these:
+The classifier is a perceptron in PyTorch, 784-512-128-10; its last hidden layer, after the ReLU, gives 128 features
+of a picture. In these:
 
 - the Frechet distance of two Gaussians with the sets' means and covariances (Heusel et al. 2017, equation 6):
   ``|m1 - m2|^2 + tr(C1 + C2 - 2 (C1 C2)^(1/2))``. Its unit is the features', so that only distances by the same
