@@ -265,7 +265,7 @@ def test_first_weights_are_those_for_what_follows():
 
 GAN_SETTINGS: list[dict[str, Any]] = [
     {"normalization": "batch", "activation": "relu"},
-    {"normalization": "layer", "normalization_discriminator": "batch", "dropout": 0.2, "ema": 0.9},
+    {"normalization": "layer", "normalization_discriminator": "batch", "dropout": 0.2, "ema": 0.9, "pack": 4},
     {"normalization": "batch", "maxout": 3, "spectral_norm": True, "dropout": 0.3, "ema": 0.9, "activation": "gelu"},
 ]
 VAE_SETTINGS: list[dict[str, Any]] = [
@@ -349,6 +349,7 @@ def test_a_last_batch_of_one_row_is_left_out():
             {"normalization_discriminator": "batch", "batch_size": 1},
             "normalization_discriminator must not",
         ),
+        (minigen.GAN, {"normalization_discriminator": "batch", "batch_size": 4, "pack": 4}, "one row has no variance"),
         (minigen.VAE, {"dropout": 1.0}, r"dropout must be a finite number in \[0, 1\), not 1.0"),
         (minigen.GAN, {"dropout": -0.1}, "dropout must be"),
         (minigen.GAN, {"maxout": 1}, "maxout must be an integer of at least 2, not 1"),

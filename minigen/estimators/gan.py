@@ -65,6 +65,8 @@ class GAN(Estimator):
     standardize : take the mean out of each column and divide it by its standard deviation, in the model; samples come
         back in the data's units. ``"auto"``: where the data are floating and the output is linear
     loss : of both players, one of ``minigen.GAN_LOSSES``. Terms and sources: :mod:`minigen.reference.gan_loss`.
+    pack : rows that the discriminator judges together, against samples of too little variety (PacGAN, Lin et al. 2018);
+        ``batch_size`` must be a multiple of it
     ema : decay of an average of the generator's weights over the steps, such as 0.999; 0 keeps none. Samples are drawn
         with the average then, which does not jump about as the weights do (Yazıcı et al. 2019). The first steps take a
         shorter average, Shamir and Zhang 2013: :mod:`minigen.reference.averaging`.
@@ -100,6 +102,7 @@ class GAN(Estimator):
         "maxout",
         "spectral_norm",
         "output",
+        "pack",
         "ema",
     )
     fitted_from_data = (*Estimator.fitted_from_data, "output_")
@@ -135,6 +138,7 @@ class GAN(Estimator):
         output: str = "auto",
         standardize: str | bool = "auto",
         loss: str = "non_saturating",
+        pack: int = 1,
         ema: float = 0.0,
         optimizer: str = "adam",
         learning_rate: float | tuple[float, float] = 2e-4,
@@ -164,6 +168,7 @@ class GAN(Estimator):
         self.output = output
         self.standardize = standardize
         self.loss = loss
+        self.pack = pack
         self.ema = ema
         self.optimizer = optimizer
         self.learning_rate = learning_rate
@@ -228,11 +233,21 @@ class GAN(Estimator):
 
         With a ``loss`` other than those of Goodfellow et al. it is no probability, but still grows with the logit.
         ``X[N, ...]`` has items of the shape and dtype of the training data; flat rows ``[N, height * width]`` stand for
-        pictures ``[N, height, width]`` and the other way round. Raises ``TypeError`` or ``ValueError`` for others.
+        pictures ``[N, height, width]`` and the other way round. With ``pack = m`` each ``m`` neighbouring rows have one
+        probability, of being real all of them: ``float32[N / m]``. Raises ``TypeError`` or ``ValueError`` for others,
+        and for a number of rows that is no multiple of ``m``.
         """
         self._require_fit()
+        m = self._frozen["pack"]
         with self._ops.on_device_of(X) as give:
-            logits = self._apply(self.discriminator_, self._check_rows(X), data=True)
+            rows = self._check_rows(X)
+            if len(rows) % m:
+                raise ArgumentError(
+                    "X", f"must have a multiple of {m} rows, which pack={m} judges together, not {len(rows)}"
+                )
+            if m > 1:
+                rows = self._to_model(rows).reshape(len(rows) // m, -1)
+            logits = self._apply(self.discriminator_, rows, data=m == 1)
             return give(activations.forward(logits[:, 0], "sigmoid"))
 
     def interpolate(self, a: Any, b: Any, steps: int = 8, *, average: bool | None = None) -> np.ndarray:
@@ -269,13 +284,15 @@ class GAN(Estimator):
         checks.widths("hidden", self.hidden)
         if self.hidden_discriminator is not None:
             checks.widths("hidden_discriminator", self.hidden_discriminator)
-        self._check_normalization("normalization_discriminator")
         if self.maxout is not None:
             checks.integer("maxout", self.maxout, 2)
         checks.choice("spectral_norm", self.spectral_norm, (True, False))
         checks.choice("output", self.output, ("auto", *RANGES))
         checks.choice("loss", self.loss, GAN_LOSSES)
         checks.number("ema", self.ema, 0, 1)
+        if self.batch_size % checks.integer("pack", self.pack, 1):
+            raise ArgumentError("batch_size", f"must be a multiple of pack={self.pack}, not {self.batch_size}")
+        self._check_normalization("normalization_discriminator", self.batch_size // self.pack)
 
     def _check_learning_rate(self) -> None:
         if not isinstance(self.learning_rate, (tuple, list)):
@@ -327,7 +344,7 @@ class GAN(Estimator):
         of_generator = Hidden(self.normalization)
         of_discriminator = Hidden(self.normalization_discriminator, self.dropout, self.maxout, self.spectral_norm)
         generator = dense_layers((self.latent_dim, *hidden, columns), self.activation, output, of_generator)
-        sizes = (columns, *hidden_discriminator, 1)
+        sizes = (self.pack * columns, *hidden_discriminator, 1)
         discriminator = dense_layers(sizes, self.activation, "linear", of_discriminator, len(generator))
         return {"generator": generator, "discriminator": discriminator}
 
@@ -363,6 +380,7 @@ class GAN(Estimator):
             seed=self.seed,
             scale=self.scale_,
             shift=self.shift_,
+            pack=self.pack,
             average=None if averaged is None else Average(averaged, self.ema),
         )
 

@@ -92,7 +92,7 @@ class Settings:
         """Raise for a bad hyper-parameter. Subclasses add their own."""
         checks.integer("latent_dim", self.latent_dim, 1)
         checks.choice("activation", self.activation, ACTIVATIONS)
-        self._check_normalization("normalization")
+        self._check_normalization("normalization", self.batch_size)
         checks.number("dropout", self.dropout, 0, 1)
         checks.choice("standardize", self.standardize, ("auto", True, False))
         checks.choice("optimizer", self.optimizer, OPTIMIZERS)
@@ -115,11 +115,11 @@ class Settings:
             )
         checks.seed("seed", self.seed)
 
-    def _check_normalization(self, name: str) -> None:
-        """Of the setting of this name, and whether it can be trained with the batch size."""
+    def _check_normalization(self, name: str, rows: int) -> None:
+        """Of the setting of this name, for batches of so many ``rows``."""
         value = checks.choice(name, getattr(self, name), (None, *NORMALIZATIONS))
-        if value == "batch" and self.batch_size == 1:
-            raise ArgumentError(name, "must not be 'batch' with batch_size=1: one row has no variance")
+        if value == "batch" and rows == 1:
+            raise ArgumentError(name, f"must not be 'batch' with batch_size={self.batch_size}: one row has no variance")
 
     def _check_learning_rate(self) -> None:
         """Raise for a bad one; a callback may set another on the way."""
