@@ -23,7 +23,7 @@ from minigen.backend import ACTIVATIONS, GAN_LOSSES, LIKELIHOODS, Array, Backend
 from minigen.gradcheck_formulas import check_values, formula_of
 from minigen.gradcheck_steps import check_backend, check_reference, check_steps
 from minigen.gradcheck_tools import BACKEND_TOLERANCE, DIFFERENCES_TOLERANCE, Row, differences, relative_error
-from minigen.reference import activations, batch, dense, gan_loss, latent, optimizer, random, vae_loss
+from minigen.reference import activations, batch, condition, dense, gan_loss, latent, optimizer, random, vae_loss
 from minigen.reference_backend import NumpyBackend
 
 
@@ -173,6 +173,24 @@ def derivatives(rng: np.random.Generator) -> Iterator[Derivative]:
         return (dz * z).sum() + beta * kl
 
     yield "latent", "backward", latent_total, heads, latent.backward(dz, heads, eps, beta)
+    yield from _condition_derivatives(rng)
+
+
+def _condition_derivatives(rng: np.random.Generator) -> Iterator[Derivative]:
+    B, D, N = sizes(rng, 3, 1, 6)
+    z, e, E, c = normals(rng, B, D), normals(rng, B, D), normals(rng, N, D), normals(rng, B, D)
+    labels, s = rng.integers(0, N, B, np.int32), normals(rng, B, 1)
+    yield "condition", "class sums", lambda E: (c * (z + E[labels])).sum(), E, condition.class_sums(c, labels, N)
+    of_e = condition.projection_wgrad(z, s)
+    yield "condition", "projection wgrad", lambda e: (s * condition.projection_forward(z, e)).sum(), e, of_e
+    for name in ACTIVATIONS:
+
+        def logits(before: np.ndarray, name: str = name) -> np.floating:
+            return (s * condition.projection_forward(activations.forward(before, name), e)).sum()
+
+        before = off_zero(rng, B, D)
+        y = activations.forward(before, name)
+        yield "condition", f"projection dgrad {name}", logits, before, condition.projection_dgrad(s, e, y, name)
 
 
 def operations(rng: np.random.Generator) -> Iterator[Operation]:
@@ -182,6 +200,7 @@ def operations(rng: np.random.Generator) -> Iterator[Operation]:
     yield from _latent_operations(rng)
     yield from _optimizer_operations(rng)
     yield from _random_operations(rng)
+    yield from _condition_operations(rng)
 
 
 def _dense_operations(rng: np.random.Generator) -> Iterator[Operation]:
@@ -286,3 +305,24 @@ def _random_operations(rng: np.random.Generator) -> Iterator[Operation]:
         (data, rows, Out(B, D), 2 / 255, -1.0),
         [batch.gather(data, rows, np.dtype(np.float64), 2 / 255, -1.0)],
     )
+
+
+def _condition_operations(rng: np.random.Generator) -> Iterator[Operation]:
+    B, D, N = sizes(rng, 3, 9, 70)
+    classes, rows = rng.integers(0, N, 100, np.int32), rng.integers(0, 100, B, np.int32)
+    labels = Out(B, dtype=np.int32)
+    yield "batch", "labels", "batch_labels", (classes, rows, labels), [batch.labels(classes, rows)]
+    a, b, x, e = (normals(rng, B, D) for _ in range(4))
+    y, dz, dx = normals(rng, B, 1), normals(rng, B, 1), normals(rng, B, D)
+    of_classes = rng.integers(0, N, B, np.int32)
+    sums = condition.class_sums(x, of_classes, N)
+    yield "condition", "class sums", "class_sums", (x, of_classes, Out(N, D)), [sums]
+    logits = y + condition.projection_forward(x, e)
+    yield "condition", "projection forward", "projection_forward", (x, e, InOut(y)), [logits]
+    yield "condition", "projection wgrad", "projection_wgrad", (x, dz, Out(B, D)), [condition.projection_wgrad(x, dz)]
+    for name in ACTIVATIONS:
+        summed = condition.activation_of_sum(a, b, name)
+        yield "condition", f"sum {name}", "activation_of_sum", (a, b, Out(B, D), name), [summed]
+        h = activations.forward(a, name).astype(np.float32).astype(np.float64)
+        after = dx + condition.projection_dgrad(dz, e, h, name)
+        yield "condition", f"projection dgrad {name}", "projection_dgrad", (dz, e, InOut(dx), h, name), [after]

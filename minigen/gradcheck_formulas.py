@@ -15,7 +15,18 @@ from minigen import gradcheck_plain as plain
 from minigen.backend import ACTIVATIONS, GAN_LOSSES
 from minigen.gradcheck_tools import Row, relative_error
 from minigen.models.optimizer import OptimizerSettings
-from minigen.reference import activations, batch, dense, gan_loss, initializers, latent, optimizer, random, vae_loss
+from minigen.reference import (
+    activations,
+    batch,
+    condition,
+    dense,
+    gan_loss,
+    initializers,
+    latent,
+    optimizer,
+    random,
+    vae_loss,
+)
 
 _REF, _MODELS = "minigen/reference", "minigen/models"
 _LOSS_D = "loss = mean real(s_real) + mean fake(s_fake)"
@@ -39,6 +50,12 @@ FORMULAS = {
     "random": f"{_REF}/random.py: Philox4x32-10, u = (word >> 8) 2^-24, n = sqrt(-2 ln u1) (cos, sin)(2 pi u2)",
     "batch gather": f"{_REF}/batch.py: out = data[indices] scale + shift",
     "batch": f"{_REF}/batch.py: the keyed permutation of an epoch and the rows of a step",
+    "batch labels": f"{_REF}/batch.py: out = labels[indices]",
+    "condition class sums": f"{_REF}/condition.py: dE[n] = sum of dz over the rows of class n",
+    "condition projection forward": f"{_REF}/condition.py: y_r = x_r . w + b + x_r . e_r",
+    "condition projection dgrad": f"{_REF}/condition.py: dx_r = (s_r w + s_r e_r) * act'(x)",
+    "condition projection wgrad": f"{_REF}/condition.py: de_r = s_r x_r",
+    "condition sum": f"{_REF}/condition.py: y = act(a + b)",
     "initializers": f"{_REF}/initializers.py: Var W = 2 / fan_in (He), 2 / (fan_in + fan_out) (Glorot)",
     "sgd update": f"{_MODELS}/optimizer.py: update of sgd with momentum and weight decay",
     "adam update": f"{_MODELS}/optimizer.py: update of adam with beta1, beta2, eps",
@@ -104,6 +121,7 @@ def _values(rng: np.random.Generator) -> Iterator[Value]:
     yield from _layer_values(rng)
     yield from _loss_values(rng)
     yield from _update_values(rng)
+    yield from _condition_values(rng)
 
 
 def _random_values(rng: np.random.Generator) -> Iterator[Value]:
@@ -183,3 +201,18 @@ def _update_values(rng: np.random.Generator) -> Iterator[Value]:
             params, slots = plain.update(p, g, {"m": m, "v": v}, t, s)
             ours = getattr(optimizer, name)(p, g, m, v, 0.1, t, 0.7, 0.8, 0.05, *[decay] * (name == "adamw"))
             yield "optimizer", f"{name} {t}", [*ours], [params, slots["m"], slots["v"]]
+
+
+def _condition_values(rng: np.random.Generator) -> Iterator[Value]:
+    x, e, dz = rng.normal(size=(7, 4)), rng.normal(size=(7, 4)), rng.normal(size=(7, 1))
+    labels = rng.integers(0, 3, 7)
+    onehot = np.eye(3)[labels]
+    yield "batch", "labels", [batch.labels(labels, np.array([6, 0, 6]))], [[labels[6], labels[0], labels[6]]]
+    yield "condition", "class sums", [condition.class_sums(x, labels, 3)], [onehot.T @ x]
+    yield "condition", "projection forward", [condition.projection_forward(x, e)], [np.diag(x @ e.T)[:, None]]
+    yield "condition", "projection wgrad", [condition.projection_wgrad(x, dz)], [np.diag(dz[:, 0]) @ x]
+    for name in ACTIVATIONS:
+        value, slope = plain.ACTIVATIONS[name]
+        yield "condition", f"sum {name}", [condition.activation_of_sum(x, e, name)], [value(x + e)]
+        dx = condition.projection_dgrad(dz, e, value(x), name)
+        yield "condition", f"projection dgrad {name}", [dx], [np.diag(dz[:, 0]) @ e * slope(x)]

@@ -14,6 +14,8 @@ from minigen.errors import ArgumentError
 from minigen.estimators import scaling
 from minigen.estimators.base import Estimator
 from minigen.estimators.scaling import RANGES
+from minigen.estimators.trained import fresh_seed
+from minigen.models.conditional import CONDITIONINGS, Condition, with_projection
 from minigen.models.gan import GanStep
 from minigen.models.layers import Layer
 from minigen.models.network import Network, dense_layers
@@ -29,6 +31,12 @@ class GAN(Estimator):
 
     The preset ``"quality"`` draws digits that can be read; the defaults are the small model of an article, quick to
     train and coarse.
+
+    With labels the model draws what it is asked for (Mirza and Osindero 2014):
+
+    >>> digits = minigen.datasets.mnist_sample()
+    >>> model = minigen.GAN.preset("quality").fit(digits, digits.labels)
+    >>> sevens = model.sample(10, y=7)
 
     The losses of the default game, in nats: where the discriminator cannot tell real from generated, its own is
     2 log 2 = 1.39 and the generator's log 2 = 0.69 (``loss="minimax"``: -0.69). They tell which player is ahead, not
@@ -52,6 +60,10 @@ class GAN(Estimator):
         ``standardize=True``.
     standardize : take the mean out of each column and divide it by its standard deviation, in the model; samples come
         back in the data's units. ``"auto"``: where the data are floating and the output is linear
+    conditional : whether ``y`` makes the model conditional: ``"auto"`` where ``fit`` is given one; True demands it;
+        False ignores it, as labels in scikit-learn's searches and pipelines are meant for others
+    conditioning : how a conditional model's discriminator takes the condition: ``"input"``, beside its input (Mirza and
+        Osindero 2014), or ``"projection"``, in its last layer (Miyato and Koyama 2018)
     loss : of both players, one of ``minigen.GAN_LOSSES``. Terms and sources: :mod:`minigen.reference.gan_loss`.
     optimizer : ``"adam"``, ``"adamw"`` or ``"sgd"``, for both networks
     learning_rate : step size
@@ -73,7 +85,7 @@ class GAN(Estimator):
     """
 
     kind = "gan"
-    frozen_params = (*Estimator.frozen_params, "hidden_discriminator", "output")
+    frozen_params = (*Estimator.frozen_params, "hidden_discriminator", "output", "conditioning")
     fitted_from_data = (*Estimator.fitted_from_data, "output_")
     output_: str
     generator_: Network
@@ -100,6 +112,8 @@ class GAN(Estimator):
         activation: str = "leaky_relu",
         output: str = "auto",
         standardize: str | bool = "auto",
+        conditional: str | bool = "auto",
+        conditioning: str = "input",
         loss: str = "non_saturating",
         optimizer: str = "adam",
         learning_rate: float = 2e-4,
@@ -121,6 +135,8 @@ class GAN(Estimator):
         self.activation = activation
         self.output = output
         self.standardize = standardize
+        self.conditional = conditional
+        self.conditioning = conditioning
         self.loss = loss
         self.optimizer = optimizer
         self.learning_rate = learning_rate
@@ -138,14 +154,19 @@ class GAN(Estimator):
 
     # --- using it -------------------------------------------------------------------------------
 
-    def sample(self, n: int = 1, seed: int | None = None) -> np.ndarray:
+    def sample(self, n: int = 1, seed: int | None = None, *, y: Any = None, balanced: bool = False) -> np.ndarray:
         """``n`` new samples, ``[n, ...]`` in the units, type and shape of the training data.
 
-        ``seed=None`` draws fresh noise each time. Raises :class:`~minigen.NotFittedError` before ``fit``.
+        ``seed=None`` draws fresh noise each time. Of a model with labels, ``y`` is the label of all samples or has one
+        for each; without it they are drawn as frequent as in the data, or, ``balanced``, sample ``i`` is of class
+        ``classes_[i % len(classes_)]``. Of a model with numbers beside its rows, ``y[C]`` or ``y[n, C]`` are those.
+        Raises :class:`~minigen.NotFittedError` before ``fit``, and ``TypeError`` or ``ValueError`` for a bad ``y``.
         """
+        seed = fresh_seed(seed)
         z = self.latent(n, seed)
+        codes = self._codes_to_sample(len(z), seed, y, balanced)
         with self._ops.on_device_of(z):
-            return self._as_frame(self._rounded_if_binary(self._generated(z)))
+            return self._as_frame(self._rounded_if_binary(self._generated(z, codes)))
 
     def latent(self, n: int = 1, seed: int | None = None) -> np.ndarray:
         """``n`` draws of the noise, ``float32[n, latent_dim]``."""
@@ -153,38 +174,43 @@ class GAN(Estimator):
         width = self._frozen["latent_dim"]
         return self._normal((checks.integer("n", n, 0), width), seed, random.SAMPLE)
 
-    def generate(self, z: Any) -> Array:
+    def generate(self, z: Any, y: Any = None) -> Array:
         """Samples for given noise ``z[n, latent_dim]``: ``[n, ...]`` in the units, type and shape of the training data.
 
-        For zeros and ones these are float32, between them: how near to 1 the generator comes.
+        For zeros and ones these are float32, between them: how near to 1 the generator comes. A conditional model needs
+        ``y``, one condition or one a row.
         Raises ``TypeError`` or ``ValueError`` for noise of another shape or that is no finite numbers.
         """
         self._require_fit()
         with self._ops.on_device_of(z) as give:
-            return give(self._as_frame(self._generated(z)))
+            z = self._latents(z)
+            return give(self._as_frame(self._generated(z, self._condition_codes(y, len(z)))))
 
-    def _generated(self, z: Any) -> Array:
-        """What the generator makes of noise ``z``, in the units of the data."""
-        return self._to_data(self._apply(self.generator_, self._latents(z)))
+    def _generated(self, z: Any, codes: np.ndarray | None) -> Array:
+        """What the generator makes of noise ``z`` under these conditions, in the units of the data."""
+        return self._to_data(self._apply(self.generator_, self._latents(z), codes))
 
-    def discriminate(self, X: Any) -> Array:
+    def discriminate(self, X: Any, y: Any = None) -> Array:
         """``D(x) = sigmoid(logit)``, the probability of being real, for each row of ``X``: ``float32[N]``.
 
         With a ``loss`` other than those of Goodfellow et al. it is no probability, but still grows with the logit.
         ``X[N, ...]`` has items of the shape and dtype of the training data; flat rows ``[N, height * width]`` stand for
-        pictures ``[N, height, width]`` and the other way round. Raises ``TypeError`` or ``ValueError`` for others.
+        pictures ``[N, height, width]`` and the other way round. Raises ``TypeError`` or ``ValueError`` for others. A
+        conditional model needs ``y``, and judges whether the rows are real ones of these conditions.
         """
         self._require_fit()
         with self._ops.on_device_of(X) as give:
-            logits = self._apply(self.discriminator_, self._check_rows(X), data=True)
+            rows = self._check_rows(X)
+            logits = self._apply(self.discriminator_, rows, self._condition_codes(y, len(rows)), data=True)
             return give(activations.forward(logits[:, 0], "sigmoid"))
 
-    def interpolate(self, a: Any, b: Any, steps: int = 8) -> np.ndarray:
+    def interpolate(self, a: Any, b: Any, steps: int = 8, y: Any = None) -> np.ndarray:
         """``steps`` samples on the way from ``a`` to ``b``, ends included, ``[steps, ...]``.
 
         ``a`` and ``b`` are points of latent space, ``[latent_dim]``, or seeds. The way is the great circle of White
-        2016 (slerp), on which the noise keeps a length that the generator has been trained with. Raises ``TypeError``
-        or ``ValueError`` for other ends, and for fewer than two steps.
+        2016 (slerp), on which the noise keeps a length that the generator has been trained with. A conditional
+        model needs ``y``, one condition or one for each step. Raises ``TypeError`` or ``ValueError`` for other ends,
+        and for fewer than two steps.
         """
         self._require_fit()
         za, zb = self._endpoint("a", a), self._endpoint("b", b)
@@ -195,7 +221,7 @@ class GAN(Estimator):
             z = (1 - t) * za + t * zb
         else:
             z = (np.sin((1 - t) * angle) * za + np.sin(t * angle) * zb) / np.sin(angle)
-        return self.generate(z)
+        return self.generate(z, y)
 
     def _endpoint(self, name: str, value: Any) -> np.ndarray:
         if isinstance(value, (int, np.integer)):
@@ -215,6 +241,7 @@ class GAN(Estimator):
             checks.widths("hidden_discriminator", self.hidden_discriminator)
         checks.choice("output", self.output, ("auto", *RANGES))
         checks.choice("loss", self.loss, GAN_LOSSES)
+        checks.choice("conditioning", self.conditioning, CONDITIONINGS)
 
     _unbounded_hint = "output='linear' takes any"
 
@@ -259,7 +286,17 @@ class GAN(Estimator):
             "discriminator": dense_layers((columns, *hidden_discriminator, 1), self.activation, "linear"),
         }
 
-    def _step(self, rows: Array) -> GanStep:
+    def _with_condition(self, network: str, layers: list[Layer], condition: Condition) -> list[Layer]:
+        if network == "discriminator" and self.conditioning == "projection":
+            return with_projection(layers, condition)
+        return super()._with_condition(network, layers, condition)
+
+    def _all_layers(self, columns: int, *from_data: Any, condition: Condition | None) -> dict[str, list[Layer]]:
+        if condition is None and self.conditioning == "projection":
+            raise ArgumentError("conditioning", "must be 'input' without labels: there is nothing to project on")
+        return super()._all_layers(columns, *from_data, condition=condition)
+
+    def _step(self, rows: Array, conditions: np.ndarray | None = None) -> GanStep:
         return GanStep(
             self._ops,
             self.generator_,
@@ -271,6 +308,7 @@ class GAN(Estimator):
             seed=self.seed,
             scale=self.scale_,
             shift=self.shift_,
+            conditions=conditions,
         )
 
     def _history_names(self) -> tuple[str, ...]:

@@ -33,6 +33,7 @@ class Settings:
     latent_dim: int
     activation: str
     standardize: str | bool
+    conditional: str | bool
     optimizer: str
     learning_rate: float
     beta1: float
@@ -85,6 +86,7 @@ class Settings:
         checks.integer("latent_dim", self.latent_dim, 1)
         checks.choice("activation", self.activation, ACTIVATIONS)
         checks.choice("standardize", self.standardize, ("auto", True, False))
+        checks.choice("conditional", self.conditional, ("auto", True, False))
         checks.choice("optimizer", self.optimizer, OPTIMIZERS)
         checks.choice("init", self.init, INITS)
         checks.number("learning_rate", self.learning_rate, 0, exclude_low=True)

@@ -11,6 +11,10 @@
 3. Generator. Judge its fakes by the new discriminator and send that one's gradient on through its input into the
    generator: ``dz`` of the generator's last layer is D's input gradient times the derivative of G's output activation.
    The discriminator's own weights are left alone, so their gradients are not computed.
+
+A conditional GAN (Mirza and Osindero 2014, equation 2) has D judge pairs of a row and its condition, and G draw rows
+for a condition. The real rows of a batch bring theirs, and both halves of the fakes are drawn for the same ones: of a
+whole epoch these are as frequent as in the data, and D compares real and fake at equal conditions.
 """
 
 from __future__ import annotations
@@ -18,6 +22,7 @@ from __future__ import annotations
 import numpy as np
 
 from minigen.backend import Backend
+from minigen.models.layers import Context
 from minigen.models.network import Network, Workspace
 from minigen.models.optimizer import Optimizer, OptimizerSettings
 from minigen.models.step import Step
@@ -42,6 +47,7 @@ class GanStep(Step):
         seed: int = 0,
         scale: float = 1.0,
         shift: float = 0.0,
+        conditions: np.ndarray | None = None,
     ) -> None:
         self.generator, self.discriminator = generator, discriminator
         optimizers = [Optimizer(ops, net, settings) for net in (generator, discriminator)]
@@ -56,6 +62,7 @@ class GanStep(Step):
             drop_last=True,
             scale=scale,
             shift=shift,
+            conditions=conditions,
         )
         self.loss = loss
         B = batch_size
@@ -63,9 +70,11 @@ class GanStep(Step):
         self.generator_noise = self.noise[B:]  # of the fakes that the generator learns from
         rows = ops.empty((3 * B, data.shape[1]))  # real ones, fakes for the discriminator, fakes for the generator
         self.real_rows, self.real_and_fake, self.generator_fakes = rows[:B], rows[: 2 * B], rows[2 * B :]
-        self.generator_work = generator.workspace(2 * B, y=rows[B:], grad_rows=B)
+        self.condition = self.condition_buffer(2 * B)  # of two halves of a batch, both the same
+        context = Context(training=True, condition=self.condition)
+        self.generator_work = generator.workspace(2 * B, y=rows[B:], grad_rows=B, context=context)
         self.generator_work_own = self.generator_work.rows(B, 2 * B)  # the part for ``generator_fakes``
-        self.discriminator_work = discriminator.workspace(2 * B)
+        self.discriminator_work = discriminator.workspace(2 * B, context=context)
         self.discriminator_work_fakes = self.discriminator_work.rows(B, 2 * B)  # used again for ``generator_fakes``
 
     def compute(self, rows: int) -> None:
@@ -81,6 +90,9 @@ class GanStep(Step):
 
     def generate(self) -> None:
         """Noise and fakes for both players."""
+        if self.condition is not None:
+            for half in (self.condition[: self.batch_size], self.condition[self.batch_size :]):
+                self.gather_conditions(half)
         self.ops.random_normal(self.noise, self.seed, random.NOISE, self.counter)
         self.generator.forward(self.noise, self.generator_work)  # the fakes lie behind the real rows
 

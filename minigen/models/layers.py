@@ -131,6 +131,11 @@ class Dense(Layer):
         dz_before = (dz W^T) * act'_before (dense_dgrad)
     """
 
+    def __init__(self, inputs: int, outputs: int, activation: str) -> None:
+        super().__init__(inputs, outputs, activation)
+        self.rectified = activation in ("relu", "leaky_relu")
+        """Whether a rectifier follows, also where a later layer takes over the activation."""
+
     @property
     def shapes(self) -> dict[str, tuple[int, ...]]:
         return {"W": (self.inputs, self.outputs), "b": (self.outputs,)}
@@ -141,8 +146,7 @@ class Dense(Layer):
         He's variance is ``2 / fan_in`` for both rectifiers. For a leaky one of slope ``a``, He et al. 2015 (equation
         15) have ``2 / ((1 + a^2) fan_in)``; at our slope of 0.2 that is 4 % less, and is left out.
         """
-        rectified = self.activation in ("relu", "leaky_relu")
-        kind = init if init != "auto" else ("he_uniform" if rectified else "glorot_uniform")
+        kind = init if init != "auto" else ("he_uniform" if self.rectified else "glorot_uniform")
         draw = getattr(initializers, kind)
         return {"W": draw(self.inputs, self.outputs, seed, tensor, dtype), "b": np.zeros(self.outputs, dtype)}
 

@@ -37,6 +37,7 @@ class Step:
         drop_last: bool,
         scale: float,
         shift: float,
+        conditions: np.ndarray | None = None,
     ) -> None:
         self.ops = ops
         self.networks = networks
@@ -47,6 +48,7 @@ class Step:
         self.steps_per_epoch = len(data) // batch_size + (self.tail > 0)
         self.data = ops.resident(data)
         self.scale, self.shift = scale, shift
+        self.conditions = None if conditions is None else ops.resident(conditions)  # of every row of ``data``
         self.indices = ops.empty((batch_size,), np.int32)
         self.counter = ops.upload(np.zeros(1, np.uint64))  # steps done
         self.losses = ops.upload(np.zeros(len(self.terms), ops.dtype))
@@ -70,11 +72,25 @@ class Step:
 
     def gather(self, out: Array) -> None:
         """The next batch, in the generator's or decoder's range, into ``out[rows, D]``."""
-        indices = self.indices[: len(out)]
+        self.ops.batch_gather(self.data, self._next_rows(len(out)), out, self.scale, self.shift)
+
+    def gather_conditions(self, out: Array) -> None:
+        """The conditions of the next batch's rows: labels into ``int32[rows]``, or numbers into ``[rows, C]``."""
+        gather = self.ops.batch_labels if out.ndim == 1 else self.ops.batch_gather
+        gather(self.conditions, self._next_rows(len(out)), out)
+
+    def _next_rows(self, rows: int) -> Array:
+        """The numbers of the next batch's rows in the data."""
+        indices = self.indices[:rows]
         self.ops.batch_indices(
             indices, len(self.data), self.seed, random.ORDER, self.counter, self.batch_size, self.steps_per_epoch
         )
-        self.ops.batch_gather(self.data, indices, out, self.scale, self.shift)
+        return indices
+
+    def condition_buffer(self, rows: int) -> Array | None:
+        """For the conditions of so many rows; None where the model has none."""
+        c = self.conditions
+        return None if c is None else self.ops.empty((rows, *c.shape[1:]), c.dtype)
 
     def set_learning_rate(self, rate: float) -> None:
         """Of every network, for the steps to come."""
