@@ -9,7 +9,19 @@ import numpy as np
 
 from minigen import checks
 from minigen.backend import HostBackend
-from minigen.reference import activations, batch, condition, dense, gan_loss, latent, optimizer, random, vae_loss
+from minigen.reference import (
+    activations,
+    averaging,
+    batch,
+    condition,
+    dense,
+    gan_loss,
+    latent,
+    optimizer,
+    random,
+    schedule,
+    vae_loss,
+)
 from minigen.step.record import EFFECTS, Operation
 
 
@@ -94,6 +106,10 @@ FORMULAS: dict[str, Callable[[Operation], Any]] = {
     "latent_forward": lambda op: latent.forward(op["heads"], op["eps"]),
     "latent_backward": lambda op: latent.backward(op["dz"], op["heads"], op["eps"], op["beta"]),
     "optimizer": _optimizer,
+    "average": lambda op: averaging.average(op["average"], op["p"], _step(op), op["decay"]),
+    "scheduled_rate": lambda op: schedule.rate(
+        float(op["base"][0]), _step(op), op["schedule"], op["warmup"], op["horizon"]
+    ),
     "random_uniform": lambda op: random.uniform(*_drawn(op)),
     "random_normal": lambda op: random.normal(*_drawn(op)),
     "batch_indices": lambda op: batch.indices(

@@ -231,6 +231,14 @@ class Estimator(TrainedModel):
     def _training(self, rows: Array, conditions: np.ndarray | None = None) -> TrainingRun:
         return TrainingRun(self._step(rows, conditions))
 
+    @property
+    def _averaged_networks(self) -> tuple[str, ...]:
+        """The names of the networks whose parameters the training averages: part of its state."""
+        return ()
+
+    def _load_averages(self, state: State) -> None:
+        """Take the averages over from a loaded ``state``."""
+
     def _history_names(self) -> tuple[str, ...]:
         raise NotImplementedError
 
@@ -261,6 +269,7 @@ class Estimator(TrainedModel):
         self._freeze()
         self.device_, self.precision_ = ops.name, ops.precision
         self.source_: str | None = None
+        self.labels_source_: str | None = None
         self.frame_ = None
         vars(self).pop("feature_names_in_", None)
         self.item_shape_ = item_shape

@@ -73,6 +73,7 @@ FIELDS: dict[str, Check] = {
     "fitted.item_shape_": _shape,
     "fitted.data_dtype_": _text,
     "fitted.source_": _text_or_nothing,
+    "fitted.labels_source_": _text_or_nothing,
     "fitted.frame_": _one_of(None, *frames.LIBRARIES),
     "fitted.columns": _names,
     "fitted.classes": _list_or_nothing,
@@ -86,7 +87,7 @@ FIELDS: dict[str, Check] = {
 }
 """Every field but the hyper-parameters in ``params``, which the model checks like those that a user gives."""
 
-NEWER = ("fitted.source_", "fitted.frame_", "fitted.columns", "fitted.classes", "fitted.counts")
+NEWER = tuple(f"fitted.{name}" for name in ("source_", "labels_source_", "frame_", "columns", "classes", "counts"))
 """Fields that older files of the same format do not have."""
 ONLY_GAN = ("fitted.output_",)
 

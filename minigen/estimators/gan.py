@@ -19,6 +19,7 @@ from minigen.models.conditional import CONDITIONINGS, Condition, with_projection
 from minigen.models.gan import GanStep
 from minigen.models.layers import Layer
 from minigen.models.network import Network, dense_layers
+from minigen.models.optimizer import Average
 from minigen.reference import activations, random
 from minigen.training.loop import Callback
 
@@ -65,6 +66,9 @@ class GAN(Estimator):
     conditioning : how a conditional model's discriminator takes the condition: ``"input"``, beside its input (Mirza and
         Osindero 2014), or ``"projection"``, in its last layer (Miyato and Koyama 2018)
     loss : of both players, one of ``minigen.GAN_LOSSES``. Terms and sources: :mod:`minigen.reference.gan_loss`.
+    ema : decay of an average of the generator's weights over the steps, such as 0.999; 0 keeps none. Samples are drawn
+        with the average then, which does not jump about as the weights do (Yazıcı et al. 2019). The first steps take a
+        shorter average, Shamir and Zhang 2013: :mod:`minigen.reference.averaging`.
     optimizer : ``"adam"``, ``"adamw"`` or ``"sgd"``, for both networks
     learning_rate : step size
     beta1 : decay of Adam's first moment
@@ -85,11 +89,12 @@ class GAN(Estimator):
     """
 
     kind = "gan"
-    frozen_params = (*Estimator.frozen_params, "hidden_discriminator", "output", "conditioning")
+    frozen_params = (*Estimator.frozen_params, "hidden_discriminator", "output", "conditioning", "ema")
     fitted_from_data = (*Estimator.fitted_from_data, "output_")
     output_: str
     generator_: Network
     discriminator_: Network
+    averaged_generator_: Network | None
     presets: ClassVar[dict[str, dict[str, Any]]] = {
         "article": {},
         # The discriminator is smaller than the generator. In reverse, 1024-512-256, it learns the 5,000 bundled digits
@@ -115,6 +120,7 @@ class GAN(Estimator):
         conditional: str | bool = "auto",
         conditioning: str = "input",
         loss: str = "non_saturating",
+        ema: float = 0.0,
         optimizer: str = "adam",
         learning_rate: float = 2e-4,
         beta1: float = 0.5,
@@ -138,6 +144,7 @@ class GAN(Estimator):
         self.conditional = conditional
         self.conditioning = conditioning
         self.loss = loss
+        self.ema = ema
         self.optimizer = optimizer
         self.learning_rate = learning_rate
         self.beta1 = beta1
@@ -154,19 +161,26 @@ class GAN(Estimator):
 
     # --- using it -------------------------------------------------------------------------------
 
-    def sample(self, n: int = 1, seed: int | None = None, *, y: Any = None, balanced: bool = False) -> np.ndarray:
+    def sample(
+        self, n: int = 1, seed: int | None = None, *, y: Any = None, balanced: bool = False, average: bool | None = None
+    ) -> np.ndarray:
         """``n`` new samples, ``[n, ...]`` in the units, type and shape of the training data.
 
-        ``seed=None`` draws fresh noise each time. Of a model with labels, ``y`` is the label of all samples or has one
-        for each; without it they are drawn as frequent as in the data, or, ``balanced``, sample ``i`` is of class
-        ``classes_[i % len(classes_)]``. Of a model with numbers beside its rows, ``y[C]`` or ``y[n, C]`` are those.
-        Raises :class:`~minigen.NotFittedError` before ``fit``, and ``TypeError`` or ``ValueError`` for a bad ``y``.
+        ``seed=None`` draws fresh noise each time. ``average``: with the average of the generator's weights, or with
+        the weights as they are; ``None`` takes the average where ``ema`` keeps one.
+
+        Of a model with labels, ``y`` is the label of all samples or has one for each; without it they are drawn as
+        frequent as in the data, or, ``balanced``, sample ``i`` is of class ``classes_[i % len(classes_)]``. Of a model
+        with numbers beside its rows, ``y[C]`` or ``y[n, C]`` are those.
+
+        Raises :class:`~minigen.NotFittedError` before ``fit``, ``TypeError`` or ``ValueError`` for a bad ``y`` and for
+        an average that there is not.
         """
         seed = fresh_seed(seed)
         z = self.latent(n, seed)
         codes = self._codes_to_sample(len(z), seed, y, balanced)
         with self._ops.on_device_of(z):
-            return self._as_frame(self._rounded_if_binary(self._generated(z, codes)))
+            return self._as_frame(self._rounded_if_binary(self._generated(z, codes, average)))
 
     def latent(self, n: int = 1, seed: int | None = None) -> np.ndarray:
         """``n`` draws of the noise, ``float32[n, latent_dim]``."""
@@ -174,21 +188,30 @@ class GAN(Estimator):
         width = self._frozen["latent_dim"]
         return self._normal((checks.integer("n", n, 0), width), seed, random.SAMPLE)
 
-    def generate(self, z: Any, y: Any = None) -> Array:
+    def generate(self, z: Any, y: Any = None, *, average: bool | None = None) -> Array:
         """Samples for given noise ``z[n, latent_dim]``: ``[n, ...]`` in the units, type and shape of the training data.
 
         For zeros and ones these are float32, between them: how near to 1 the generator comes. A conditional model needs
-        ``y``, one condition or one a row.
+        ``y``, one condition or one a row. ``average`` as in :meth:`sample`.
         Raises ``TypeError`` or ``ValueError`` for noise of another shape or that is no finite numbers.
         """
         self._require_fit()
         with self._ops.on_device_of(z) as give:
             z = self._latents(z)
-            return give(self._as_frame(self._generated(z, self._condition_codes(y, len(z)))))
+            return give(self._as_frame(self._generated(z, self._condition_codes(y, len(z)), average)))
 
-    def _generated(self, z: Any, codes: np.ndarray | None) -> Array:
+    def _generated(self, z: Any, codes: np.ndarray | None, average: bool | None) -> Array:
         """What the generator makes of noise ``z`` under these conditions, in the units of the data."""
-        return self._to_data(self._apply(self.generator_, self._latents(z), codes))
+        return self._to_data(self._apply(self._generator(average), self._latents(z), codes))
+
+    def _generator(self, average: bool | None) -> Network:
+        """The generator with the average of its weights or with the weights, as :meth:`sample` is told."""
+        checks.choice("average", average, (None, True, False))
+        if average is False or (average is None and self.averaged_generator_ is None):
+            return self.generator_
+        if self.averaged_generator_ is None:
+            raise ArgumentError("average", "must be None or False for a model that was trained with ema=0")
+        return self.averaged_generator_
 
     def discriminate(self, X: Any, y: Any = None) -> Array:
         """``D(x) = sigmoid(logit)``, the probability of being real, for each row of ``X``: ``float32[N]``.
@@ -204,13 +227,13 @@ class GAN(Estimator):
             logits = self._apply(self.discriminator_, rows, self._condition_codes(y, len(rows)), data=True)
             return give(activations.forward(logits[:, 0], "sigmoid"))
 
-    def interpolate(self, a: Any, b: Any, steps: int = 8, y: Any = None) -> np.ndarray:
+    def interpolate(self, a: Any, b: Any, steps: int = 8, y: Any = None, *, average: bool | None = None) -> np.ndarray:
         """``steps`` samples on the way from ``a`` to ``b``, ends included, ``[steps, ...]``.
 
         ``a`` and ``b`` are points of latent space, ``[latent_dim]``, or seeds. The way is the great circle of White
         2016 (slerp), on which the noise keeps a length that the generator has been trained with. A conditional
-        model needs ``y``, one condition or one for each step. Raises ``TypeError`` or ``ValueError`` for other ends,
-        and for fewer than two steps.
+        model needs ``y``, one condition or one for each step. ``average`` as in :meth:`sample`. Raises ``TypeError`` or
+        ``ValueError`` for other ends, and for fewer than two steps.
         """
         self._require_fit()
         za, zb = self._endpoint("a", a), self._endpoint("b", b)
@@ -221,7 +244,7 @@ class GAN(Estimator):
             z = (1 - t) * za + t * zb
         else:
             z = (np.sin((1 - t) * angle) * za + np.sin(t * angle) * zb) / np.sin(angle)
-        return self.generate(z, y)
+        return self.generate(z, y, average=average)
 
     def _endpoint(self, name: str, value: Any) -> np.ndarray:
         if isinstance(value, (int, np.integer)):
@@ -242,6 +265,7 @@ class GAN(Estimator):
         checks.choice("output", self.output, ("auto", *RANGES))
         checks.choice("loss", self.loss, GAN_LOSSES)
         checks.choice("conditioning", self.conditioning, CONDITIONINGS)
+        checks.number("ema", self.ema, 0, 1)
 
     _unbounded_hint = "output='linear' takes any"
 
@@ -296,7 +320,25 @@ class GAN(Estimator):
             raise ArgumentError("conditioning", "must be 'input' without labels: there is nothing to project on")
         return super()._all_layers(columns, *from_data, condition=condition)
 
+    def _build(self, *data: Any, **known: Any) -> None:
+        super()._build(*data, **known)
+        self.averaged_generator_ = self.generator_.twin() if self._averaged_networks else None
+
+    def _initialize(self) -> None:
+        super()._initialize()
+        if self.averaged_generator_ is not None:
+            self.averaged_generator_.load_state(self.generator_.state())
+
+    @property
+    def _averaged_networks(self) -> tuple[str, ...]:
+        return ("generator",) if self.ema else ()
+
+    def _load_averages(self, state: dict[str, np.ndarray]) -> None:
+        if self.averaged_generator_ is not None:
+            self._ops.upload(state["generator.average"], out=self.averaged_generator_.params)
+
     def _step(self, rows: Array, conditions: np.ndarray | None = None) -> GanStep:
+        averaged = self.averaged_generator_
         return GanStep(
             self._ops,
             self.generator_,
@@ -305,6 +347,7 @@ class GAN(Estimator):
             batch_size=self.batch_size,
             settings=self._optimizer_settings(),
             loss=self.loss,
+            average=None if averaged is None else Average(averaged, self.ema),
             seed=self.seed,
             scale=self.scale_,
             shift=self.shift_,

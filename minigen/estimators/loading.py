@@ -52,11 +52,12 @@ def load(path: str | os.PathLike[str], device: str = "auto", precision: str | No
         from_data = (fitted[name] for name in model.fitted_from_data)
         known = conditions.from_file(fitted, tensors)
         model._build(ops, fitted["item_shape_"], dtype, *from_data, columns=_columns(tensors), conditions=known)
-        model.source_ = fitted.get("source_")
+        model.source_, model.labels_source_ = fitted.get("source_"), fitted.get("labels_source_")
         _restore_columns(model, fitted.get("frame_"), fitted.get("columns"))
         for net in model.networks_:
             net.load_state(tensors)
         model._state = _training_state(model, tensors)
+        model._load_averages(model._state)
         model.history_ = History(model._history_names())
         rows = tensors.get("history.rows")
         model.history_.restore(tensors["history.losses"], tensors["history.ends"], **settings["history"], rows=rows)

@@ -19,8 +19,8 @@ from minigen.models.optimizer import SLOTS
 from minigen.training import checkpoint
 from minigen.training.checkpoint import Tensors, check_tensor
 
-# Of the data; source_ is their name where the command line gave one.
-FITTED = ("item_shape_", "data_dtype_", "source_", "frame_")
+# Of the data; source_ and labels_source_ are their name and that of the labels where the command line gave one.
+FITTED = ("item_shape_", "data_dtype_", "source_", "labels_source_", "frame_")
 
 
 def save(model: Any, path: str | os.PathLike[str]) -> None:
@@ -67,6 +67,8 @@ def check_tensors(model: Any, fitted: dict[str, Any], tensors: Tensors) -> None:
             check_tensor(tensors, key, shape, np.float32)
         for slot in SLOTS[model.optimizer]:
             check_tensor(tensors, f"training.{name}.{slot}", (flat_size(layers),), np.float32)
+        if name in model._averaged_networks:
+            check_tensor(tensors, f"training.{name}.average", (flat_size(layers),), np.float32)
     check_tensor(tensors, "training.step", (1,), np.uint64)
     if "columns.mean" in tensors or "columns.std" in tensors:
         check_tensor(tensors, "columns.mean", (columns,), np.float64)

@@ -219,25 +219,28 @@ class TrainedModel(Settings):
         return np.array(self._ops.download(out))
 
     def show(
-        self, n: int = 64, seed: int | None = None, *, y: Any = None, columns: int | None = None
+        self, n: int = 64, seed: int | None = None, *, y: Any = None, columns: int | None = None, **how: Any
     ) -> plotting.Picture:
         """``n`` new samples as a grid that a notebook shows, as :func:`minigen.show` does; ``.save(path)`` writes it.
 
         Of a model with labels each row of the grid has samples of one class, as many as ``columns`` or else about
-        ``n`` in all, unless ``y`` says which labels to draw.
+        ``n`` in all, unless ``y`` says which labels to draw. ``how``: further arguments of :meth:`sample`.
+
         Raises ``ValueError`` where the items are no pictures, and :class:`~minigen.NotFittedError` before ``fit``.
         """
         self._require_fit()
-        items, columns = self._grid(checks.integer("n", n, 1), seed, y, columns)
+        items, columns = self._grid(checks.integer("n", n, 1), seed, y, columns, **how)
         return plotting.Picture(output.picture(self, (items,), columns), f"{len(items)} samples")
 
-    def _grid(self, n: int, seed: int | None, y: Any = None, columns: int | None = None) -> tuple[Any, int | None]:
+    def _grid(
+        self, n: int, seed: int | None, y: Any = None, columns: int | None = None, **how: Any
+    ) -> tuple[Any, int | None]:
         """Samples for a grid, and how many stand in a row of it (None: as looks well): a row a class where there are
         labels, no more classes than ``n``, and no ``y``."""
         if y is not None or self.classes_ is None or len(self.classes_) > n:
-            return self.sample(n, seed, y=y), columns
+            return self.sample(n, seed, **({} if y is None else {"y": y}), **how), columns
         across = max(1, round(n / len(self.classes_))) if columns is None else checks.integer("columns", columns, 1)
-        return self.sample(across * len(self.classes_), seed, y=np.repeat(self.classes_, across)), across
+        return self.sample(across * len(self.classes_), seed, y=np.repeat(self.classes_, across), **how), across
 
     def _uniform(self, shape: tuple[int, ...], seed: int, stream: int, block: int) -> np.ndarray:
         """Uniforms in [0, 1) on the host from the model's device."""

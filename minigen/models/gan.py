@@ -21,16 +21,19 @@ from __future__ import annotations
 
 import numpy as np
 
-from minigen.backend import Backend
+from minigen.backend import Array, Backend
 from minigen.models.layers import Context
 from minigen.models.network import Network, Workspace
-from minigen.models.optimizer import Optimizer, OptimizerSettings
+from minigen.models.optimizer import Average, Optimizer, OptimizerSettings
 from minigen.models.step import Step
 from minigen.reference import random
 
 
 class GanStep(Step):
-    """A step of ``generator`` and ``discriminator`` on ``data[N, D]`` (uint8 or float), ``data * scale + shift``."""
+    """A step of ``generator`` and ``discriminator`` on ``data[N, D]`` (uint8 or float), ``data * scale + shift``.
+
+    ``average``: that of the generator's parameters, where one is kept.
+    """
 
     terms = loss_names = ("discriminator", "generator")
 
@@ -44,6 +47,7 @@ class GanStep(Step):
         batch_size: int,
         settings: OptimizerSettings,
         loss: str = "non_saturating",
+        average: Average | None = None,
         seed: int = 0,
         scale: float = 1.0,
         shift: float = 0.0,
@@ -64,7 +68,7 @@ class GanStep(Step):
             shift=shift,
             conditions=conditions,
         )
-        self.loss = loss
+        self.loss, self.average = loss, average
         B = batch_size
         self.noise = ops.empty((2 * B, generator.inputs))
         self.generator_noise = self.noise[B:]  # of the fakes that the generator learns from
@@ -83,7 +87,15 @@ class GanStep(Step):
         self.discriminator_optimizer.update(self.counter)
         self.generator_gradient()
         self.generator_optimizer.update(self.counter)
+        if self.average is not None:
+            self.average.update(self.generator, self.counter)
         self.ops.advance(self.counter, self.losses, self.ring)
+
+    def state_buffers(self) -> dict[str, Array]:
+        buffers = super().state_buffers()
+        if self.average is not None:
+            buffers["generator.average"] = self.average.net.params
+        return buffers
 
     def workspaces(self, rows: int) -> list[tuple[Network, Workspace]]:
         return [(self.generator, self.generator_work), (self.discriminator, self.discriminator_work)]
