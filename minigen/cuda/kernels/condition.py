@@ -54,26 +54,41 @@ def projection_forward(pid, x, e, y, B, WIDTH: tl.constexpr, ROWS: tl.constexpr,
 
 
 @triton.jit
-def projection_dgrad(
-    pid, dz, e, x, dx, n, WIDTH: tl.constexpr, ACTIVATION: tl.constexpr, BLOCK: tl.constexpr,
-):  # fmt: skip
-    """``dx[r] += dz[r] e[r] * act'`` for the ``n = B I`` elements; ``x`` may be None with a linear activation."""
-    i = pid.to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
-    de = tl.load(dz + i // WIDTH, mask=i < n, other=0.0) * tl.load(e + i, mask=i < n, other=0.0)
-    if x is not None:
-        de = differentiate(de, tl.load(x + i, mask=i < n, other=0.0), ACTIVATION)
-    tl.store(dx + i, tl.load(dx + i, mask=i < n, other=0.0) + de, mask=i < n)
+def tile_of_rows(pid, B, WIDTH: tl.constexpr, ROWS: tl.constexpr, COLS: tl.constexpr):
+    """The program's rows, where its tile of ``[B, WIDTH]`` lies in memory, and which of that is inside."""
+    tiles = (WIDTH + COLS - 1) // COLS
+    rows = ((pid // tiles) * ROWS + tl.arange(0, ROWS)).to(tl.int64)
+    columns = (pid % tiles) * COLS + tl.arange(0, COLS)
+    return rows, rows[:, None] * WIDTH + columns[None, :], (rows < B)[:, None] & (columns < WIDTH)[None, :]
 
 
 @triton.jit
-def projection_wgrad(pid, x, dz, de, n, WIDTH: tl.constexpr, BLOCK: tl.constexpr):
-    """``de[r] = dz[r] x[r]`` for the ``n = B I`` elements."""
-    i = pid.to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
-    value = tl.load(dz + i // WIDTH, mask=i < n, other=0.0) * tl.load(x + i, mask=i < n, other=0.0)
-    tl.store(de + i, value, mask=i < n)
+def projection_dgrad(
+    pid, dz, e, x, dx, B,
+    WIDTH: tl.constexpr, ACTIVATION: tl.constexpr, ROWS: tl.constexpr, COLS: tl.constexpr,
+):  # fmt: skip
+    """``dx[r] += dz[r] e[r] * act'``; ``x`` may be None with a linear activation."""
+    rows, at, mask = tile_of_rows(pid, B, WIDTH, ROWS, COLS)
+    de = tl.load(dz + rows, mask=rows < B, other=0.0)[:, None] * tl.load(e + at, mask=mask, other=0.0)
+    if x is not None:
+        de = differentiate(de, tl.load(x + at, mask=mask, other=0.0), ACTIVATION)
+    tl.store(dx + at, tl.load(dx + at, mask=mask, other=0.0) + de, mask=mask)
+
+
+@triton.jit
+def projection_wgrad(pid, x, dz, de, B, WIDTH: tl.constexpr, ROWS: tl.constexpr, COLS: tl.constexpr):
+    """``de[r] = dz[r] x[r]``."""
+    rows, at, mask = tile_of_rows(pid, B, WIDTH, ROWS, COLS)
+    value = tl.load(dz + rows, mask=rows < B, other=0.0)[:, None] * tl.load(x + at, mask=mask, other=0.0)
+    tl.store(de + at, value, mask=mask)
 
 
 # --- lowering -----------------------------------------------------------------------------------------
+
+
+def columns_of(width: int) -> int:
+    """COLS of a program on rows of this width."""
+    return min(128, max(16, power_of_two(width)))
 
 
 @lowers("activation_of_sum")
@@ -86,29 +101,35 @@ def lower_sum(op: Operation, target: Target) -> list[Job]:
 @lowers("class_sums")
 def lower_class_sums(op: Operation, target: Target) -> list[Job]:
     (B, width), N = op["x"].shape, len(op["sums"])
-    columns = min(128, max(16, power_of_two(width)))
+    columns = columns_of(width)
     arguments = {**op.buffers, "B": B, "WIDTH": width, "ROWS": 32, "COLS": columns}
     return [job(op, class_sums, N * blocks(width, columns), arguments, B * width)]
+
+
+TILE = 16  # rows of a projection's tile
 
 
 @lowers("projection_forward")
 def lower_projection(op: Operation, target: Target) -> list[Job]:
     B, width = op["x"].shape
-    columns = min(128, max(16, power_of_two(width)))
-    arguments = {**op.buffers, "B": B, "WIDTH": width, "ROWS": 16, "COLS": columns}
-    return [job(op, projection_forward, blocks(B, 16), arguments, 2 * B * width)]
+    arguments = {**op.buffers, "B": B, "WIDTH": width, "ROWS": TILE, "COLS": columns_of(width)}
+    return [job(op, projection_forward, blocks(B, TILE), arguments, 2 * B * width)]
 
 
 @lowers("projection_dgrad")
 def lower_projection_dgrad(op: Operation, target: Target) -> list[Job]:
-    n, width = op["dx"].size, op["dx"].shape[1]
-    buffers = {name: op[name] for name in ("dz", "e", "x", "dx")}
-    arguments = {**buffers, "n": n, "WIDTH": width, "ACTIVATION": op["activation"], "BLOCK": BLOCK}
-    return [job(op, projection_dgrad, blocks(n, BLOCK), arguments, 3 * n)]
+    (B, width), buffers = op["dx"].shape, {name: op[name] for name in ("dz", "e", "x", "dx")}
+    sides = {"ROWS": TILE, "COLS": columns_of(width)}
+    arguments = {**buffers, "B": B, "WIDTH": width, "ACTIVATION": op["activation"], **sides}
+    return [job(op, projection_dgrad, _tiles(B, width), arguments, 3 * B * width)]
 
 
 @lowers("projection_wgrad")
 def lower_projection_wgrad(op: Operation, target: Target) -> list[Job]:
-    n, width = op["de"].size, op["de"].shape[1]
-    arguments = {**op.buffers, "n": n, "WIDTH": width, "BLOCK": BLOCK}
-    return [job(op, projection_wgrad, blocks(n, BLOCK), arguments, n)]
+    B, width = op["de"].shape
+    arguments = {**op.buffers, "B": B, "WIDTH": width, "ROWS": TILE, "COLS": columns_of(width)}
+    return [job(op, projection_wgrad, _tiles(B, width), arguments, B * width)]
+
+
+def _tiles(B: int, width: int) -> int:
+    return blocks(B, TILE) * blocks(width, columns_of(width))
