@@ -229,7 +229,9 @@ class Estimator(TrainedModel):
         raise NotImplementedError
 
     def _training(self, rows: Array, conditions: np.ndarray | None = None) -> TrainingRun:
-        return TrainingRun(self._step(rows, conditions))
+        step = self._step(rows, conditions)
+        step.set_learning_rate(self.learning_rate)
+        return TrainingRun(step)
 
     @property
     def _averaged_networks(self) -> tuple[str, ...]:
