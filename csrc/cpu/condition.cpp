@@ -46,7 +46,8 @@ void projection_dgrad(const float* dz, const float* e, const float* x, float* dx
   with_activation(activation, [&](auto known) {
     for_rows(B, B * I * 0.2, [&](int64_t r) {
 #pragma omp simd
-      for (int64_t i = r * I; i < (r + 1) * I; ++i) dx[i] += dz[r] * e[i] * activation_derivative(output[i], known.value);
+      for (int64_t i = r * I; i < (r + 1) * I; ++i)
+        dx[i] += dz[r] * e[i] * activation_derivative(output[i], known.value);
     });
   });
 }
