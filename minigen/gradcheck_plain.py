@@ -197,8 +197,10 @@ GAMES: dict[str, tuple[Term, Term, Term]] = {
 def gan_discriminator(
     generator: Net, discriminator: Net, real: np.ndarray, noise: np.ndarray, hidden: str, output: str, kind: str
 ) -> tuple[float, Net]:
-    """The discriminator's loss and its gradient."""
+    """The discriminator's loss and its gradient. It may take several neighbouring rows as one (Lin et al. 2018)."""
     fake = apply(generator, noise, hidden, output)
+    width = len(discriminator[0][0])
+    real, fake = real.reshape(-1, width), fake.reshape(-1, width)
     loss, gradients = 0.0, []
     for rows, (value, slope) in zip((real, fake), GAMES[kind][:2], strict=True):
         s = apply(discriminator, rows, hidden, "linear")
@@ -211,12 +213,13 @@ def gan_generator(
     generator: Net, discriminator: Net, noise: np.ndarray, hidden: str, output: str, kind: str
 ) -> tuple[float, Net]:
     """The generator's loss and its gradient."""
-    fake = apply(generator, noise, hidden, output)
+    rows = apply(generator, noise, hidden, output)
+    fake = rows.reshape(-1, len(discriminator[0][0]))
     s = apply(discriminator, fake, hidden, "linear")
     value, slope = GAMES[kind][2]
     loss, ds = value(s).mean(), slope(s) / len(s)
     _, dfake = backward(discriminator, fake, ds, hidden, "linear")
-    return float(loss), backward(generator, noise, dfake, hidden, output)[0]
+    return float(loss), backward(generator, noise, dfake.reshape(rows.shape), hidden, output)[0]
 
 
 def vae(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
@@ -404,6 +405,8 @@ def test_conditions_that_a_model_does_not_know(kind):
         numbers.sample(3, balanced=True)
     with pytest.raises(ValueError, match="balanced must be False: y says which"):
         model.sample(3, y=1, balanced=True)
+    with pytest.raises(ValueError, match="pack must be 1 with labels") if kind != "vae" else nullcontext():
+        MODELS[kind](**{"pack": 2} if kind != "vae" else {}).fit(X, y, **QUIET)
     if kind == "projection":
         with pytest.raises(ValueError, match="conditioning must be 'input' without labels"):
             plain.fit(X, **QUIET)

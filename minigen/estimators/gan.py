@@ -66,6 +66,8 @@ class GAN(Estimator):
     conditioning : how a conditional model's discriminator takes the condition: ``"input"``, beside its input (Mirza and
         Osindero 2014), or ``"projection"``, in its last layer (Miyato and Koyama 2018)
     loss : of both players, one of ``minigen.GAN_LOSSES``. Terms and sources: :mod:`minigen.reference.gan_loss`.
+    pack : rows that the discriminator judges together, against samples of too little variety (PacGAN, Lin et al. 2018);
+        ``batch_size`` must be a multiple of it
     ema : decay of an average of the generator's weights over the steps, such as 0.999; 0 keeps none. Samples are drawn
         with the average then, which does not jump about as the weights do (Yazıcı et al. 2019). The first steps take a
         shorter average, Shamir and Zhang 2013: :mod:`minigen.reference.averaging`.
@@ -94,7 +96,7 @@ class GAN(Estimator):
     """
 
     kind = "gan"
-    frozen_params = (*Estimator.frozen_params, "hidden_discriminator", "output", "conditioning", "ema")
+    frozen_params = (*Estimator.frozen_params, "hidden_discriminator", "output", "conditioning", "pack", "ema")
     fitted_from_data = (*Estimator.fitted_from_data, "output_")
     output_: str
     generator_: Network
@@ -125,6 +127,7 @@ class GAN(Estimator):
         conditional: str | bool = "auto",
         conditioning: str = "input",
         loss: str = "non_saturating",
+        pack: int = 1,
         ema: float = 0.0,
         optimizer: str = "adam",
         learning_rate: float | tuple[float, float] = 2e-4,
@@ -151,6 +154,7 @@ class GAN(Estimator):
         self.conditional = conditional
         self.conditioning = conditioning
         self.loss = loss
+        self.pack = pack
         self.ema = ema
         self.optimizer = optimizer
         self.learning_rate = learning_rate
@@ -227,13 +231,23 @@ class GAN(Estimator):
 
         With a ``loss`` other than those of Goodfellow et al. it is no probability, but still grows with the logit.
         ``X[N, ...]`` has items of the shape and dtype of the training data; flat rows ``[N, height * width]`` stand for
-        pictures ``[N, height, width]`` and the other way round. Raises ``TypeError`` or ``ValueError`` for others. A
-        conditional model needs ``y``, and judges whether the rows are real ones of these conditions.
+        pictures ``[N, height, width]`` and the other way round. With ``pack = m`` each ``m`` neighbouring rows have one
+        probability, of being real all of them: ``float32[N / m]``. A conditional model needs ``y``, and judges whether
+        the rows are real ones of these conditions. Raises ``TypeError`` or ``ValueError`` for others, and for a number
+        of rows that is no multiple of ``m``.
         """
         self._require_fit()
+        m = self._frozen["pack"]
         with self._ops.on_device_of(X) as give:
             rows = self._check_rows(X)
-            logits = self._apply(self.discriminator_, rows, self._condition_codes(y, len(rows)), data=True)
+            if len(rows) % m:
+                raise ArgumentError(
+                    "X", f"must have a multiple of {m} rows, which pack={m} judges together, not {len(rows)}"
+                )
+            codes = self._condition_codes(y, len(rows))
+            if m > 1:
+                rows = self._to_model(rows).reshape(len(rows) // m, -1)
+            logits = self._apply(self.discriminator_, rows, codes, data=m == 1)
             return give(activations.forward(logits[:, 0], "sigmoid"))
 
     def interpolate(self, a: Any, b: Any, steps: int = 8, y: Any = None, *, average: bool | None = None) -> np.ndarray:
@@ -275,6 +289,8 @@ class GAN(Estimator):
         checks.choice("loss", self.loss, GAN_LOSSES)
         checks.choice("conditioning", self.conditioning, CONDITIONINGS)
         checks.number("ema", self.ema, 0, 1)
+        if self.batch_size % checks.integer("pack", self.pack, 1):
+            raise ArgumentError("batch_size", f"must be a multiple of pack={self.pack}, not {self.batch_size}")
 
     def _check_learning_rate(self) -> None:
         if not isinstance(self.learning_rate, (tuple, list)):
@@ -325,7 +341,7 @@ class GAN(Estimator):
         output = from_data[-1]
         return {
             "generator": dense_layers((self.latent_dim, *hidden, columns), self.activation, output),
-            "discriminator": dense_layers((columns, *hidden_discriminator, 1), self.activation, "linear"),
+            "discriminator": dense_layers((self.pack * columns, *hidden_discriminator, 1), self.activation, "linear"),
         }
 
     def _with_condition(self, network: str, layers: list[Layer], condition: Condition) -> list[Layer]:
@@ -336,6 +352,10 @@ class GAN(Estimator):
     def _all_layers(self, columns: int, *from_data: Any, condition: Condition | None) -> dict[str, list[Layer]]:
         if condition is None and self.conditioning == "projection":
             raise ArgumentError("conditioning", "must be 'input' without labels: there is nothing to project on")
+        if condition is not None and self.pack > 1:
+            raise ArgumentError(
+                "pack", "must be 1 with labels: rows that are judged together have different ones"
+            )
         return super()._all_layers(columns, *from_data, condition=condition)
 
     def _build(self, *data: Any, **known: Any) -> None:
@@ -368,6 +388,7 @@ class GAN(Estimator):
             seed=self.seed,
             scale=self.scale_,
             shift=self.shift_,
+            pack=self.pack,
             average=None if averaged is None else Average(averaged, self.ema),
             conditions=conditions,
         )

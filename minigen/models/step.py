@@ -50,6 +50,8 @@ class Step:
             optimizer.steps_per_epoch = self.steps_per_epoch
         self.data = ops.resident(data)
         self.scale, self.shift = scale, shift
+        if conditions is not None and conditions.dtype != np.int32:
+            conditions = conditions.astype(ops.dtype, copy=False)
         self.conditions = None if conditions is None else ops.resident(conditions)  # of every row of ``data``
         self.indices = ops.empty((batch_size,), np.int32)
         self.counter = ops.upload(np.zeros(1, np.uint64))  # steps done
