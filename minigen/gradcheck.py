@@ -14,20 +14,34 @@ the file that has it, that is wrong where the line fails.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
 
-from minigen.backend import ACTIVATIONS, GAN_LOSSES, LIKELIHOODS, SCHEDULES, Array, Backend
+from minigen.backend import DENSE_ACTIVATIONS, GAN_LOSSES, LIKELIHOODS, SCHEDULES, Array, Backend
+from minigen.gradcheck_condition import condition_derivatives, condition_operations
 from minigen.gradcheck_formulas import check_values, formula_of
+from minigen.gradcheck_layers import layer_derivatives, layer_operations
 from minigen.gradcheck_steps import check_backend, check_reference, check_steps
-from minigen.gradcheck_tools import BACKEND_TOLERANCE, DIFFERENCES_TOLERANCE, Row, differences, relative_error
+from minigen.gradcheck_tools import (
+    BACKEND_TOLERANCE,
+    DIFFERENCES_TOLERANCE,
+    Derivative,
+    InOut,
+    Operation,
+    Out,
+    Row,
+    differences,
+    normals,
+    off_zero,
+    relative_error,
+    sizes,
+)
 from minigen.reference import (
     activations,
     averaging,
     batch,
-    condition,
     dense,
     gan_loss,
     latent,
@@ -37,20 +51,6 @@ from minigen.reference import (
     vae_loss,
 )
 from minigen.reference_backend import NumpyBackend
-
-
-class Out:
-    """Stands in the arguments of a call for an output of this shape (dtype None: the backend's own)."""
-
-    def __init__(self, *shape: int, dtype: Any = None) -> None:
-        self.shape, self.dtype = shape, dtype
-
-
-class InOut:
-    """Stands in the arguments of a call for a buffer that is read and written, with these contents."""
-
-    def __init__(self, array: np.ndarray) -> None:
-        self.array = array
 
 
 def run(backends: Iterable[Backend], seed: int | None = None) -> list[Row]:
@@ -110,26 +110,7 @@ def _place(backend: Backend, argument: Any) -> Array:
     return backend.upload(argument.astype(backend.dtype) if argument.dtype.kind == "f" else argument)
 
 
-def normals(rng: np.random.Generator, *shape: int) -> np.ndarray:
-    """float64 normals that a float32 holds exactly, so that every backend starts from the same numbers."""
-    return rng.standard_normal(shape).astype(np.float32).astype(np.float64)
-
-
-def off_zero(rng: np.random.Generator, *shape: int) -> np.ndarray:
-    """Normals moved away from 0 by 0.1, where relu has no derivative to compare."""
-    z = normals(rng, *shape)
-    return (z + np.where(z >= 0, 0.1, -0.1)).astype(np.float32).astype(np.float64)
-
-
-def sizes(rng: np.random.Generator, count: int, low: int, high: int) -> list[int]:
-    """``count`` random sizes in [low, high)."""
-    return [int(n) for n in rng.integers(low, high, count)]
-
-
 # --- the tables -------------------------------------------------------------------------------
-
-Derivative = tuple[str, str, Callable[[np.ndarray], Any], np.ndarray, np.ndarray]
-Operation = tuple[str, str, str, tuple[Any, ...], list[Any]]
 
 
 def derivatives(rng: np.random.Generator) -> Iterator[Derivative]:
@@ -144,7 +125,7 @@ def derivatives(rng: np.random.Generator) -> Iterator[Derivative]:
     yield "dense", "wgrad db", lambda b: (c * dense.forward(x, W, b)).sum(), b, dense.wgrad(x, c)[1]
 
     z = off_zero(rng, B, n_in)
-    for name in ACTIVATIONS:
+    for name in DENSE_ACTIVATIONS:
 
         def layers(z: np.ndarray, name: str = name) -> np.floating:
             return (c * dense.forward(activations.forward(z, name), W, b)).sum()
@@ -185,35 +166,20 @@ def derivatives(rng: np.random.Generator) -> Iterator[Derivative]:
         return (dz * z).sum() + beta * kl
 
     yield "latent", "backward", latent_total, heads, latent.backward(dz, heads, eps, beta)
-    yield from _condition_derivatives(rng)
-
-
-def _condition_derivatives(rng: np.random.Generator) -> Iterator[Derivative]:
-    B, D, N = sizes(rng, 3, 1, 6)
-    z, e, E, c = normals(rng, B, D), normals(rng, B, D), normals(rng, N, D), normals(rng, B, D)
-    labels, s = rng.integers(0, N, B, np.int32), normals(rng, B, 1)
-    yield "condition", "class sums", lambda E: (c * (z + E[labels])).sum(), E, condition.class_sums(c, labels, N)
-    of_e = condition.projection_wgrad(z, s)
-    yield "condition", "projection wgrad", lambda e: (s * condition.projection_forward(z, e)).sum(), e, of_e
-    for name in ACTIVATIONS:
-
-        def logits(before: np.ndarray, name: str = name) -> np.floating:
-            return (s * condition.projection_forward(activations.forward(before, name), e)).sum()
-
-        before = off_zero(rng, B, D)
-        y = activations.forward(before, name)
-        yield "condition", f"projection dgrad {name}", logits, before, condition.projection_dgrad(s, e, y, name)
+    yield from layer_derivatives(rng)
+    yield from condition_derivatives(rng)
 
 
 def operations(rng: np.random.Generator) -> Iterator[Operation]:
     """(operation, what, method of the backend, its arguments, outputs of the float64 reference) of every operation."""
     yield from _dense_operations(rng)
+    yield from layer_operations(rng)
     yield from _loss_operations(rng)
     yield from _latent_operations(rng)
     yield from _optimizer_operations(rng)
     yield from _training_operations(rng)
     yield from _random_operations(rng)
-    yield from _condition_operations(rng)
+    yield from condition_operations(rng)
 
 
 def _dense_operations(rng: np.random.Generator) -> Iterator[Operation]:
@@ -221,7 +187,7 @@ def _dense_operations(rng: np.random.Generator) -> Iterator[Operation]:
     x, W, b, dz = normals(rng, B, n_in), normals(rng, n_in, n_out), normals(rng, n_out), normals(rng, B, n_out)
     z, dy = normals(rng, B, n_in), normals(rng, B, n_in)
     yield "dense", "wgrad", "dense_wgrad", (x, dz, Out(n_in, n_out), Out(n_out)), [*dense.wgrad(x, dz)]
-    for name in ACTIVATIONS:
+    for name in DENSE_ACTIVATIONS:
         y = activations.forward(z, name).astype(np.float32).astype(np.float64)
         yield (
             "dense",
@@ -331,24 +297,3 @@ def _random_operations(rng: np.random.Generator) -> Iterator[Operation]:
         (data, rows, Out(B, D), 2 / 255, -1.0),
         [batch.gather(data, rows, np.dtype(np.float64), 2 / 255, -1.0)],
     )
-
-
-def _condition_operations(rng: np.random.Generator) -> Iterator[Operation]:
-    B, D, N = sizes(rng, 3, 9, 70)
-    classes, rows = rng.integers(0, N, 100, np.int32), rng.integers(0, 100, B, np.int32)
-    labels = Out(B, dtype=np.int32)
-    yield "batch", "labels", "batch_labels", (classes, rows, labels), [batch.labels(classes, rows)]
-    a, b, x, e = (normals(rng, B, D) for _ in range(4))
-    y, dz, dx = normals(rng, B, 1), normals(rng, B, 1), normals(rng, B, D)
-    of_classes = rng.integers(0, N, B, np.int32)
-    sums = condition.class_sums(x, of_classes, N)
-    yield "condition", "class sums", "class_sums", (x, of_classes, Out(N, D)), [sums]
-    logits = y + condition.projection_forward(x, e)
-    yield "condition", "projection forward", "projection_forward", (x, e, InOut(y)), [logits]
-    yield "condition", "projection wgrad", "projection_wgrad", (x, dz, Out(B, D)), [condition.projection_wgrad(x, dz)]
-    for name in ACTIVATIONS:
-        summed = condition.activation_of_sum(a, b, name)
-        yield "condition", f"sum {name}", "activation_of_sum", (a, b, Out(B, D), name), [summed]
-        h = activations.forward(a, name).astype(np.float32).astype(np.float64)
-        after = dx + condition.projection_dgrad(dz, e, h, name)
-        yield "condition", f"projection dgrad {name}", "projection_dgrad", (dz, e, InOut(dx), h, name), [after]

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from helpers import InOut, Out, assert_close, f32, knows_values, normals, shapes, use_threads
-from minigen.backend import ACTIVATIONS
+from minigen.backend import DENSE_ACTIVATIONS
 from minigen.gradcheck_plain import ACTIVATIONS as PLAIN
 from minigen.reference import activations
 
@@ -18,7 +18,7 @@ def test_labels_of_rows(arena, rng):
         np.testing.assert_array_equal(out, labels[rows])
 
 
-@pytest.mark.parametrize("activation", ACTIVATIONS)
+@pytest.mark.parametrize("activation", DENSE_ACTIVATIONS)
 def test_the_sum_may_lie_in_either_of_its_terms(backend, rng, activation):
     for shape in ((1, 1), (33, 17), (5, 2049)):
         a, b = normals(rng, *shape), normals(rng, *shape)
@@ -69,7 +69,7 @@ def test_a_label_of_no_class(backend, rng):
         assert backend.download(out).tolist() == [-1, 2]
 
 
-@pytest.mark.parametrize("activation", ACTIVATIONS)
+@pytest.mark.parametrize("activation", DENSE_ACTIVATIONS)
 def test_projection(arena, rng, activation):
     """The three operations beside what they are added to, against a matrix for each row."""
     for B, D in [*shapes(rng, 2), (0, 4), (3, 700)]:

@@ -10,7 +10,7 @@ import pytest
 
 import minigen
 from helpers import f32
-from minigen.backend import ACTIVATIONS, GAN_LOSSES
+from minigen.backend import DENSE_ACTIVATIONS, GAN_LOSSES
 from minigen.models.conditional import (
     Condition,
     ConditionBias,
@@ -19,7 +19,8 @@ from minigen.models.conditional import (
     with_projection,
 )
 from minigen.models.gan import GanStep
-from minigen.models.network import Network, dense_layers
+from minigen.models.hidden import dense_layers
+from minigen.models.network import Network
 from minigen.models.optimizer import OptimizerSettings
 from minigen.models.vae import VaeStep
 from minigen.reference import random
@@ -103,7 +104,7 @@ def test_gradients_of_a_gans_step_agree_with_autograd(backend, kind, conditionin
     B, columns, latent = (int(n) for n in rng.integers(1, 12, 3))
     condition, conditions = conditions_of(kind, 3 * B, rng)
     sizes = [tuple(int(n) for n in rng.integers(2, 9, rng.integers(0, 3))) for _ in "GD"]
-    hidden = str(rng.choice([name for name in ACTIVATIONS if name != "relu"]))
+    hidden = str(rng.choice([name for name in DENSE_ACTIVATIONS if name != "relu"]))
     layers = dense_layers((latent, *sizes[0], columns), hidden, "sigmoid")
     G = network(backend, "generator", with_condition_beside_input(layers, condition), 0, rng)
     layers = dense_layers((columns, *sizes[1], 1), hidden, "linear")
@@ -143,7 +144,7 @@ def test_gradients_of_a_vaes_step_agree_with_autograd(backend, kind, rng):
     tolerance = {"float32": 1e-4, "float64": 1e-11}[backend.dtype.name]
     B, columns, latent = (int(n) for n in rng.integers(1, 12, 3))
     condition, conditions = conditions_of(kind, 3 * B, rng)
-    hidden, name = tuple(int(n) for n in rng.integers(2, 9, rng.integers(0, 3))), str(rng.choice(ACTIVATIONS[2:]))
+    hidden, name = tuple(int(n) for n in rng.integers(2, 9, rng.integers(0, 3))), str(rng.choice(DENSE_ACTIVATIONS[2:]))
     widths = {"encoder": (columns, *hidden, 2 * latent), "decoder": (latent, *hidden, columns)}
     nets = [
         network(backend, key, with_condition_beside_input(dense_layers(of, name, "linear"), condition), i, rng)

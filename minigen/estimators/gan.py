@@ -17,8 +17,9 @@ from minigen.estimators.scaling import RANGES
 from minigen.estimators.trained import fresh_seed
 from minigen.models.conditional import CONDITIONINGS, Condition, with_projection
 from minigen.models.gan import GanStep
+from minigen.models.hidden import Hidden, dense_layers
 from minigen.models.layers import Layer
-from minigen.models.network import Network, dense_layers
+from minigen.models.network import Network
 from minigen.models.optimizer import Average
 from minigen.reference import activations, random
 from minigen.training.loop import Callback
@@ -33,11 +34,7 @@ class GAN(Estimator):
     The preset ``"quality"`` draws digits that can be read; the defaults are the small model of an article, quick to
     train and coarse.
 
-    With labels the model draws what it is asked for (Mirza and Osindero 2014):
-
-    >>> digits = minigen.datasets.mnist_sample()
-    >>> model = minigen.GAN.preset("quality").fit(digits, digits.labels)
-    >>> sevens = model.sample(10, y=7)
+    With labels, ``fit(digits, digits.labels)``, it draws what it is asked for: ``model.sample(10, y=7)``.
 
     The losses of the default game, in nats: where the discriminator cannot tell real from generated, its own is
     2 log 2 = 1.39 and the generator's log 2 = 0.69 (``loss="minimax"``: -0.69). They tell which player is ahead, not
@@ -54,6 +51,16 @@ class GAN(Estimator):
     hidden : sizes of the generator's hidden layers
     hidden_discriminator : sizes of the discriminator's hidden layers; by default those of ``hidden`` in reverse
     activation : of the hidden layers, one of ``minigen.ACTIVATIONS``
+    normalization : of the generator's hidden layers, before the activation: ``"batch"`` (Ioffe and Szegedy 2015),
+        ``"layer"`` (Ba et al. 2016) or ``None``. Batch normalization draws samples by running statistics, which are
+        part of the model; in training the rows of each player are a batch of their own.
+    normalization_discriminator : the same of the discriminator's; real and generated rows are batches of their own
+    dropout : share of the discriminator's hidden units that are dropped in training (Srivastava et al. 2014), as
+        Goodfellow et al. 2014 did
+    maxout : pieces of the discriminator's hidden units, the largest of which they give, in place of the activation
+        (Goodfellow et al. 2013), or ``None``
+    spectral_norm : divide each weight of the discriminator by its largest singular value (Miyato et al. 2018), by a
+        step of the power iteration in each forward pass of training
     output : activation of the generator's last layer: ``"tanh"`` for data in [-1, 1], ``"sigmoid"`` for [0, 1],
         ``"linear"`` for any. uint8 data are scaled to its range; floating data must lie in it, but for a few units in
         the last place, which are clipped. ``"auto"`` takes ``tanh`` for uint8, ``sigmoid`` for zeros and ones in bool
@@ -96,7 +103,17 @@ class GAN(Estimator):
     """
 
     kind = "gan"
-    frozen_params = (*Estimator.frozen_params, "hidden_discriminator", "output", "conditioning", "pack", "ema")
+    frozen_params = (
+        *Estimator.frozen_params,
+        "hidden_discriminator",
+        "normalization_discriminator",
+        "maxout",
+        "spectral_norm",
+        "output",
+        "conditioning",
+        "pack",
+        "ema",
+    )
     fitted_from_data = (*Estimator.fitted_from_data, "output_")
     output_: str
     generator_: Network
@@ -122,6 +139,11 @@ class GAN(Estimator):
         hidden: tuple[int, ...] = (128,),
         hidden_discriminator: tuple[int, ...] | None = None,
         activation: str = "leaky_relu",
+        normalization: str | None = None,
+        normalization_discriminator: str | None = None,
+        dropout: float = 0.0,
+        maxout: int | None = None,
+        spectral_norm: bool = False,
         output: str = "auto",
         standardize: str | bool = "auto",
         conditional: str | bool = "auto",
@@ -149,6 +171,11 @@ class GAN(Estimator):
         self.hidden = hidden
         self.hidden_discriminator = hidden_discriminator
         self.activation = activation
+        self.normalization = normalization
+        self.normalization_discriminator = normalization_discriminator
+        self.dropout = dropout
+        self.maxout = maxout
+        self.spectral_norm = spectral_norm
         self.output = output
         self.standardize = standardize
         self.conditional = conditional
@@ -285,12 +312,16 @@ class GAN(Estimator):
         checks.widths("hidden", self.hidden)
         if self.hidden_discriminator is not None:
             checks.widths("hidden_discriminator", self.hidden_discriminator)
+        if self.maxout is not None:
+            checks.integer("maxout", self.maxout, 2)
+        checks.choice("spectral_norm", self.spectral_norm, (True, False))
         checks.choice("output", self.output, ("auto", *RANGES))
         checks.choice("loss", self.loss, GAN_LOSSES)
         checks.choice("conditioning", self.conditioning, CONDITIONINGS)
         checks.number("ema", self.ema, 0, 1)
         if self.batch_size % checks.integer("pack", self.pack, 1):
             raise ArgumentError("batch_size", f"must be a multiple of pack={self.pack}, not {self.batch_size}")
+        self._check_normalization("normalization_discriminator", self.batch_size // self.pack)
 
     def _check_learning_rate(self) -> None:
         if not isinstance(self.learning_rate, (tuple, list)):
@@ -339,10 +370,12 @@ class GAN(Estimator):
         mirrored = hidden[::-1] if self.hidden_discriminator is None else self.hidden_discriminator
         hidden_discriminator = checks.widths("hidden_discriminator", mirrored)
         output = from_data[-1]
-        return {
-            "generator": dense_layers((self.latent_dim, *hidden, columns), self.activation, output),
-            "discriminator": dense_layers((self.pack * columns, *hidden_discriminator, 1), self.activation, "linear"),
-        }
+        of_generator = Hidden(self.normalization)
+        of_discriminator = Hidden(self.normalization_discriminator, self.dropout, self.maxout, self.spectral_norm)
+        generator = dense_layers((self.latent_dim, *hidden, columns), self.activation, output, of_generator)
+        sizes = (self.pack * columns, *hidden_discriminator, 1)
+        discriminator = dense_layers(sizes, self.activation, "linear", of_discriminator, len(generator))
+        return {"generator": generator, "discriminator": discriminator}
 
     def _with_condition(self, network: str, layers: list[Layer], condition: Condition) -> list[Layer]:
         if network == "discriminator" and self.conditioning == "projection":
@@ -353,9 +386,7 @@ class GAN(Estimator):
         if condition is None and self.conditioning == "projection":
             raise ArgumentError("conditioning", "must be 'input' without labels: there is nothing to project on")
         if condition is not None and self.pack > 1:
-            raise ArgumentError(
-                "pack", "must be 1 with labels: rows that are judged together have different ones"
-            )
+            raise ArgumentError("pack", "must be 1 with labels: rows that are judged together have different ones")
         return super()._all_layers(columns, *from_data, condition=condition)
 
     def _build(self, *data: Any, **known: Any) -> None:
@@ -374,6 +405,8 @@ class GAN(Estimator):
     def _load_averages(self, state: dict[str, np.ndarray]) -> None:
         if self.averaged_generator_ is not None:
             self._ops.upload(state["generator.average"], out=self.averaged_generator_.params)
+            if len(self.averaged_generator_.running):
+                self._ops.upload(state["generator.average_running"], out=self.averaged_generator_.running)
 
     def _step(self, rows: Array, conditions: np.ndarray | None = None) -> GanStep:
         averaged = self.averaged_generator_

@@ -40,39 +40,42 @@ def buffer_for(ops: Backend, rows: int, condition: Condition) -> Array:
 
 def with_condition_beside_input(layers: Sequence[Layer], condition: Condition) -> list[Layer]:
     """``layers`` with the condition added to what the first one makes of its input, before its activation."""
-    first = copy.copy(layers[0])
-    first.activation = "linear"
-    bias = ConditionBias(first.outputs, layers[0].activation, condition)
-    return [first, bias, *layers[1:]]
+    first, *others = layers
+    assert isinstance(first, Dense)
+    linear = copy.copy(first)
+    linear.activation = "linear"
+    return [linear, ConditionBias(first.outputs, first.activation, condition, first.followed_by), *others]
 
 
 def with_projection(layers: Sequence[Layer], condition: Condition) -> list[Layer]:
     """The ``layers`` of a discriminator with a :class:`Projection` as the last one."""
-    return [*layers[:-1], Projection(layers[-1].inputs, condition)]
+    return [*layers[:-1], Projection(layers[-1], condition)]
 
 
 @dataclass(frozen=True)
 class StoredCondition(Stored):
-    """Beside the output: the ``condition`` of each row, and ``e[B, I]``, what it adds; ``de`` is the gradient of ``e``
-    where that is not ``dz``. ``zero`` and ``unused`` are the bias of the product ``c E``, always 0, and its gradient.
-    """
+    """Beside the output: the ``condition`` of each row, and ``e[B, width]``, what it adds. ``zero`` and ``unused`` are
+    the bias of the product ``c E``, always 0, and its gradient."""
 
     condition: Array
     e: Array
-    de: Array | None = None
-    zero: Array | None = None
-    unused: Array | None = None
+    zero: Array | None
+    unused: Array | None
 
     def rows(self, start: int, stop: int) -> Self:
         mine = super().rows(start, stop)
-        de = None if self.de is None else self.de[start:stop]
-        return replace(mine, condition=self.condition[start:stop], e=self.e[start:stop], de=de)
+        return replace(mine, condition=self.condition[start:stop], e=self.e[start:stop])
 
 
-def of_condition(stored: Stored) -> StoredCondition:
-    """What a conditional layer stores, which is always of this kind."""
-    assert isinstance(stored, StoredCondition)
-    return stored
+@dataclass(frozen=True)
+class StoredProjection(StoredCondition):
+    """Also ``de``, the gradient of ``e``, and what the dense layer stores, with the same ``y`` and ``dz``."""
+
+    de: Array
+    inner: Stored
+
+    def rows(self, start: int, stop: int) -> Self:
+        return replace(super().rows(start, stop), de=self.de[start:stop], inner=self.inner.rows(start, stop))
 
 
 class Conditional(Layer):
@@ -80,6 +83,8 @@ class Conditional(Layer):
 
     condition: Condition
     width: int
+    followed_by: str
+    """What comes behind, for the first values; see :class:`Dense`."""
 
     @property
     def shapes(self) -> dict[str, tuple[int, ...]]:
@@ -90,23 +95,21 @@ class Conditional(Layer):
         return {"E": self._drawn(self.condition.size, seed, init, tensor, dtype)}
 
     def _drawn(self, rows: int, seed: int, init: str, tensor: int, dtype: Any) -> np.ndarray:
-        return Dense(rows, self.width, self.activation).initial(seed, init, tensor, dtype)["W"]
+        return Dense(rows, self.width, "linear", self.followed_by).initial(seed, init, tensor, dtype)["W"]
 
     def store(
         self, rows: int, y: Array | None = None, grad_rows: int | None = None, context: Context = INFERENCE
     ) -> StoredCondition:
         if context.condition is None or len(context.condition) != rows:
             raise ValueError(f"{self.name} needs a condition for each of the {rows} rows")
-        plain = super().store(rows, y, grad_rows, context)
-        stored = StoredCondition(plain.y, plain.dz, context.condition, self.ops.empty((rows, self.width)))
-        if self.condition.labelled:
-            return stored
-        zeros = np.zeros(self.width, self.ops.dtype)
-        return replace(stored, zero=self.ops.upload(zeros), unused=self.ops.upload(zeros))
+        plain, zeros = super().store(rows, y, grad_rows, context), np.zeros(self.width, self.ops.dtype)
+        zero, unused = (None if self.condition.labelled else self.ops.upload(zeros) for _ in range(2))
+        return StoredCondition(plain.y, plain.dz, context.condition, self.ops.empty((rows, self.width)), zero, unused)
 
     def _add_of(self, stored: Stored) -> Array:
         """``e``, computed."""
-        stored, E = of_condition(stored), self.params["E"]
+        assert isinstance(stored, StoredCondition)
+        E = self.params["E"]
         if self.condition.labelled:
             self.ops.batch_gather(E, stored.condition, stored.e)
         else:
@@ -115,7 +118,7 @@ class Conditional(Layer):
 
     def _gradient_of(self, de: Array, stored: Stored) -> None:
         """``grads["E"]`` from that of ``e``."""
-        stored = of_condition(stored)
+        assert isinstance(stored, StoredCondition)
         if self.condition.labelled:
             self.ops.class_sums(de, stored.condition, self.grads["E"])
         else:
@@ -125,9 +128,9 @@ class Conditional(Layer):
 class ConditionBias(Conditional):
     """``y = act(x + e)`` behind a linear layer, ``x`` its output."""
 
-    def __init__(self, width: int, activation: str, condition: Condition) -> None:
+    def __init__(self, width: int, activation: str, condition: Condition, followed_by: str) -> None:
         super().__init__(width, width, activation)
-        self.condition, self.width = condition, width
+        self.condition, self.width, self.followed_by = condition, width, followed_by
 
     def forward(self, x: Array, stored: Stored) -> None:
         self.ops.activation_of_sum(x, self._add_of(stored), stored.y, self.activation)
@@ -140,38 +143,52 @@ class ConditionBias(Conditional):
 
 
 class Projection(Conditional):
-    """``y_r = x_r W + b + x_r . e_r`` with ``W[inputs, 1]`` and ``b[1]``: a logit."""
+    """``y_r = inner(x_r) + x_r . e_r``: a logit, with ``inner`` a dense layer of one output."""
 
-    def __init__(self, inputs: int, condition: Condition) -> None:
-        super().__init__(inputs, 1, "linear")
-        self.condition, self.width = condition, inputs
+    def __init__(self, inner: Layer, condition: Condition) -> None:
+        super().__init__(inner.inputs, 1, "linear")
+        self.inner, self.condition, self.width, self.followed_by = inner, condition, inner.inputs, "linear"
+
+    def bound(self, ops: Backend, *buffers: Any) -> Self:
+        layer = super().bound(ops, *buffers)
+        layer.inner = self.inner.bound(ops, *buffers)
+        return layer
 
     @property
     def shapes(self) -> dict[str, tuple[int, ...]]:
-        return {"W": (self.inputs, 1), "b": (1,), **super().shapes}
+        return {**self.inner.shapes, **super().shapes}
 
     def initial(self, seed: int, init: str, tensor: int, dtype: Any) -> dict[str, np.ndarray]:
         """Those of dense layers; ``E`` takes the draws behind those of ``W``."""
-        dense = Dense(self.inputs, 1, "linear").initial(seed, init, tensor, dtype)
         E = self._drawn(self.condition.size + 1, seed, init, tensor, dtype)[1:]
-        return {**dense, "E": E}
+        return {**self.inner.initial(seed, init, tensor, dtype), "E": E}
+
+    @property
+    def running_shapes(self) -> dict[str, tuple[int, ...]]:
+        return self.inner.running_shapes
+
+    def initial_running(self, seed: int, tensor: int, dtype: Any) -> dict[str, np.ndarray]:
+        return self.inner.initial_running(seed, tensor, dtype)
 
     def store(
         self, rows: int, y: Array | None = None, grad_rows: int | None = None, context: Context = INFERENCE
-    ) -> StoredCondition:
-        stored = super().store(rows, y, grad_rows, context)
-        return replace(stored, de=self.ops.empty((rows, self.width)))
+    ) -> StoredProjection:
+        mine, inner = super().store(rows, y, grad_rows, context), self.inner.store(rows, y, grad_rows, context)
+        parts = vars(mine) | {"y": inner.y, "dz": inner.dz}
+        return StoredProjection(**parts, de=self.ops.empty((rows, self.width)), inner=inner)
 
     def forward(self, x: Array, stored: Stored) -> None:
-        self.ops.dense_forward(x, self.params["W"], self.params["b"], stored.y)
+        assert isinstance(stored, StoredProjection)
+        self.inner.forward(x, stored.inner)
         self.ops.projection_forward(x, self._add_of(stored), stored.y)
 
     def param_gradients(self, x: Array, stored: Stored) -> None:
-        of_e = of_condition(stored).de
-        self.ops.dense_wgrad(x, stored.dz, self.grads["W"], self.grads["b"])
-        self.ops.projection_wgrad(x, stored.dz, of_e)
-        self._gradient_of(of_e, stored)
+        assert isinstance(stored, StoredProjection)
+        self.inner.param_gradients(x, stored.inner)
+        self.ops.projection_wgrad(x, stored.dz, stored.de)
+        self._gradient_of(stored.de, stored)
 
     def input_gradient(self, x: Array, stored: Stored, dx: Array, activation: str) -> None:
-        self.ops.dense_dgrad(stored.dz, self.params["W"], dx, x, activation)
-        self.ops.projection_dgrad(stored.dz, of_condition(stored).e, dx, x, activation)
+        assert isinstance(stored, StoredProjection)
+        self.inner.input_gradient(x, stored.inner, dx, activation)
+        self.ops.projection_dgrad(stored.dz, stored.e, dx, x, activation)

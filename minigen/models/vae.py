@@ -75,7 +75,7 @@ class VaeStep(Step):
         self.eps, self.z, self.dz = (ops.empty((batch_size, latent)) for _ in range(3))
         self.nats = ops.empty((batch_size,))
         self.condition = self.condition_buffer(batch_size)
-        context = Context(training=True, condition=self.condition)
+        context = Context(training=True, condition=self.condition, counter=self.counter, seed=seed)
         self.encoder_work = encoder.workspace(batch_size, context=context)
         self.decoder_work = decoder.workspace(batch_size, context=context)
 
