@@ -15,6 +15,9 @@
 With ``pack = m`` the discriminator judges ``m`` rows together, all real or all generated, and so sees a lack of variety
 (PacGAN, Lin et al. 2018, section 2): it takes ``m`` neighbouring rows side by side as one of ``m D`` numbers, which is
 how they lie in memory, and its batch has ``1 / m`` of the rows. Nothing else changes.
+
+With batch normalization each ``B`` rows are a batch with statistics of its own: the two of the generator, and the real
+and the generated rows that the discriminator sees (apart, as in DCGAN, Radford et al. 2016).
 """
 
 from __future__ import annotations
@@ -22,6 +25,7 @@ from __future__ import annotations
 import numpy as np
 
 from minigen.backend import Array, Backend
+from minigen.models.layers import Context
 from minigen.models.network import Network, Workspace
 from minigen.models.optimizer import Average, Optimizer, OptimizerSettings
 from minigen.models.step import Step
@@ -72,12 +76,12 @@ class GanStep(Step):
         self.generator_noise = self.noise[B:]  # of the fakes that the generator learns from
         rows = ops.empty((3 * B, data.shape[1]))  # real ones, fakes for the discriminator, fakes for the generator
         self.real_rows, self.real_and_fake, self.generator_fakes = rows[:B], rows[: 2 * B], rows[2 * B :]
-        self.generator_work = generator.workspace(2 * B, y=rows[B:], grad_rows=B)
+        context = Context(training=True, counter=self.counter, seed=seed, groups=2)
+        self.generator_work = generator.workspace(2 * B, y=rows[B:], grad_rows=B, context=context)
         self.generator_work_own = self.generator_work.rows(B, 2 * B)  # the part for ``generator_fakes``
-        self.discriminator_work = discriminator.workspace(2 * B // pack)
-        self.discriminator_work_fakes = self.discriminator_work.rows(
-            B // pack, 2 * B // pack
-        )  # used again for ``generator_fakes``
+        m = B // pack  # of these, the discriminator sees so many
+        self.discriminator_work = discriminator.workspace(2 * m, context=context)
+        self.discriminator_work_fakes = self.discriminator_work.rows(m, 2 * m)  # used again for ``generator_fakes``
 
     def compute(self, rows: int) -> None:
         self.generate()
@@ -93,6 +97,8 @@ class GanStep(Step):
         buffers = super().state_buffers()
         if self.average is not None:
             buffers["generator.average"] = self.average.net.params
+            if len(self.average.net.running):
+                buffers["generator.average_running"] = self.average.net.running
         return buffers
 
     def workspaces(self, rows: int) -> list[tuple[Network, Workspace]]:
