@@ -150,9 +150,9 @@ void add_elementwise(int64_t n) {
        [=, &k] { k.adam(p.get(), g.get(), m.get(), v.get(), n, lr.get(), step.get(), {0.9, 0.999, 1e-8, 0.01}); }, p,
        n});
   const auto q = normals(n), velocity = buffer<float>(n);
-  cases.push_back(
-      {"rmsprop" + size,
-       [=, &k] { k.rmsprop(p.get(), g.get(), m.get(), v.get(), n, lr.get(), 0.9, 1e-8, 0.9, 0.01); }, p, n});
+  cases.push_back({"rmsprop" + size,
+                   [=, &k] { k.rmsprop(p.get(), g.get(), m.get(), v.get(), n, lr.get(), 0.9, 1e-8, 0.9, 0.01); }, p,
+                   n});
   cases.push_back({"lion" + size, [=, &k] { k.lion(p.get(), g.get(), m.get(), n, lr.get(), 0.9, 0.99, 0.01); }, p, n});
   const auto clipped = normals(n), norm = buffer<float>(1);
   cases.push_back({"clip_norm" + size, [=, &k] { k.clip_norm(clipped.get(), norm.get(), n, 0.5); }, clipped, n});

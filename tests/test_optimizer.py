@@ -242,9 +242,6 @@ def test_a_training_goes_on_from_its_file_to_the_bit(family, name, tmp_path):
     loaded = minigen.load(tmp_path / "m").partial_fit(X, epochs=1, progress=False)
     for key, value in whole._state.items():
         assert value.tobytes() == loaded._state[key].tobytes(), key
-    free = family(**settings | {"clip_norm": 0.0}, epochs=3).fit(X, progress=False)
-    net = whole.networks_[0].name
-    assert free._state[f"{net}.params"].tobytes() != whole._state[f"{net}.params"].tobytes()
 
 
 def test_a_bad_clip_norm_is_refused():
