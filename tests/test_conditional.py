@@ -191,6 +191,8 @@ def test_a_condition_is_the_same_as_more_columns_of_the_input(kind, rng):
     work = conditional.workspace(9, context=minigen.models.layers.Context(condition=conditions))
     all_of_it = plain.workspace(9)
     np.testing.assert_allclose(conditional.forward(x, work), plain.forward(wide, all_of_it), rtol=1e-12)
+    np.testing.assert_allclose(conditional.forward(x[2:7], work.rows(2, 7)), plain.forward(wide, all_of_it)[2:7])
+    conditional.forward(x, work)
     dx, dwide = np.empty((9, 4)), np.empty_like(wide)
     for net, stored, rows, out in ((conditional, work, x, dx), (plain, all_of_it, wide, dwide)):
         stored[-1].dz[...] = dz
