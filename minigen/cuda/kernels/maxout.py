@@ -34,6 +34,14 @@ def forward(pid, x, y, n, K: tl.constexpr, WIDTH: tl.constexpr, BLOCK: tl.conste
 
 
 @triton.jit
+def tangent(pid, x_tangent, x, y_tangent, n, K: tl.constexpr, WIDTH: tl.constexpr, BLOCK: tl.constexpr):
+    """``y_tangent[B,O]``: of ``x_tangent[B,K,O]`` the largest piece of ``x``."""
+    i = pid * BLOCK + tl.arange(0, BLOCK)
+    start, _, piece = largest_piece(x, i, n, K, WIDTH)
+    tl.store(y_tangent + i, tl.load(x_tangent + start + piece * WIDTH, mask=i < n, other=0.0), mask=i < n)
+
+
+@triton.jit
 def backward(pid, dy, x, dx, n, K: tl.constexpr, WIDTH: tl.constexpr, BLOCK: tl.constexpr):
     """``dx[B,K,O]``."""
     i = pid * BLOCK + tl.arange(0, BLOCK)
@@ -46,10 +54,12 @@ def backward(pid, dy, x, dx, n, K: tl.constexpr, WIDTH: tl.constexpr, BLOCK: tl.
 # --- lowering -----------------------------------------------------------------------------------------
 
 
-@lowers("maxout_forward", "maxout_backward")
+FUNCTIONS = {"maxout_forward": forward, "maxout_backward": backward, "maxout_tangent": tangent}
+
+
+@lowers(*FUNCTIONS)
 def lower_maxout(op: Operation, target: Target) -> list[Job]:
     B, K, WIDTH = op["x"].shape
     n = B * WIDTH
-    function = forward if op.name == "maxout_forward" else backward
     arguments = {**op.buffers, "n": n, "K": K, "WIDTH": WIDTH, "BLOCK": BLOCK}
-    return [job(op, function, blocks(n, BLOCK), arguments, n * K)]
+    return [job(op, FUNCTIONS[op.name], blocks(n, BLOCK), arguments, n * K)]
