@@ -13,6 +13,7 @@ from minigen.reference import (
     activations,
     averaging,
     batch,
+    clipping,
     condition,
     dense,
     dropout,
@@ -75,6 +76,11 @@ def _optimizer(op: Operation) -> Any:
     p, g, rate = op["p"], op["g"], float(op["lr"][0])
     if op["optimizer"] == "sgd":
         return optimizer.sgd(p, g, op["m"], rate, op["momentum"], op["weight_decay"])
+    if op["optimizer"] == "rmsprop":
+        settings = op["beta2"], op["eps"], op["momentum"], op["weight_decay"]
+        return optimizer.rmsprop(p, g, op["m"], op["v"], rate, *settings)
+    if op["optimizer"] == "lion":
+        return optimizer.lion(p, g, op["m"], rate, op["beta1"], op["beta2"], op["weight_decay"])
     betas = op["beta1"], op["beta2"], op["eps"]
     return optimizer.adamw(p, g, op["m"], op["v"], rate, _step(op) + 1, *betas, op["weight_decay"])
 
@@ -108,6 +114,7 @@ FORMULAS: dict[str, Callable[[Operation], Any]] = {
     "activation_backward": lambda op: activations.backward(op["dy"], op["y"], op["activation"]),
     "self_gated_forward": lambda op: self_gated.forward(op["z"], op["activation"]),
     "self_gated_backward": lambda op: self_gated.backward(op["dy"], op["z"], op["activation"]),
+    "self_gated_curvature": lambda op: _on_top(op, "dz", self_gated.curvature(*_of(op, "dy z_tangent z activation"))),
     "batch_norm_forward": lambda op: normalization.batch_forward(
         *_of(op, "x gamma beta running_mean running_var momentum eps activation")
     ),
@@ -118,17 +125,30 @@ FORMULAS: dict[str, Callable[[Operation], Any]] = {
     "batch_norm_wgrad": lambda op: normalization.batch_wgrad(*_of(op, "dz x mean inv_std")),
     "layer_norm_forward": lambda op: normalization.layer_forward(*_of(op, "x gamma beta eps activation")),
     "layer_norm_dgrad": lambda op: normalization.layer_dgrad(*_of(op, "dz x gamma mean inv_std")),
-    "layer_norm_wgrad": lambda op: normalization.layer_wgrad(*_of(op, "dz x mean inv_std")),
+    "layer_norm_wgrad": lambda op: _on_top(
+        op, "dgamma dbeta", *normalization.layer_wgrad(*_of(op, "dz x mean inv_std"))
+    ),
+    "layer_norm_tangent": lambda op: normalization.layer_tangent(*_of(op, "x_tangent x gamma mean inv_std")),
+    "layer_norm_tangent_wgrad": lambda op: (
+        op["dgamma"] + normalization.layer_tangent_wgrad(*_of(op, "dz x_tangent x mean inv_std"))
+    ),
+    "layer_norm_curvature": lambda op: _on_top(
+        op, "dx", normalization.layer_curvature(*_of(op, "dz x_tangent x gamma mean inv_std"))
+    ),
     "dropout": lambda op: dropout.forward(op["x"], op["seed"], op["stream"], _step(op), op["first"], op["rate"]),
     "maxout_forward": lambda op: maxout.forward(op["x"]),
+    "maxout_tangent": lambda op: maxout.tangent(op["x_tangent"], op["x"]),
     "maxout_backward": lambda op: maxout.backward(op["dy"], op["x"]),
     "spectral_norm": lambda op: spectral_norm.forward(op["W"], op["u"], op["iterate"]),
-    "spectral_norm_backward": lambda op: spectral_norm.backward(*_of(op, "dnormalized normalized u v sigma")),
+    "spectral_norm_backward": lambda op: _on_top(
+        op, "dW", spectral_norm.backward(*_of(op, "dnormalized normalized u v sigma"))
+    ),
     "gan_loss": _gan_loss,
     "vae_loss": lambda op: vae_loss.forward(op["output"], op["x"], op["likelihood"], op["variance"]),
     "latent_forward": lambda op: latent.forward(op["heads"], op["eps"]),
     "latent_backward": lambda op: latent.backward(op["dz"], op["heads"], op["eps"], op["beta"]),
     "optimizer": _optimizer,
+    "clip_norm": lambda op: clipping.clip_norm(op["g"], op["most"]),
     "average": lambda op: averaging.average(op["average"], op["p"], _step(op), op["decay"]),
     "scheduled_rate": lambda op: schedule.rate(
         float(op["base"][0]), _step(op), op["schedule"], op["warmup"], op["horizon"]
@@ -148,6 +168,12 @@ FORMULAS: dict[str, Callable[[Operation], Any]] = {
     "advance": _advance,
 }
 """What an operation writes, in the order in which its row names the buffers."""
+
+
+def _on_top(op: Operation, names: str, *gradients: np.ndarray) -> tuple[np.ndarray, ...]:
+    """``gradients`` for the buffers ``names``, with ``accumulate`` on top of what they hold."""
+    held = zip(names.split(), gradients, strict=True)
+    return tuple(op[name] + gradient for name, gradient in held) if op["accumulate"] else gradients
 
 
 def _of(op: Operation, names: str) -> list[Any]:
