@@ -28,11 +28,12 @@ from minigen import checks
 from minigen.errors import ArgumentError
 from minigen.reference.activations import ACTIVATIONS, LEAKY_SLOPE
 from minigen.reference.gan_loss import GAN_LOSSES
+from minigen.reference.penalty import PENALTIES
 from minigen.reference.vae_loss import LIKELIHOODS
 from minigen.registry import OPERATIONS, OneOf, flag, operation, real, whole, within
 from minigen.step.record import Array, Operation
 
-__all__ = ["ACTIVATIONS", "GAN_LOSSES", "LEAKY_SLOPE", "LIKELIHOODS", "OPERATIONS", "Array", "Operations"]
+__all__ = ["ACTIVATIONS", "GAN_LOSSES", "LEAKY_SLOPE", "LIKELIHOODS", "OPERATIONS", "PENALTIES", "Array", "Operations"]
 
 
 def _known_output(sizes: dict[str, int], given: dict[str, Any]) -> None:
@@ -86,10 +87,10 @@ class Operations:
     # --- dense: y = act(x W + b) ------------------------------------------------------------------------
 
     @operation(
-        "x[B,I] W[I,O] b[O] =y[B,O]", activation=OneOf(ACTIVATIONS), flops=lambda n: 2 * n["B"] * n["I"] * n["O"]
+        "x[B,I] W[I,O] b?[O] =y[B,O]", activation=OneOf(ACTIVATIONS), flops=lambda n: 2 * n["B"] * n["I"] * n["O"]
     )
-    def dense_forward(self, x: Array, W: Array, b: Array, y: Array, activation: str = "linear") -> None:
-        """``y[B,O] = act(x[B,I] @ W[I,O] + b[O])``."""
+    def dense_forward(self, x: Array, W: Array, b: Array | None, y: Array, activation: str = "linear") -> None:
+        """``y[B,O] = act(x[B,I] @ W[I,O] + b[O])``, or without ``b`` where that is None."""
 
     @operation(
         "dz[B,O] W[I,O] x?[B,I] =dx[B,I]",
@@ -107,12 +108,15 @@ class Operations:
         """
 
     @operation(
-        "x[B,I] dz[B,O] =dW[I,O] =db[O]",
+        "x[B,I] dz[B,O] =dW[I,O] =db?[O]",
         accumulate=flag,
         flops=lambda n: 2 * n["B"] * n["I"] * n["O"] + n["B"] * n["O"],
     )
-    def dense_wgrad(self, x: Array, dz: Array, dW: Array, db: Array, accumulate: bool = False) -> None:
-        """``dW[I,O] = x[B,I].T @ dz[B,O]``, ``db[O] = dz.sum(axis=0)``; with ``accumulate`` on top of what is there."""
+    def dense_wgrad(self, x: Array, dz: Array, dW: Array, db: Array | None, accumulate: bool = False) -> None:
+        """``dW[I,O] = x[B,I].T @ dz[B,O]``, ``db[O] = dz.sum(axis=0)``; with ``accumulate`` on top of what is there.
+
+        Where ``db`` is None it is not computed.
+        """
 
     # --- activations --------------------------------------------------------------------------------------
 
@@ -123,6 +127,20 @@ class Operations:
     @operation("dy[...] y[...] =dz[...]", activation=OneOf(ACTIVATIONS), flops=lambda n: 2 * n["n"], in_place=True)
     def activation_backward(self, dy: Array, y: Array, dz: Array, activation: str) -> None:
         """``dz = dy * act'(z)`` with the derivative taken from the stored output ``y``; ``dz`` may be ``dy``."""
+
+    @operation(
+        "dz[...] z_tangent[...] y[...] =e[...]",
+        activation=OneOf(ACTIVATIONS),
+        accumulate=flag,
+        flops=lambda n: 3 * n["n"],
+    )
+    def activation_curvature(
+        self, dz: Array, z_tangent: Array, y: Array, e: Array, activation: str, accumulate: bool = False
+    ) -> None:
+        """``e = dz * z_tangent * act''(z) / act'(z)`` from the stored output ``y``; with ``accumulate`` added to ``e``.
+
+        What it is for: :mod:`minigen.reference.penalty`.
+        """
 
     # --- gan_loss: of logits s ------------------------------------------------------------------------------
 
@@ -153,6 +171,24 @@ class Operations:
     )
     def gan_loss_generator(self, logits: Array, dlogits: Array, loss: Array, kind: str = "non_saturating") -> None:
         """``loss[0]``, the mean of the generator's term over ``logits[B,1]`` of generated rows, and its gradient."""
+
+    # --- penalty: on the gradient g of the logit by the discriminator's input -------------------------------
+
+    @operation(
+        "g[B+,D] =v[B,D] =rows[B] =loss[1]",
+        kind=OneOf(PENALTIES),
+        weight=within(0),
+        flops=lambda n: 4 * n["B"] * n["D"],
+    )
+    def gradient_penalty(self, g: Array, v: Array, rows: Array, loss: Array, kind: str, weight: float = 1.0) -> None:
+        """``rows[B]``, the penalty of each row's gradient, ``loss[0]`` their mean, and ``v[B,D]`` its gradient by ``g``.
+
+        The kinds: :mod:`minigen.reference.penalty`.
+        """
+
+    @operation("real[B,D] fake[B,D] u[B] =out[B,D]", flops=lambda n: 3 * n["B"] * n["D"])
+    def interpolate(self, real: Array, fake: Array, u: Array, out: Array) -> None:
+        """``out[B,D] = u real + (1 - u) fake`` with one ``u[B]`` a row."""
 
     # --- vae_loss: reconstruction terms, in nats ------------------------------------------------------------
 

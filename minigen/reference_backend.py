@@ -9,7 +9,7 @@ import numpy as np
 
 from minigen import checks
 from minigen.backend import HostBackend
-from minigen.reference import activations, batch, dense, gan_loss, latent, optimizer, random, vae_loss
+from minigen.reference import activations, batch, dense, gan_loss, latent, optimizer, penalty, random, vae_loss
 from minigen.step.record import EFFECTS, Operation
 
 
@@ -63,8 +63,13 @@ def _optimizer(op: Operation) -> Any:
 
 
 def _dense_wgrad(op: Operation) -> Any:
-    dW, db = dense.wgrad(op["x"], op["dz"])
-    return (op["dW"] + dW, op["db"] + db) if op["accumulate"] else (dW, db)
+    gradients = zip(("dW", "db"), dense.wgrad(op["x"], op["dz"]), strict=True)
+    return tuple(op[name] + g if op["accumulate"] else g for name, g in gradients if name in op.buffers)
+
+
+def _curvature(op: Operation) -> Any:
+    e = activations.curvature(op["dz"], op["z_tangent"], op["y"], op["activation"])
+    return op["e"] + e if op["accumulate"] else e
 
 
 def _advance(op: Operation) -> Any:
@@ -89,7 +94,10 @@ FORMULAS: dict[str, Callable[[Operation], Any]] = {
     "dense_wgrad": _dense_wgrad,
     "activation_forward": lambda op: activations.forward(op["z"], op["activation"]),
     "activation_backward": lambda op: activations.backward(op["dy"], op["y"], op["activation"]),
+    "activation_curvature": _curvature,
     "gan_loss": _gan_loss,
+    "gradient_penalty": lambda op: penalty.penalty(op["g"], op["kind"], op["weight"]),
+    "interpolate": lambda op: penalty.interpolate(op["real"], op["fake"], op["u"]),
     "vae_loss": lambda op: vae_loss.forward(op["output"], op["x"], op["likelihood"], op["variance"]),
     "latent_forward": lambda op: latent.forward(op["heads"], op["eps"]),
     "latent_backward": lambda op: latent.backward(op["dz"], op["heads"], op["eps"], op["beta"]),
