@@ -150,22 +150,29 @@ class Operations:
         implied={"player": "discriminator"},
         n_real=whole(0),
         kind=OneOf(GAN_LOSSES),
+        smoothing=within(0, 1),
         flops=lambda n: 2 * n["B"],
         also=_real_and_fake,
     )
     def gan_loss_discriminator(
-        self, logits: Array, n_real: int, dlogits: Array, loss: Array, kind: str = "non_saturating"
+        self,
+        logits: Array,
+        n_real: int,
+        dlogits: Array,
+        loss: Array,
+        kind: str = "non_saturating",
+        smoothing: float = 0.0,
     ) -> None:
         """``loss[0]``, the mean of a real row's term plus the mean of a generated row's, and its gradient.
 
-        The first ``n_real`` rows of ``logits[B,1]`` are of real samples, the others of generated ones. The terms:
-        :mod:`minigen.reference.gan_loss`.
+        The first ``n_real`` rows of ``logits[B,1]`` are of real samples, the others of generated ones. ``smoothing``
+        replaces so much of a real row's term by that of a generated row. The terms: :mod:`minigen.reference.gan_loss`.
         """
 
     @operation(
         "logits[B+,1] =loss[1] =dlogits[B,1]",
         recorded_as="gan_loss",
-        implied={"player": "generator", "n_real": 0},
+        implied={"player": "generator", "n_real": 0, "smoothing": 0.0},
         kind=OneOf(GAN_LOSSES),
         flops=lambda n: 2 * n["B"],
     )
@@ -274,6 +281,10 @@ class Operations:
     ) -> None:
         """Adam after ``p -= lr weight_decay p``, decoupled weight decay (Loshchilov and Hutter 2019, algorithm 2)."""
 
+    @operation("+p[n]", limit=within(0, exclude_low=True), flops=lambda n: n["n"])
+    def clip(self, p: Array, limit: float) -> None:
+        """Every element of ``p`` into ``[-limit, limit]``."""
+
     # --- random: Philox4x32-10, key (seed, stream), counter (step, element // 4) --------------------------
 
     @operation("step:uint64[1] =out[...]", seed=checks.seed, stream=checks.seed, flops=lambda n: n["n"])
@@ -283,6 +294,19 @@ class Operations:
     @operation("step:uint64[1] =out[...]", seed=checks.seed, stream=checks.seed, flops=lambda n: 25 * n["n"])
     def random_normal(self, out: Array, seed: int, stream: int, step: Array) -> None:
         """Fill ``out`` with standard normals: Box-Muller on the same integers."""
+
+    @operation(
+        "x[...] noise[...] step:uint64[1] =out[...]",
+        std=within(0),
+        steps=whole(0),
+        flops=lambda n: 2 * n["n"],
+        in_place=True,
+    )
+    def add_noise(self, x: Array, noise: Array, step: Array, out: Array, std: float, steps: int = 0) -> None:
+        """``out = x + std * noise``; ``std`` falls linearly to 0 at step ``steps``, or stays where that is 0.
+
+        ``out`` may be ``x``.
+        """
 
     # --- batch ---------------------------------------------------------------------------------------------
 

@@ -85,7 +85,7 @@ def _step(op: Operation) -> int:
 def _gan_loss(op: Operation) -> Any:
     if op["player"] == "generator":
         return gan_loss.generator(op["logits"], op["kind"])
-    return gan_loss.discriminator(op["logits"], op["n_real"], op["kind"])
+    return gan_loss.discriminator(op["logits"], op["n_real"], op["kind"], op["smoothing"])
 
 
 FORMULAS: dict[str, Callable[[Operation], Any]] = {
@@ -102,8 +102,10 @@ FORMULAS: dict[str, Callable[[Operation], Any]] = {
     "latent_forward": lambda op: latent.forward(op["heads"], op["eps"]),
     "latent_backward": lambda op: latent.backward(op["dz"], op["heads"], op["eps"], op["beta"]),
     "optimizer": _optimizer,
+    "clip": lambda op: optimizer.clip(op["p"], op["limit"]),
     "random_uniform": lambda op: random.uniform(*_drawn(op)),
     "random_normal": lambda op: random.normal(*_drawn(op)),
+    "add_noise": lambda op: random.add_noise(op["x"], op["noise"], _step(op), op["std"], op["steps"]),
     "batch_indices": lambda op: batch.indices(
         len(op["indices"]), op["n"], op["seed"], op["stream"], _step(op), op["batch_size"], op["steps_per_epoch"]
     ),

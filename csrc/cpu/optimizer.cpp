@@ -29,6 +29,13 @@ void adam(float* p, const float* g, float* m, float* v, int64_t n, const float* 
   parallel_ranges(n, 1024, n * 0.3, [=](int64_t begin, int64_t end) { adam_range(p, g, m, v, begin, end, s); });
 }
 
+void clip(float* p, int64_t n, float limit) {
+  parallel_ranges(n, 1024, n * 0.1, [=](int64_t begin, int64_t end) {
+#pragma omp simd
+    for (int64_t i = begin; i < end; ++i) p[i] = p[i] < -limit ? -limit : p[i] > limit ? limit : p[i];  // NaN stays
+  });
+}
+
 void advance(uint64_t* step, const float* losses, float* history, int64_t T, int64_t K) {
   float* row = history + static_cast<int64_t>(step[0] % static_cast<uint64_t>(T)) * K;
   for (int64_t k = 0; k < K; ++k) row[k] = losses[k];

@@ -72,3 +72,8 @@ def adamw(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """As :func:`adam`, after ``p`` has been shrunk by ``lr * weight_decay`` of itself."""
     return adam(p - lr * weight_decay * p, g, m, v, lr, t, beta1, beta2, eps)
+
+
+def clip(p: np.ndarray, limit: float) -> np.ndarray:
+    """``p`` with every element in ``[-limit, limit]`` (Arjovsky, Chintala and Bottou 2017, algorithm 1)."""
+    return np.clip(p, -limit, limit)
