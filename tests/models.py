@@ -31,7 +31,8 @@ def gan_training(
     seed: int = 0,
     **settings: Any,
 ) -> TrainingRun:
-    """The article's GAN, made small."""
+    """The article's GAN, made small; ``settings`` are the step's or the optimizer's."""
+    of_optimizer = {name: settings.pop(name) for name in vars(OptimizerSettings()) if name in settings}
     columns = data.shape[1]
     generator = Network(ops, "generator", dense_layers((latent, *hidden, columns), activation, "tanh"))
     discriminator = Network(ops, "discriminator", dense_layers((columns, *hidden[::-1], 1), activation, "linear"))
@@ -43,10 +44,11 @@ def gan_training(
         discriminator,
         data,
         batch_size=batch_size,
-        settings=OptimizerSettings(**settings),
+        settings=OptimizerSettings(**of_optimizer),
         seed=seed,
         scale=2 / 255,
         shift=-1.0,
+        **settings,
     )
     return TrainingRun(step)
 

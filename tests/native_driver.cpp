@@ -184,11 +184,11 @@ void add_losses(int64_t B, int64_t D) {
       if (of_D && B == 1) continue;
       const int64_t n_real = of_D ? B / 2 : 0;
       cases.push_back({"gan_loss" + shape,
-                       [=, &k] { k.gan_loss(column.get(), B, n_real, player, kind, dcolumn.get(), loss.get()); },
+                       [=, &k] { k.gan_loss(column.get(), B, n_real, player, kind, 0.1f, dcolumn.get(), loss.get()); },
                        dcolumn, B});
       cases.push_back({"gan_head" + shape,
                        [=, &k, keep = std::vector{dW}] {
-                         k.gan_head(player, kind, x.get(), W.get(), b.get(), Activation::leaky_relu, B, D, n_real,
+                         k.gan_head(player, kind, 0.1f, x.get(), W.get(), b.get(), Activation::leaky_relu, B, D, n_real,
                                     rows.get(), dcolumn.get(), loss.get(), dx.get(), of_D ? dW.get() : nullptr,
                                     db.get());
                        },

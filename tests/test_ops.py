@@ -8,6 +8,7 @@ every operation too.
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Callable
 from typing import Any
@@ -26,6 +27,7 @@ SIZES = {"T": 5, "N": 23}
 """Of what is not drawn."""
 SETTINGS: dict[str, Any] = {
     **{"variance": 0.3, "beta": 0.7, "momentum": 0.9, "weight_decay": 0.05, "beta1": 0.6, "beta2": 0.9, "eps": 1e-3},
+    **{"weight": 0.7, "smoothing": 0.2, "limit": 0.6, "std": 0.3, "steps": 12},
     **{"seed": 12, "stream": 3, "scale": 0.5, "shift": -1.0, "n": 10_000, "batch_size": 200, "steps_per_epoch": 50},
 }
 """Of the others every allowed value is taken."""
@@ -66,20 +68,18 @@ def argument(row: Row, buffer: Buffer, sizes: dict[str, int], rng: np.random.Gen
 
 
 def calls(row: Row, rng: np.random.Generator, sizes: dict[str, int]) -> list[dict[str, Any]]:
-    """Arguments by name: for each value of a choice one call."""
+    """Arguments by name: one call for each combination of choices."""
     choices: dict[str, tuple[Any, ...]] = {
         name: check.known for name, check in row.settings.items() if isinstance(check, OneOf)
     }
     choices |= {name: (False,) for name in row.settings if name == "accumulate"}
-    assert len(choices) <= 1, "more than one choice: take their product here"
-    name, known = next(iter(choices.items()), ("", (None,)))
     found = []
-    for value in known:
+    for chosen in itertools.product(*choices.values()):
         arguments = {buffer.name: argument(row, buffer, sizes, rng) for buffer in row.buffers}
         arguments |= {key: SETTINGS[key] for key in row.settings if key in SETTINGS}
         if "n_real" in row.settings:
             arguments["n_real"] = 1 + int(rng.integers(sizes["B"] - 1))
-        found.append(arguments | ({name: value} if name else {}))
+        found.append(arguments | dict(zip(choices, chosen, strict=True)))
     for arguments in found:
         missing = set(row.signature.parameters) - {"self"} - set(arguments)
         assert not missing, f"tests/test_ops.py knows no {missing} for {row.name}"

@@ -14,7 +14,8 @@ from minigen.errors import ArgumentError
 from minigen.estimators import scaling
 from minigen.estimators.base import Estimator
 from minigen.estimators.scaling import RANGES
-from minigen.models.gan import GanStep
+from minigen.models.gan import GanStep, loss_names
+from minigen.models.penalty import check_layers
 from minigen.models.layers import Layer
 from minigen.models.network import Network, dense_layers
 from minigen.reference import activations, random
@@ -53,6 +54,10 @@ class GAN(Estimator):
     standardize : take the mean out of each column and divide it by its standard deviation, in the model; samples come
         back in the data's units. ``"auto"``: where the data are floating and the output is linear
     loss : of both players, one of ``minigen.GAN_LOSSES``. Terms and sources: :mod:`minigen.reference.gan_loss`.
+    r1 : weight of the penalty ``r1 / 2 mean |ds/dx|^2`` on the gradient of the discriminator's logit at real rows
+        (Mescheder, Geiger and Nowozin 2018); 0 for none
+    gradient_penalty : weight of the penalty ``mean (|ds/dx| - 1)^2`` at rows between real and generated ones (Gulrajani
+        et al. 2017, who take 10 and ``loss="wasserstein"``); 0 for none
     optimizer : ``"adam"``, ``"adamw"`` or ``"sgd"``, for both networks
     learning_rate : step size
     beta1 : decay of Adam's first moment
@@ -73,7 +78,7 @@ class GAN(Estimator):
     """
 
     kind = "gan"
-    frozen_params = (*Estimator.frozen_params, "hidden_discriminator", "output")
+    frozen_params = (*Estimator.frozen_params, "hidden_discriminator", "output", "r1", "gradient_penalty")
     fitted_from_data = (*Estimator.fitted_from_data, "output_")
     output_: str
     generator_: Network
@@ -101,6 +106,8 @@ class GAN(Estimator):
         output: str = "auto",
         standardize: str | bool = "auto",
         loss: str = "non_saturating",
+        r1: float = 0.0,
+        gradient_penalty: float = 0.0,
         optimizer: str = "adam",
         learning_rate: float = 2e-4,
         beta1: float = 0.5,
@@ -122,6 +129,8 @@ class GAN(Estimator):
         self.output = output
         self.standardize = standardize
         self.loss = loss
+        self.r1 = r1
+        self.gradient_penalty = gradient_penalty
         self.optimizer = optimizer
         self.learning_rate = learning_rate
         self.beta1 = beta1
@@ -215,6 +224,10 @@ class GAN(Estimator):
             checks.widths("hidden_discriminator", self.hidden_discriminator)
         checks.choice("output", self.output, ("auto", *RANGES))
         checks.choice("loss", self.loss, GAN_LOSSES)
+        checks.number("r1", self.r1, 0)
+        checks.number("gradient_penalty", self.gradient_penalty, 0)
+        if self.r1 and self.gradient_penalty:
+            raise ArgumentError("gradient_penalty", "must be 0 with r1, which is a penalty on the same gradient")
 
     _unbounded_hint = "output='linear' takes any"
 
@@ -254,10 +267,14 @@ class GAN(Estimator):
         mirrored = hidden[::-1] if self.hidden_discriminator is None else self.hidden_discriminator
         hidden_discriminator = checks.widths("hidden_discriminator", mirrored)
         output = from_data[-1]
-        return {
+        layers = {
             "generator": dense_layers((self.latent_dim, *hidden, columns), self.activation, output),
             "discriminator": dense_layers((columns, *hidden_discriminator, 1), self.activation, "linear"),
         }
+        for name in ("r1", "gradient_penalty"):
+            if getattr(self, name):
+                check_layers(name, layers["discriminator"])
+        return layers
 
     def _step(self, rows: Array) -> GanStep:
         return GanStep(
@@ -268,13 +285,15 @@ class GAN(Estimator):
             batch_size=self.batch_size,
             settings=self._optimizer_settings(),
             loss=self.loss,
+            r1=self.r1,
+            gradient_penalty=self.gradient_penalty,
             seed=self.seed,
             scale=self.scale_,
             shift=self.shift_,
         )
 
     def _history_names(self) -> tuple[str, ...]:
-        return GanStep.loss_names
+        return loss_names(self.r1 or self.gradient_penalty)
 
 
 def train_gan(

@@ -11,23 +11,32 @@
 3. Generator. Judge its fakes by the new discriminator and send that one's gradient on through its input into the
    generator: ``dz`` of the generator's last layer is D's input gradient times the derivative of G's output activation.
    The discriminator's own weights are left alone, so their gradients are not computed.
+
+With ``r1`` or ``gradient_penalty`` a penalty on the gradient of ``s`` by ``x`` joins the discriminator's loss
+(:mod:`minigen.models.penalty`), as the third of the step's losses.
 """
 
 from __future__ import annotations
+
+from typing import Any
 
 import numpy as np
 
 from minigen.backend import Backend
 from minigen.models.network import Network, Workspace
 from minigen.models.optimizer import Optimizer, OptimizerSettings
+from minigen.models.penalty import GradientPenalty, InterpolatedPenalty
 from minigen.models.step import Step
 from minigen.reference import random
 
 
+def loss_names(penalty: Any) -> tuple[str, ...]:
+    """The losses of a step, with a ``penalty`` or without."""
+    return ("discriminator", "generator", *["penalty"] * bool(penalty))
+
+
 class GanStep(Step):
     """A step of ``generator`` and ``discriminator`` on ``data[N, D]`` (uint8 or float), ``data * scale + shift``."""
-
-    terms = loss_names = ("discriminator", "generator")
 
     def __init__(
         self,
@@ -39,11 +48,14 @@ class GanStep(Step):
         batch_size: int,
         settings: OptimizerSettings,
         loss: str = "non_saturating",
+        r1: float = 0.0,
+        gradient_penalty: float = 0.0,
         seed: int = 0,
         scale: float = 1.0,
         shift: float = 0.0,
     ) -> None:
         self.generator, self.discriminator = generator, discriminator
+        self.terms = self.loss_names = loss_names(r1 or gradient_penalty)
         optimizers = [Optimizer(ops, net, settings) for net in (generator, discriminator)]
         self.generator_optimizer, self.discriminator_optimizer = optimizers
         super().__init__(
@@ -67,6 +79,15 @@ class GanStep(Step):
         self.generator_work_own = self.generator_work.rows(B, 2 * B)  # the part for ``generator_fakes``
         self.discriminator_work = discriminator.workspace(2 * B)
         self.discriminator_work_fakes = self.discriminator_work.rows(B, 2 * B)  # used again for ``generator_fakes``
+        self.penalty: GradientPenalty | None = None
+        if r1:
+            on_real = self.discriminator_work.rows(0, B)
+            self.penalty = GradientPenalty(ops, discriminator, self.real_rows, on_real, "r1", r1)
+        elif gradient_penalty:
+            fakes = self.real_and_fake[B:]
+            self.penalty = InterpolatedPenalty(
+                ops, discriminator, self.real_rows, fakes, gradient_penalty, seed, self.counter
+            )
 
     def compute(self, rows: int) -> None:
         self.generate()
@@ -85,18 +106,20 @@ class GanStep(Step):
         self.generator.forward(self.noise, self.generator_work)  # the fakes lie behind the real rows
 
     def discriminator_gradient(self) -> None:
-        """The discriminator's loss on real rows and its fakes, and the gradients of its parameters."""
+        """The discriminator's loss on real rows and its fakes, its penalty, and the gradients of its parameters."""
         work = self.discriminator_work
         self.gather(self.real_rows)
         logits = self.discriminator.forward(self.real_and_fake, work)
         self.ops.gan_loss_discriminator(logits, self.batch_size, work[-1].dz, self.losses[:1], self.loss)
         self.discriminator.backward(self.real_and_fake, work)
+        if self.penalty:
+            self.penalty.add_gradient(self.losses[2:])
 
     def generator_gradient(self) -> None:
         """The generator's loss on its own fakes, and the gradients of its parameters, through the discriminator."""
         fakes, work, own = self.generator_fakes, self.discriminator_work_fakes, self.generator_work_own
         logits = self.discriminator.forward(fakes, work)
-        self.ops.gan_loss_generator(logits, work[-1].dz, self.losses[1:], self.loss)
+        self.ops.gan_loss_generator(logits, work[-1].dz, self.losses[1:2], self.loss)
         activation = self.generator.output_activation
         self.discriminator.backward(fakes, work, dx=own[-1].dz, activation=activation, weights=False)
         self.generator.backward(self.generator_noise, own)
