@@ -274,3 +274,23 @@ def update(p: np.ndarray, g: np.ndarray, slots: Slots, t: int, settings: Any) ->
     direction = (m / (1 - s.beta1**t)) / (np.sqrt(v / (1 - s.beta2**t)) + s.eps)
     decay = s.weight_decay if s.optimizer == "adamw" else 0.0
     return p - s.learning_rate * decay * p - s.learning_rate * direction, {"m": m, "v": v}
+
+
+def average_weight(t: int, decay: float) -> float:
+    """Of the new parameters in their average, after ``t`` updates of it (Shamir and Zhang 2013, eta = 9)."""
+    return max(10 / (t + 10), 1 - decay)
+
+
+def rate(base: float, t: int, schedule: str, warmup: int, horizon: int) -> float:
+    """The learning rate of step ``t``, counted from 0; Loshchilov and Hutter 2017, equation 5 for the cosine."""
+    t = min(t, horizon - 1)
+    if t < warmup:
+        return base * (t + 1) / warmup
+    past = (t - warmup) / (horizon - warmup)
+    factors = {
+        "constant": 1.0,
+        "linear": 1 - past,
+        "cosine": 0.5 * (1 + math.cos(math.pi * past)),
+        "step": 0.1 if t >= 0.9 * horizon else 1.0,
+    }
+    return base * factors[schedule]

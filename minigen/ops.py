@@ -29,11 +29,22 @@ from minigen.errors import ArgumentError
 from minigen.reference.activations import ACTIVATIONS, LEAKY_SLOPE
 from minigen.reference.gan_loss import GAN_LOSSES
 from minigen.reference.penalty import PENALTIES
+from minigen.reference.schedule import SCHEDULES
 from minigen.reference.vae_loss import LIKELIHOODS
 from minigen.registry import OPERATIONS, OneOf, flag, operation, real, whole, within
 from minigen.step.record import Array, Operation
 
-__all__ = ["ACTIVATIONS", "GAN_LOSSES", "LEAKY_SLOPE", "LIKELIHOODS", "OPERATIONS", "PENALTIES", "Array", "Operations"]
+__all__ = [
+    "ACTIVATIONS",
+    "GAN_LOSSES",
+    "LEAKY_SLOPE",
+    "LIKELIHOODS",
+    "OPERATIONS",
+    "PENALTIES",
+    "SCHEDULES",
+    "Array",
+    "Operations",
+]
 
 
 def _known_output(sizes: dict[str, int], given: dict[str, Any]) -> None:
@@ -58,6 +69,11 @@ def _whole_batch(sizes: dict[str, int], given: dict[str, Any]) -> None:
 def _some_history(sizes: dict[str, int], given: dict[str, Any]) -> None:
     checks.integer("len(history)", sizes["T"], 1)
     checks.integer("len(losses)", sizes["K"], 1)
+
+
+def _warmup_ends(sizes: dict[str, int], given: dict[str, Any]) -> None:
+    if given["warmup"] >= given["horizon"]:
+        raise ArgumentError("warmup", f"must be less than horizon, {given['horizon']} steps, not {given['warmup']}")
 
 
 ADAM = "+p[n] g[n] +m[n] +v[n] lr[1] step:uint64[1]"
@@ -188,7 +204,7 @@ class Operations:
         flops=lambda n: 4 * n["B"] * n["D"],
     )
     def gradient_penalty(self, g: Array, v: Array, rows: Array, loss: Array, kind: str, weight: float = 1.0) -> None:
-        """``rows[B]``, the penalty of each row's gradient, ``loss[0]`` their mean, and ``v[B,D]`` its gradient by ``g``.
+        """``rows[B]``, the penalty of each row of ``g[B,D]``, ``loss[0]`` their mean, and ``v[B,D]``, its gradient.
 
         The kinds: :mod:`minigen.reference.penalty`.
         """
@@ -284,6 +300,25 @@ class Operations:
     @operation("+p[n]", limit=within(0, exclude_low=True), flops=lambda n: n["n"])
     def clip(self, p: Array, limit: float) -> None:
         """Every element of ``p`` into ``[-limit, limit]``."""
+
+    @operation("+average[n] p[n] step:uint64[1]", decay=within(0, 1), flops=lambda n: 3 * n["n"])
+    def average(self, average: Array, p: Array, step: Array, decay: float) -> None:
+        """``average += w (p - average)``, an exponential average of ``p`` with ``w = max(1 - decay, 10 / (10 + t))``.
+
+        ``t = step[0]`` updates were done before; with ``t = 0`` the average becomes ``p``, up to rounding.
+        """
+
+    @operation(
+        "=lr[1] base[1] step:uint64[1]",
+        schedule=OneOf(SCHEDULES),
+        warmup=whole(0),
+        horizon=whole(1),
+        also=_warmup_ends,
+        flops=lambda n: 10,
+    )
+    def scheduled_rate(self, lr: Array, base: Array, step: Array, schedule: str, warmup: int, horizon: int) -> None:
+        """``lr[0]``, the learning rate after ``step[0]`` of ``horizon`` steps, from ``base[0]``: it rises in the first
+        ``warmup`` steps and then follows the ``schedule``, see :mod:`minigen.reference.schedule`."""
 
     # --- random: Philox4x32-10, key (seed, stream), counter (step, element // 4) --------------------------
 

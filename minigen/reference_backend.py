@@ -9,7 +9,19 @@ import numpy as np
 
 from minigen import checks
 from minigen.backend import HostBackend
-from minigen.reference import activations, batch, dense, gan_loss, latent, optimizer, penalty, random, vae_loss
+from minigen.reference import (
+    activations,
+    averaging,
+    batch,
+    dense,
+    gan_loss,
+    latent,
+    optimizer,
+    penalty,
+    random,
+    schedule,
+    vae_loss,
+)
 from minigen.step.record import EFFECTS, Operation
 
 
@@ -103,6 +115,10 @@ FORMULAS: dict[str, Callable[[Operation], Any]] = {
     "latent_backward": lambda op: latent.backward(op["dz"], op["heads"], op["eps"], op["beta"]),
     "optimizer": _optimizer,
     "clip": lambda op: optimizer.clip(op["p"], op["limit"]),
+    "average": lambda op: averaging.average(op["average"], op["p"], _step(op), op["decay"]),
+    "scheduled_rate": lambda op: schedule.rate(
+        float(op["base"][0]), _step(op), op["schedule"], op["warmup"], op["horizon"]
+    ),
     "random_uniform": lambda op: random.uniform(*_drawn(op)),
     "random_normal": lambda op: random.normal(*_drawn(op)),
     "add_noise": lambda op: random.add_noise(op["x"], op["noise"], _step(op), op["std"], op["steps"]),

@@ -53,6 +53,7 @@ def test_any_gan(rng, optimizer):
         latent=int(rng.integers(1, 20)),
         batch_size=int(rng.integers(2, 30)),
         seed=int(rng.integers(2**32)),
+        ema=0.5,
         optimizer=optimizer,
         weight_decay=0.01,
         learning_rate=0.01,

@@ -8,7 +8,7 @@ import numpy as np
 
 from minigen.models.gan import GanStep
 from minigen.models.network import Network, dense_layers
-from minigen.models.optimizer import OptimizerSettings
+from minigen.models.optimizer import Average, OptimizerSettings
 from minigen.models.vae import VaeStep
 from minigen.training.run import TrainingRun
 
@@ -29,6 +29,7 @@ def gan_training(
     latent: int = 8,
     batch_size: int = 32,
     seed: int = 0,
+    ema: float = 0.0,
     **settings: Any,
 ) -> TrainingRun:
     """The article's GAN, made small; ``settings`` are the step's or the optimizer's."""
@@ -45,6 +46,7 @@ def gan_training(
         data,
         batch_size=batch_size,
         settings=OptimizerSettings(**of_optimizer),
+        average=Average(generator.twin(), ema) if ema else None,
         seed=seed,
         scale=2 / 255,
         shift=-1.0,

@@ -86,7 +86,14 @@ def test_preset(command, family, name):
 
 
 GIVEN = {
-    "gan": {"seed": 7, "loss": "minimax", "activation": "tanh", "output": "sigmoid", "hidden_discriminator": (4, 3)},
+    "gan": {
+        "seed": 7,
+        "loss": "minimax",
+        "activation": "tanh",
+        "output": "sigmoid",
+        "hidden_discriminator": (4, 3),
+        "ema": 0.5,
+    },
     "vae": {"seed": 7, "likelihood": "gaussian", "variance": 0.5, "beta": 2.0, "activation": "tanh"},
 }
 COMMON = {

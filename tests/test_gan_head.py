@@ -47,7 +47,8 @@ class Head:
 
     def judge(self) -> None:
         if self.player == "discriminator":
-            self.ops.gan_loss_discriminator(self.logits, self.n_real, self.dlogits, self.loss, self.kind, self.smoothing)
+            settings = self.kind, self.smoothing
+            self.ops.gan_loss_discriminator(self.logits, self.n_real, self.dlogits, self.loss, *settings)
         else:
             self.ops.gan_loss_generator(self.logits, self.dlogits, self.loss, self.kind)
 

@@ -1,4 +1,4 @@
-"""Penalties on the discriminator's gradient: the double backward pass against autograd, and what ``fit`` makes of it."""
+"""Penalties on the discriminator's gradient: the double backward pass against autograd, and what ``fit`` does."""
 
 from __future__ import annotations
 
@@ -156,7 +156,7 @@ def test_through_a_layer_that_is_curved_by_itself(hidden, rng):
 
             start, directions = net.params.copy(), rng.normal(size=(4, net.params.size)) / 5
 
-            def along(far, net=net, x=x, work=work, added=added, start=start, directions=directions):
+            def along(far, net=net, x=x, work=work, added=added, loss=loss, start=start, directions=directions):
                 net.params[...] = start + far @ directions
                 net.forward(x, work)
                 added.add_gradient(loss)

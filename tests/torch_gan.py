@@ -1,4 +1,4 @@
-"""The two players' losses and their gradients by PyTorch's autograd, in double precision: the oracle of a GAN's step."""
+"""The two players' losses and their gradients by PyTorch's autograd, in double precision: the oracle of a step."""
 
 from __future__ import annotations
 

@@ -15,9 +15,10 @@ from minigen.estimators import scaling
 from minigen.estimators.base import Estimator
 from minigen.estimators.scaling import RANGES
 from minigen.models.gan import GanStep, loss_names
-from minigen.models.penalty import check_layers
 from minigen.models.layers import Layer
 from minigen.models.network import Network, dense_layers
+from minigen.models.optimizer import Average
+from minigen.models.penalty import check_layers
 from minigen.reference import activations, random
 from minigen.training.loop import Callback
 
@@ -58,6 +59,19 @@ class GAN(Estimator):
         (Mescheder, Geiger and Nowozin 2018); 0 for none
     gradient_penalty : weight of the penalty ``mean (|ds/dx| - 1)^2`` at rows between real and generated ones (Gulrajani
         et al. 2017, who take 10 and ``loss="wasserstein"``); 0 for none
+    n_critic : updates of the discriminator a step, each on real and generated rows of its own: a step takes
+        ``n_critic * batch_size`` rows of the data. Of their losses the history has the last. Arjovsky, Chintala and
+        Bottou 2017 take 5
+    weight_clip : bound on the size of each of the discriminator's parameters, which are clipped after its update
+        (Arjovsky, Chintala and Bottou 2017, who take 0.01); 0 for none
+    label_smoothing : share of a generated row's term in a real row's (one-sided, Salimans et al. 2016): 0.1 makes the
+        label of real rows 0.9; 0 for none
+    instance_noise : standard deviation of Gaussian noise on all that the discriminator sees in training, in the
+        generator's range (Arjovsky and Bottou 2017; Sonderby et al. 2017); 0 for none
+    instance_noise_decay : whether that falls linearly to 0 at the end of the training of ``epochs``
+    ema : decay of an average of the generator's weights over the steps, such as 0.999; 0 keeps none. Samples are drawn
+        with the average then, which does not jump about as the weights do (Yazıcı et al. 2019). The first steps take a
+        shorter average, Shamir and Zhang 2013: :mod:`minigen.reference.averaging`.
     optimizer : ``"adam"``, ``"adamw"`` or ``"sgd"``, for both networks
     learning_rate : step size
     beta1 : decay of Adam's first moment
@@ -78,11 +92,12 @@ class GAN(Estimator):
     """
 
     kind = "gan"
-    frozen_params = (*Estimator.frozen_params, "hidden_discriminator", "output", "r1", "gradient_penalty")
+    frozen_params = (*Estimator.frozen_params, "hidden_discriminator", "output", "r1", "gradient_penalty", "ema")
     fitted_from_data = (*Estimator.fitted_from_data, "output_")
     output_: str
     generator_: Network
     discriminator_: Network
+    averaged_generator_: Network | None
     presets: ClassVar[dict[str, dict[str, Any]]] = {
         "article": {},
         # The discriminator is smaller than the generator. In reverse, 1024-512-256, it learns the 5,000 bundled digits
@@ -108,6 +123,12 @@ class GAN(Estimator):
         loss: str = "non_saturating",
         r1: float = 0.0,
         gradient_penalty: float = 0.0,
+        n_critic: int = 1,
+        weight_clip: float = 0.0,
+        label_smoothing: float = 0.0,
+        instance_noise: float = 0.0,
+        instance_noise_decay: bool = True,
+        ema: float = 0.0,
         optimizer: str = "adam",
         learning_rate: float = 2e-4,
         beta1: float = 0.5,
@@ -131,6 +152,12 @@ class GAN(Estimator):
         self.loss = loss
         self.r1 = r1
         self.gradient_penalty = gradient_penalty
+        self.n_critic = n_critic
+        self.weight_clip = weight_clip
+        self.label_smoothing = label_smoothing
+        self.instance_noise = instance_noise
+        self.instance_noise_decay = instance_noise_decay
+        self.ema = ema
         self.optimizer = optimizer
         self.learning_rate = learning_rate
         self.beta1 = beta1
@@ -147,14 +174,16 @@ class GAN(Estimator):
 
     # --- using it -------------------------------------------------------------------------------
 
-    def sample(self, n: int = 1, seed: int | None = None) -> np.ndarray:
+    def sample(self, n: int = 1, seed: int | None = None, *, average: bool | None = None) -> np.ndarray:
         """``n`` new samples, ``[n, ...]`` in the units, type and shape of the training data.
 
-        ``seed=None`` draws fresh noise each time. Raises :class:`~minigen.NotFittedError` before ``fit``.
+        ``seed=None`` draws fresh noise each time. ``average``: with the average of the generator's weights, or with
+        the weights as they are; ``None`` takes the average where ``ema`` keeps one. Raises
+        :class:`~minigen.NotFittedError` before ``fit``, and ``ValueError`` for an average that there is not.
         """
         z = self.latent(n, seed)
         with self._ops.on_device_of(z):
-            return self._as_frame(self._rounded_if_binary(self._generated(z)))
+            return self._as_frame(self._rounded_if_binary(self._generated(z, average)))
 
     def latent(self, n: int = 1, seed: int | None = None) -> np.ndarray:
         """``n`` draws of the noise, ``float32[n, latent_dim]``."""
@@ -162,19 +191,28 @@ class GAN(Estimator):
         width = self._frozen["latent_dim"]
         return self._normal((checks.integer("n", n, 0), width), seed, random.SAMPLE)
 
-    def generate(self, z: Any) -> Array:
+    def generate(self, z: Any, *, average: bool | None = None) -> Array:
         """Samples for given noise ``z[n, latent_dim]``: ``[n, ...]`` in the units, type and shape of the training data.
 
-        For zeros and ones these are float32, between them: how near to 1 the generator comes.
-        Raises ``TypeError`` or ``ValueError`` for noise of another shape or that is no finite numbers.
+        For zeros and ones these are float32, between them: how near to 1 the generator comes. ``average`` as in
+        :meth:`sample`. Raises ``TypeError`` or ``ValueError`` for noise of another shape or that is no finite numbers.
         """
         self._require_fit()
         with self._ops.on_device_of(z) as give:
-            return give(self._as_frame(self._generated(z)))
+            return give(self._as_frame(self._generated(z, average)))
 
-    def _generated(self, z: Any) -> Array:
+    def _generated(self, z: Any, average: bool | None) -> Array:
         """What the generator makes of noise ``z``, in the units of the data."""
-        return self._to_data(self._apply(self.generator_, self._latents(z)))
+        return self._to_data(self._apply(self._generator(average), self._latents(z)))
+
+    def _generator(self, average: bool | None) -> Network:
+        """The generator with the average of its weights or with the weights, as :meth:`sample` is told."""
+        checks.choice("average", average, (None, True, False))
+        if average is False or (average is None and self.averaged_generator_ is None):
+            return self.generator_
+        if self.averaged_generator_ is None:
+            raise ArgumentError("average", "must be None or False for a model that was trained with ema=0")
+        return self.averaged_generator_
 
     def discriminate(self, X: Any) -> Array:
         """``D(x) = sigmoid(logit)``, the probability of being real, for each row of ``X``: ``float32[N]``.
@@ -188,12 +226,12 @@ class GAN(Estimator):
             logits = self._apply(self.discriminator_, self._check_rows(X), data=True)
             return give(activations.forward(logits[:, 0], "sigmoid"))
 
-    def interpolate(self, a: Any, b: Any, steps: int = 8) -> np.ndarray:
+    def interpolate(self, a: Any, b: Any, steps: int = 8, *, average: bool | None = None) -> np.ndarray:
         """``steps`` samples on the way from ``a`` to ``b``, ends included, ``[steps, ...]``.
 
         ``a`` and ``b`` are points of latent space, ``[latent_dim]``, or seeds. The way is the great circle of White
-        2016 (slerp), on which the noise keeps a length that the generator has been trained with. Raises ``TypeError``
-        or ``ValueError`` for other ends, and for fewer than two steps.
+        2016 (slerp), on which the noise keeps a length that the generator has been trained with. ``average`` as in
+        :meth:`sample`. Raises ``TypeError`` or ``ValueError`` for other ends, and for fewer than two steps.
         """
         self._require_fit()
         za, zb = self._endpoint("a", a), self._endpoint("b", b)
@@ -204,7 +242,7 @@ class GAN(Estimator):
             z = (1 - t) * za + t * zb
         else:
             z = (np.sin((1 - t) * angle) * za + np.sin(t * angle) * zb) / np.sin(angle)
-        return self.generate(z)
+        return self.generate(z, average=average)
 
     def _endpoint(self, name: str, value: Any) -> np.ndarray:
         if isinstance(value, (int, np.integer)):
@@ -228,6 +266,14 @@ class GAN(Estimator):
         checks.number("gradient_penalty", self.gradient_penalty, 0)
         if self.r1 and self.gradient_penalty:
             raise ArgumentError("gradient_penalty", "must be 0 with r1, which is a penalty on the same gradient")
+        checks.integer("n_critic", self.n_critic, 1)
+        checks.number("weight_clip", self.weight_clip, 0)
+        checks.number("label_smoothing", self.label_smoothing, 0, 1)
+        if self.label_smoothing and self.loss == "wasserstein":
+            raise ArgumentError("label_smoothing", "must be 0 with loss='wasserstein', which has no labels")
+        checks.number("instance_noise", self.instance_noise, 0)
+        checks.choice("instance_noise_decay", self.instance_noise_decay, (True, False))
+        checks.number("ema", self.ema, 0, 1)
 
     _unbounded_hint = "output='linear' takes any"
 
@@ -276,7 +322,25 @@ class GAN(Estimator):
                 check_layers(name, layers["discriminator"])
         return layers
 
+    def _build(self, *data: Any, **columns: Any) -> None:
+        super()._build(*data, **columns)
+        self.averaged_generator_ = self.generator_.twin() if self._averaged_networks else None
+
+    def _initialize(self) -> None:
+        super()._initialize()
+        if self.averaged_generator_ is not None:
+            self.averaged_generator_.load_state(self.generator_.state())
+
+    @property
+    def _averaged_networks(self) -> tuple[str, ...]:
+        return ("generator",) if self.ema else ()
+
+    def _load_averages(self, state: dict[str, np.ndarray]) -> None:
+        if self.averaged_generator_ is not None:
+            self._ops.upload(state["generator.average"], out=self.averaged_generator_.params)
+
     def _step(self, rows: Array) -> GanStep:
+        averaged = self.averaged_generator_
         return GanStep(
             self._ops,
             self.generator_,
@@ -287,10 +351,26 @@ class GAN(Estimator):
             loss=self.loss,
             r1=self.r1,
             gradient_penalty=self.gradient_penalty,
+            n_critic=self.n_critic,
+            weight_clip=self.weight_clip,
+            label_smoothing=self.label_smoothing,
+            instance_noise=self.instance_noise,
+            noise_steps=self._noise_steps(len(rows)),
+            average=None if averaged is None else Average(averaged, self.ema),
             seed=self.seed,
             scale=self.scale_,
             shift=self.shift_,
         )
+
+    def _noise_steps(self, rows: int) -> int:
+        """The step at which the instance noise is gone; 0 if it stays."""
+        return max(1, self.epochs * (rows // (self.n_critic * self.batch_size))) if self.instance_noise_decay else 0
+
+    def _check_batch_size(self, rows: Array) -> None:
+        super()._check_batch_size(rows)
+        if len(rows) < self.n_critic * self.batch_size:
+            taken = f"{self.n_critic} x {self.batch_size}"
+            raise ArgumentError("n_critic", f"times batch_size must be at most the {len(rows)} rows, not {taken}")
 
     def _history_names(self) -> tuple[str, ...]:
         return loss_names(self.r1 or self.gradient_penalty)

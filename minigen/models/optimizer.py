@@ -26,6 +26,21 @@ class OptimizerSettings:
     weight_decay: float = 0.0
 
 
+@dataclass(frozen=True)
+class Average:
+    """The average of a network's parameters over the steps, as the parameters of ``net``: a network of the same layers.
+
+    ``decay`` and what the first steps do: :mod:`minigen.reference.averaging`.
+    """
+
+    net: Network
+    decay: float
+
+    def update(self, source: Network, step: Array) -> None:
+        """Take in the parameters of ``source``; ``step`` counts the updates done before."""
+        self.net.ops.average(self.net.params, source.params, step, self.decay)
+
+
 class Optimizer:
     """One of :data:`OPTIMIZERS` over all the parameters of ``net``; ``slots`` are the :data:`SLOTS` that it keeps."""
 

@@ -26,7 +26,7 @@ from minigen.reference.activations import CURVED
 
 
 def check_layers(name: str, layers: Sequence[Layer]) -> None:
-    """Raise ArgumentError that tells why, where a discriminator of these ``layers`` cannot have the penalty ``name``."""
+    """Raise ArgumentError with the reason where a discriminator of these ``layers`` cannot have the penalty ``name``."""
     for layer in layers:
         if layer.no_tangent:
             raise ArgumentError(name, f"must be 0 with such a discriminator: {layer.no_tangent}")
@@ -50,8 +50,9 @@ class GradientPenalty:
         self.logit = Workspace(replace(stored, dz=ops.empty(stored.y.shape)) for stored in work)  # dz is delta
         ops.upload(np.ones(work[-1].y.shape, ops.dtype), out=self.logit[-1].dz)
         self.tangents = [self._tangent(layer, len(x)) for layer in net.layers[:-1]]
-        below = [layer.activation in CURVED or above.is_curved for layer, above in zip(net.layers, net.layers[1:])]
-        last = max((i for i, curved in enumerate(below) if curved), default=-1)
+        pairs = zip(net.layers[:-1], net.layers[1:], strict=True)
+        curved = [i for i, (layer, above) in enumerate(pairs) if layer.activation in CURVED or above.is_curved]
+        last = max(curved, default=-1)
         self.values = Workspace(replace(s, dz=ops.empty(s.y.shape)) for s in work[: last + 1])  # dz is d
 
     def _tangent(self, layer: Layer, rows: int) -> Tangent:

@@ -17,8 +17,8 @@ RING = 4096  # steps whose losses the device keeps until the host reads them
 class Step:
     """One training step of a model; the model adds :meth:`compute`, the explicit calls of it.
 
-    An epoch is ``steps_per_epoch`` steps of ``batch_size`` rows in the order of a keyed permutation. The rows left
-    over form a last, smaller step of ``tail`` rows, or are dropped with ``drop_last`` (other rows each epoch, since the
+    An epoch is ``steps_per_epoch`` steps of ``batches`` times ``batch_size`` rows (one, unless the model takes more)
+    in the order of a keyed permutation. The rows left over form a last, smaller step of ``tail`` rows, or are dropped with ``drop_last`` (other rows each epoch, since the
     order changes).
     """
 
@@ -35,6 +35,7 @@ class Step:
         seed: int,
         *,
         drop_last: bool,
+        batches: int = 1,
         scale: float,
         shift: float,
     ) -> None:
@@ -44,7 +45,8 @@ class Step:
         self.batch_size = batch_size
         self.seed = seed
         self.tail = 0 if drop_last else len(data) % batch_size
-        self.steps_per_epoch = len(data) // batch_size + (self.tail > 0)
+        self.batches = batches
+        self.steps_per_epoch = len(data) // (batches * batch_size) + (self.tail > 0)
         self.data = ops.resident(data)
         self.scale, self.shift = scale, shift
         self.indices = ops.empty((batch_size,), np.int32)
@@ -68,13 +70,21 @@ class Step:
 
     # --- what all have --------------------------------------------------------------------------
 
-    def gather(self, out: Array) -> None:
-        """The next batch, in the generator's or decoder's range, into ``out[rows, D]``."""
-        indices = self.indices[: len(out)]
+    def gather(self, out: Array, counter: Array | None = None) -> None:
+        """The next batch, in the generator's or decoder's range, into ``out[rows, D]``.
+
+        ``counter`` counts the batches taken so far, where a step takes several.
+        """
+        counter = self.counter if counter is None else counter
+        indices, batches_per_epoch = self.indices[: len(out)], self.batches * self.steps_per_epoch
         self.ops.batch_indices(
-            indices, len(self.data), self.seed, random.ORDER, self.counter, self.batch_size, self.steps_per_epoch
+            indices, len(self.data), self.seed, random.ORDER, counter, self.batch_size, batches_per_epoch
         )
         self.ops.batch_gather(self.data, indices, out, self.scale, self.shift)
+
+    def set_count(self, done: int) -> None:
+        """So many steps are ``done``."""
+        self.ops.upload(np.array([done], np.uint64), out=self.counter)
 
     def set_learning_rate(self, rate: float) -> None:
         """Of every network, for the steps to come."""

@@ -18,8 +18,8 @@ What the output has lost in rounding, its derivative has lost too: in float32 a 
 z = 12 and 0 at z = 17, where ``y`` rounds to 1. So a loss of a probability is computed from the logit, not through a
 sigmoid's derivative (:mod:`minigen.reference.gan_loss`, :mod:`minigen.reference.vae_loss`).
 
-:func:`bend` is ``act''(z) / act'(z)``, what a second derivative needs (see ``penalty``): 0 for the first three, which are
-made of straight pieces, and of the others, with ``act'`` from the table::
+:func:`bend` is ``act''(z) / act'(z)``, what a second derivative needs (see ``penalty``): 0 for the first three, which
+are made of straight pieces, and of the others, with ``act'`` from the table::
 
     tanh      act'' = -2 y act'                           bend = -2 y
     sigmoid   act'' = act' (1 - y) - y act'               bend = 1 - 2 y

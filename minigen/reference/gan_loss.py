@@ -47,8 +47,8 @@ real rows than on generated ones as it can be, which estimates a distance; the g
     fake = s                fake' =  1
     generator = real
 
-Label smoothing (Salimans et al. 2016, section 3.4), one-sided: a real row counts as generated with weight ``a``. Its term
-is ``(1 - a) real + a fake``, and so is the derivative. With the logarithms of Goodfellow et al. this is the cross
+Label smoothing (Salimans et al. 2016, section 3.4), one-sided: a real row counts as generated with weight ``a``. Its
+term is ``(1 - a) real + a fake``, and so is the derivative. With the logarithms of Goodfellow et al. this is the cross
 entropy with the label ``1 - a`` in place of 1.
 """
 

@@ -11,7 +11,7 @@ row, uniform in [0, 1) (Gulrajani et al., algorithm 1)::
 
     x = u real + (1 - u) fake
 
-First, by the gradient. With ``n = |g|``, ``dn/dg = g / n``; where ``g = 0`` the norm has no derivative, and 0 is taken::
+First, by the gradient. With ``n = |g|``, ``dn/dg = g / n``; where ``g = 0`` the norm has no derivative: 0 is taken::
 
     r1         v = dP/dg = weight / B  g
     two_sided  v = dP/dg = 2 weight / B  (n - 1)  g / n
@@ -21,8 +21,8 @@ It takes no new kind of pass: with ``v`` held fixed, the chain rule is ::
 
     dP/dtheta = sum_rows sum_d v_d dg_d/dtheta = d/dtheta  sum_rows <v, g>
 
-and ``<v, ds/dx>`` is how fast the logit changes when ``x`` moves along ``v``, the *tangent* of ``s`` along ``v``. It can
-be computed forward, beside the layers' values (the R-operator of Pearlmutter 1994), and that forward pass is
+and ``<v, ds/dx>`` is how fast the logit changes when ``x`` moves along ``v``, the *tangent* of ``s`` along ``v``. It
+can be computed forward, beside the layers' values (the R-operator of Pearlmutter 1994), and that forward pass is
 differentiated as any other is. All of it for ``L`` layers ``z_l = y_(l-1) W_l + b_l``, ``y_l = act(z_l)``, ``y_0 = x``,
 ``s = z_L``; products are elementwise where no matrix is::
 
@@ -34,9 +34,9 @@ differentiated as any other is. All of it for ``L`` layers ``z_l = y_(l-1) W_l +
                       zdot_l = t_(l-1) W_l                                   no bias: it does not move
                       t_l    = zdot_l act'(z_l)                              <v, g> = sdot = zdot_L
 
-``sdot`` depends on the parameters in two ways. Through the tangent pass: ``zdot_l`` is linear in ``t_(l-1)`` and ``W_l``,
-and everything behind it is linear too, with the factors of the ordinary backward pass. So ``dsdot/dzdot_l = delta_l``,
-which is there already, and a layer's share is ::
+``sdot`` depends on the parameters in two ways. Through the tangent pass: ``zdot_l`` is linear in ``t_(l-1)`` and in
+``W_l``, and everything behind it is linear too, with the factors of the ordinary backward pass. So ``dsdot/dzdot_l =
+delta_l``, which is there already, and a layer's share is ::
 
     dW_l += t_(l-1)^T delta_l                                                db_l gets nothing
 

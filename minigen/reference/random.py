@@ -101,7 +101,7 @@ def unit(words: np.ndarray, dtype: Any) -> np.ndarray:
 
 @small_is_zero
 def add_noise(x: np.ndarray, noise: np.ndarray, step: int, std: float, steps: int = 0) -> np.ndarray:
-    """``x + std * noise``, where ``std`` falls linearly from its value at step 0 to 0 at ``steps``, or stays if that is 0.
+    """``x + std * noise``, where ``std`` falls linearly from step 0 on to 0 at ``steps``, or stays if that is 0.
 
     Noise on all that a discriminator sees (Arjovsky and Bottou 2017, section 3; Sonderby et al. 2017), which is taken
     away again in the course of the training.

@@ -50,7 +50,7 @@ class Head(NamedTuple):
 def epilogue(
     total, b, head, rows, columns, tile_n, y, B, N_OUT: tl.constexpr, ACTIVATION: tl.constexpr, PARTS: tl.constexpr
 ):
-    """Bias (or None), activation, and the store; with a ``head`` (:class:`Head`) also this tile's share of the logit."""
+    """Bias, activation, and the store; with a ``head`` (:class:`Head`) also this tile's share of the logit."""
     if b is not None:
         total += tl.load(b + columns, mask=columns < N_OUT, other=0.0)[None, :]
     out = activate(total, ACTIVATION)
