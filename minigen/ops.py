@@ -297,7 +297,7 @@ class Operations:
     ) -> None:
         """Adam after ``p -= lr weight_decay p``, decoupled weight decay (Loshchilov and Hutter 2019, algorithm 2)."""
 
-    @operation("+p[n]", limit=within(0, exclude_low=True), flops=lambda n: n["n"])
+    @operation("+p[...]", limit=within(0, exclude_low=True), flops=lambda n: n["n"])
     def clip(self, p: Array, limit: float) -> None:
         """Every element of ``p`` into ``[-limit, limit]``."""
 

@@ -26,7 +26,7 @@ from minigen.reference.activations import CURVED
 
 
 def check_layers(name: str, layers: Sequence[Layer]) -> None:
-    """Raise ArgumentError with the reason where a discriminator of these ``layers`` cannot have the penalty ``name``."""
+    """Raise ArgumentError, with the reason, where a discriminator of ``layers`` cannot have the penalty ``name``."""
     for layer in layers:
         if layer.no_tangent:
             raise ArgumentError(name, f"must be 0 with such a discriminator: {layer.no_tangent}")

@@ -18,8 +18,8 @@ class Step:
     """One training step of a model; the model adds :meth:`compute`, the explicit calls of it.
 
     An epoch is ``steps_per_epoch`` steps of ``batches`` times ``batch_size`` rows (one, unless the model takes more)
-    in the order of a keyed permutation. The rows left over form a last, smaller step of ``tail`` rows, or are dropped with ``drop_last`` (other rows each epoch, since the
-    order changes).
+    in the order of a keyed permutation. The rows left over form a last, smaller step of ``tail`` rows, or are dropped
+    with ``drop_last`` (other rows each epoch, since the order changes).
     """
 
     terms: tuple[str, ...]  # the losses that a step computes, in the order of ``losses``

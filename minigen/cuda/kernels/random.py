@@ -122,7 +122,7 @@ def fill(
 def add_noise(
     pid, x, noise, out, step, n, std, steps, DECAYS: tl.constexpr, STEPS_AHEAD: tl.constexpr, BLOCK: tl.constexpr
 ):  # fmt: skip
-    """``out[n] = x + std noise``, ``std`` falling linearly to 0 at step ``steps`` where it DECAYS; ``out`` may be ``x``."""
+    """``out[n] = x + std noise``; where it DECAYS, ``std`` falls linearly to 0 at step ``steps``. ``out`` may be x."""
     i = pid.to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     if DECAYS:
         left = steps.to(tl.float32) - (tl.load(step) - STEPS_AHEAD).to(tl.float32)
