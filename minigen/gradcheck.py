@@ -270,8 +270,8 @@ def _loss_operations(rng: np.random.Generator) -> Iterator[Operation]:
         loss, dlogits = gan_loss.generator(s, kind)
         yield "gan_loss", f"generator {kind}", "gan_loss_generator", (s, *outputs, kind), [dlogits, [loss]]
     loss, dlogits = gan_loss.discriminator(s, n_real, GAN_LOSSES[0], 0.2)
-    arguments = (s, n_real, *outputs, GAN_LOSSES[0], 0.2)
-    yield "gan_loss", "discriminator with label smoothing", "gan_loss_discriminator", arguments, [dlogits, [loss]]
+    smoothed = (s, n_real, *outputs, GAN_LOSSES[0], 0.2)
+    yield "gan_loss", "discriminator with label smoothing", "gan_loss_discriminator", smoothed, [dlogits, [loss]]
     g, other, u = normals(rng, B, D), normals(rng, B, D), rng.random(B, np.float32).astype(np.float64)
     for kind in PENALTIES:
         v, rows, loss = penalty.penalty(g, kind, 0.7)

@@ -114,7 +114,13 @@ def _gan(ops: Backend, seed: int, hidden: str, data: np.ndarray, **settings: Any
     state = discriminator.state()
     last = list(state)[-2]
     discriminator.load_state({**state, last: state[last] / 8})
-    common = {"batch_size": ROWS, "settings": OptimizerSettings(), "seed": seed, "scale": 2 / 255, "shift": -1.0}
+    common: dict[str, Any] = {
+        "batch_size": ROWS,
+        "settings": OptimizerSettings(),
+        "seed": seed,
+        "scale": 2 / 255,
+        "shift": -1.0,
+    }
     return GanStep(ops, generator, discriminator, data, **common, **settings)
 
 

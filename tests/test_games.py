@@ -142,6 +142,16 @@ def test_an_update_of_the_discriminator_is_no_step_of_the_generator():
     assert 2e-4 < np.abs(moved).max() <= 3.01e-4
 
 
+def test_a_schedule_takes_both_players_down_together():
+    settings = {"schedule": "linear", "epochs": 2, "learning_rate": 0.1, "optimizer": "sgd"}
+    training = gan_training(NumpyBackend(np.float64), blobs(96), batch_size=8, n_critic=3, **settings)
+    for done in range(8):
+        run(training, 1)
+        rates = [float(optimizer.lr[0]) for optimizer in training.step.optimizers]
+        assert rates[0] == pytest.approx(0.1 * (1 - done / 8))
+        assert rates[1] == pytest.approx(0.1 * (1 - (3 * done + 2) / 24)), "of the last of three updates"
+
+
 def test_each_update_takes_rows_and_noise_of_its_own(monkeypatch):
     data = np.arange(96, dtype=np.uint8)[:, None]
     training = gan_training(NumpyBackend(), data, batch_size=8, n_critic=3)

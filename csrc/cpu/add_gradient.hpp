@@ -10,7 +10,8 @@ namespace minigen::MINIGEN_ISA {
 
 static thread_local Scratch<float> gradient_scratch;
 
-// `db` may be null. gradient(dW, db) computes into scratch memory first, which is then added: one more pass, but it works for any kernel.
+// `db` may be null. gradient(dW, db) computes into scratch memory first, which is then added: one more pass, but it
+// works for any kernel.
 template <class Gradient>
 static void add_gradient(float* dW, float* db, int64_t I, int64_t O, const Gradient& gradient) {
   float* const sums = gradient_scratch.get(I * O + O);

@@ -88,6 +88,7 @@ class GanStep(Step):
         self.label_smoothing, self.weight_clip, self.n_critic = label_smoothing, weight_clip, n_critic
         # Of the discriminator. One a step, and they are counted together.
         self.updates = self.counter if n_critic == 1 else ops.upload(np.zeros(1, np.uint64))
+        self.discriminator_optimizer.steps_per_epoch *= n_critic  # a schedule, too, goes by that count
         self.unread = ops.empty((1, len(self.terms)))  # losses of an update that is not the step's last
         B = batch_size
         self.noise = ops.empty((2 * B, generator.inputs))
