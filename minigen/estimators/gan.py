@@ -367,6 +367,9 @@ class GAN(Estimator):
             batch_size=self.batch_size,
             settings=self._optimizer_settings(),
             loss=self.loss,
+            seed=self.seed,
+            scale=self.scale_,
+            shift=self.shift_,
             r1=self.r1,
             gradient_penalty=self.gradient_penalty,
             n_critic=self.n_critic,
@@ -374,9 +377,6 @@ class GAN(Estimator):
             label_smoothing=self.label_smoothing,
             instance_noise=self.instance_noise,
             noise_steps=self._noise_steps(len(rows)),
-            seed=self.seed,
-            scale=self.scale_,
-            shift=self.shift_,
             average=None if averaged is None else Average(averaged, self.ema),
         )
 
