@@ -47,6 +47,7 @@ PARTS = {  # the longest first
             "random",
             "batch",
             "backends",
+            "layer_operations",
         )
     ],
 }

@@ -9,8 +9,9 @@ import minigen
 from helpers import InOut, Out, assert_close, normals, relative_error
 from minigen.backend import ACTIVATIONS, GAN_LOSSES
 from minigen.gradcheck_tools import differences
+from minigen.models.hidden import dense_layers
 from minigen.models.layers import Layer
-from minigen.models.network import Network, dense_layers
+from minigen.models.network import Network
 from minigen.models.penalty import GradientPenalty
 from minigen.reference import activations, dense, penalty, random
 from minigen.reference_backend import NumpyBackend

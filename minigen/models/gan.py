@@ -18,6 +18,12 @@ With ``r1`` or ``gradient_penalty`` a penalty on the gradient of ``s`` by ``x`` 
 A step may train the discriminator ``n_critic`` times (Arjovsky, Chintala and Bottou 2017, algorithm 1), each time on
 real rows and fakes of its own; all but the last time generate no fakes for the generator. Everything random in a step
 is drawn by the count of the discriminator's updates.
+With ``pack = m`` the discriminator judges ``m`` rows together, all real or all generated, and so sees a lack of variety
+(PacGAN, Lin et al. 2018, section 2): it takes ``m`` neighbouring rows side by side as one of ``m D`` numbers, which is
+how they lie in memory, and its batch has ``1 / m`` of the rows. Nothing else changes.
+
+With batch normalization each ``B`` rows are a batch with statistics of its own: the two of the generator, and the real
+and the generated rows that the discriminator sees (apart, as in DCGAN, Radford et al. 2016).
 """
 
 from __future__ import annotations
@@ -28,6 +34,7 @@ import numpy as np
 
 from minigen.backend import Array, Backend
 from minigen.models.instance_noise import InstanceNoise
+from minigen.models.layers import Context
 from minigen.models.network import Network, Workspace
 from minigen.models.optimizer import Average, Optimizer, OptimizerSettings
 from minigen.models.penalty import GradientPenalty, InterpolatedPenalty
@@ -63,6 +70,7 @@ class GanStep(Step):
         label_smoothing: float = 0.0,
         instance_noise: float = 0.0,
         noise_steps: int = 0,
+        pack: int = 1,
         average: Average | None = None,
         seed: int = 0,
         scale: float = 1.0,
@@ -84,7 +92,7 @@ class GanStep(Step):
             scale=scale,
             shift=shift,
         )
-        self.loss, self.average = loss, average
+        self.loss, self.average, self.pack = loss, average, pack
         self.label_smoothing, self.weight_clip, self.n_critic = label_smoothing, weight_clip, n_critic
         # Of the discriminator. One a step, and they are counted together.
         self.updates = self.counter if n_critic == 1 else ops.upload(np.zeros(1, np.uint64))
@@ -95,10 +103,12 @@ class GanStep(Step):
         self.generator_noise = self.noise[B:]  # of the fakes that the generator learns from
         rows = ops.empty((3 * B, data.shape[1]))  # real ones, fakes for the discriminator, fakes for the generator
         self.real_rows, self.real_and_fake, self.generator_fakes = rows[:B], rows[: 2 * B], rows[2 * B :]
-        self.generator_work = generator.workspace(2 * B, y=rows[B:], grad_rows=B)
+        context = Context(training=True, counter=self.updates, seed=seed, groups=2)
+        self.generator_work = generator.workspace(2 * B, y=rows[B:], grad_rows=B, context=context)
         self.generator_work_own = self.generator_work.rows(B, 2 * B)  # the part for ``generator_fakes``
-        self.discriminator_work = discriminator.workspace(2 * B)
-        self.discriminator_work_fakes = self.discriminator_work.rows(B, 2 * B)  # used again for ``generator_fakes``
+        m = B // pack  # of these, the discriminator sees so many
+        self.discriminator_work = discriminator.workspace(2 * m, context=context)
+        self.discriminator_work_fakes = self.discriminator_work.rows(m, 2 * m)  # used again for ``generator_fakes``
         self.penalty = self._penalty(r1, gradient_penalty)
         self.instance_noise: InstanceNoise | None = None
         self.seen_fakes = self.generator_fakes  # what the discriminator sees of them
@@ -107,9 +117,9 @@ class GanStep(Step):
             self.seen_fakes = ops.empty((B, data.shape[1]))
 
     def _penalty(self, r1: float, gradient_penalty: float) -> GradientPenalty | None:
-        real, fake = self.real_rows, self.real_and_fake[self.batch_size :]
+        real, fake = self.packed(self.real_rows), self.packed(self.real_and_fake[self.batch_size :])
         if r1:
-            on_real = self.discriminator_work.rows(0, self.batch_size)
+            on_real = self.discriminator_work.rows(0, len(real))
             return GradientPenalty(self.ops, self.discriminator, real, on_real, "r1", r1)
         if gradient_penalty:
             of_step = self.seed, self.updates
@@ -147,6 +157,8 @@ class GanStep(Step):
         buffers = super().state_buffers()
         if self.average is not None:
             buffers["generator.average"] = self.average.net.params
+            if len(self.average.net.running):
+                buffers["generator.average_running"] = self.average.net.running
         return buffers
 
     def workspaces(self, rows: int) -> list[tuple[Network, Workspace]]:
@@ -161,30 +173,35 @@ class GanStep(Step):
         if self.instance_noise:
             self.instance_noise.draw(self.batch_size + rows, self.updates)
 
+    def packed(self, rows: Array) -> Array:
+        """A view of ``rows[n, D]`` as the discriminator takes them, ``[n / pack, pack D]``."""
+        return rows.reshape(len(rows) // self.pack, -1)
+
     def discriminator_gradient(self) -> None:
         """The discriminator's loss on real rows and its fakes, its penalty, and the gradients of its parameters."""
         work = self.discriminator_work
         self.gather(self.real_rows, self.updates)
         if self.instance_noise:
             self.instance_noise.add(self.real_and_fake, 0, self.counter, self.real_and_fake)
-        logits = self.discriminator.forward(self.real_and_fake, work)
+        judged = self.packed(self.real_and_fake)
+        logits = self.discriminator.forward(judged, work)
         loss = self.losses[:1], self.loss, self.label_smoothing
-        self.ops.gan_loss_discriminator(logits, self.batch_size, work[-1].dz, *loss)
-        self.discriminator.backward(self.real_and_fake, work)
+        self.ops.gan_loss_discriminator(logits, len(logits) // 2, work[-1].dz, *loss)
+        self.discriminator.backward(judged, work)
         if self.penalty:
             self.penalty.add_gradient(self.losses[2:])
 
     def generator_gradient(self) -> None:
         """The generator's loss on its own fakes, and the gradients of its parameters, through the discriminator."""
-        fakes, work, own = self.seen_fakes, self.discriminator_work_fakes, self.generator_work_own
+        fakes, work, own = self.packed(self.seen_fakes), self.discriminator_work_fakes, self.generator_work_own
         if self.instance_noise:
-            self.instance_noise.add(self.generator_fakes, 2 * self.batch_size, self.counter, fakes)
+            self.instance_noise.add(self.generator_fakes, 2 * self.batch_size, self.counter, self.seen_fakes)
         logits = self.discriminator.forward(fakes, work)
         self.ops.gan_loss_generator(logits, work[-1].dz, self.losses[1:2], self.loss)
         activation, dz = self.generator.output_activation, own[-1].dz
         if self.instance_noise:  # the derivative is taken from the generator's output, not from what is seen of it
-            self.discriminator.backward(fakes, work, dx=dz, weights=False)
+            self.discriminator.backward(fakes, work, dx=self.packed(dz), weights=False)
             self.ops.activation_backward(dz, self.generator_fakes, dz, activation)
         else:
-            self.discriminator.backward(fakes, work, dx=dz, activation=activation, weights=False)
+            self.discriminator.backward(fakes, work, dx=self.packed(dz), activation=activation, weights=False)
         self.generator.backward(self.generator_noise, own)
