@@ -10,7 +10,8 @@ import pytest
 
 import minigen
 from helpers import InOut, Out, assert_close, normals, relative_error
-from minigen.backend import ACTIVATIONS, GAN_LOSSES
+from minigen.backend import DENSE_ACTIVATIONS as ACTIVATIONS
+from minigen.backend import GAN_LOSSES
 from minigen.reference import batch, optimizer, random
 from minigen.reference_backend import NumpyBackend
 from models import blobs, gan_training, run

@@ -7,7 +7,8 @@ import pytest
 
 import minigen
 from helpers import InOut, Out, assert_close, normals, relative_error
-from minigen.backend import ACTIVATIONS, GAN_LOSSES
+from minigen.backend import DENSE_ACTIVATIONS as ACTIVATIONS
+from minigen.backend import GAN_LOSSES
 from minigen.gradcheck_tools import differences
 from minigen.models.hidden import dense_layers
 from minigen.models.layers import Layer

@@ -13,6 +13,7 @@ ACTIVATIONS: dict[str, Callable[[Any], Any]] = {
     "linear": lambda z: z,
     "relu": torch.relu,
     "leaky_relu": lambda z: F.leaky_relu(z, 0.2),
+    "elu": F.elu,
     "tanh": torch.tanh,
     "sigmoid": torch.sigmoid,
     "softplus": F.softplus,
