@@ -37,12 +37,15 @@ GAN = {
     "label_smoothing": st.floats(0.01, 0.9),
     "instance_noise": st.floats(0.01, 1),
     "instance_noise_decay": st.booleans(),
+    "conditioning": st.just("projection"),
+    "y": st.sampled_from(("labels", "numbers")),
 }
 VAE = {
     "hidden": widths,
     "activation": st.sampled_from(minigen.ACTIVATIONS),
     "likelihood": st.sampled_from(("bernoulli", "gaussian")),
     "beta": st.floats(0, 3),
+    "y": st.sampled_from(("labels", "numbers")),
 }
 """What is drawn of each setting; each is left at its default half of the time."""
 
@@ -61,9 +64,11 @@ def step_of(family: Any, chosen: dict[str, Any], seed: int) -> Any:
     """A step of a model of these settings, some steps into its training; skips what ``fit`` refuses."""
     rng = np.random.default_rng(seed)
     data = rng.integers(0, 256, (ROWS, COLUMNS), np.uint8)
+    chosen, kind = {name: value for name, value in chosen.items() if name != "y"}, chosen.get("y")
+    y = {"labels": rng.integers(0, 3, ROWS), "numbers": rng.normal(size=(ROWS, 2)), None: None}[kind]
     model = family(latent_dim=3, batch_size=8, epochs=1, seed=seed, **chosen)
-    model.fit(data, progress=False)
-    step = model._step(data)
+    model.fit(data, y, progress=False)
+    step = model._step(data, model._condition_codes(y, ROWS))
     for net in step.networks:  # away from what the initial weights have in common, such as zero biases
         net.load_state({key: value + 0.1 * rng.standard_normal(value.shape) for key, value in net.state().items()})
     return step

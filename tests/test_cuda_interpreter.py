@@ -47,6 +47,7 @@ PARTS = {  # the longest first
             "random",
             "batch",
             "backends",
+            "condition",
             "layer_operations",
         )
     ],

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from minigen import checks
 from minigen.backend import GAN_LOSSES
 from minigen.errors import ArgumentError
+from minigen.models.layers import Layer
+from minigen.models.penalty import check_layers
 
 
 def check_game(gan: Any) -> None:
@@ -23,6 +26,13 @@ def check_game(gan: Any) -> None:
         raise ArgumentError("label_smoothing", "must be 0 with loss='wasserstein', which has no labels")
     checks.number("instance_noise", gan.instance_noise, 0)
     checks.choice("instance_noise_decay", gan.instance_noise_decay, (True, False))
+
+
+def check_penalty(gan: Any, discriminator: Sequence[Layer]) -> None:
+    """Raise where a discriminator of these layers cannot have the penalty that is asked for."""
+    for name in ("r1", "gradient_penalty"):
+        if getattr(gan, name):
+            check_layers(name, discriminator)
 
 
 def check_rows(gan: Any, rows: int) -> None:

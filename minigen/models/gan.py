@@ -24,6 +24,10 @@ how they lie in memory, and its batch has ``1 / m`` of the rows. Nothing else ch
 
 With batch normalization each ``B`` rows are a batch with statistics of its own: the two of the generator, and the real
 and the generated rows that the discriminator sees (apart, as in DCGAN, Radford et al. 2016).
+
+A conditional GAN (Mirza and Osindero 2014, equation 2) has D judge pairs of a row and its condition, and G draw rows
+for a condition. The real rows of a batch bring theirs, and both halves of the fakes are drawn for the same ones: of a
+whole epoch these are as frequent as in the data, and D compares real and fake at equal conditions.
 """
 
 from __future__ import annotations
@@ -75,6 +79,7 @@ class GanStep(Step):
         seed: int = 0,
         scale: float = 1.0,
         shift: float = 0.0,
+        conditions: np.ndarray | None = None,
     ) -> None:
         self.generator, self.discriminator = generator, discriminator
         self.terms = self.loss_names = loss_names(r1 or gradient_penalty)
@@ -91,6 +96,7 @@ class GanStep(Step):
             batches=n_critic,
             scale=scale,
             shift=shift,
+            conditions=conditions,
         )
         self.loss, self.average, self.pack = loss, average, pack
         self.label_smoothing, self.weight_clip, self.n_critic = label_smoothing, weight_clip, n_critic
@@ -103,7 +109,8 @@ class GanStep(Step):
         self.generator_noise = self.noise[B:]  # of the fakes that the generator learns from
         rows = ops.empty((3 * B, data.shape[1]))  # real ones, fakes for the discriminator, fakes for the generator
         self.real_rows, self.real_and_fake, self.generator_fakes = rows[:B], rows[: 2 * B], rows[2 * B :]
-        context = Context(training=True, counter=self.updates, seed=seed, groups=2)
+        self.condition = self.condition_buffer(2 * B)  # of two halves of a batch, both the same
+        context = Context(training=True, condition=self.condition, counter=self.updates, seed=seed, groups=2)
         self.generator_work = generator.workspace(2 * B, y=rows[B:], grad_rows=B, context=context)
         self.generator_work_own = self.generator_work.rows(B, 2 * B)  # the part for ``generator_fakes``
         m = B // pack  # of these, the discriminator sees so many
@@ -122,8 +129,9 @@ class GanStep(Step):
             on_real = self.discriminator_work.rows(0, len(real))
             return GradientPenalty(self.ops, self.discriminator, real, on_real, "r1", r1)
         if gradient_penalty:
-            of_step = self.seed, self.updates
-            return InterpolatedPenalty(self.ops, self.discriminator, real, fake, gradient_penalty, *of_step)
+            condition = None if self.condition is None else self.condition[: len(real)]
+            context = Context(training=True, condition=condition, counter=self.updates, seed=self.seed)
+            return InterpolatedPenalty(self.ops, self.discriminator, real, fake, gradient_penalty, context)
         return None
 
     def compute(self, rows: int) -> None:
@@ -167,6 +175,9 @@ class GanStep(Step):
     def generate(self, batches: int = 2) -> None:
         """Noise and fakes: a batch for the discriminator, and the second for the generator."""
         rows = batches * self.batch_size
+        if self.condition is not None:
+            for half in (self.condition[: self.batch_size], self.condition[self.batch_size :]):
+                self.gather_conditions(half, self.updates)
         noise = self.noise[:rows]
         self.ops.random_normal(noise, self.seed, random.NOISE, self.updates)
         self.generator.forward(noise, self.generator_work.rows(0, rows))  # the fakes lie behind the real rows

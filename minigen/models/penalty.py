@@ -19,7 +19,7 @@ import numpy as np
 
 from minigen.backend import Array, Backend
 from minigen.errors import ArgumentError
-from minigen.models.layers import Layer
+from minigen.models.layers import Context, Layer
 from minigen.models.network import Network, Workspace
 from minigen.reference import random
 from minigen.reference.activations import CURVED
@@ -99,19 +99,21 @@ class GradientPenalty:
 
 
 class InterpolatedPenalty(GradientPenalty):
-    """The two-sided penalty on rows between ``real[B, inputs]`` and ``fake[B, inputs]``, drawn anew for each step."""
+    """The two-sided penalty on rows between ``real[B, inputs]`` and ``fake[B, inputs]``, drawn anew for each step.
 
-    def __init__(
-        self, ops: Backend, net: Network, real: Array, fake: Array, weight: float, seed: int, counter: Array
-    ) -> None:
-        self.real, self.fake, self.seed, self.counter = real, fake, seed, counter
+    ``context``: of the rows between, whose condition is that of both.
+    """
+
+    def __init__(self, ops: Backend, net: Network, real: Array, fake: Array, weight: float, context: Context) -> None:
+        self.real, self.fake, self.context = real, fake, context
         self.u = ops.empty((len(real),))
-        self.work = net.workspace(len(real))
+        self.work = net.workspace(len(real), context=context)
         super().__init__(ops, net, ops.empty(real.shape), self.work, "two_sided", weight)
 
     def add_gradient(self, loss: Array) -> None:
         """As :meth:`GradientPenalty.add_gradient`, of the step's own rows."""
-        self.ops.random_uniform(self.u, self.seed, random.INTERPOLATION, self.counter)
+        assert self.context.counter is not None
+        self.ops.random_uniform(self.u, self.context.seed, random.INTERPOLATION, self.context.counter)
         self.ops.interpolate(self.real, self.fake, self.u, self.x)
         self.net.forward(self.x, self.work)
         super().add_gradient(loss)

@@ -39,6 +39,7 @@ class Step:
         batches: int = 1,
         scale: float,
         shift: float,
+        conditions: np.ndarray | None = None,
     ) -> None:
         self.ops = ops
         self.networks = networks
@@ -54,6 +55,9 @@ class Step:
             optimizer.steps_per_epoch = self.steps_per_epoch
         self.data = ops.resident(data)
         self.scale, self.shift = scale, shift
+        if conditions is not None and conditions.dtype != np.int32:
+            conditions = conditions.astype(ops.dtype, copy=False)
+        self.conditions = None if conditions is None else ops.resident(conditions)  # of every row of ``data``
         self.indices = ops.empty((batch_size,), np.int32)
         self.counter = ops.upload(np.zeros(1, np.uint64))  # steps done
         self.losses = ops.upload(np.zeros(len(self.terms), ops.dtype))
@@ -80,12 +84,26 @@ class Step:
 
         ``counter`` counts the batches taken so far, where a step takes several.
         """
+        self.ops.batch_gather(self.data, self._next_rows(len(out), counter), out, self.scale, self.shift)
+
+    def gather_conditions(self, out: Array, counter: Array | None = None) -> None:
+        """The conditions of the next batch's rows: labels into ``int32[rows]``, or numbers into ``[rows, C]``."""
+        gather = self.ops.batch_labels if out.ndim == 1 else self.ops.batch_gather
+        gather(self.conditions, self._next_rows(len(out), counter), out)
+
+    def _next_rows(self, rows: int, counter: Array | None) -> Array:
+        """The numbers of the next batch's rows in the data."""
         counter = self.counter if counter is None else counter
-        indices, batches_per_epoch = self.indices[: len(out)], self.batches * self.steps_per_epoch
+        indices, batches_per_epoch = self.indices[:rows], self.batches * self.steps_per_epoch
         self.ops.batch_indices(
             indices, len(self.data), self.seed, random.ORDER, counter, self.batch_size, batches_per_epoch
         )
-        self.ops.batch_gather(self.data, indices, out, self.scale, self.shift)
+        return indices
+
+    def condition_buffer(self, rows: int) -> Array | None:
+        """For the conditions of so many rows; None where the model has none."""
+        c = self.conditions
+        return None if c is None else self.ops.empty((rows, *c.shape[1:]), c.dtype)
 
     def set_count(self, done: int) -> None:
         """So many steps are ``done``."""
