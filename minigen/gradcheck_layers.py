@@ -66,6 +66,17 @@ def _layer_norm(rng: np.random.Generator, B: int, D: int) -> Iterator[Derivative
     yield "normalization", "layer wgrad dgamma", lambda gamma: total(x, gamma), gamma, dgamma
     yield "normalization", "layer wgrad dbeta", lambda beta: total(x, beta=beta), beta, dbeta
 
+    v = normals(rng, B, D)
+
+    def moved(x: np.ndarray, gamma: np.ndarray = gamma) -> np.floating:
+        _, mean, inv_std = normalization.layer_forward(x, gamma, beta, EPS)
+        return (above * normalization.layer_tangent(v, x, gamma, mean, inv_std)).sum()
+
+    bent = normalization.layer_curvature(above, v, x, gamma, mean, inv_std)
+    of_gamma = normalization.layer_tangent_wgrad(above, v, x, mean, inv_std)
+    yield "normalization", "layer curvature", moved, x, bent
+    yield "normalization", "layer tangent wgrad", lambda gamma: moved(x, gamma), gamma, of_gamma
+
 
 def _spectral_norm(rng: np.random.Generator, C: int, D: int) -> Derivative:
     """With ``u`` and ``v`` as constants, of which the iteration's are two of many."""
@@ -130,3 +141,12 @@ def _normalizations(rng: np.random.Generator, G: int, R: int, D: int) -> Iterato
     yield "normalization", "layer dgrad", "layer_norm_dgrad", (dz, x, gamma, *statistics, Out(R, D)), expected
     expected = [*normalization.layer_wgrad(dz, x, *statistics)]
     yield "normalization", "layer wgrad", "layer_norm_wgrad", (dz, x, *statistics, Out(D), Out(D)), expected
+    v, old = normals(rng, R, D), normals(rng, D)
+    expected = [normalization.layer_tangent(v, x, gamma, *statistics)]
+    yield "normalization", "layer tangent", "layer_norm_tangent", (v, x, gamma, *statistics, Out(R, D)), expected
+    expected = [old + normalization.layer_tangent_wgrad(dz, v, x, *statistics)]
+    arguments = (dz, v, x, *statistics, InOut(old))
+    yield "normalization", "layer tangent wgrad", "layer_norm_tangent_wgrad", arguments, expected
+    expected = [normalization.layer_curvature(dz, v, x, gamma, *statistics)]
+    arguments = (dz, v, x, gamma, *statistics, Out(R, D))
+    yield "normalization", "layer curvature", "layer_norm_curvature", arguments, expected

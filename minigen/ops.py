@@ -400,9 +400,11 @@ class Operations(LayerOperations):
     def activation_of_sum(self, a: Array, b: Array, y: Array, activation: str = "linear") -> None:
         """``y = act(a + b)``, elementwise; ``y`` may be ``a`` or ``b``."""
 
-    @operation("x[B,O] labels:int32[B] =sums[N,O]", flops=lambda n: n["B"] * n["O"])
-    def class_sums(self, x: Array, labels: Array, sums: Array) -> None:
+    @operation("x[B,O] labels:int32[B] =sums[N,O]", accumulate=flag, flops=lambda n: n["B"] * n["O"])
+    def class_sums(self, x: Array, labels: Array, sums: Array, accumulate: bool = False) -> None:
         """``sums[N,O]``: for each of N classes the sum of the rows of ``x[B,O]`` whose entry of ``labels`` it is.
+
+        With ``accumulate`` on top of what is there.
 
         A label outside of the classes raises ValueError when the operation runs; on a device that cannot raise its row
         is left out.

@@ -107,9 +107,45 @@ class LayerOperations:
     def layer_norm_dgrad(self, dz: Array, x: Array, gamma: Array, mean: Array, inv_std: Array, dx: Array) -> None:
         """``dx = inv_std (g - mean g - h mean(g h))`` with ``g = dz gamma``, means over a row's columns."""
 
-    @operation("dz[B,O] x[B,O] mean[B] inv_std[B] =dgamma[O] =dbeta[O]", flops=lambda n: 5 * n["B"] * n["O"])
-    def layer_norm_wgrad(self, dz: Array, x: Array, mean: Array, inv_std: Array, dgamma: Array, dbeta: Array) -> None:
-        """``dgamma = sum of dz h``, ``dbeta = sum of dz``, over the rows."""
+    @operation(
+        "dz[B,O] x[B,O] mean[B] inv_std[B] =dgamma[O] =dbeta[O]", accumulate=flag, flops=lambda n: 5 * n["B"] * n["O"]
+    )
+    def layer_norm_wgrad(
+        self, dz: Array, x: Array, mean: Array, inv_std: Array, dgamma: Array, dbeta: Array, accumulate: bool = False
+    ) -> None:
+        """``dgamma = sum of dz h``, ``dbeta = sum of dz``, over the rows; with ``accumulate`` added to what is."""
+
+    @operation(
+        "x_tangent[B,O] x[B,O] gamma[O] mean[B] inv_std[B] =z_tangent[B,O]", flops=lambda n: 10 * n["B"] * n["O"]
+    )
+    def layer_norm_tangent(
+        self, x_tangent: Array, x: Array, gamma: Array, mean: Array, inv_std: Array, z_tangent: Array
+    ) -> None:
+        """``z_tangent``, how ``gamma h + beta`` moves when ``x`` moves along ``x_tangent``."""
+
+    @operation("dz[B,O] x_tangent[B,O] x[B,O] mean[B] inv_std[B] +dgamma[O]", flops=lambda n: 12 * n["B"] * n["O"])
+    def layer_norm_tangent_wgrad(
+        self, dz: Array, x_tangent: Array, x: Array, mean: Array, inv_std: Array, dgamma: Array
+    ) -> None:
+        """Adds to ``dgamma`` the gradient of ``<dz, z_tangent>`` by ``gamma``."""
+
+    @operation(
+        "dz[B,O] x_tangent[B,O] x[B,O] gamma[O] mean[B] inv_std[B] =dx[B,O]",
+        accumulate=flag,
+        flops=lambda n: 25 * n["B"] * n["O"],
+    )
+    def layer_norm_curvature(
+        self,
+        dz: Array,
+        x_tangent: Array,
+        x: Array,
+        gamma: Array,
+        mean: Array,
+        inv_std: Array,
+        dx: Array,
+        accumulate: bool = False,
+    ) -> None:
+        """``dx``, the gradient of ``<dz, z_tangent>`` by ``x``; with ``accumulate`` on top of what is there."""
 
     # --- dropout, maxout, spectral_norm ---------------------------------------------------------------------
 

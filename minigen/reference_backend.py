@@ -90,6 +90,11 @@ def _curvature(op: Operation) -> Any:
     return op["e"] + e if op["accumulate"] else e
 
 
+def _added(op: Operation, names: str, results: Any) -> Any:
+    """The ``results``, on top of what the buffers of these ``names`` hold where the operation accumulates."""
+    return tuple(op[name] + g if op["accumulate"] else g for name, g in zip(names.split(), results, strict=True))
+
+
 def _advance(op: Operation) -> Any:
     history = op["history"].copy()
     history[_step(op) % len(history)] = op["losses"]
@@ -125,7 +130,14 @@ FORMULAS: dict[str, Callable[[Operation], Any]] = {
     "batch_norm_wgrad": lambda op: normalization.batch_wgrad(*_of(op, "dz x mean inv_std")),
     "layer_norm_forward": lambda op: normalization.layer_forward(*_of(op, "x gamma beta eps activation")),
     "layer_norm_dgrad": lambda op: normalization.layer_dgrad(*_of(op, "dz x gamma mean inv_std")),
-    "layer_norm_wgrad": lambda op: normalization.layer_wgrad(*_of(op, "dz x mean inv_std")),
+    "layer_norm_wgrad": lambda op: _added(op, "dgamma dbeta", normalization.layer_wgrad(*_of(op, "dz x mean inv_std"))),
+    "layer_norm_tangent": lambda op: normalization.layer_tangent(*_of(op, "x_tangent x gamma mean inv_std")),
+    "layer_norm_tangent_wgrad": lambda op: (
+        op["dgamma"] + normalization.layer_tangent_wgrad(*_of(op, "dz x_tangent x mean inv_std"))
+    ),
+    "layer_norm_curvature": lambda op: _added(
+        op, "dx", [normalization.layer_curvature(*_of(op, "dz x_tangent x gamma mean inv_std"))]
+    ),
     "dropout": lambda op: dropout.forward(op["x"], op["seed"], op["stream"], _step(op), op["first"], op["rate"]),
     "maxout_forward": lambda op: maxout.forward(op["x"]),
     "maxout_backward": lambda op: maxout.backward(op["dy"], op["x"]),
@@ -152,7 +164,7 @@ FORMULAS: dict[str, Callable[[Operation], Any]] = {
     "batch_gather": lambda op: batch.gather(op["data"], op["indices"], op["out"].dtype, op["scale"], op["shift"]),
     "batch_labels": lambda op: batch.labels(op["labels"], op["indices"]),
     "activation_of_sum": lambda op: condition.activation_of_sum(op["a"], op["b"], op["activation"]),
-    "class_sums": lambda op: condition.class_sums(op["x"], op["labels"], len(op["sums"])),
+    "class_sums": lambda op: _added(op, "sums", [condition.class_sums(op["x"], op["labels"], len(op["sums"]))]),
     "projection_forward": lambda op: op["y"] + condition.projection_forward(op["x"], op["e"]),
     "projection_dgrad": lambda op: op["dx"] + condition.projection_dgrad(op["dz"], op["e"], op["x"], op["activation"]),
     "projection_wgrad": lambda op: condition.projection_wgrad(op["x"], op["dz"]),

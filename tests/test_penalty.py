@@ -10,8 +10,9 @@ from helpers import InOut, Out, assert_close, normals, relative_error
 from minigen.backend import DENSE_ACTIVATIONS as ACTIVATIONS
 from minigen.backend import GAN_LOSSES
 from minigen.gradcheck_tools import differences
-from minigen.models.hidden import dense_layers
-from minigen.models.layers import Layer
+from minigen.models.conditional import Condition, with_condition_beside_input, with_projection
+from minigen.models.hidden import Hidden, dense_layers
+from minigen.models.layers import Context, Layer
 from minigen.models.network import Network
 from minigen.models.penalty import GradientPenalty
 from minigen.reference import activations, dense, penalty, random
@@ -140,35 +141,90 @@ class Cubic(Layer):
         dx[...] = dx + term if accumulate else term
 
 
-@pytest.mark.parametrize("hidden", ["leaky_relu", "tanh"])
-def test_through_a_layer_that_is_curved_by_itself(hidden, rng):
-    """Anywhere in the network, beside activations that are curved and not: against differences of the penalty."""
+def made_of(kind: str, hidden: str) -> list[Layer]:
+    """A discriminator of 5 inputs with layers of some kind in it."""
     first, second, head = dense_layers((5, 4, 3, 1), hidden, "linear")
-    for layers in (
-        [first, second, Cubic(3, 3, "linear"), head],
-        [Cubic(5, 5, "linear"), first, Cubic(4, 4, "linear"), second, head],
-        [first, second, head],
-    ):
-        net = Network(NumpyBackend(np.float64), "net", layers)
-        net.initialize(int(rng.integers(2**32)), "auto", 0)
-        net.params += 0.05 * rng.normal(size=net.params.shape)
-        x, work, loss = rng.normal(size=(6, 5)), net.workspace(6), np.zeros(1)
-        for kind in penalty.PENALTIES:
-            added = GradientPenalty(net.ops, net, x, work, kind, 0.7)
+    dense = [first, second, head]
+    labels, numbers = Condition(3, True), Condition(2, False)
+    return {
+        "dense": dense,
+        "a curved layer": [first, second, Cubic(3, 3, "linear"), head],
+        "curved layers": [Cubic(5, 5, "linear"), first, Cubic(4, 4, "linear"), second, head],
+        "layer norm": dense_layers((5, 4, 3, 1), hidden, "linear", Hidden(normalization="layer")),
+        "dropout": dense_layers((5, 9, 8, 1), hidden, "linear", Hidden(dropout=0.3)),
+        "labels": with_condition_beside_input(dense, labels),
+        "numbers": with_condition_beside_input(dense, numbers),
+        "projection of labels": with_projection(dense, labels),
+        "projection of numbers": with_projection(dense, numbers),
+    }[kind]
 
-            start, directions = net.params.copy(), rng.normal(size=(4, net.params.size)) / 5
 
-            def along(far, net=net, x=x, work=work, added=added, loss=loss, start=start, directions=directions):
-                net.params[...] = start + far @ directions
-                net.forward(x, work)
-                added.add_gradient(loss)
-                net.params[...] = start
-                return loss[0]
+KINDS = ("dense", "a curved layer", "curved layers", "layer norm", "dropout", "labels", "numbers")
+KINDS += ("projection of labels", "projection of numbers")
 
-            net.grads[...] = 0
-            along(np.zeros(4))
-            derived = directions @ net.grads
-            assert relative_error(derived, differences(along, np.zeros(4), 1e-4)) < 1e-6
+
+@pytest.mark.parametrize("hidden", ["leaky_relu", "tanh"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_through_every_kind_of_layer(kind, hidden, rng):
+    """Against differences of the penalty along random directions."""
+    ops = NumpyBackend(np.float64)
+    net = Network(ops, "net", made_of(kind, hidden))
+    net.initialize(int(rng.integers(2**32)), "auto", 0)
+    for parameter in net._split(net.params).values():
+        parameter += 0.1 * rng.normal(size=parameter.shape)
+    condition = rng.normal(size=(6, 2)) if "numbers" in kind else rng.integers(0, 3, 6, np.int32)
+    counter = np.zeros(1, np.uint64)
+    context = Context(training=True, condition=condition, counter=counter, seed=int(rng.integers(2**32)))
+    x, work, loss = rng.normal(size=(6, 5)), net.workspace(6, context=context), np.zeros(1)
+    start, directions = net.params.copy(), np.zeros((4, net.params.size))
+    for direction in directions:
+        for part in net._split(direction).values():
+            part[...] = rng.normal(size=part.shape) / 5
+    for penalised in penalty.PENALTIES:
+        added = GradientPenalty(ops, net, x, work, penalised, 0.7)
+
+        def along(far, added=added):
+            net.params[...] = start + far @ directions
+            net.forward(x, work)
+            added.add_gradient(loss)
+            net.params[...] = start
+            return loss[0]
+
+        net.grads[...] = 0
+        along(np.zeros(4))
+        derived = directions @ net.grads
+        assert relative_error(derived, differences(along, np.zeros(4), 1e-6)) < 1e-5  # a kink so near is rare
+
+
+def test_layer_normalization_against_autograd(backend, rng):
+    """The operations of its second derivative on every device, in one network, with gradients that hold something."""
+    torch = pytest.importorskip("torch")
+    oracle = pytest.importorskip("torch_gan")
+    B, width = int(rng.integers(2, 30)), int(rng.integers(3, 70))
+    net = Network(backend, "net", dense_layers((5, width, 1), "tanh", "linear", Hidden(normalization="layer")))
+    net.initialize(int(rng.integers(2**32)), "auto", 0)
+    state = {key: value + 0.1 * rng.normal(size=value.shape) for key, value in net.state().items()}
+    net.load_state(state)
+    p = {key: oracle.double(value).requires_grad_() for key, value in net.state().items()}
+    x = rng.normal(size=(B, 5)).astype(np.float32)
+
+    def logit(x):
+        z = x @ p["net.0.W"] + p["net.0.b"]
+        y = torch.tanh(torch.nn.functional.layer_norm(z, (width,), p["net.1.gamma"], p["net.1.beta"], 1e-5))
+        return y @ p["net.2.W"] + p["net.2.b"]
+
+    work, loss = net.workspace(B), backend.upload(np.zeros(1, backend.dtype))
+    rows = backend.upload(x.astype(backend.dtype))
+    added = GradientPenalty(backend, net, rows, work, "r1", 3.0)
+    backend.upload(np.ones(net.grads.shape, backend.dtype), out=net.grads)
+    net.forward(rows, work)
+    added.add_gradient(loss)
+    expected = oracle.r1(logit, oracle.double(x), 3.0)
+    found = torch.autograd.grad(expected, list(p.values()), allow_unused=True)
+    wanted = {k: np.ones(v.shape) + (0 if g is None else g.numpy()) for (k, v), g in zip(p.items(), found, strict=True)}
+    tolerance = {"float32": 1e-4, "float64": 1e-10}[backend.dtype.name]
+    oracle.assert_gradients(net, wanted, tolerance)
+    assert float(backend.download(loss)[0]) == pytest.approx(expected.item(), rel=tolerance)
 
 
 @pytest.mark.parametrize("name", PENALTIES)

@@ -212,7 +212,7 @@ void layer_norm_dgrad(const float* dz, const float* x, const float* gamma, const
 }
 
 void layer_norm_wgrad(const float* dz, const float* x, const float* mean, const float* inv_std, float* dgamma,
-                      float* dbeta, int64_t B, int64_t O) {
+                      float* dbeta, int64_t B, int64_t O, bool accumulate) {
   for_columns(O, B * O * 0.5, [&](int64_t first, int64_t width) {
     double sums[block], products[block];
     clear(sums);
@@ -227,8 +227,8 @@ void layer_norm_wgrad(const float* dz, const float* x, const float* mean, const 
       }
     }
     for (int64_t j = 0; j < width; ++j) {
-      dgamma[first + j] = static_cast<float>(products[j]);
-      dbeta[first + j] = static_cast<float>(sums[j]);
+      dgamma[first + j] = static_cast<float>(products[j] + (accumulate ? dgamma[first + j] : 0.0));
+      dbeta[first + j] = static_cast<float>(sums[j] + (accumulate ? dbeta[first + j] : 0.0));
     }
   });
 }

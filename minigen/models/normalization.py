@@ -160,6 +160,30 @@ class LayerNorm(_Normalization):
         self.ops.layer_norm_dgrad(stored.dz, x, self.params["gamma"], stored.mean, stored.inv_std, dx)
         times_derivative(self.ops, dx, x, activation)
 
+    no_tangent, is_curved = "", True
+
+    def tangent(self, x: Array, x_tangent: Array, stored: Stored, z_tangent: Array) -> None:
+        assert isinstance(stored, LayerNormStored)
+        self.ops.layer_norm_tangent(x_tangent, x, self.params["gamma"], stored.mean, stored.inv_std, z_tangent)
+
+    def add_tangent_gradients(self, x: Array, x_tangent: Array, stored: Stored) -> None:
+        assert isinstance(stored, LayerNormStored)
+        gamma = self.grads["gamma"]
+        self.ops.layer_norm_tangent_wgrad(stored.dz, x_tangent, x, stored.mean, stored.inv_std, gamma)
+
+    def add_param_gradients(self, x: Array, stored: Stored) -> None:
+        assert isinstance(stored, LayerNormStored)
+        grads = self.grads["gamma"], self.grads["beta"]
+        self.ops.layer_norm_wgrad(stored.dz, x, stored.mean, stored.inv_std, *grads, accumulate=True)
+
+    def curvature(
+        self, x: Array, x_tangent: Array, stored: Stored, dx: Array, activation: str, accumulate: bool
+    ) -> None:
+        """Behind a linear layer: ``activation`` is ``"linear"``."""
+        assert isinstance(stored, LayerNormStored) and activation == "linear"
+        statistics = stored.mean, stored.inv_std
+        self.ops.layer_norm_curvature(stored.dz, x_tangent, x, self.params["gamma"], *statistics, dx, accumulate)
+
     def __str__(self) -> str:
         return f"layer norm, {super().__str__()}"
 

@@ -196,9 +196,9 @@ def layer_dgrad(
 @triton.jit
 def layer_wgrad(
     pid, dz, x, mean, inv_std, dgamma, dbeta, B,
-    WIDTH: tl.constexpr, ROWS: tl.constexpr, COLS: tl.constexpr,
+    WIDTH: tl.constexpr, ACCUMULATE: tl.constexpr, ROWS: tl.constexpr, COLS: tl.constexpr,
 ):  # fmt: skip
-    """``dgamma[O]`` and ``dbeta[O]``."""
+    """``dgamma[O]`` and ``dbeta[O]``, or these on top of what is there."""
     columns = pid * COLS + tl.arange(0, COLS)
     total = tl.zeros([COLS], tl.float32)
     products = tl.zeros([COLS], tl.float32)
@@ -210,8 +210,96 @@ def layer_wgrad(
         h = (load(x, rows, columns, B, WIDTH) - m[:, None]) * s[:, None]
         total += tl.sum(gradient, axis=0)
         products += tl.sum(gradient * h, axis=0)
+    if ACCUMULATE:
+        total += tl.load(dbeta + columns, mask=columns < WIDTH, other=0.0)
+        products += tl.load(dgamma + columns, mask=columns < WIDTH, other=0.0)
+        tl.debug_barrier()  # a block smaller than its threads: all must have read before one of them writes
     tl.store(dgamma + columns, products, mask=columns < WIDTH)
     tl.store(dbeta + columns, total, mask=columns < WIDTH)
+
+
+@triton.jit
+def row_means(v, gamma, x, m, s, rows, B, WIDTH: tl.constexpr, ROWS: tl.constexpr, COLS: tl.constexpr):
+    """The means over a row's columns of ``v``, times ``gamma`` where that is not None, and of ``h`` times that."""
+    total = tl.zeros([ROWS], tl.float32)
+    products = tl.zeros([ROWS], tl.float32)
+    for c in range(0, WIDTH, COLS):
+        columns = c + tl.arange(0, COLS)
+        values = load(v, rows, columns, B, WIDTH)
+        if gamma is not None:
+            values = values * tl.load(gamma + columns, mask=columns < WIDTH, other=0.0)[None, :]
+        h = (load(x, rows, columns, B, WIDTH) - m[:, None]) * s[:, None]
+        total += tl.sum(values, axis=1)
+        products += tl.sum(values * h, axis=1)
+    return total / WIDTH, products / WIDTH
+
+
+@triton.jit
+def layer_tangent(
+    pid, x_tangent, x, gamma, mean, inv_std, z_tangent, B,
+    WIDTH: tl.constexpr, ROWS: tl.constexpr, COLS: tl.constexpr,
+):  # fmt: skip
+    """``z_tangent[B,O]``."""
+    rows = (pid * ROWS + tl.arange(0, ROWS)).to(tl.int64)
+    m = tl.load(mean + rows, mask=rows < B, other=0.0)
+    s = tl.load(inv_std + rows, mask=rows < B, other=0.0)
+    total, products = row_means(x_tangent, None, x, m, s, rows, B, WIDTH, ROWS, COLS)
+    for c in range(0, WIDTH, COLS):
+        columns = c + tl.arange(0, COLS)
+        h = (load(x, rows, columns, B, WIDTH) - m[:, None]) * s[:, None]
+        moved = s[:, None] * (load(x_tangent, rows, columns, B, WIDTH) - total[:, None] - h * products[:, None])
+        scale = tl.load(gamma + columns, mask=columns < WIDTH, other=0.0)
+        store(z_tangent, rows, columns, B, WIDTH, moved * scale[None, :])
+
+
+@triton.jit
+def layer_tangent_wgrad(
+    pid, dz, x_tangent, x, mean, inv_std, dgamma, B,
+    WIDTH: tl.constexpr, ROWS: tl.constexpr, COLS: tl.constexpr,
+):  # fmt: skip
+    """Adds to ``dgamma[O]``. A program has some columns, and computes the rows' means anew."""
+    columns = pid * COLS + tl.arange(0, COLS)
+    share = tl.load(dgamma + columns, mask=columns < WIDTH, other=0.0)
+    for r in range(0, B, ROWS):
+        rows = (r + tl.arange(0, ROWS)).to(tl.int64)
+        m = tl.load(mean + rows, mask=rows < B, other=0.0)
+        s = tl.load(inv_std + rows, mask=rows < B, other=0.0)
+        total, products = row_means(x_tangent, None, x, m, s, rows, B, WIDTH, ROWS, COLS)
+        h = (load(x, rows, columns, B, WIDTH) - m[:, None]) * s[:, None]
+        moved = s[:, None] * (load(x_tangent, rows, columns, B, WIDTH) - total[:, None] - h * products[:, None])
+        share += tl.sum(load(dz, rows, columns, B, WIDTH) * moved, axis=0)
+    tl.debug_barrier()  # a block smaller than its threads: all must have read before one of them writes
+    tl.store(dgamma + columns, share, mask=columns < WIDTH)
+
+
+@triton.jit
+def layer_curvature(
+    pid, dz, x_tangent, x, gamma, mean, inv_std, dx, B,
+    WIDTH: tl.constexpr, ACCUMULATE: tl.constexpr, ROWS: tl.constexpr, COLS: tl.constexpr,
+):  # fmt: skip
+    """``dx[B,O]``, or added to it."""
+    rows = (pid * ROWS + tl.arange(0, ROWS)).to(tl.int64)
+    m = tl.load(mean + rows, mask=rows < B, other=0.0)
+    s = tl.load(inv_std + rows, mask=rows < B, other=0.0)
+    mean_g, p = row_means(dz, gamma, x, m, s, rows, B, WIDTH, ROWS, COLS)
+    mean_v, q = row_means(x_tangent, None, x, m, s, rows, B, WIDTH, ROWS, COLS)
+    both = tl.zeros([ROWS], tl.float32)
+    for c in range(0, WIDTH, COLS):
+        columns = c + tl.arange(0, COLS)
+        g = load(dz, rows, columns, B, WIDTH) * tl.load(gamma + columns, mask=columns < WIDTH, other=0.0)[None, :]
+        both += tl.sum(g * load(x_tangent, rows, columns, B, WIDTH), axis=1)
+    bent = s * s * (both / WIDTH - mean_g * mean_v - p * q)
+    for c in range(0, WIDTH, COLS):
+        columns = c + tl.arange(0, COLS)
+        g = load(dz, rows, columns, B, WIDTH) * tl.load(gamma + columns, mask=columns < WIDTH, other=0.0)[None, :]
+        h = (load(x, rows, columns, B, WIDTH) - m[:, None]) * s[:, None]
+        through_g = s[:, None] * (g - mean_g[:, None] - h * p[:, None])
+        v = load(x_tangent, rows, columns, B, WIDTH)
+        through_v = s[:, None] * (v - mean_v[:, None] - h * q[:, None])
+        term = -bent[:, None] * h - s[:, None] * (q[:, None] * through_g + p[:, None] * through_v)
+        if ACCUMULATE:
+            term += load(dx, rows, columns, B, WIDTH)
+        store(dx, rows, columns, B, WIDTH, term)
 
 
 # --- lowering -----------------------------------------------------------------------------------------
@@ -223,6 +311,9 @@ FUNCTIONS: dict[str, Any] = {
     "layer_norm_forward": layer_forward,
     "layer_norm_dgrad": layer_dgrad,
     "layer_norm_wgrad": layer_wgrad,
+    "layer_norm_tangent": layer_tangent,
+    "layer_norm_tangent_wgrad": layer_tangent_wgrad,
+    "layer_norm_curvature": layer_curvature,
 }
 
 
@@ -248,14 +339,16 @@ def lower_infer(op: Operation, target: Target) -> list[Job]:
     return [job(op, batch_infer, programs, arguments | {"ROWS": rows, "COLS": columns}, 5 * B * WIDTH)]
 
 
-@lowers("layer_norm_forward", "layer_norm_dgrad", "layer_norm_wgrad")
+@lowers(*(name for name in FUNCTIONS if name.startswith("layer_norm")))
 def lower_layer(op: Operation, target: Target) -> list[Job]:
     B, WIDTH = op["x"].shape
-    by_columns = op.name == "layer_norm_wgrad"
+    by_columns = op.name.endswith("wgrad")
     columns = 32 if by_columns else min(512, max(16, power_of_two(WIDTH)))
     rows = min(64, max(16, power_of_two(B))) if by_columns else max(1, 1024 // columns)
     arguments = {**op.buffers, "B": B, "WIDTH": WIDTH, "ROWS": rows, "COLS": columns}
     if op.name == "layer_norm_forward":
         arguments |= {"eps": op["eps"], "ACTIVATION": op["activation"]}
+    if op["accumulate"] is not None:
+        arguments["ACCUMULATE"] = op["accumulate"]
     programs = blocks(WIDTH, columns) if by_columns else blocks(B, rows)
     return [job(op, FUNCTIONS[op.name], programs, arguments, 10 * B * WIDTH)]
