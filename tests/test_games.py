@@ -202,7 +202,7 @@ def test_the_noise_is_gone_at_the_end_of_the_training():
         model = minigen.GAN(**SMALL, output="tanh", instance_noise=0.5, instance_noise_decay=decays, epochs=1)
         seen = []
         step_of = model._step
-        model._step = lambda rows, step_of=step_of, seen=seen: seen.append(step_of(rows)) or seen[-1]  # type: ignore
+        model._step = lambda *given, step_of=step_of, seen=seen: seen.append(step_of(*given)) or seen[-1]  # type: ignore
         model.fit(data)
         step = seen[0]
         noise = np.asarray(step.real_rows) - (100 / 127.5 - 1)

@@ -11,8 +11,8 @@ from minigen import checks
 from minigen.backend import Array
 from minigen.datasets.load import as_numbers
 from minigen.errors import ArgumentError
-from minigen.estimators import scaling
 from minigen.estimators.base import Estimator
+from minigen.estimators.data_range import OfRange
 from minigen.estimators.game import check_game, check_penalty, check_rows, game
 from minigen.estimators.scaling import RANGES
 from minigen.estimators.trained import fresh_seed
@@ -26,7 +26,7 @@ from minigen.reference import activations, random
 from minigen.training.loop import Callback
 
 
-class GAN(Estimator):
+class GAN(OfRange):
     """Generative adversarial network of dense layers (Goodfellow et al. 2014).
 
     >>> model = minigen.GAN.preset("quality").fit(minigen.datasets.mnist_sample())
@@ -78,11 +78,9 @@ class GAN(Estimator):
         (Mescheder, Geiger and Nowozin 2018); 0 for none
     gradient_penalty : weight of the penalty ``mean (|ds/dx| - 1)^2`` at rows between real and generated ones (Gulrajani
         et al. 2017, who take 10 and ``loss="wasserstein"``); 0 for none
-    n_critic : updates of the discriminator a step, each on real and generated rows of its own: a step takes
-        ``n_critic * batch_size`` rows of the data. Of their losses the history has the last. Arjovsky, Chintala and
-        Bottou 2017 take 5
-    weight_clip : bound on the size of each of the discriminator's parameters, which are clipped after its update
-        (Arjovsky, Chintala and Bottou 2017, who take 0.01); 0 for none
+    n_critic : updates of the discriminator a step, each on rows of its own, ``n_critic * batch_size`` of the data in all;
+        the history has the last one's loss (Arjovsky, Chintala and Bottou 2017, who take 5)
+    weight_clip : bound on the size of each of the discriminator's parameters after its update (the same, 0.01); 0: none
     label_smoothing : share of a generated row's term in a real row's (one-sided, Salimans et al. 2016): 0.1 makes the
         label of real rows 0.9; 0 for none
     instance_noise : standard deviation of Gaussian noise on all that the discriminator sees in training, in the
@@ -362,39 +360,6 @@ class GAN(Estimator):
             raise ArgumentError("learning_rate", f"must be a number or a pair of them, not {self.learning_rate!r}")
         for i, rate in enumerate(self.learning_rate):
             checks.number(f"learning_rate[{i}]", rate, 0, exclude_low=True)
-
-    _unbounded_hint = "output='linear' takes any"
-
-    def _choose_range(self, rows: Array, binary: bool) -> tuple[float, float, str]:
-        output = self.output
-        if output == "auto" and self.standardize not in ("auto", False):
-            output = "linear"
-        if rows.dtype == np.uint8:
-            if output == "auto":
-                output = "sigmoid" if binary else "tanh"
-            white = 1 if binary else 255
-            scale, shift = (1 / white, 0.0) if output == "sigmoid" else (2 / white, -1.0)
-            return scale, shift, output
-        if output == "auto":
-            names = ("sigmoid", "tanh", "linear")
-            output = next(name for name in names if scaling.lies_in(rows, *RANGES[name]))
-        return 1.0, 0.0, output
-
-    def _in_range(self, rows: Array, *from_data: Any) -> Array:
-        output = from_data[-1]
-        if rows.dtype == np.uint8 or output == "linear":
-            return rows
-        low, high = RANGES[output]
-        if not scaling.lies_in(rows, low, high):
-            raise ArgumentError(
-                "X",
-                f"must lie in [{low:g}, {high:g}] for output={output!r}, but its values go {scaling.digits(rows)}; "
-                f"rescale it, np.clip(X, {low:g}, {high:g}), or choose another output",
-            )
-        return scaling.clipped(rows, low, high)
-
-    def _unbounded(self, *from_data: Any) -> bool:
-        return bool(from_data[-1] == "linear")
 
     def _layers(self, columns: int, *from_data: Any) -> dict[str, list[Layer]]:
         hidden = checks.widths("hidden", self.hidden)
