@@ -26,6 +26,7 @@ import numpy as np
 
 from minigen import checks
 from minigen.errors import ArgumentError
+from minigen.ops_gan import GanOperations
 from minigen.ops_layers import LayerOperations
 from minigen.reference.activations import DENSE_ACTIVATIONS, LEAKY_SLOPE
 from minigen.reference.gan_loss import GAN_LOSSES
@@ -59,12 +60,6 @@ def _known_output(sizes: dict[str, int], given: dict[str, Any]) -> None:
         raise ArgumentError("x", f": the output of the layer before is needed for activation {activation!r}, got None")
 
 
-def _real_and_fake(sizes: dict[str, int], given: dict[str, Any]) -> None:
-    B, n_real = sizes["B"], given["n_real"]
-    if not 0 < n_real < B:
-        raise ArgumentError("n_real", f"must leave a real and a generated row, 1 to {B - 1} of {B}, not {n_real}")
-
-
 def _whole_batch(sizes: dict[str, int], given: dict[str, Any]) -> None:
     if sizes["B"] > given["batch_size"]:
         raise ArgumentError(
@@ -86,7 +81,7 @@ ADAM = "+p[n] g[n] +m[n] +v[n] lr[1] step:uint64[1]"
 ADAM_SETTINGS: dict[str, Any] = {"beta1": real, "beta2": real, "eps": real, "flops": lambda n: 14 * n["n"]}
 
 
-class Operations(LayerOperations):
+class Operations(GanOperations, LayerOperations):
     """What a model spells its training step out with; a :class:`minigen.backend.Backend` has them all.
 
     Each call raises TypeError for a buffer that is no array of the backend or has the wrong dtype, and ValueError for
@@ -165,61 +160,6 @@ class Operations(LayerOperations):
 
         What it is for: :mod:`minigen.reference.penalty`.
         """
-
-    # --- gan_loss: of logits s ------------------------------------------------------------------------------
-
-    @operation(
-        "logits[B+,1] =loss[1] =dlogits[B,1]",
-        recorded_as="gan_loss",
-        implied={"player": "discriminator"},
-        n_real=whole(0),
-        kind=OneOf(GAN_LOSSES),
-        smoothing=within(0, 1),
-        flops=lambda n: 2 * n["B"],
-        also=_real_and_fake,
-    )
-    def gan_loss_discriminator(
-        self,
-        logits: Array,
-        n_real: int,
-        dlogits: Array,
-        loss: Array,
-        kind: str = "non_saturating",
-        smoothing: float = 0.0,
-    ) -> None:
-        """``loss[0]``, the mean of a real row's term plus the mean of a generated row's, and its gradient.
-
-        The first ``n_real`` rows of ``logits[B,1]`` are of real samples, the others of generated ones. ``smoothing``
-        replaces so much of a real row's term by that of a generated row. The terms: :mod:`minigen.reference.gan_loss`.
-        """
-
-    @operation(
-        "logits[B+,1] =loss[1] =dlogits[B,1]",
-        recorded_as="gan_loss",
-        implied={"player": "generator", "n_real": 0, "smoothing": 0.0},
-        kind=OneOf(GAN_LOSSES),
-        flops=lambda n: 2 * n["B"],
-    )
-    def gan_loss_generator(self, logits: Array, dlogits: Array, loss: Array, kind: str = "non_saturating") -> None:
-        """``loss[0]``, the mean of the generator's term over ``logits[B,1]`` of generated rows, and its gradient."""
-
-    # --- penalty: on the gradient g of the logit by the discriminator's input -------------------------------
-
-    @operation(
-        "g[B+,D] =v[B,D] =rows[B] =loss[1]",
-        kind=OneOf(PENALTIES),
-        weight=within(0),
-        flops=lambda n: 4 * n["B"] * n["D"],
-    )
-    def gradient_penalty(self, g: Array, v: Array, rows: Array, loss: Array, kind: str, weight: float = 1.0) -> None:
-        """``rows[B]``, the penalty of each row of ``g[B,D]``, ``loss[0]`` their mean, and ``v[B,D]``, its gradient.
-
-        The kinds: :mod:`minigen.reference.penalty`.
-        """
-
-    @operation("real[B,D] fake[B,D] u[B] =out[B,D]", flops=lambda n: 3 * n["B"] * n["D"])
-    def interpolate(self, real: Array, fake: Array, u: Array, out: Array) -> None:
-        """``out[B,D] = u real + (1 - u) fake`` with one ``u[B]`` a row."""
 
     # --- vae_loss: reconstruction terms, in nats ------------------------------------------------------------
 
@@ -308,6 +248,57 @@ class Operations(LayerOperations):
     @operation("+p[...]", limit=within(0, exclude_low=True), flops=lambda n: n["n"])
     def clip(self, p: Array, limit: float) -> None:
         """Every element of ``p`` into ``[-limit, limit]``."""
+
+    @operation(
+        "+p[n] g[n] +velocity[n] +v[n] lr[1]",
+        recorded_as="optimizer",
+        implied={"optimizer": "rmsprop"},
+        renamed={"velocity": "m"},
+        beta2=real,
+        eps=real,
+        momentum=real,
+        weight_decay=real,
+        flops=lambda n: 12 * n["n"],
+    )
+    def rmsprop(
+        self,
+        p: Array,
+        g: Array,
+        velocity: Array,
+        v: Array,
+        lr: Array,
+        beta2: float = 0.99,
+        eps: float = 1e-8,
+        momentum: float = 0.0,
+        weight_decay: float = 0.0,
+    ) -> None:
+        """RMSProp (Tieleman and Hinton 2012) with momentum and L2 weight decay, as PyTorch has it."""
+
+    @operation(
+        "+p[n] g[n] +m[n] lr[1]",
+        recorded_as="optimizer",
+        implied={"optimizer": "lion"},
+        beta1=real,
+        beta2=real,
+        weight_decay=real,
+        flops=lambda n: 11 * n["n"],
+    )
+    def lion(
+        self,
+        p: Array,
+        g: Array,
+        m: Array,
+        lr: Array,
+        beta1: float = 0.9,
+        beta2: float = 0.99,
+        weight_decay: float = 0.0,
+    ) -> None:
+        """Lion (Chen et al. 2023): ``p -= lr (sign(beta1 m + (1 - beta1) g) + weight_decay p)``, and ``m`` decays by
+        ``beta2``."""
+
+    @operation("+g[n] =norm[1]", most=within(0, exclude_low=True), flops=lambda n: 3 * n["n"])
+    def clip_norm(self, g: Array, norm: Array, most: float) -> None:
+        """``norm[0] = sqrt(sum g^2)``, and where that is larger than ``most``, ``g *= most / norm[0]``."""
 
     @operation("+average[n] p[n] step:uint64[1]", decay=within(0, 1), flops=lambda n: 3 * n["n"])
     def average(self, average: Array, p: Array, step: Array, decay: float) -> None:

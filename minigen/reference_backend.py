@@ -13,6 +13,7 @@ from minigen.reference import (
     activations,
     averaging,
     batch,
+    clipping,
     condition,
     dense,
     dropout,
@@ -76,6 +77,11 @@ def _optimizer(op: Operation) -> Any:
     p, g, rate = op["p"], op["g"], float(op["lr"][0])
     if op["optimizer"] == "sgd":
         return optimizer.sgd(p, g, op["m"], rate, op["momentum"], op["weight_decay"])
+    if op["optimizer"] == "rmsprop":
+        settings = op["beta2"], op["eps"], op["momentum"], op["weight_decay"]
+        return optimizer.rmsprop(p, g, op["m"], op["v"], rate, *settings)
+    if op["optimizer"] == "lion":
+        return optimizer.lion(p, g, op["m"], rate, op["beta1"], op["beta2"], op["weight_decay"])
     betas = op["beta1"], op["beta2"], op["eps"]
     return optimizer.adamw(p, g, op["m"], op["v"], rate, _step(op) + 1, *betas, op["weight_decay"])
 
@@ -88,11 +94,6 @@ def _dense_wgrad(op: Operation) -> Any:
 def _curvature(op: Operation) -> Any:
     e = activations.curvature(op["dz"], op["z_tangent"], op["y"], op["activation"])
     return op["e"] + e if op["accumulate"] else e
-
-
-def _added(op: Operation, names: str, results: Any) -> Any:
-    """The ``results``, on top of what the buffers of these ``names`` hold where the operation accumulates."""
-    return tuple(op[name] + g if op["accumulate"] else g for name, g in zip(names.split(), results, strict=True))
 
 
 def _advance(op: Operation) -> Any:
@@ -120,6 +121,7 @@ FORMULAS: dict[str, Callable[[Operation], Any]] = {
     "activation_curvature": _curvature,
     "self_gated_forward": lambda op: self_gated.forward(op["z"], op["activation"]),
     "self_gated_backward": lambda op: self_gated.backward(op["dy"], op["z"], op["activation"]),
+    "self_gated_curvature": lambda op: _on_top(op, "dz", self_gated.curvature(*_of(op, "dy z_tangent z activation"))),
     "batch_norm_forward": lambda op: normalization.batch_forward(
         *_of(op, "x gamma beta running_mean running_var momentum eps activation")
     ),
@@ -130,19 +132,24 @@ FORMULAS: dict[str, Callable[[Operation], Any]] = {
     "batch_norm_wgrad": lambda op: normalization.batch_wgrad(*_of(op, "dz x mean inv_std")),
     "layer_norm_forward": lambda op: normalization.layer_forward(*_of(op, "x gamma beta eps activation")),
     "layer_norm_dgrad": lambda op: normalization.layer_dgrad(*_of(op, "dz x gamma mean inv_std")),
-    "layer_norm_wgrad": lambda op: _added(op, "dgamma dbeta", normalization.layer_wgrad(*_of(op, "dz x mean inv_std"))),
+    "layer_norm_wgrad": lambda op: _on_top(
+        op, "dgamma dbeta", *normalization.layer_wgrad(*_of(op, "dz x mean inv_std"))
+    ),
     "layer_norm_tangent": lambda op: normalization.layer_tangent(*_of(op, "x_tangent x gamma mean inv_std")),
     "layer_norm_tangent_wgrad": lambda op: (
         op["dgamma"] + normalization.layer_tangent_wgrad(*_of(op, "dz x_tangent x mean inv_std"))
     ),
-    "layer_norm_curvature": lambda op: _added(
-        op, "dx", [normalization.layer_curvature(*_of(op, "dz x_tangent x gamma mean inv_std"))]
+    "layer_norm_curvature": lambda op: _on_top(
+        op, "dx", normalization.layer_curvature(*_of(op, "dz x_tangent x gamma mean inv_std"))
     ),
     "dropout": lambda op: dropout.forward(op["x"], op["seed"], op["stream"], _step(op), op["first"], op["rate"]),
     "maxout_forward": lambda op: maxout.forward(op["x"]),
+    "maxout_tangent": lambda op: maxout.tangent(op["x_tangent"], op["x"]),
     "maxout_backward": lambda op: maxout.backward(op["dy"], op["x"]),
     "spectral_norm": lambda op: spectral_norm.forward(op["W"], op["u"], op["iterate"]),
-    "spectral_norm_backward": lambda op: spectral_norm.backward(*_of(op, "dnormalized normalized u v sigma")),
+    "spectral_norm_backward": lambda op: _on_top(
+        op, "dW", spectral_norm.backward(*_of(op, "dnormalized normalized u v sigma"))
+    ),
     "gan_loss": _gan_loss,
     "gradient_penalty": lambda op: penalty.penalty(op["g"], op["kind"], op["weight"]),
     "interpolate": lambda op: penalty.interpolate(op["real"], op["fake"], op["u"]),
@@ -151,6 +158,7 @@ FORMULAS: dict[str, Callable[[Operation], Any]] = {
     "latent_backward": lambda op: latent.backward(op["dz"], op["heads"], op["eps"], op["beta"]),
     "optimizer": _optimizer,
     "clip": lambda op: optimizer.clip(op["p"], op["limit"]),
+    "clip_norm": lambda op: clipping.clip_norm(op["g"], op["most"]),
     "average": lambda op: averaging.average(op["average"], op["p"], _step(op), op["decay"]),
     "scheduled_rate": lambda op: schedule.rate(
         float(op["base"][0]), _step(op), op["schedule"], op["warmup"], op["horizon"]
@@ -164,13 +172,19 @@ FORMULAS: dict[str, Callable[[Operation], Any]] = {
     "batch_gather": lambda op: batch.gather(op["data"], op["indices"], op["out"].dtype, op["scale"], op["shift"]),
     "batch_labels": lambda op: batch.labels(op["labels"], op["indices"]),
     "activation_of_sum": lambda op: condition.activation_of_sum(op["a"], op["b"], op["activation"]),
-    "class_sums": lambda op: _added(op, "sums", [condition.class_sums(op["x"], op["labels"], len(op["sums"]))]),
+    "class_sums": lambda op: _on_top(op, "sums", condition.class_sums(op["x"], op["labels"], len(op["sums"]))),
     "projection_forward": lambda op: op["y"] + condition.projection_forward(op["x"], op["e"]),
     "projection_dgrad": lambda op: op["dx"] + condition.projection_dgrad(op["dz"], op["e"], op["x"], op["activation"]),
     "projection_wgrad": lambda op: condition.projection_wgrad(op["x"], op["dz"]),
     "advance": _advance,
 }
 """What an operation writes, in the order in which its row names the buffers."""
+
+
+def _on_top(op: Operation, names: str, *gradients: np.ndarray) -> tuple[np.ndarray, ...]:
+    """``gradients`` for the buffers ``names``, with ``accumulate`` on top of what they hold."""
+    held = zip(names.split(), gradients, strict=True)
+    return tuple(op[name] + gradient for name, gradient in held) if op["accumulate"] else gradients
 
 
 def _of(op: Operation, names: str) -> list[Any]:

@@ -30,7 +30,7 @@ SETTINGS: dict[str, Any] = {
     **{"weight": 0.7, "smoothing": 0.2, "limit": 0.6, "std": 0.3, "steps": 12},
     **{"seed": 12, "stream": 3, "scale": 0.5, "shift": -1.0, "n": 10_000, "batch_size": 200, "steps_per_epoch": 50},
     **{"first": 5, "rate": 0.4},
-    **{"decay": 0.95, "warmup": 3, "horizon": 20},
+    **{"most": 1.5, "decay": 0.95, "warmup": 3, "horizon": 20},
 }
 """Of the others every allowed value is taken."""
 
@@ -64,7 +64,7 @@ def argument(row: Row, buffer: Buffer, sizes: dict[str, int], rng: np.random.Gen
         value = rng.integers(0, 256, shape, np.uint8) if rng.integers(2) else rounded(rng.normal(size=shape))
     elif buffer.name == "running_var":
         value = rounded(rng.random(shape))
-    elif buffer.name in ("v", "lr", "x") and row.name in ("adam", "adamw", "sgd", "vae_loss"):
+    elif buffer.name in ("v", "lr", "x") and row.name in ("adam", "adamw", "sgd", "rmsprop", "vae_loss"):
         value = rounded(rng.random(shape))
     else:
         value = rounded(normals(rng, *shape))

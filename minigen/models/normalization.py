@@ -64,7 +64,8 @@ class BatchNorm(_Normalization):
 
     couples_rows = True
     no_tangent = (
-        "with batch normalization a row's gradient depends on the other rows (Gulrajani et al. 2017, section 4)"
+        "batch normalization makes a row's logit depend on the other rows of its batch, and a penalty is on the "
+        "gradient of each row by itself (Gulrajani et al. 2017, section 4); take normalization_discriminator='layer'"
     )
 
     @property
@@ -160,16 +161,18 @@ class LayerNorm(_Normalization):
         self.ops.layer_norm_dgrad(stored.dz, x, self.params["gamma"], stored.mean, stored.inv_std, dx)
         times_derivative(self.ops, dx, x, activation)
 
-    no_tangent, is_curved = "", True
+    no_tangent = ""
+    is_curved = True
 
     def tangent(self, x: Array, x_tangent: Array, stored: Stored, z_tangent: Array) -> None:
         assert isinstance(stored, LayerNormStored)
-        self.ops.layer_norm_tangent(x_tangent, x, self.params["gamma"], stored.mean, stored.inv_std, z_tangent)
+        gamma, statistics = self.params["gamma"], (stored.mean, stored.inv_std)
+        self.ops.layer_norm_tangent(x_tangent, x, gamma, *statistics, z_tangent)
 
     def add_tangent_gradients(self, x: Array, x_tangent: Array, stored: Stored) -> None:
         assert isinstance(stored, LayerNormStored)
-        gamma = self.grads["gamma"]
-        self.ops.layer_norm_tangent_wgrad(stored.dz, x_tangent, x, stored.mean, stored.inv_std, gamma)
+        statistics = (stored.mean, stored.inv_std)
+        self.ops.layer_norm_tangent_wgrad(stored.dz, x_tangent, x, *statistics, self.grads["gamma"])
 
     def add_param_gradients(self, x: Array, stored: Stored) -> None:
         assert isinstance(stored, LayerNormStored)
@@ -179,10 +182,10 @@ class LayerNorm(_Normalization):
     def curvature(
         self, x: Array, x_tangent: Array, stored: Stored, dx: Array, activation: str, accumulate: bool
     ) -> None:
-        """Behind a linear layer: ``activation`` is ``"linear"``."""
-        assert isinstance(stored, LayerNormStored) and activation == "linear"
-        statistics = stored.mean, stored.inv_std
-        self.ops.layer_norm_curvature(stored.dz, x_tangent, x, self.params["gamma"], *statistics, dx, accumulate)
+        assert isinstance(stored, LayerNormStored)
+        assert activation == "linear", "normalization stands behind a linear layer"
+        gamma, statistics = self.params["gamma"], (stored.mean, stored.inv_std)
+        self.ops.layer_norm_curvature(stored.dz, x_tangent, x, gamma, *statistics, dx, accumulate)
 
     def __str__(self) -> str:
         return f"layer norm, {super().__str__()}"

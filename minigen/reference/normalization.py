@@ -20,20 +20,13 @@ the statistics are ``dm/dx_i = 1/n`` and ``ds/dx_i = -s^3 (x_i - m) / n = -s^2 h
 This projects ``g`` onto what is orthogonal to the vectors ``1`` and ``h``, up to ``eps``: moving all ``x`` together or
 stretching them changes no output.
 
-For a penalty on a gradient (:mod:`minigen.reference.penalty`) layer normalization is differentiated once more. Write
-``A v = s (v - mean v - h mean(h v))`` for what the last line does to a row; it is symmetric. So the tangent of ``z``
-along ``v``, and what it gives ``gamma`` where ``dz`` comes from above, are ::
+The gradient of a gradient penalty (:mod:`minigen.reference.penalty`) asks for more of layer normalization. When ``x``
+moves along ``t``, ``h`` moves by the same symmetric matrix, ``h' = s (t - mean t - h mean(h t))``, ``z' = gamma h'``.
+For fixed ``dz`` the derivatives of ``<dz, z'>`` are, by ``gamma``, the sum over rows of ``dz h'``, by ``beta`` nothing,
+and by ``x``, with ``g`` and ``t`` less their means, ``a = mean(h g)``, ``b = mean(h t)`` and ``c = mean(g t)``::
 
-    zdot = gamma (A v)                        dgamma += sum over rows of dz (A v)          beta does not move
-
-The layer is curved by itself, because ``A`` depends on ``x``. With ``g = dz gamma`` and the sums over a row's ``n``
-columns ``a = <g, v> - n mean g mean v``, ``p = <h, g>``, ``q = <h, v>``, what is to be differentiated is ::
-
-    S = <dz, zdot> = <g, A v> = s (a - p q / n)
-
-``ds/dx = -s^2 h / n`` as above, and ``dh/dx`` is ``A``, so that ``dp/dx = A g`` and ``dq/dx = A v``::
-
-    dS/dx = -(s^2 / n) (a - p q / n) h - (s / n) (q A g + p A v)
+    <g, h'> = n s (c - a b)        da/dx_i = s (g_i - a h_i) / n        db/dx_i = s (t_i - b h_i) / n
+    d<g, h'>/dx_i = -s^2 (b g_i + a t_i + (c - 3 a b) h_i)
 
 For data that are only judged or generated, batch normalization takes running statistics, ``r = (1 - momentum) r +
 momentum (of the batch)`` after each batch of training, of the variance with ``n - 1`` in place of ``n`` (section 3.1).
@@ -128,37 +121,37 @@ def layer_dgrad(dz: np.ndarray, x: np.ndarray, gamma: np.ndarray, mean: np.ndarr
 
 
 @small_is_zero
-def layer_wgrad(dz: np.ndarray, x: np.ndarray, mean: np.ndarray, inv_std: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """``dgamma[O]`` and ``dbeta[O]``."""
-    h = (x - mean[:, None]) * inv_std[:, None]
-    return (dz * h).sum(axis=0), dz.sum(axis=0)
-
-
-@small_is_zero
 def layer_tangent(
     x_tangent: np.ndarray, x: np.ndarray, gamma: np.ndarray, mean: np.ndarray, inv_std: np.ndarray
 ) -> np.ndarray:
-    """``z_tangent[B,O]``, how ``z`` moves when ``x[B,O]`` moves along ``x_tangent``."""
-    return gamma * layer_dgrad(x_tangent, x, np.ones_like(gamma), mean, inv_std)
+    """``z_tangent[B,O]``, how ``z`` moves when ``x`` moves along ``x_tangent[B,O]``."""
+    s = inv_std[:, None]
+    return gamma * _through(x_tangent, (x - mean[:, None]) * s, s, axis=1)
 
 
 @small_is_zero
 def layer_tangent_wgrad(
     dz: np.ndarray, x_tangent: np.ndarray, x: np.ndarray, mean: np.ndarray, inv_std: np.ndarray
 ) -> np.ndarray:
-    """The gradient ``[O]`` of ``<dz, z_tangent>`` by ``gamma``."""
-    return (dz * layer_dgrad(x_tangent, x, np.ones_like(x[0]), mean, inv_std)).sum(axis=0)
+    """``dgamma[O]``: the gradient of ``<dz, z_tangent>``."""
+    s = inv_std[:, None]
+    return (dz * _through(x_tangent, (x - mean[:, None]) * s, s, axis=1)).sum(axis=0)
 
 
 @small_is_zero
 def layer_curvature(
     dz: np.ndarray, x_tangent: np.ndarray, x: np.ndarray, gamma: np.ndarray, mean: np.ndarray, inv_std: np.ndarray
 ) -> np.ndarray:
-    """The gradient ``[B,O]`` of ``<dz, z_tangent>`` by ``x``."""
-    n, s = x.shape[1], inv_std[:, None]
-    h, g, v, one = (x - mean[:, None]) * s, dz * gamma, x_tangent, np.ones_like(gamma)
-    along = [(a * b).sum(axis=1, keepdims=True) for a, b in ((g, v), (h, g), (h, v))]
-    p, q = along[1:]
-    a = along[0] - g.sum(axis=1, keepdims=True) * v.mean(axis=1, keepdims=True)
-    Ag, Av = (layer_dgrad(rows, x, one, mean, inv_std) for rows in (g, v))
-    return -(s**2) / n * (a - p * q / n) * h - s / n * (q * Ag + p * Av)
+    """``[B,O]``, the gradient of ``<dz, z_tangent>`` by ``x``."""
+    s = inv_std[:, None]
+    h, g, t = (x - mean[:, None]) * s, dz * gamma, x_tangent
+    g, t = g - g.mean(axis=1, keepdims=True), t - t.mean(axis=1, keepdims=True)
+    a, b, c = ((p * q).mean(axis=1, keepdims=True) for p, q in ((h, g), (h, t), (g, t)))
+    return -(s**2) * (b * g + a * t + (c - 3 * a * b) * h)
+
+
+@small_is_zero
+def layer_wgrad(dz: np.ndarray, x: np.ndarray, mean: np.ndarray, inv_std: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """``dgamma[O]`` and ``dbeta[O]``."""
+    h = (x - mean[:, None]) * inv_std[:, None]
+    return (dz * h).sum(axis=0), dz.sum(axis=0)

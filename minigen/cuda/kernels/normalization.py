@@ -194,11 +194,116 @@ def layer_dgrad(
 
 
 @triton.jit
+def row_means(t, x, m, s, rows, B, WIDTH: tl.constexpr, ROWS: tl.constexpr, COLS: tl.constexpr):
+    """The means of ``t`` and of ``t h`` over each row."""
+    total = tl.zeros([ROWS], tl.float32)
+    products = tl.zeros([ROWS], tl.float32)
+    for c in range(0, WIDTH, COLS):
+        columns = c + tl.arange(0, COLS)
+        moved = load(t, rows, columns, B, WIDTH)
+        h = (load(x, rows, columns, B, WIDTH) - m[:, None]) * s[:, None]
+        total += tl.sum(moved, axis=1)
+        products += tl.sum(moved * h, axis=1)
+    return total / WIDTH, products / WIDTH
+
+
+@triton.jit
+def layer_tangent(
+    pid, x_tangent, x, gamma, mean, inv_std, z_tangent, B,
+    WIDTH: tl.constexpr, ROWS: tl.constexpr, COLS: tl.constexpr,
+):  # fmt: skip
+    """``z_tangent[B,O] = gamma s (t - mean t - h mean(h t))``."""
+    rows = (pid * ROWS + tl.arange(0, ROWS)).to(tl.int64)
+    m = tl.load(mean + rows, mask=rows < B, other=0.0)
+    s = tl.load(inv_std + rows, mask=rows < B, other=0.0)
+    of_t, of_th = row_means(x_tangent, x, m, s, rows, B, WIDTH, ROWS, COLS)
+    for c in range(0, WIDTH, COLS):
+        columns = c + tl.arange(0, COLS)
+        h = (load(x, rows, columns, B, WIDTH) - m[:, None]) * s[:, None]
+        moved = s[:, None] * (load(x_tangent, rows, columns, B, WIDTH) - of_t[:, None] - h * of_th[:, None])
+        scale = tl.load(gamma + columns, mask=columns < WIDTH, other=0.0)
+        store(z_tangent, rows, columns, B, WIDTH, moved * scale[None, :])
+
+
+@triton.jit
+def layer_tangent_wgrad(
+    pid, dz, x_tangent, x, mean, inv_std, dgamma, B,
+    WIDTH: tl.constexpr, ROWS: tl.constexpr, COLS: tl.constexpr,
+):  # fmt: skip
+    """``dgamma[O]`` plus the sum of ``dz h'``; each program takes the means of all rows for itself."""
+    columns = pid * COLS + tl.arange(0, COLS)
+    total = tl.load(dgamma + columns, mask=columns < WIDTH, other=0.0)
+    for r in range(0, B, ROWS):
+        rows = (r + tl.arange(0, ROWS)).to(tl.int64)
+        m = tl.load(mean + rows, mask=rows < B, other=0.0)
+        s = tl.load(inv_std + rows, mask=rows < B, other=0.0)
+        of_t, of_th = row_means(x_tangent, x, m, s, rows, B, WIDTH, ROWS, COLS)
+        h = (load(x, rows, columns, B, WIDTH) - m[:, None]) * s[:, None]
+        moved = s[:, None] * (load(x_tangent, rows, columns, B, WIDTH) - of_t[:, None] - h * of_th[:, None])
+        total += tl.sum(load(dz, rows, columns, B, WIDTH) * moved, axis=0)
+    tl.debug_barrier()  # several threads may hold an element: all have read before one of them writes
+    tl.store(dgamma + columns, total, mask=columns < WIDTH)
+
+
+@triton.jit
+def centred(t, of_t, rows, columns, B, WIDTH: tl.constexpr):
+    """``t`` less the mean of its row; 0 outside."""
+    return tl.where((columns < WIDTH)[None, :], load(t, rows, columns, B, WIDTH) - of_t[:, None], 0.0)
+
+
+@triton.jit
+def layer_curvature(
+    pid, dz, x_tangent, x, gamma, mean, inv_std, dx, B,
+    WIDTH: tl.constexpr, ROWS: tl.constexpr, COLS: tl.constexpr, ACCUMULATE: tl.constexpr,
+):  # fmt: skip
+    """``dx[B,O] = -s^2 (b g + a t + (c - 3 a b) h)``, or with ACCUMULATE added, in the names of the derivation."""
+    rows = (pid * ROWS + tl.arange(0, ROWS)).to(tl.int64)
+    m = tl.load(mean + rows, mask=rows < B, other=0.0)
+    s = tl.load(inv_std + rows, mask=rows < B, other=0.0)
+    of_g = tl.zeros([ROWS], tl.float32)
+    of_t = tl.zeros([ROWS], tl.float32)
+    for k in range(0, WIDTH, COLS):
+        columns = k + tl.arange(0, COLS)
+        scale = tl.load(gamma + columns, mask=columns < WIDTH, other=0.0)
+        of_g += tl.sum(load(dz, rows, columns, B, WIDTH) * scale[None, :], axis=1)
+        of_t += tl.sum(load(x_tangent, rows, columns, B, WIDTH), axis=1)
+    of_g = of_g / WIDTH
+    of_t = of_t / WIDTH
+    a = tl.zeros([ROWS], tl.float32)
+    b = tl.zeros([ROWS], tl.float32)
+    c = tl.zeros([ROWS], tl.float32)
+    for k in range(0, WIDTH, COLS):
+        columns = k + tl.arange(0, COLS)
+        scale = tl.load(gamma + columns, mask=columns < WIDTH, other=0.0)
+        h = (load(x, rows, columns, B, WIDTH) - m[:, None]) * s[:, None]
+        g = load(dz, rows, columns, B, WIDTH) * scale[None, :] - of_g[:, None]
+        t = centred(x_tangent, of_t, rows, columns, B, WIDTH)
+        g = tl.where((columns < WIDTH)[None, :], g, 0.0)
+        a += tl.sum(h * g, axis=1)
+        b += tl.sum(h * t, axis=1)
+        c += tl.sum(g * t, axis=1)
+    a = a / WIDTH
+    b = b / WIDTH
+    along = c / WIDTH - 3.0 * a * b
+    for k in range(0, WIDTH, COLS):
+        columns = k + tl.arange(0, COLS)
+        scale = tl.load(gamma + columns, mask=columns < WIDTH, other=0.0)
+        h = (load(x, rows, columns, B, WIDTH) - m[:, None]) * s[:, None]
+        g = load(dz, rows, columns, B, WIDTH) * scale[None, :] - of_g[:, None]
+        t = centred(x_tangent, of_t, rows, columns, B, WIDTH)
+        bent = -(s * s)[:, None] * (b[:, None] * g + a[:, None] * t + along[:, None] * h)
+        if ACCUMULATE:
+            bent += load(dx, rows, columns, B, WIDTH)
+        tl.debug_barrier()  # several threads may hold an element: all have read before one of them writes
+        store(dx, rows, columns, B, WIDTH, bent)
+
+
+@triton.jit
 def layer_wgrad(
     pid, dz, x, mean, inv_std, dgamma, dbeta, B,
-    WIDTH: tl.constexpr, ACCUMULATE: tl.constexpr, ROWS: tl.constexpr, COLS: tl.constexpr,
+    WIDTH: tl.constexpr, ROWS: tl.constexpr, COLS: tl.constexpr, ACCUMULATE: tl.constexpr,
 ):  # fmt: skip
-    """``dgamma[O]`` and ``dbeta[O]``, or these on top of what is there."""
+    """``dgamma[O]`` and ``dbeta[O]``, or with ACCUMULATE added."""
     columns = pid * COLS + tl.arange(0, COLS)
     total = tl.zeros([COLS], tl.float32)
     products = tl.zeros([COLS], tl.float32)
@@ -211,95 +316,11 @@ def layer_wgrad(
         total += tl.sum(gradient, axis=0)
         products += tl.sum(gradient * h, axis=0)
     if ACCUMULATE:
-        total += tl.load(dbeta + columns, mask=columns < WIDTH, other=0.0)
         products += tl.load(dgamma + columns, mask=columns < WIDTH, other=0.0)
-        tl.debug_barrier()  # a block smaller than its threads: all must have read before one of them writes
+        total += tl.load(dbeta + columns, mask=columns < WIDTH, other=0.0)
+    tl.debug_barrier()  # several threads may hold an element: all have read before one of them writes
     tl.store(dgamma + columns, products, mask=columns < WIDTH)
     tl.store(dbeta + columns, total, mask=columns < WIDTH)
-
-
-@triton.jit
-def row_means(v, gamma, x, m, s, rows, B, WIDTH: tl.constexpr, ROWS: tl.constexpr, COLS: tl.constexpr):
-    """The means over a row's columns of ``v``, times ``gamma`` where that is not None, and of ``h`` times that."""
-    total = tl.zeros([ROWS], tl.float32)
-    products = tl.zeros([ROWS], tl.float32)
-    for c in range(0, WIDTH, COLS):
-        columns = c + tl.arange(0, COLS)
-        values = load(v, rows, columns, B, WIDTH)
-        if gamma is not None:
-            values = values * tl.load(gamma + columns, mask=columns < WIDTH, other=0.0)[None, :]
-        h = (load(x, rows, columns, B, WIDTH) - m[:, None]) * s[:, None]
-        total += tl.sum(values, axis=1)
-        products += tl.sum(values * h, axis=1)
-    return total / WIDTH, products / WIDTH
-
-
-@triton.jit
-def layer_tangent(
-    pid, x_tangent, x, gamma, mean, inv_std, z_tangent, B,
-    WIDTH: tl.constexpr, ROWS: tl.constexpr, COLS: tl.constexpr,
-):  # fmt: skip
-    """``z_tangent[B,O]``."""
-    rows = (pid * ROWS + tl.arange(0, ROWS)).to(tl.int64)
-    m = tl.load(mean + rows, mask=rows < B, other=0.0)
-    s = tl.load(inv_std + rows, mask=rows < B, other=0.0)
-    total, products = row_means(x_tangent, None, x, m, s, rows, B, WIDTH, ROWS, COLS)
-    for c in range(0, WIDTH, COLS):
-        columns = c + tl.arange(0, COLS)
-        h = (load(x, rows, columns, B, WIDTH) - m[:, None]) * s[:, None]
-        moved = s[:, None] * (load(x_tangent, rows, columns, B, WIDTH) - total[:, None] - h * products[:, None])
-        scale = tl.load(gamma + columns, mask=columns < WIDTH, other=0.0)
-        store(z_tangent, rows, columns, B, WIDTH, moved * scale[None, :])
-
-
-@triton.jit
-def layer_tangent_wgrad(
-    pid, dz, x_tangent, x, mean, inv_std, dgamma, B,
-    WIDTH: tl.constexpr, ROWS: tl.constexpr, COLS: tl.constexpr,
-):  # fmt: skip
-    """Adds to ``dgamma[O]``. A program has some columns, and computes the rows' means anew."""
-    columns = pid * COLS + tl.arange(0, COLS)
-    share = tl.load(dgamma + columns, mask=columns < WIDTH, other=0.0)
-    for r in range(0, B, ROWS):
-        rows = (r + tl.arange(0, ROWS)).to(tl.int64)
-        m = tl.load(mean + rows, mask=rows < B, other=0.0)
-        s = tl.load(inv_std + rows, mask=rows < B, other=0.0)
-        total, products = row_means(x_tangent, None, x, m, s, rows, B, WIDTH, ROWS, COLS)
-        h = (load(x, rows, columns, B, WIDTH) - m[:, None]) * s[:, None]
-        moved = s[:, None] * (load(x_tangent, rows, columns, B, WIDTH) - total[:, None] - h * products[:, None])
-        share += tl.sum(load(dz, rows, columns, B, WIDTH) * moved, axis=0)
-    tl.debug_barrier()  # a block smaller than its threads: all must have read before one of them writes
-    tl.store(dgamma + columns, share, mask=columns < WIDTH)
-
-
-@triton.jit
-def layer_curvature(
-    pid, dz, x_tangent, x, gamma, mean, inv_std, dx, B,
-    WIDTH: tl.constexpr, ACCUMULATE: tl.constexpr, ROWS: tl.constexpr, COLS: tl.constexpr,
-):  # fmt: skip
-    """``dx[B,O]``, or added to it."""
-    rows = (pid * ROWS + tl.arange(0, ROWS)).to(tl.int64)
-    m = tl.load(mean + rows, mask=rows < B, other=0.0)
-    s = tl.load(inv_std + rows, mask=rows < B, other=0.0)
-    mean_g, p = row_means(dz, gamma, x, m, s, rows, B, WIDTH, ROWS, COLS)
-    mean_v, q = row_means(x_tangent, None, x, m, s, rows, B, WIDTH, ROWS, COLS)
-    both = tl.zeros([ROWS], tl.float32)
-    for c in range(0, WIDTH, COLS):
-        columns = c + tl.arange(0, COLS)
-        g = load(dz, rows, columns, B, WIDTH) * tl.load(gamma + columns, mask=columns < WIDTH, other=0.0)[None, :]
-        both += tl.sum(g * load(x_tangent, rows, columns, B, WIDTH), axis=1)
-    bent = s * s * (both / WIDTH - mean_g * mean_v - p * q)
-    for c in range(0, WIDTH, COLS):
-        columns = c + tl.arange(0, COLS)
-        g = load(dz, rows, columns, B, WIDTH) * tl.load(gamma + columns, mask=columns < WIDTH, other=0.0)[None, :]
-        h = (load(x, rows, columns, B, WIDTH) - m[:, None]) * s[:, None]
-        through_g = s[:, None] * (g - mean_g[:, None] - h * p[:, None])
-        v = load(x_tangent, rows, columns, B, WIDTH)
-        through_v = s[:, None] * (v - mean_v[:, None] - h * q[:, None])
-        term = -bent[:, None] * h - s[:, None] * (q[:, None] * through_g + p[:, None] * through_v)
-        if ACCUMULATE:
-            term += load(dx, rows, columns, B, WIDTH)
-        store(dx, rows, columns, B, WIDTH, term)
 
 
 # --- lowering -----------------------------------------------------------------------------------------
@@ -339,7 +360,7 @@ def lower_infer(op: Operation, target: Target) -> list[Job]:
     return [job(op, batch_infer, programs, arguments | {"ROWS": rows, "COLS": columns}, 5 * B * WIDTH)]
 
 
-@lowers(*(name for name in FUNCTIONS if name.startswith("layer_norm")))
+@lowers(*(name for name in FUNCTIONS if name.startswith("layer")))
 def lower_layer(op: Operation, target: Target) -> list[Job]:
     B, WIDTH = op["x"].shape
     by_columns = op.name.endswith("wgrad")
@@ -348,7 +369,7 @@ def lower_layer(op: Operation, target: Target) -> list[Job]:
     arguments = {**op.buffers, "B": B, "WIDTH": WIDTH, "ROWS": rows, "COLS": columns}
     if op.name == "layer_norm_forward":
         arguments |= {"eps": op["eps"], "ACTIVATION": op["activation"]}
-    if op["accumulate"] is not None:
+    if "accumulate" in op.settings:
         arguments["ACCUMULATE"] = op["accumulate"]
     programs = blocks(WIDTH, columns) if by_columns else blocks(B, rows)
     return [job(op, FUNCTIONS[op.name], programs, arguments, 10 * B * WIDTH)]
