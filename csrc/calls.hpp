@@ -98,6 +98,11 @@ struct From<GanLoss> {
 };
 
 template <>
+struct From<Penalty> {
+  static Penalty python(py::handle value) { return named<Penalty>(value, {"r1", "two_sided"}); }
+};
+
+template <>
 struct From<Likelihood> {
   static Likelihood python(py::handle value) {
 #define LIKELIHOOD(name, has_variance) #name,

@@ -47,10 +47,12 @@ from minigen.reference import (
     gan_loss,
     latent,
     optimizer,
+    penalty,
     random,
     schedule,
     vae_loss,
 )
+from minigen.reference.penalty import PENALTIES
 from minigen.reference_backend import NumpyBackend
 
 
@@ -152,6 +154,13 @@ def derivatives(rng: np.random.Generator) -> Iterator[Derivative]:
         yield "gan_loss", f"discriminator {kind}", discriminator, s, gan_loss.discriminator(s, n_real, kind)[1]
         yield "gan_loss", f"generator {kind}", generator, s, gan_loss.generator(s, kind)[1]
 
+    def smoothed(s: np.ndarray) -> np.floating:
+        return gan_loss.discriminator(s, n_real, "non_saturating", 0.2)[0]
+
+    smooth = gan_loss.discriminator(s, n_real, "non_saturating", 0.2)[1]
+    yield "gan_loss", "discriminator with label smoothing", smoothed, s, smooth
+    yield from _penalty_derivatives(rng)
+
     target = rng.random((B, n_in))
     for likelihood in LIKELIHOODS:
 
@@ -169,6 +178,26 @@ def derivatives(rng: np.random.Generator) -> Iterator[Derivative]:
     yield "latent", "backward", latent_total, heads, latent.backward(dz, heads, eps, beta)
     yield from layer_derivatives(rng)
     yield from condition_derivatives(rng)
+
+
+def _penalty_derivatives(rng: np.random.Generator) -> Iterator[Derivative]:
+    B, D = sizes(rng, 2, 1, 6)
+    g, dy, moved, z = normals(rng, B, D), normals(rng, B, D), normals(rng, B, D), off_zero(rng, B, D)
+    g /= 0.2 + np.linalg.norm(g, axis=1, keepdims=True)  # no norm near 0, where it has a kink
+    for kind in PENALTIES:
+
+        def mean(g: np.ndarray, kind: str = kind) -> np.floating:
+            return penalty.penalty(g, kind, 0.7)[2]
+
+        yield "penalty", kind, mean, g, penalty.penalty(g, kind, 0.7)[0]
+    for name in DENSE_ACTIVATIONS:
+
+        def tangent(z: np.ndarray, name: str = name) -> np.floating:
+            return (dy * activations.backward(moved, activations.forward(z, name), name)).sum()
+
+        y = activations.forward(z, name)
+        dz = activations.backward(dy, y, name)
+        yield "penalty", f"curvature {name}", tangent, z, activations.curvature(dz, moved, y, name)
 
 
 def operations(rng: np.random.Generator) -> Iterator[Operation]:
@@ -212,6 +241,8 @@ def _dense_operations(rng: np.random.Generator) -> Iterator[Operation]:
             (dy, y, Out(B, n_in), name),
             [activations.backward(dy, y, name)],
         )
+        e = activations.curvature(dy, z, y, name)
+        yield ("penalty", f"curvature {name}", "activation_curvature", (dy, z, y, Out(B, n_in), name), [e])
 
 
 def _loss_operations(rng: np.random.Generator) -> Iterator[Operation]:
@@ -225,6 +256,15 @@ def _loss_operations(rng: np.random.Generator) -> Iterator[Operation]:
         yield "gan_loss", f"discriminator {kind}", "gan_loss_discriminator", arguments, [dlogits, [loss]]
         loss, dlogits = gan_loss.generator(s, kind)
         yield "gan_loss", f"generator {kind}", "gan_loss_generator", (s, *outputs, kind), [dlogits, [loss]]
+    loss, dlogits = gan_loss.discriminator(s, n_real, GAN_LOSSES[0], 0.2)
+    smoothed = (s, n_real, *outputs, GAN_LOSSES[0], 0.2)
+    yield "gan_loss", "discriminator with label smoothing", "gan_loss_discriminator", smoothed, [dlogits, [loss]]
+    g, other, u = normals(rng, B, D), normals(rng, B, D), rng.random(B, np.float32).astype(np.float64)
+    for kind in PENALTIES:
+        v, rows, loss = penalty.penalty(g, kind, 0.7)
+        yield "penalty", kind, "gradient_penalty", (g, Out(B, D), Out(B), Out(1), kind, 0.7), [v, rows, [loss]]
+    mixed = penalty.interpolate(g, other, u)
+    yield "penalty", "interpolate", "interpolate", (g, other, u, Out(B, D)), [mixed]
     output, x = normals(rng, B, D), rng.random((B, D), np.float32).astype(np.float64)
     for likelihood in LIKELIHOODS:
         rows, loss, doutput = vae_loss.forward(output, x, likelihood, 0.3)
@@ -252,6 +292,7 @@ def _optimizer_operations(rng: np.random.Generator) -> Iterator[Operation]:
     v = v.astype(np.float32).astype(np.float64)
     lr, step = np.array([2.0**-7]), np.array([9], np.uint64)
     state = InOut(p), g, InOut(m)
+    yield "optimizer", "clip", "clip", (InOut(p), 0.5), [optimizer.clip(p, 0.5)]
     yield "optimizer", "sgd", "sgd", (*state, lr, 0.9, 0.01), [*optimizer.sgd(p, g, m, 2.0**-7, 0.9, 0.01)]
     yield (
         "optimizer",
@@ -299,6 +340,9 @@ def _random_operations(rng: np.random.Generator) -> Iterator[Operation]:
             (Out(B, D), seed, random.LATENT, step),
             [draw((B, D), seed, random.LATENT, now, np.float64)],
         )
+    x, noise, early = normals(rng, B, D), normals(rng, B, D), np.array([3], np.uint64)
+    noisy = random.add_noise(x, noise, 3, 0.3, 5)
+    yield "random", "add noise", "add_noise", (x, noise, early, Out(B, D), 0.3, 5), [noisy]
     order = seed, random.ORDER
     yield (
         "batch",

@@ -191,6 +191,11 @@ GAMES: dict[str, tuple[Term, Term, Term]] = {
         (lambda s: np.where(s > -1, 1 + s, 0), lambda s: np.where(s > -1, 1.0, 0)),
         (lambda s: -s, lambda s: -np.ones_like(s)),
     ),
+    "wasserstein": (
+        (lambda s: -s, lambda s: np.full_like(s, -1)),
+        (lambda s: s, lambda s: np.full_like(s, 1)),
+        (lambda s: -s, lambda s: np.full_like(s, -1)),
+    ),
 }
 """The terms of a real logit, of a generated one, and the generator's, each with its derivative."""
 

@@ -35,6 +35,7 @@ class Gradient:
     compute: Callable[[], None]
     value: Callable[[], float]
     nets: tuple[Network, ...]
+    part: str = "gradient"  # of the step, as FORMULAS calls it
 
 
 def check_reference(rng: np.random.Generator) -> Iterator[Row]:
@@ -51,7 +52,7 @@ def check_reference(rng: np.random.Generator) -> Iterator[Row]:
             along = _loss_along(gradient, net, directions)
             error = relative_error(directions @ derived, differences(along, np.zeros(DIRECTIONS)))
             check = f"{gradient.name}, {net.name} vs central differences"
-            formula = FORMULAS[f"{gradient.model} gradient"]
+            formula = FORMULAS[f"{gradient.model} {gradient.part}"]
             yield Row(f"{gradient.model} step", "reference", check, error, 10 * DIFFERENCES_TOLERANCE, formula)
 
 
@@ -86,37 +87,45 @@ def _loss_along(gradient: Gradient, net: Network, directions: np.ndarray) -> Cal
 def _gradients(ops: Backend, hidden: str, seed: int) -> Iterator[Gradient]:
     """Every gradient of both models on ``ops``; one ``seed`` gives the same data, weights and noise on any backend."""
     data = np.random.default_rng(seed).integers(0, 256, (2 * ROWS, COLUMNS), np.uint8)
-    settings = OptimizerSettings()
     for kind in GAN_LOSSES:
-        generator, discriminator = _networks(
-            ops,
-            seed,
-            hidden,
-            generator=((LATENT, *HIDDEN, COLUMNS), "tanh"),
-            discriminator=((COLUMNS, *HIDDEN, 1), "linear"),
-        )
-        state = discriminator.state()
-        last = list(state)[-2]
-        discriminator.load_state({**state, last: state[last] / 8})  # logits near 0, away from the kinks of a loss
-        gan = GanStep(
-            ops,
-            generator,
-            discriminator,
-            data,
-            batch_size=ROWS,
-            settings=settings,
-            loss=kind,
-            seed=seed,
-            scale=2 / 255,
-            shift=-1.0,
-        )
+        gan = _gan(ops, seed, hidden, data, loss=kind)
         if kind != "minimax":  # its discriminator is the first one's
             compute = _after(gan.generate, gan.discriminator_gradient)
-            yield Gradient("gan", f"{kind} discriminator loss", compute, _reader(gan, 0), (discriminator,))
+            yield Gradient("gan", f"{kind} discriminator loss", compute, _reader(gan, 0), (gan.discriminator,))
         compute = _after(gan.generate, gan.generator_gradient)
-        yield Gradient("gan", f"{kind} generator loss", compute, _reader(gan, 1), (generator,))
+        yield Gradient("gan", f"{kind} generator loss", compute, _reader(gan, 1), (gan.generator,))
+    for name in ("r1", "gradient_penalty"):
+        gan = _gan(ops, seed, hidden, data, loss="wasserstein", **{name: 0.7})
+        compute, value = _after(gan.generate, gan.discriminator_gradient), _sum(_reader(gan, 0), _reader(gan, 2))
+        yield Gradient("gan", f"wasserstein with {name}", compute, value, (gan.discriminator,), "penalty gradient")
     for likelihood in LIKELIHOODS:
         yield _vae_gradient(ops, hidden, seed, data, likelihood)
+
+
+def _gan(ops: Backend, seed: int, hidden: str, data: np.ndarray, **settings: Any) -> GanStep:
+    """A step whose logits are near 0, away from the kinks of a loss."""
+    generator, discriminator = _networks(
+        ops,
+        seed,
+        hidden,
+        generator=((LATENT, *HIDDEN, COLUMNS), "tanh"),
+        discriminator=((COLUMNS, *HIDDEN, 1), "linear"),
+    )
+    state = discriminator.state()
+    last = list(state)[-2]
+    discriminator.load_state({**state, last: state[last] / 8})
+    common: dict[str, Any] = {
+        "batch_size": ROWS,
+        "settings": OptimizerSettings(),
+        "seed": seed,
+        "scale": 2 / 255,
+        "shift": -1.0,
+    }
+    return GanStep(ops, generator, discriminator, data, **common, **settings)
+
+
+def _sum(first: Callable[[], float], second: Callable[[], float]) -> Callable[[], float]:
+    return lambda: first() + second()
 
 
 def _after(first: Callable[[], None], second: Callable[[], None]) -> Callable[[], None]:

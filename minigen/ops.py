@@ -26,9 +26,11 @@ import numpy as np
 
 from minigen import checks
 from minigen.errors import ArgumentError
+from minigen.ops_gan import GanOperations
 from minigen.ops_layers import LayerOperations
 from minigen.reference.activations import DENSE_ACTIVATIONS, LEAKY_SLOPE
 from minigen.reference.gan_loss import GAN_LOSSES
+from minigen.reference.penalty import PENALTIES
 from minigen.reference.schedule import SCHEDULES
 from minigen.reference.self_gated import SELF_GATED
 from minigen.reference.vae_loss import LIKELIHOODS
@@ -42,6 +44,7 @@ __all__ = [
     "LEAKY_SLOPE",
     "LIKELIHOODS",
     "OPERATIONS",
+    "PENALTIES",
     "SCHEDULES",
     "Array",
     "Operations",
@@ -55,12 +58,6 @@ def _known_output(sizes: dict[str, int], given: dict[str, Any]) -> None:
     if given["activation"] != "linear" and given["x"] is None:
         activation = given["activation"]
         raise ArgumentError("x", f": the output of the layer before is needed for activation {activation!r}, got None")
-
-
-def _real_and_fake(sizes: dict[str, int], given: dict[str, Any]) -> None:
-    B, n_real = sizes["B"], given["n_real"]
-    if not 0 < n_real < B:
-        raise ArgumentError("n_real", f"must leave a real and a generated row, 1 to {B - 1} of {B}, not {n_real}")
 
 
 def _whole_batch(sizes: dict[str, int], given: dict[str, Any]) -> None:
@@ -84,7 +81,7 @@ ADAM = "+p[n] g[n] +m[n] +v[n] lr[1] step:uint64[1]"
 ADAM_SETTINGS: dict[str, Any] = {"beta1": real, "beta2": real, "eps": real, "flops": lambda n: 14 * n["n"]}
 
 
-class Operations(LayerOperations):
+class Operations(GanOperations, LayerOperations):
     """What a model spells its training step out with; a :class:`minigen.backend.Backend` has them all.
 
     Each call raises TypeError for a buffer that is no array of the backend or has the wrong dtype, and ValueError for
@@ -107,10 +104,10 @@ class Operations(LayerOperations):
     # --- dense: y = act(x W + b) ------------------------------------------------------------------------
 
     @operation(
-        "x[B,I] W[I,O] b[O] =y[B,O]", activation=OneOf(DENSE_ACTIVATIONS), flops=lambda n: 2 * n["B"] * n["I"] * n["O"]
+        "x[B,I] W[I,O] b?[O] =y[B,O]", activation=OneOf(DENSE_ACTIVATIONS), flops=lambda n: 2 * n["B"] * n["I"] * n["O"]
     )
-    def dense_forward(self, x: Array, W: Array, b: Array, y: Array, activation: str = "linear") -> None:
-        """``y[B,O] = act(x[B,I] @ W[I,O] + b[O])``."""
+    def dense_forward(self, x: Array, W: Array, b: Array | None, y: Array, activation: str = "linear") -> None:
+        """``y[B,O] = act(x[B,I] @ W[I,O] + b[O])``, or without ``b`` where that is None."""
 
     @operation(
         "dz[B,O] W[I,O] x?[B,I] =dx[B,I]",
@@ -128,12 +125,15 @@ class Operations(LayerOperations):
         """
 
     @operation(
-        "x[B,I] dz[B,O] =dW[I,O] =db[O]",
+        "x[B,I] dz[B,O] =dW[I,O] =db?[O]",
         accumulate=flag,
         flops=lambda n: 2 * n["B"] * n["I"] * n["O"] + n["B"] * n["O"],
     )
-    def dense_wgrad(self, x: Array, dz: Array, dW: Array, db: Array, accumulate: bool = False) -> None:
-        """``dW[I,O] = x[B,I].T @ dz[B,O]``, ``db[O] = dz.sum(axis=0)``; with ``accumulate`` on top of what is there."""
+    def dense_wgrad(self, x: Array, dz: Array, dW: Array, db: Array | None, accumulate: bool = False) -> None:
+        """``dW[I,O] = x[B,I].T @ dz[B,O]``, ``db[O] = dz.sum(axis=0)``; with ``accumulate`` on top of what is there.
+
+        Where ``db`` is None it is not computed.
+        """
 
     # --- activations --------------------------------------------------------------------------------------
 
@@ -147,35 +147,19 @@ class Operations(LayerOperations):
     def activation_backward(self, dy: Array, y: Array, dz: Array, activation: str) -> None:
         """``dz = dy * act'(z)`` with the derivative taken from the stored output ``y``; ``dz`` may be ``dy``."""
 
-    # --- gan_loss: of logits s ------------------------------------------------------------------------------
-
     @operation(
-        "logits[B+,1] =loss[1] =dlogits[B,1]",
-        recorded_as="gan_loss",
-        implied={"player": "discriminator"},
-        n_real=whole(0),
-        kind=OneOf(GAN_LOSSES),
-        flops=lambda n: 2 * n["B"],
-        also=_real_and_fake,
+        "dz[...] z_tangent[...] y[...] =e[...]",
+        activation=OneOf(DENSE_ACTIVATIONS),
+        accumulate=flag,
+        flops=lambda n: 3 * n["n"],
     )
-    def gan_loss_discriminator(
-        self, logits: Array, n_real: int, dlogits: Array, loss: Array, kind: str = "non_saturating"
+    def activation_curvature(
+        self, dz: Array, z_tangent: Array, y: Array, e: Array, activation: str, accumulate: bool = False
     ) -> None:
-        """``loss[0]``, the mean of a real row's term plus the mean of a generated row's, and its gradient.
+        """``e = dz * z_tangent * act''(z) / act'(z)`` from the stored output ``y``; with ``accumulate`` added to ``e``.
 
-        The first ``n_real`` rows of ``logits[B,1]`` are of real samples, the others of generated ones. The terms:
-        :mod:`minigen.reference.gan_loss`.
+        What it is for: :mod:`minigen.reference.penalty`.
         """
-
-    @operation(
-        "logits[B+,1] =loss[1] =dlogits[B,1]",
-        recorded_as="gan_loss",
-        implied={"player": "generator", "n_real": 0},
-        kind=OneOf(GAN_LOSSES),
-        flops=lambda n: 2 * n["B"],
-    )
-    def gan_loss_generator(self, logits: Array, dlogits: Array, loss: Array, kind: str = "non_saturating") -> None:
-        """``loss[0]``, the mean of the generator's term over ``logits[B,1]`` of generated rows, and its gradient."""
 
     # --- vae_loss: reconstruction terms, in nats ------------------------------------------------------------
 
@@ -261,6 +245,10 @@ class Operations(LayerOperations):
     ) -> None:
         """Adam after ``p -= lr weight_decay p``, decoupled weight decay (Loshchilov and Hutter 2019, algorithm 2)."""
 
+    @operation("+p[...]", limit=within(0, exclude_low=True), flops=lambda n: n["n"])
+    def clip(self, p: Array, limit: float) -> None:
+        """Every element of ``p`` into ``[-limit, limit]``."""
+
     @operation(
         "+p[n] g[n] +velocity[n] +v[n] lr[1]",
         recorded_as="optimizer",
@@ -341,6 +329,19 @@ class Operations(LayerOperations):
     def random_normal(self, out: Array, seed: int, stream: int, step: Array) -> None:
         """Fill ``out`` with standard normals: Box-Muller on the same integers."""
 
+    @operation(
+        "x[...] noise[...] step:uint64[1] =out[...]",
+        std=within(0),
+        steps=whole(0),
+        flops=lambda n: 2 * n["n"],
+        in_place=True,
+    )
+    def add_noise(self, x: Array, noise: Array, step: Array, out: Array, std: float, steps: int = 0) -> None:
+        """``out = x + std * noise``; ``std`` falls linearly to 0 at step ``steps``, or stays where that is 0.
+
+        ``out`` may be ``x``.
+        """
+
     # --- batch ---------------------------------------------------------------------------------------------
 
     @operation(
@@ -390,9 +391,11 @@ class Operations(LayerOperations):
     def activation_of_sum(self, a: Array, b: Array, y: Array, activation: str = "linear") -> None:
         """``y = act(a + b)``, elementwise; ``y`` may be ``a`` or ``b``."""
 
-    @operation("x[B,O] labels:int32[B] =sums[N,O]", flops=lambda n: n["B"] * n["O"])
-    def class_sums(self, x: Array, labels: Array, sums: Array) -> None:
+    @operation("x[B,O] labels:int32[B] =sums[N,O]", accumulate=flag, flops=lambda n: n["B"] * n["O"])
+    def class_sums(self, x: Array, labels: Array, sums: Array, accumulate: bool = False) -> None:
         """``sums[N,O]``: for each of N classes the sum of the rows of ``x[B,O]`` whose entry of ``labels`` it is.
+
+        With ``accumulate`` on top of what is there.
 
         A label outside of the classes raises ValueError when the operation runs; on a device that cannot raise its row
         is left out.

@@ -22,6 +22,7 @@ from minigen.reference import (
     maxout,
     normalization,
     optimizer,
+    penalty,
     random,
     schedule,
     self_gated,
@@ -86,8 +87,13 @@ def _optimizer(op: Operation) -> Any:
 
 
 def _dense_wgrad(op: Operation) -> Any:
-    dW, db = dense.wgrad(op["x"], op["dz"])
-    return (op["dW"] + dW, op["db"] + db) if op["accumulate"] else (dW, db)
+    gradients = zip(("dW", "db"), dense.wgrad(op["x"], op["dz"]), strict=True)
+    return tuple(op[name] + g if op["accumulate"] else g for name, g in gradients if name in op.buffers)
+
+
+def _curvature(op: Operation) -> Any:
+    e = activations.curvature(op["dz"], op["z_tangent"], op["y"], op["activation"])
+    return op["e"] + e if op["accumulate"] else e
 
 
 def _advance(op: Operation) -> Any:
@@ -103,7 +109,7 @@ def _step(op: Operation) -> int:
 def _gan_loss(op: Operation) -> Any:
     if op["player"] == "generator":
         return gan_loss.generator(op["logits"], op["kind"])
-    return gan_loss.discriminator(op["logits"], op["n_real"], op["kind"])
+    return gan_loss.discriminator(op["logits"], op["n_real"], op["kind"], op["smoothing"])
 
 
 FORMULAS: dict[str, Callable[[Operation], Any]] = {
@@ -112,6 +118,7 @@ FORMULAS: dict[str, Callable[[Operation], Any]] = {
     "dense_wgrad": _dense_wgrad,
     "activation_forward": lambda op: activations.forward(op["z"], op["activation"]),
     "activation_backward": lambda op: activations.backward(op["dy"], op["y"], op["activation"]),
+    "activation_curvature": _curvature,
     "self_gated_forward": lambda op: self_gated.forward(op["z"], op["activation"]),
     "self_gated_backward": lambda op: self_gated.backward(op["dy"], op["z"], op["activation"]),
     "self_gated_curvature": lambda op: _on_top(op, "dz", self_gated.curvature(*_of(op, "dy z_tangent z activation"))),
@@ -144,10 +151,13 @@ FORMULAS: dict[str, Callable[[Operation], Any]] = {
         op, "dW", spectral_norm.backward(*_of(op, "dnormalized normalized u v sigma"))
     ),
     "gan_loss": _gan_loss,
+    "gradient_penalty": lambda op: penalty.penalty(op["g"], op["kind"], op["weight"]),
+    "interpolate": lambda op: penalty.interpolate(op["real"], op["fake"], op["u"]),
     "vae_loss": lambda op: vae_loss.forward(op["output"], op["x"], op["likelihood"], op["variance"]),
     "latent_forward": lambda op: latent.forward(op["heads"], op["eps"]),
     "latent_backward": lambda op: latent.backward(op["dz"], op["heads"], op["eps"], op["beta"]),
     "optimizer": _optimizer,
+    "clip": lambda op: optimizer.clip(op["p"], op["limit"]),
     "clip_norm": lambda op: clipping.clip_norm(op["g"], op["most"]),
     "average": lambda op: averaging.average(op["average"], op["p"], _step(op), op["decay"]),
     "scheduled_rate": lambda op: schedule.rate(
@@ -155,13 +165,14 @@ FORMULAS: dict[str, Callable[[Operation], Any]] = {
     ),
     "random_uniform": lambda op: random.uniform(*_drawn(op)),
     "random_normal": lambda op: random.normal(*_drawn(op)),
+    "add_noise": lambda op: random.add_noise(op["x"], op["noise"], _step(op), op["std"], op["steps"]),
     "batch_indices": lambda op: batch.indices(
         len(op["indices"]), op["n"], op["seed"], op["stream"], _step(op), op["batch_size"], op["steps_per_epoch"]
     ),
     "batch_gather": lambda op: batch.gather(op["data"], op["indices"], op["out"].dtype, op["scale"], op["shift"]),
     "batch_labels": lambda op: batch.labels(op["labels"], op["indices"]),
     "activation_of_sum": lambda op: condition.activation_of_sum(op["a"], op["b"], op["activation"]),
-    "class_sums": lambda op: condition.class_sums(op["x"], op["labels"], len(op["sums"])),
+    "class_sums": lambda op: _on_top(op, "sums", condition.class_sums(op["x"], op["labels"], len(op["sums"]))),
     "projection_forward": lambda op: op["y"] + condition.projection_forward(op["x"], op["e"]),
     "projection_dgrad": lambda op: op["dx"] + condition.projection_dgrad(op["dz"], op["e"], op["x"], op["activation"]),
     "projection_wgrad": lambda op: condition.projection_wgrad(op["x"], op["dz"]),

@@ -33,7 +33,8 @@ def gan_training(
     pack: int = 1,
     **settings: Any,
 ) -> TrainingRun:
-    """The article's GAN, made small."""
+    """The article's GAN, made small; ``settings`` are the step's or the optimizer's."""
+    of_optimizer = {name: settings.pop(name) for name in vars(OptimizerSettings()) if name in settings}
     columns = data.shape[1]
     generator = Network(ops, "generator", dense_layers((latent, *hidden, columns), activation, "tanh"))
     discriminator = Network(
@@ -47,12 +48,13 @@ def gan_training(
         discriminator,
         data,
         batch_size=batch_size,
-        settings=OptimizerSettings(**settings),
+        settings=OptimizerSettings(**of_optimizer),
         pack=pack,
         average=Average(generator.twin(), ema) if ema else None,
         seed=seed,
         scale=2 / 255,
         shift=-1.0,
+        **settings,
     )
     return TrainingRun(step)
 

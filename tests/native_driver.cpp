@@ -141,6 +141,9 @@ void add_elementwise(int64_t n) {
         {"activation_forward" + size, [=, &k] { k.activation_forward(z.get(), y.get(), n, activation); }, y, n});
     cases.push_back({"activation_backward" + size,
                      [=, &k] { k.activation_backward(g.get(), z.get(), dz.get(), n, activation); }, dz, n});
+    cases.push_back({"activation_curvature" + size,
+                     [=, &k] { k.activation_curvature(g.get(), z.get(), z.get(), dz.get(), n, activation, false); }, dz,
+                     n});
   }
   const auto p = normals(n), m = buffer<float>(n), v = buffer<float>(n), lr = buffer<float>(1);
   lr[0] = 1e-3f;
@@ -158,6 +161,10 @@ void add_elementwise(int64_t n) {
   cases.push_back({"clip_norm" + size, [=, &k] { k.clip_norm(clipped.get(), norm.get(), n, 0.5); }, clipped, n});
   cases.push_back({"average" + size, [=, &k] { k.average(q.get(), g.get(), n, step.get(), 0.9); }, q, n});
   cases.push_back({"sgd" + size, [=, &k] { k.sgd(q.get(), g.get(), velocity.get(), n, lr.get(), 0.9, 0.01); }, q, n});
+  const auto clipped = normals(n), noisy = buffer<float>(n);
+  cases.push_back({"clip" + size, [=, &k] { k.clip(clipped.get(), n, 0.5f); }, clipped, n});
+  cases.push_back(
+      {"add_noise" + size, [=, &k] { k.add_noise(p.get(), g.get(), step.get(), noisy.get(), n, 0.3, 9); }, noisy, n});
   const auto uniform = buffer<float>(n), normal = buffer<float>(n);
   cases.push_back({"random_uniform" + size, [=, &k] { k.random_uniform(uniform.get(), n, 0xffffffffu, 3, step.get()); },
                    uniform, n});
@@ -270,6 +277,14 @@ void add_losses(int64_t B, int64_t D) {
   cases.push_back({"latent_backward" + shape,
                    [=, &k] { k.latent_backward(logits.get(), heads.get(), x.get(), dheads.get(), B, D, 2.0); }, dheads,
                    B * 2 * D});
+  const auto v = buffer<float>(B * D), share = normals(B);
+  for (const Penalty kind : {Penalty::r1, Penalty::two_sided})
+    cases.push_back({"gradient_penalty" + shape,
+                     [=, &k] { k.gradient_penalty(x.get(), v.get(), rows.get(), loss.get(), B, D, kind, 10.0); }, v,
+                     B * D});
+  const auto mixed = buffer<float>(B * D);
+  cases.push_back({"interpolate" + shape,
+                   [=, &k] { k.interpolate(x.get(), logits.get(), share.get(), mixed.get(), B, D); }, mixed, B * D});
   const auto column = normals(B), dcolumn = buffer<float>(B);
   const auto W = normals(D), b = normals(1), dx = buffer<float>(B * D), dW = buffer<float>(D), db = buffer<float>(1);
 #define GAME(name, real, fake, generator) GanLoss::name,
@@ -280,11 +295,11 @@ void add_losses(int64_t B, int64_t D) {
       if (of_D && B == 1) continue;
       const int64_t n_real = of_D ? B / 2 : 0;
       cases.push_back({"gan_loss" + shape,
-                       [=, &k] { k.gan_loss(column.get(), B, n_real, player, kind, dcolumn.get(), loss.get()); },
+                       [=, &k] { k.gan_loss(column.get(), B, n_real, player, kind, 0.1f, dcolumn.get(), loss.get()); },
                        dcolumn, B});
       cases.push_back({"gan_head" + shape,
                        [=, &k, keep = std::vector{dW}] {
-                         k.gan_head(player, kind, x.get(), W.get(), b.get(), Activation::leaky_relu, B, D, n_real,
+                         k.gan_head(player, kind, 0.1f, x.get(), W.get(), b.get(), Activation::leaky_relu, B, D, n_real,
                                     rows.get(), dcolumn.get(), loss.get(), dx.get(), of_D ? dW.get() : nullptr,
                                     db.get());
                        },

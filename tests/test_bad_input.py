@@ -47,7 +47,7 @@ BAD = [
     ("seed", 2**32, ValueError, "4294967295"),
 ]
 GAN_ONLY = [
-    ("loss", "wasserstein", ValueError, "'non_saturating', 'minimax'"),
+    ("loss", "wgan", ValueError, "'non_saturating', 'minimax'"),
     ("output", "softmax", ValueError, "'tanh'"),
     ("hidden_discriminator", (0,), ValueError, "hidden_discriminator[0]"),
 ]

@@ -559,7 +559,7 @@ BAD_TRAINING = [
     ("--hidden-discriminator 4,-1", "--hidden-discriminator[1] must be"),
     ("--activation swish", "--activation must be one of 'linear', 'relu'"),
     ("--output softmax", "--output must be one of 'auto', 'tanh', 'sigmoid', 'linear'"),
-    ("--loss wasserstein", "--loss must be one of 'non_saturating', 'minimax'"),
+    ("--loss wgan", "--loss must be one of 'non_saturating', 'minimax'"),
     ("--init zeros", "--init must be one of"),
     ("--optimizer lion", "--optimizer must be one of 'adam', 'adamw', 'sgd'"),
     ("--learning-rate 0", "--learning-rate must be a finite number in (0, inf), not 0"),

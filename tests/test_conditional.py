@@ -128,6 +128,7 @@ def test_gradients_of_a_gans_step_agree_with_autograd(backend, kind, conditionin
         "non_saturating": (lambda s: softplus(-s), softplus, lambda s: softplus(-s)),
         "minimax": (lambda s: softplus(-s), softplus, lambda s: -softplus(s)),
         "least_squares": (lambda s: (s - 1) ** 2 / 2, lambda s: s**2 / 2, lambda s: (s - 1) ** 2 / 2),
+        "wasserstein": (lambda s: -s, lambda s: s, lambda s: -s),
     }[loss]
     fake = ours("generator", for_d, c).detach()
     loss_d = on_real(ours("discriminator", real, c)).mean() + on_fake(ours("discriminator", fake, c)).mean()

@@ -120,8 +120,8 @@ def test_steps(result):
 
 
 def run_operations() -> subprocess.CompletedProcess[str]:
-    names = ("activations", "gan_loss", "vae_loss", "latent", "optimizer", "random", "batch")
-    slow = "follow_the_same_path or repeats_the_step or distributions or an_epoch_visits"
+    names = ("activations", "gan_loss", "penalty", "vae_loss", "latent", "optimizer", "random", "batch")
+    slow = "follow_the_same_path or repeats_the_step or distributions or an_epoch_visits or autograd or follows"
     return run("ptx90", "-k", f"ptx and not ({slow})", *(f"test_{name}.py" for name in names))
 
 

@@ -37,6 +37,7 @@ class Head:
             out.fill(np.nan)
         (self.player, self.kind), self.weights, self.activation = loss, weights, activation
         self.n_real = max(1, B // 3)
+        self.smoothing = float(rng.choice([0.0, 0.2]))
 
     def outputs(self) -> list[np.ndarray]:
         return [getattr(self, name) for name in OUTPUTS]
@@ -46,7 +47,8 @@ class Head:
 
     def judge(self) -> None:
         if self.player == "discriminator":
-            self.ops.gan_loss_discriminator(self.logits, self.n_real, self.dlogits, self.loss, self.kind)
+            settings = self.kind, self.smoothing
+            self.ops.gan_loss_discriminator(self.logits, self.n_real, self.dlogits, self.loss, *settings)
         else:
             self.ops.gan_loss_generator(self.logits, self.dlogits, self.loss, self.kind)
 

@@ -20,10 +20,12 @@ def test_discriminator(arena, rng, kind):
     for n_real, n_fake in ROWS:
         B = n_real + n_fake
         s = 5 * f32(normals(rng, B, 1))
-        dlogits, loss = arena.call("gan_loss_discriminator", s, n_real, Out(B, 1), Out(1), kind)
-        reference_loss, reference = gan_loss.discriminator(s, n_real, kind)
-        assert_close(arena.backend, dlogits, reference)
-        assert_close(arena.backend, loss, [reference_loss])
+        for smoothing in (0.0, 0.25):
+            arguments = (s, n_real, Out(B, 1), Out(1), kind, smoothing)
+            dlogits, loss = arena.call("gan_loss_discriminator", *arguments)
+            reference_loss, reference = gan_loss.discriminator(s, n_real, kind, smoothing)
+            assert_close(arena.backend, dlogits, reference)
+            assert_close(arena.backend, loss, [reference_loss], abs(reference_loss) + np.abs(s).mean())
 
 
 @pytest.mark.parametrize("kind", GAN_LOSSES)
@@ -95,12 +97,14 @@ def test_reference_against_pytorch(rng, kind):
         "minimax": log_terms,
         "least_squares": lambda real, fake: ((real - 1) ** 2).mean() / 2 + (fake**2).mean() / 2,
         "hinge": lambda real, fake: functional.relu(1 - real).mean() + functional.relu(1 + fake).mean(),
+        "wasserstein": lambda real, fake: fake.mean() - real.mean(),
     }
     generators = {
         "non_saturating": lambda s: -functional.logsigmoid(s).mean(),
         "minimax": lambda s: functional.logsigmoid(-s).mean(),
         "least_squares": lambda s: ((s - 1) ** 2).mean() / 2,
         "hinge": lambda s: -s.mean(),
+        "wasserstein": lambda s: -s.mean(),
     }
     s = torch.tensor(4 * normals(rng, 15, 1), requires_grad=True)
     for loss, ours in (
@@ -111,6 +115,22 @@ def test_reference_against_pytorch(rng, kind):
         loss.backward()
         assert ours[0] == pytest.approx(loss.item(), rel=1e-12)
         assert relative_error(ours[1], s.grad.numpy()) < 1e-12
+
+
+def test_a_smoothed_label_against_pytorch(rng):
+    """Salimans et al. 2016: cross entropy with the label 0.9 for real rows; for any loss, a mean of its two terms."""
+    torch = pytest.importorskip("torch")
+    bce = torch.nn.functional.binary_cross_entropy_with_logits
+    s = torch.tensor(4 * normals(rng, 15, 1), requires_grad=True)
+    loss = bce(s[:6], torch.full((6, 1), 0.9, dtype=s.dtype)) + bce(s[6:], torch.zeros_like(s[6:]))
+    loss.backward()
+    ours = gan_loss.discriminator(s.detach().numpy(), 6, smoothing=0.1)
+    assert ours[0] == pytest.approx(loss.item(), rel=1e-12)
+    assert relative_error(ours[1], s.grad.numpy()) < 1e-12
+    one = np.array([[0.3], [-2.0]])
+    loss, dlogits = gan_loss.discriminator(one, 1, "least_squares", 0.25)
+    assert loss == pytest.approx(0.75 * (0.3 - 1) ** 2 / 2 + 0.25 * 0.3**2 / 2 + 2.0)
+    np.testing.assert_allclose(dlogits[:, 0], [0.75 * (0.3 - 1) + 0.25 * 0.3, -2.0])
 
 
 def test_hinge_by_hand(arena):
@@ -125,11 +145,14 @@ def test_bad_arguments_are_refused(arena, backend, rng):
     s = normals(rng, 6, 1)
     refuses_bad_buffers(backend, "gan_loss_discriminator", logits=s, n_real=2, dlogits=Out(6, 1), loss=Out(1))
     refuses_bad_buffers(backend, "gan_loss_generator", logits=s, dlogits=Out(6, 1), loss=Out(1), kind="minimax")
+    for smoothing in (-0.1, 1.0, np.nan):
+        with pytest.raises(ValueError, match="smoothing"):
+            arena.call("gan_loss_discriminator", s, 2, Out(6, 1), Out(1), "hinge", smoothing)
     for n_real in (-1, 0, 6, 7):
         with pytest.raises(ValueError, match="n_real"):
             arena.call("gan_loss_discriminator", s, n_real, Out(6, 1), Out(1))
     with pytest.raises(ValueError, match="logits"):
         arena.call("gan_loss_generator", np.empty((0, 1)), Out(0, 1), Out(1))
     with pytest.raises(ValueError, match="kind") as error:
-        arena.call("gan_loss_generator", s, Out(6, 1), Out(1), "wasserstein")
-    assert "wasserstein" in str(error.value) and all(name in str(error.value) for name in GAN_LOSSES)
+        arena.call("gan_loss_generator", s, Out(6, 1), Out(1), "wgan")
+    assert "wgan" in str(error.value) and all(name in str(error.value) for name in GAN_LOSSES)

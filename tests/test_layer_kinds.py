@@ -19,6 +19,7 @@ from minigen.models.maxout import Maxout
 from minigen.models.network import Network
 from minigen.models.normalization import EPS, BatchNorm, LayerNorm
 from minigen.models.optimizer import OptimizerSettings
+from minigen.models.penalty import GradientPenalty
 from minigen.models.self_gated import SelfGated
 from minigen.models.spectral_norm import SpectralDense
 from minigen.models.vae import VaeStep
@@ -373,3 +374,47 @@ def test_a_running_statistic_that_is_not_finite_is_named(tmp_path):
     assert model._training(blobs(50, 7)).step.first_non_finite(16) is not None
     with pytest.raises(ValueError, match=r"encoder\.1\.running_var must be finite"):
         model.save(tmp_path / "model")
+
+
+# --- penalties on the discriminator's gradient ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("penalty", ["r1", "two_sided"])
+@pytest.mark.parametrize("kind", [kind for kind, (options, _) in KINDS.items() if options.normalization != "batch"])
+def test_a_penalty_against_double_backward(backend, kind, penalty):
+    """On top of the gradient of the logits themselves, by the same forward pass."""
+    torch = pytest.importorskip("torch")
+    options, activation = KINDS[kind]
+    net = Network(backend, "discriminator", dense_layers((5, 9, 8, 1), activation, "linear", options))
+    net.initialize(SEED, "auto", 0)
+    stir(backend, net, SEED)
+    rng = np.random.default_rng(SEED)
+    host, above = (rng.normal(size=shape).astype(np.float32).astype(backend.dtype) for shape in ((B, 5), (B, 1)))
+    autograd, x, loss = Autograd(net, 0), backend.upload(host), backend.upload(np.zeros(1, backend.dtype))
+    context = Context(training=True, counter=backend.upload(np.zeros(1, np.uint64)), seed=SEED)
+    work = net.workspace(B, context=context)
+    added = GradientPenalty(backend, net, x, work, penalty, 3.0)
+    net.forward(x, work)
+    backend.upload(above, out=work[-1].dz)
+    net.backward(x, work)
+    added.add_gradient(loss)
+    x = torch.tensor(host.astype(np.float64), requires_grad=True)
+    s = autograd(x)
+    squares = (torch.autograd.grad(s.sum(), x, create_graph=True)[0] ** 2).sum(dim=1)
+    expected = 1.5 * squares.mean() if penalty == "r1" else 3 * ((squares.sqrt() - 1) ** 2).mean()
+    np.testing.assert_allclose(backend.download(loss), [expected.item()], rtol=tolerance(backend))
+    assert_gradients(net, autograd.gradients((torch.tensor(above.astype(np.float64)) * s).sum() + expected))
+
+
+def test_batch_norm_with_a_penalty_is_refused():
+    settings = {**SMALL, "device": "numpy", "normalization_discriminator": "batch", "r1": 1.0}
+    with pytest.raises(ValueError, match=r"r1 must be 0 .* rows of its batch.*section 4"):
+        minigen.GAN(**settings).fit(blobs(40, 7))
+
+
+@pytest.mark.parametrize("penalty", ["r1", "gradient_penalty"])
+def test_every_other_kind_trains_with_a_penalty(penalty):
+    kinds = {"normalization_discriminator": "layer", "maxout": 2, "spectral_norm": True, "dropout": 0.2}
+    settings = {**SMALL, **kinds, "activation": "gelu", "device": "numpy", penalty: 1.0, "epochs": 2}
+    model = minigen.GAN(**settings).fit(blobs(40, 7), progress=False)
+    assert all(np.isfinite(values).all() for values in model.history_.losses.values())

@@ -28,7 +28,7 @@ native = cpu._native
 
 ROOT = Path(__file__).resolve().parent.parent
 ISAS = native.supported_isas()
-OPERATIONS = ("activations", "batch", "dense", "gan_loss", "latent", "optimizer", "random", "vae_loss")
+OPERATIONS = ("activations", "batch", "dense", "gan_loss", "latent", "optimizer", "penalty", "random", "vae_loss")
 
 
 @pytest.fixture
@@ -131,6 +131,13 @@ class Everything:
         add("gan_loss_discriminator", logits, B // 3, out(B, 1), out(1))
         add("gan_loss_generator", logits, out(B, 1), out(1), "non_saturating")
         add("gan_loss_generator", logits, out(B, 1), out(1), "minimax")
+        add("gan_loss_discriminator", logits, B // 3, out(B, 1), out(1), "hinge", 0.1)
+        add("gradient_penalty", z, out(B, D), out(B), out(1), "r1", 2.0)
+        add("gradient_penalty", z, out(B, D), out(B), out(1), "two_sided", 2.0)
+        add("interpolate", z, x, logits[:, 0], out(B, D))
+        add("activation_curvature", x, z, z, state(B, D), "tanh", True)
+        add("clip", state(n), 0.5)
+        add("add_noise", x, z, step, out(B, D), 0.3, 9)
         add("vae_loss", z, x, out(B, D), rows, loss, "bernoulli")
         add("vae_loss", z, x, out(B, D), out(B), out(1), "gaussian", 0.3)
         add("latent_forward", normal(B, 2 * D), x, out(B, D), out(B), out(1))

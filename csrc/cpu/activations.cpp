@@ -32,6 +32,22 @@ void activation_backward(const float* dy, const float* y, float* dz, int64_t n, 
   });
 }
 
+void activation_curvature(const float* dz, const float* z_tangent, const float* y, float* e, int64_t n,
+                          Activation activation, bool accumulate) {
+  with_activation(activation, [&](auto known) {
+    parallel_ranges(n, 64, n * cost(activation), [&](int64_t begin, int64_t end) {
+      const auto term = [=](int64_t i) { return dz[i] * z_tangent[i] * activation_bend(y[i], known.value); };
+      if (accumulate) {
+#pragma omp simd
+        for (int64_t i = begin; i < end; ++i) e[i] += term(i);
+      } else {
+#pragma omp simd
+        for (int64_t i = begin; i < end; ++i) e[i] = term(i);
+      }
+    });
+  });
+}
+
 namespace {
 
 template <SelfGated kind>

@@ -16,11 +16,11 @@ void activation_of_sum(const float* a, const float* b, float* y, int64_t n, Acti
 }
 
 // Each thread has columns of its own and adds the rows in their order, so that no sum depends on the number of threads.
-void class_sums(const float* x, const int32_t* labels, float* sums, int64_t B, int64_t O, int64_t N) {
+void class_sums(const float* x, const int32_t* labels, float* sums, int64_t B, int64_t O, int64_t N, bool accumulate) {
   if (std::any_of(labels, labels + B, [N](int32_t label) { return label < 0 || label >= N; }))
     throw std::invalid_argument("labels must lie in [0, number of classes)");
   parallel_ranges(O, 16, (B + N) * O * 0.1, [=](int64_t begin, int64_t end) {
-    for (int64_t c = 0; c < N; ++c) std::fill(sums + c * O + begin, sums + c * O + end, 0.0f);
+    for (int64_t c = 0; c < N && !accumulate; ++c) std::fill(sums + c * O + begin, sums + c * O + end, 0.0f);
     for (int64_t r = 0; r < B; ++r) {
       const float* from = x + r * O;
       float* to = sums + labels[r] * O;

@@ -154,7 +154,7 @@ void dense_wgrad(const float* x, const float* dz, float* dW, float* db, int64_t 
             .B_stride = I,
             .B_layout = Layout::plain,
             .C = dW});
-  *db = sum(dz, B);
+  if (db) *db = sum(dz, B);
 }
 
 void dense_wgrad_adam(const float* x, const float* dz, float* dW, float* db, int64_t B, int64_t I, int64_t O,

@@ -100,12 +100,12 @@ void head(const Head& h, Activation activation, float* loss, float* db, const Fi
 
 }  // namespace
 
-void gan_head(Player player, GanLoss kind, const float* x, const float* head_w, const float* head_b,
+void gan_head(Player player, GanLoss kind, float smoothing, const float* x, const float* head_w, const float* head_b,
               Activation activation, int64_t B, int64_t I, int64_t n_real, float* logits, float* dlogits, float* loss,
               float* dx, float* dW, float* db) {
   const bool generators = player == Player::generator;
   const Head h = {x, head_w, head_b, B, I, generators ? B : n_real, logits, dlogits, dx, dW};
-  with_game(kind, [&](const auto& real, const auto& fake, const auto& generator) {
+  with_game(kind, smoothing, [&](const auto& real, const auto& fake, const auto& generator) {
     if (generators)
       head(h, activation, loss, db, generator, generator);
     else

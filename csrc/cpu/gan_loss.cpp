@@ -21,9 +21,9 @@ double mean_loss(const float* logits, int64_t n, float* dlogits, const Term& ter
 
 }  // namespace
 
-void gan_loss(const float* logits, int64_t B, int64_t n_real, Player player, GanLoss kind, float* dlogits,
-              float* loss) {
-  with_game(kind, [&](const auto& real, const auto& fake, const auto& generator) {
+void gan_loss(const float* logits, int64_t B, int64_t n_real, Player player, GanLoss kind, float smoothing,
+              float* dlogits, float* loss) {
+  with_game(kind, smoothing, [&](const auto& real, const auto& fake, const auto& generator) {
     if (player == Player::generator) {
       loss[0] = static_cast<float>(mean_loss(logits, B, dlogits, generator));
       return;

@@ -52,6 +52,13 @@ void adam(float* p, const float* g, float* m, float* v, int64_t n, const float* 
   parallel_ranges(n, 1024, n * 0.3, [=](int64_t begin, int64_t end) { adam_range(p, g, m, v, begin, end, s); });
 }
 
+void clip(float* p, int64_t n, float limit) {
+  parallel_ranges(n, 1024, n * 0.1, [=](int64_t begin, int64_t end) {
+#pragma omp simd
+    for (int64_t i = begin; i < end; ++i) p[i] = p[i] < -limit ? -limit : p[i] > limit ? limit : p[i];  // NaN stays
+  });
+}
+
 void rmsprop(float* p, const float* g, float* m, float* v, int64_t n, const float* lr, double beta2, double eps,
              double momentum, double weight_decay) {
   const float rate = lr[0], kept = static_cast<float>(beta2), taken = static_cast<float>(1.0 - beta2);

@@ -138,6 +138,16 @@ void random_normal(float* out, int64_t n, uint32_t seed, uint32_t stream, const 
   fill(out, n, {seed, stream, step[0]}, n * 0.8, normal_group);
 }
 
+void add_noise(const float* x, const float* noise, const uint64_t* step, float* out, int64_t n, double std,
+               int64_t steps) {
+  const double left = static_cast<double>(steps) - static_cast<double>(step[0]);
+  const float scale = static_cast<float>(steps == 0 ? std : left > 0 ? std * (left / static_cast<double>(steps)) : 0.0);
+  parallel_ranges(n, 1024, n * 0.2, [=](int64_t begin, int64_t end) {
+#pragma omp simd
+    for (int64_t i = begin; i < end; ++i) out[i] = x[i] + scale * noise[i];
+  });
+}
+
 void dropout(const float* x, float* y, int64_t n, uint32_t seed, uint32_t stream, const uint64_t* step, int64_t first,
              double rate) {
   constexpr int64_t elements = 4 * group;

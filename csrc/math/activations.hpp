@@ -60,6 +60,22 @@ MINIGEN_FN float activation_derivative(float y, Activation activation) {
   }
 }
 
+// act''(z) / act'(z) from y = act(z): 0 for what is made of straight pieces.
+MINIGEN_FN float activation_bend(float y, Activation activation) {
+  switch (activation) {
+    case Activation::elu:
+      return y > 0.0f ? 0.0f : 1.0f;
+    case Activation::tanh:
+      return -2.0f * y;
+    case Activation::sigmoid:
+      return 1.0f - 2.0f * y;
+    case Activation::softplus:
+      return math::exp_negative(-y);
+    default:
+      return 0.0f;
+  }
+}
+
 // A value known at compile time, as the argument of a generic lambda.
 template <Activation A>
 struct KnownActivation {

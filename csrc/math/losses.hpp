@@ -42,17 +42,29 @@ MINIGEN_FN LossTerm below_one(float logit) {
 }
 MINIGEN_FN LossTerm above_minus_one(float logit) { return hinge(1.0f + logit); }
 MINIGEN_FN LossTerm minus(float logit) { return {-logit, -1.0f}; }
+MINIGEN_FN LossTerm plus(float logit) { return {logit, 1.0f}; }
 
 // A GAN's losses: the terms of a real logit, of a generated one, and the generator's.
 #define MINIGEN_GAN_LOSSES(GAME)                                    \
   GAME(non_saturating, call_real, call_fake, call_real)             \
   GAME(minimax, call_real, call_fake, minus_call_fake)              \
   GAME(least_squares, square_to_one, square_to_zero, square_to_one) \
-  GAME(hinge, below_one, above_minus_one, minus)
+  GAME(hinge, below_one, above_minus_one, minus)                    \
+  GAME(wasserstein, minus, plus, minus)
 
 #define GAME(name, real, fake, generator) name,
 enum class GanLoss : int { MINIGEN_GAN_LOSSES(GAME) };
 #undef GAME
+
+// Penalties on the gradient g of the discriminator's logit by its input.
+enum class Penalty : int { r1, two_sided };
+
+// The penalty of a row whose |g|^2 is `squares`, and the factor of g in its gradient by g. NaN stays NaN.
+MINIGEN_FN LossTerm gradient_penalty(float squares, float weight, Penalty kind) {
+  if (kind == Penalty::r1) return {0.5f * weight * squares, weight};
+  const float norm = math::square_root(squares), excess = norm - 1.0f;
+  return {weight * excess * excess, norm == 0.0f ? 0.0f : 2.0f * weight * excess / norm};
+}
 
 // A VAE's likelihoods: the term of a column, and whether it is to be divided by twice the variance.
 #define MINIGEN_LIKELIHOODS(LIKELIHOOD) \

@@ -8,16 +8,17 @@ from typing import Any, ClassVar
 import numpy as np
 
 from minigen import checks
-from minigen.backend import GAN_LOSSES, Array
+from minigen.backend import Array
 from minigen.datasets.load import as_numbers
 from minigen.errors import ArgumentError
-from minigen.estimators import scaling
 from minigen.estimators.base import Estimator
+from minigen.estimators.data_range import OfRange
+from minigen.estimators.game import check_game, check_penalty, check_rows, game
 from minigen.estimators.interpolation import great_circle
 from minigen.estimators.scaling import RANGES
 from minigen.estimators.trained import fresh_seed
 from minigen.models.conditional import CONDITIONINGS, Condition, with_projection
-from minigen.models.gan import GanStep
+from minigen.models.gan import GanStep, loss_names
 from minigen.models.hidden import Hidden, dense_layers
 from minigen.models.layers import Layer
 from minigen.models.network import Network
@@ -26,7 +27,7 @@ from minigen.reference import activations, random
 from minigen.training.loop import Callback
 
 
-class GAN(Estimator):
+class GAN(OfRange):
     """Generative adversarial network of dense layers (Goodfellow et al. 2014).
 
     >>> model = minigen.GAN.preset("quality").fit(minigen.datasets.mnist_sample())
@@ -74,6 +75,18 @@ class GAN(Estimator):
     conditioning : how a conditional model's discriminator takes the condition: ``"input"``, beside its input (Mirza and
         Osindero 2014), or ``"projection"``, in its last layer (Miyato and Koyama 2018)
     loss : of both players, one of ``minigen.GAN_LOSSES``. Terms and sources: :mod:`minigen.reference.gan_loss`.
+    r1 : weight of the penalty ``r1 / 2 mean |ds/dx|^2`` on the gradient of the discriminator's logit at real rows
+        (Mescheder, Geiger and Nowozin 2018); 0 for none
+    gradient_penalty : weight of the penalty ``mean (|ds/dx| - 1)^2`` at rows between real and generated ones (Gulrajani
+        et al. 2017, who take 10 and ``loss="wasserstein"``); 0 for none
+    n_critic : updates of the discriminator a step, each on rows of its own, ``n_critic * batch_size`` of them in all;
+        the history has the last one's loss (Arjovsky, Chintala and Bottou 2017, who take 5)
+    weight_clip : bound on the size of each of the discriminator's parameters after its update (the same, 0.01); 0: none
+    label_smoothing : share of a generated row's term in a real row's (one-sided, Salimans et al. 2016): 0.1 makes the
+        label of real rows 0.9; 0 for none
+    instance_noise : standard deviation of Gaussian noise on all that the discriminator sees in training, in the
+        generator's range (Arjovsky and Bottou 2017; Sonderby et al. 2017); 0 for none
+    instance_noise_decay : whether that falls linearly to 0 at the end of the training of ``epochs``
     pack : rows that the discriminator judges together, against samples of too little variety (PacGAN, Lin et al. 2018);
         ``batch_size`` must be a multiple of it
     ema : decay of an average of the generator's weights over the steps, such as 0.999; 0 keeps none. Samples are drawn
@@ -114,6 +127,8 @@ class GAN(Estimator):
         "maxout",
         "spectral_norm",
         "output",
+        "r1",
+        "gradient_penalty",
         "conditioning",
         "pack",
         "ema",
@@ -153,6 +168,13 @@ class GAN(Estimator):
         conditional: str | bool = "auto",
         conditioning: str = "input",
         loss: str = "non_saturating",
+        r1: float = 0.0,
+        gradient_penalty: float = 0.0,
+        n_critic: int = 1,
+        weight_clip: float = 0.0,
+        label_smoothing: float = 0.0,
+        instance_noise: float = 0.0,
+        instance_noise_decay: bool = True,
         pack: int = 1,
         ema: float = 0.0,
         optimizer: str = "adam",
@@ -186,6 +208,13 @@ class GAN(Estimator):
         self.conditional = conditional
         self.conditioning = conditioning
         self.loss = loss
+        self.r1 = r1
+        self.gradient_penalty = gradient_penalty
+        self.n_critic = n_critic
+        self.weight_clip = weight_clip
+        self.label_smoothing = label_smoothing
+        self.instance_noise = instance_noise
+        self.instance_noise_decay = instance_noise_decay
         self.pack = pack
         self.ema = ema
         self.optimizer = optimizer
@@ -316,7 +345,7 @@ class GAN(Estimator):
             checks.integer("maxout", self.maxout, 2)
         checks.choice("spectral_norm", self.spectral_norm, (True, False))
         checks.choice("output", self.output, ("auto", *RANGES))
-        checks.choice("loss", self.loss, GAN_LOSSES)
+        check_game(self)
         checks.choice("conditioning", self.conditioning, CONDITIONINGS)
         checks.number("ema", self.ema, 0, 1)
         if self.batch_size % checks.integer("pack", self.pack, 1):
@@ -331,39 +360,6 @@ class GAN(Estimator):
             raise ArgumentError("learning_rate", f"must be a number or a pair of them, not {self.learning_rate!r}")
         for i, rate in enumerate(self.learning_rate):
             checks.number(f"learning_rate[{i}]", rate, 0, exclude_low=True)
-
-    _unbounded_hint = "output='linear' takes any"
-
-    def _choose_range(self, rows: Array, binary: bool) -> tuple[float, float, str]:
-        output = self.output
-        if output == "auto" and self.standardize not in ("auto", False):
-            output = "linear"
-        if rows.dtype == np.uint8:
-            if output == "auto":
-                output = "sigmoid" if binary else "tanh"
-            white = 1 if binary else 255
-            scale, shift = (1 / white, 0.0) if output == "sigmoid" else (2 / white, -1.0)
-            return scale, shift, output
-        if output == "auto":
-            names = ("sigmoid", "tanh", "linear")
-            output = next(name for name in names if scaling.lies_in(rows, *RANGES[name]))
-        return 1.0, 0.0, output
-
-    def _in_range(self, rows: Array, *from_data: Any) -> Array:
-        output = from_data[-1]
-        if rows.dtype == np.uint8 or output == "linear":
-            return rows
-        low, high = RANGES[output]
-        if not scaling.lies_in(rows, low, high):
-            raise ArgumentError(
-                "X",
-                f"must lie in [{low:g}, {high:g}] for output={output!r}, but its values go {scaling.digits(rows)}; "
-                f"rescale it, np.clip(X, {low:g}, {high:g}), or choose another output",
-            )
-        return scaling.clipped(rows, low, high)
-
-    def _unbounded(self, *from_data: Any) -> bool:
-        return bool(from_data[-1] == "linear")
 
     def _layers(self, columns: int, *from_data: Any) -> dict[str, list[Layer]]:
         hidden = checks.widths("hidden", self.hidden)
@@ -387,7 +383,9 @@ class GAN(Estimator):
             raise ArgumentError("conditioning", "must be 'input' without labels: there is nothing to project on")
         if condition is not None and self.pack > 1:
             raise ArgumentError("pack", "must be 1 with labels: rows that are judged together have different ones")
-        return super()._all_layers(columns, *from_data, condition=condition)
+        layers = super()._all_layers(columns, *from_data, condition=condition)
+        check_penalty(self, layers["discriminator"])
+        return layers
 
     def _build(self, *data: Any, **known: Any) -> None:
         super()._build(*data, **known)
@@ -417,17 +415,21 @@ class GAN(Estimator):
             rows,
             batch_size=self.batch_size,
             settings=self._optimizer_settings(),
-            loss=self.loss,
             seed=self.seed,
             scale=self.scale_,
             shift=self.shift_,
+            **game(self, len(rows)),
             pack=self.pack,
             average=None if averaged is None else Average(averaged, self.ema),
             conditions=conditions,
         )
 
+    def _check_batch_size(self, rows: Array) -> None:
+        super()._check_batch_size(rows)
+        check_rows(self, len(rows))
+
     def _history_names(self) -> tuple[str, ...]:
-        return GanStep.loss_names
+        return loss_names(self.r1 or self.gradient_penalty)
 
 
 def train_gan(

@@ -116,13 +116,13 @@ class Conditional(Layer):
             self.ops.dense_forward(stored.condition, E, stored.zero, stored.e)
         return stored.e
 
-    def _gradient_of(self, de: Array, stored: Stored) -> None:
-        """``grads["E"]`` from that of ``e``."""
+    def _gradient_of(self, de: Array, stored: Stored, accumulate: bool = False) -> None:
+        """``grads["E"]`` from that of ``e``, or that on top of what they hold."""
         assert isinstance(stored, StoredCondition)
         if self.condition.labelled:
-            self.ops.class_sums(de, stored.condition, self.grads["E"])
+            self.ops.class_sums(de, stored.condition, self.grads["E"], accumulate)
         else:
-            self.ops.dense_wgrad(stored.condition, de, self.grads["E"], stored.unused)
+            self.ops.dense_wgrad(stored.condition, de, self.grads["E"], stored.unused, accumulate)
 
 
 class ConditionBias(Conditional):
@@ -140,6 +140,18 @@ class ConditionBias(Conditional):
 
     def input_gradient(self, x: Array, stored: Stored, dx: Array, activation: str) -> None:
         self.ops.activation_backward(stored.dz, x, dx, activation)
+
+    no_tangent = ""
+
+    def tangent(self, x: Array, x_tangent: Array, stored: Stored, z_tangent: Array) -> None:
+        """The condition does not move."""
+        self.ops.activation_forward(x_tangent, z_tangent, "linear")
+
+    def add_tangent_gradients(self, x: Array, x_tangent: Array, stored: Stored) -> None:
+        """There are none: ``e`` is added, and is not in the tangent."""
+
+    def add_param_gradients(self, x: Array, stored: Stored) -> None:
+        self._gradient_of(stored.dz, stored, accumulate=True)
 
 
 class Projection(Conditional):
@@ -179,16 +191,31 @@ class Projection(Conditional):
 
     def forward(self, x: Array, stored: Stored) -> None:
         assert isinstance(stored, StoredProjection)
-        self.inner.forward(x, stored.inner)
+        self.inner.forward(x, self._of_inner(stored))
         self.ops.projection_forward(x, self._add_of(stored), stored.y)
 
     def param_gradients(self, x: Array, stored: Stored) -> None:
         assert isinstance(stored, StoredProjection)
-        self.inner.param_gradients(x, stored.inner)
+        self.inner.param_gradients(x, self._of_inner(stored))
         self.ops.projection_wgrad(x, stored.dz, stored.de)
         self._gradient_of(stored.de, stored)
 
     def input_gradient(self, x: Array, stored: Stored, dx: Array, activation: str) -> None:
         assert isinstance(stored, StoredProjection)
-        self.inner.input_gradient(x, stored.inner, dx, activation)
+        self.inner.input_gradient(x, self._of_inner(stored), dx, activation)
         self.ops.projection_dgrad(stored.dz, stored.e, dx, x, activation)
+
+    def _of_inner(self, stored: StoredProjection) -> Stored:
+        """With the logits and the gradient of ``stored``, which a penalty keeps apart from those of the loss."""
+        return replace(stored.inner, y=stored.y, dz=stored.dz)
+
+    @property
+    def no_tangent(self) -> str:  # type: ignore[override]
+        return self.inner.no_tangent
+
+    def add_tangent_gradients(self, x: Array, x_tangent: Array, stored: Stored) -> None:
+        """Of ``<dz, x_tangent W + x_tangent . e>``. The last layer: what its tangent is nobody asks."""
+        assert isinstance(stored, StoredProjection)
+        self.inner.add_tangent_gradients(x, x_tangent, self._of_inner(stored))
+        self.ops.projection_wgrad(x_tangent, stored.dz, stored.de)
+        self._gradient_of(stored.de, stored, accumulate=True)

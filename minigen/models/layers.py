@@ -139,6 +139,32 @@ class Layer(ABC):
         """``dx[B, inputs]``, from ``stored.dz``: the gradient of ``x`` times the derivative of the ``activation`` whose
         output ``x`` is. With ``"linear"`` that is the gradient of ``x`` itself."""
 
+    # --- what a penalty on the discriminator's gradient needs: see minigen/models/penalty.py ---
+
+    no_tangent: ClassVar[str] = "a layer of it has no tangent"
+    """Why a network with this layer cannot have such a penalty; "" where it can."""
+    is_curved: ClassVar[bool] = False
+    """Whether ``z`` is no affine function of ``x``, so that :meth:`curvature` is not 0."""
+
+    def tangent(self, x: Array, x_tangent: Array, stored: Stored, z_tangent: Array) -> None:
+        """``z_tangent[B, outputs]``: how ``z`` moves when ``x[B, inputs]`` moves along ``x_tangent[B, inputs]``."""
+        raise NotImplementedError
+
+    def add_tangent_gradients(self, x: Array, x_tangent: Array, stored: Stored) -> None:
+        """To ``grads``, the gradient of ``<stored.dz, z_tangent>`` by the parameters, with ``dz`` held fixed."""
+        raise NotImplementedError
+
+    def add_param_gradients(self, x: Array, stored: Stored) -> None:
+        """As :meth:`param_gradients`, on top of what ``grads`` hold."""
+        raise NotImplementedError
+
+    def curvature(
+        self, x: Array, x_tangent: Array, stored: Stored, dx: Array, activation: str, accumulate: bool
+    ) -> None:
+        """Into ``dx``, or with ``accumulate`` on top of it, the gradient of ``<stored.dz, z_tangent>`` by ``x``, times
+        the derivative of the ``activation`` whose output ``x`` is. Only of a layer that :attr:`is_curved`."""
+        raise NotImplementedError
+
     @property
     def parameter_count(self) -> int:
         return sum(map(math.prod, self.shapes.values()))
@@ -218,3 +244,14 @@ class Dense(Layer):
 
     def input_gradient(self, x: Array, stored: Stored, dx: Array, activation: str) -> None:
         self.ops.dense_dgrad(stored.dz, self.params["W"], dx, x, activation)
+
+    no_tangent = ""
+
+    def tangent(self, x: Array, x_tangent: Array, stored: Stored, z_tangent: Array) -> None:
+        self.ops.dense_forward(x_tangent, self.params["W"], None, z_tangent)
+
+    def add_tangent_gradients(self, x: Array, x_tangent: Array, stored: Stored) -> None:
+        self.ops.dense_wgrad(x_tangent, stored.dz, self.grads["W"], None, accumulate=True)
+
+    def add_param_gradients(self, x: Array, stored: Stored) -> None:
+        self.ops.dense_wgrad(x, stored.dz, self.grads["W"], self.grads["b"], accumulate=True)

@@ -17,9 +17,10 @@ RING = 4096  # steps whose losses the device keeps until the host reads them
 class Step:
     """One training step of a model; the model adds :meth:`compute`, the explicit calls of it.
 
-    An epoch is ``steps_per_epoch`` steps of ``batch_size`` rows in the order of a keyed permutation. The rows left
-    over form a last, smaller step of ``tail`` rows, or are dropped with ``drop_last`` (other rows each epoch, since the
-    order changes). A single row is dropped where a row's output depends on the others of its batch.
+    An epoch is ``steps_per_epoch`` steps of ``batches`` times ``batch_size`` rows (one, unless the model takes more)
+    in the order of a keyed permutation. The rows left over form a last, smaller step of ``tail`` rows, or are dropped
+    with ``drop_last`` (other rows each epoch, since the order changes). A single row is dropped where a row's output
+    depends on the others of its batch.
     """
 
     terms: tuple[str, ...]  # the losses that a step computes, in the order of ``losses``
@@ -35,6 +36,7 @@ class Step:
         seed: int,
         *,
         drop_last: bool,
+        batches: int = 1,
         scale: float,
         shift: float,
         conditions: np.ndarray | None = None,
@@ -47,7 +49,8 @@ class Step:
         self.tail = 0 if drop_last else len(data) % batch_size
         if self.tail == 1 and any(net.couples_rows for net in networks):
             self.tail = 0  # one row has no statistics
-        self.steps_per_epoch = len(data) // batch_size + (self.tail > 0)
+        self.batches = batches
+        self.steps_per_epoch = len(data) // (batches * batch_size) + (self.tail > 0)
         for optimizer in optimizers:
             optimizer.steps_per_epoch = self.steps_per_epoch
         self.data = ops.resident(data)
@@ -76,20 +79,24 @@ class Step:
 
     # --- what all have --------------------------------------------------------------------------
 
-    def gather(self, out: Array) -> None:
-        """The next batch, in the generator's or decoder's range, into ``out[rows, D]``."""
-        self.ops.batch_gather(self.data, self._next_rows(len(out)), out, self.scale, self.shift)
+    def gather(self, out: Array, counter: Array | None = None) -> None:
+        """The next batch, in the generator's or decoder's range, into ``out[rows, D]``.
 
-    def gather_conditions(self, out: Array) -> None:
+        ``counter`` counts the batches taken so far, where a step takes several.
+        """
+        self.ops.batch_gather(self.data, self._next_rows(len(out), counter), out, self.scale, self.shift)
+
+    def gather_conditions(self, out: Array, counter: Array | None = None) -> None:
         """The conditions of the next batch's rows: labels into ``int32[rows]``, or numbers into ``[rows, C]``."""
         gather = self.ops.batch_labels if out.ndim == 1 else self.ops.batch_gather
-        gather(self.conditions, self._next_rows(len(out)), out)
+        gather(self.conditions, self._next_rows(len(out), counter), out)
 
-    def _next_rows(self, rows: int) -> Array:
+    def _next_rows(self, rows: int, counter: Array | None) -> Array:
         """The numbers of the next batch's rows in the data."""
-        indices = self.indices[:rows]
+        counter = self.counter if counter is None else counter
+        indices, batches_per_epoch = self.indices[:rows], self.batches * self.steps_per_epoch
         self.ops.batch_indices(
-            indices, len(self.data), self.seed, random.ORDER, self.counter, self.batch_size, self.steps_per_epoch
+            indices, len(self.data), self.seed, random.ORDER, counter, self.batch_size, batches_per_epoch
         )
         return indices
 
@@ -97,6 +104,10 @@ class Step:
         """For the conditions of so many rows; None where the model has none."""
         c = self.conditions
         return None if c is None else self.ops.empty((rows, *c.shape[1:]), c.dtype)
+
+    def set_count(self, done: int) -> None:
+        """So many steps are ``done``."""
+        self.ops.upload(np.array([done], np.uint64), out=self.counter)
 
     def set_learning_rate(self, rate: float | Sequence[float]) -> None:
         """For the steps to come: one rate for all networks, or one for each. A schedule scales it."""

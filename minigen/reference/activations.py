@@ -20,6 +20,14 @@ What the output has lost in rounding, its derivative has lost too: in float32 a 
 z = 12 and 0 at z = 17, where ``y`` rounds to 1. So a loss of a probability is computed from the logit, not through a
 sigmoid's derivative (:mod:`minigen.reference.gan_loss`, :mod:`minigen.reference.vae_loss`).
 
+:func:`bend` is ``act''(z) / act'(z)``, what a second derivative needs (see ``penalty``): 0 for the first three, which
+are made of straight pieces, and of the others, with ``act'`` from the table::
+
+    elu       act'' = act' where z <= 0, else 0           bend = 1 where y <= 0, else 0
+    tanh      act'' = -2 y act'                           bend = -2 y
+    sigmoid   act'' = act' (1 - y) - y act'               bend = 1 - 2 y
+    softplus  act'' = e^-y act'                           bend = e^-y
+
 No exponential here sees a positive argument, so nothing overflows however large ``z`` is:
 ``softplus(z) = max(z, 0) + log(1 + e^-|z|)``, and ``sigmoid`` is written with ``e^-|z|`` in both halves. NaN stays NaN.
 
@@ -36,6 +44,8 @@ from minigen.reference.underflow import small_is_zero
 
 DENSE_ACTIVATIONS = ("linear", "relu", "leaky_relu", "elu", "tanh", "sigmoid", "softplus")
 """Those that a dense layer applies itself, since it keeps its output alone."""
+CURVED = ("elu", "tanh", "sigmoid", "softplus")
+"""Those whose second derivative is not 0 between kinks."""
 LEAKY_SLOPE = 0.2
 """Slope of ``leaky_relu`` below zero (Radford et al. 2016, section 4)."""
 
@@ -100,3 +110,24 @@ def derivative(y: np.ndarray, activation: str) -> np.ndarray:
 def backward(dy: np.ndarray, y: np.ndarray, activation: str) -> np.ndarray:
     """``dz = dy * act'(z)`` from the stored output ``y``, all of one shape. Raises as :func:`derivative` does."""
     return dy * derivative(y, activation)
+
+
+@small_is_zero
+def bend(y: np.ndarray, activation: str) -> np.ndarray:
+    """``act''(z) / act'(z)`` at the ``z`` whose output is ``y``, same shape. Raises ValueError for an unknown one."""
+    check(activation)
+    if activation == "elu":
+        return (y <= 0).astype(y.dtype)
+    if activation == "tanh":
+        return -2 * y
+    if activation == "sigmoid":
+        return 1 - 2 * y
+    if activation == "softplus":
+        return np.exp(-y)
+    return np.zeros_like(y)
+
+
+@small_is_zero
+def curvature(dz: np.ndarray, z_tangent: np.ndarray, y: np.ndarray, activation: str) -> np.ndarray:
+    """``dz * z_tangent * act''(z) / act'(z)`` from the stored ``y``, all of one shape: ``e_l`` in ``penalty``."""
+    return dz * z_tangent * bend(y, activation)

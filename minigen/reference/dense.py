@@ -34,9 +34,9 @@ from .underflow import small_is_zero
 
 
 @small_is_zero
-def forward(x: np.ndarray, W: np.ndarray, b: np.ndarray, activation: str = "linear") -> np.ndarray:
-    """``y[B,O] = act(x[B,I] W[I,O] + b[O])``. Raises ValueError for an unknown activation."""
-    return activations.forward(x @ W + b, activation)
+def forward(x: np.ndarray, W: np.ndarray, b: np.ndarray | None, activation: str = "linear") -> np.ndarray:
+    """``y[B,O] = act(x[B,I] W[I,O] + b[O])``, ``b`` None for none. Raises ValueError for an unknown activation."""
+    return activations.forward(x @ W if b is None else x @ W + b, activation)
 
 
 @small_is_zero

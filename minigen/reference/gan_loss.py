@@ -40,6 +40,16 @@ generator raises its rows' logits. At the kink the derivative is taken as 0::
     real = max(0, 1 - s)    real' = -1 where s < 1, else 0
     fake = max(0, 1 + s)    fake' =  1 where s > -1, else 0
     generator = -s          generator' = -1
+``wasserstein`` (Arjovsky, Chintala and Bottou 2017, algorithm 1): D, whose weights are clipped, is as much larger on
+real rows than on generated ones as it can be, which estimates a distance; the generator wants it large on its own::
+
+    real = -s               real' = -1
+    fake = s                fake' =  1
+    generator = real
+
+Label smoothing (Salimans et al. 2016, section 3.4), one-sided: a real row counts as generated with weight ``a``. Its
+term is ``(1 - a) real + a fake``, and so is the derivative. With the logarithms of Goodfellow et al. this is the cross
+entropy with the label ``1 - a`` in place of 1.
 """
 
 from __future__ import annotations
@@ -93,6 +103,10 @@ def _above_minus_one(s: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return np.maximum(1 + s, 0), np.heaviside(1 + s, 0)
 
 
+def _plus(s: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    return s.copy(), np.ones_like(s)
+
+
 def _minus(s: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return -s, -np.ones_like(s)
 
@@ -102,12 +116,15 @@ GAMES = {
     "minimax": Game(_minus_log_d, _minus_log_not_d, _log_not_d),
     "least_squares": Game(_square_to_one, _square_to_zero, _square_to_one),
     "hinge": Game(_below_one, _above_minus_one, _minus),
+    "wasserstein": Game(_minus, _plus, _minus),
 }
 GAN_LOSSES = tuple(GAMES)
 
 
 @small_is_zero
-def discriminator(logits: np.ndarray, n_real: int, kind: str = "non_saturating") -> tuple[np.floating, np.ndarray]:
+def discriminator(
+    logits: np.ndarray, n_real: int, kind: str = "non_saturating", smoothing: float = 0.0
+) -> tuple[np.floating, np.ndarray]:
     """Loss and ``dlogits[B,1]``; the first ``n_real`` rows of ``logits[B,1]`` are real, the others generated.
 
     Raises ValueError unless there is at least one row of each, and for an unknown ``kind``.
@@ -118,6 +135,9 @@ def discriminator(logits: np.ndarray, n_real: int, kind: str = "non_saturating")
             f"n_real must leave a real and a generated row, 1 to {len(logits) - 1} of {len(logits)}, not {n_real}"
         )
     real, dreal = game.real(logits[:n_real])
+    if smoothing:
+        other, dother = game.fake(logits[:n_real])
+        real, dreal = (1 - smoothing) * real + smoothing * other, (1 - smoothing) * dreal + smoothing * dother
     fake, dfake = game.fake(logits[n_real:])
     return real.mean() + fake.mean(), np.concatenate([dreal / len(real), dfake / len(fake)])
 

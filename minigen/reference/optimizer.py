@@ -88,6 +88,11 @@ def adamw(
     return adam(p - lr * weight_decay * p, g, m, v, lr, t, beta1, beta2, eps)
 
 
+def clip(p: np.ndarray, limit: float) -> np.ndarray:
+    """``p`` with every element in ``[-limit, limit]`` (Arjovsky, Chintala and Bottou 2017, algorithm 1)."""
+    return np.clip(p, -limit, limit)
+
+
 @small_is_zero
 def rmsprop(
     p: np.ndarray,

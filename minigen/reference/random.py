@@ -34,6 +34,7 @@ from typing import Any
 import numpy as np
 
 from .. import checks
+from .underflow import small_is_zero
 
 INIT, ORDER, NOISE, LATENT, SAMPLE, DROPOUT, INSTANCE_NOISE, INTERPOLATION, LABELS = range(9)
 """Streams: initial weights, order of the data, the GAN's noise, the VAE's latent noise, sampling, masks of dropout,
@@ -96,3 +97,14 @@ def normal(shape: tuple[int, ...], seed: int, stream: int, step: int, dtype: Any
 def unit(words: np.ndarray, dtype: Any) -> np.ndarray:
     """The upper 24 bits of each uint32 as a number in [0, 1), exact in every floating dtype from float32 on."""
     return (words >> np.uint32(8)).astype(dtype) * np.dtype(dtype).type(2.0**-24)
+
+
+@small_is_zero
+def add_noise(x: np.ndarray, noise: np.ndarray, step: int, std: float, steps: int = 0) -> np.ndarray:
+    """``x + std * noise``, where ``std`` falls linearly from step 0 on to 0 at ``steps``, or stays if that is 0.
+
+    Noise on all that a discriminator sees (Arjovsky and Bottou 2017, section 3; Sonderby et al. 2017), which is taken
+    away again in the course of the training.
+    """
+    left = max(0, steps - step) / steps if steps else 1.0
+    return x + std * left * noise

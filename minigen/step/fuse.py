@@ -31,8 +31,9 @@ def apply(ops: OperationList, rules: Sequence[Rule]) -> OperationList:
 
 
 def is_plain(op: Operation) -> bool:
-    """A linear layer that takes its input from memory and does nothing else."""
-    return op.name == "dense_forward" and op["activation"] == "linear" and "scores" not in op.buffers
+    """A linear layer with a bias that takes its input from memory and does nothing else."""
+    has_bias = "b" in op.buffers
+    return op.name == "dense_forward" and has_bias and op["activation"] == "linear" and "scores" not in op.buffers
 
 
 # --- the discriminator's head -------------------------------------------------------------------------------------
@@ -67,7 +68,7 @@ def find_head(ops: OperationList, i: int) -> Head | None:
 
 def _is_wgrad_of(ops: OperationList, k: int, layer: Operation, loss: Operation) -> bool:
     op, same = ops.ops[k], ops.memory.same
-    plain = op.name == "dense_wgrad" and not op["accumulate"]
+    plain = op.name == "dense_wgrad" and "db" in op.buffers and not op["accumulate"]
     return plain and same(op["dz"], loss["dlogits"]) and same(op["x"], layer["x"])
 
 
@@ -95,7 +96,9 @@ def update_in_epilogue(
     if update.name != "optimizer":
         return None
     gradients = [
-        k for k, op in enumerate(ops.ops[:i]) if "dW" in op.buffers and "lr" not in op.buffers and not op["accumulate"]
+        k
+        for k, op in enumerate(ops.ops[:i])
+        if {"dW", "db"} <= set(op.buffers) and "lr" not in op.buffers and not op["accumulate"]
     ]
     covered = [k for k in gradients if takes(ops.ops[k], update) and _only_feeds(ops, k, i)]
     if not covered:

@@ -59,7 +59,7 @@ class TrainingRun:
     def begin_epoch(self) -> None:
         """Put the step counter at the beginning of an epoch, the next one unless it is there already."""
         self.done = -(-self.done // self.steps_per_epoch) * self.steps_per_epoch
-        self.ops.upload(np.array([self.done], np.uint64), out=self.step.counter)
+        self.step.set_count(self.done)
 
     def _program(self, rows: int) -> Program:
         if rows not in self._programs:
@@ -120,6 +120,7 @@ class TrainingRun:
         for key, buffer in self.step.state_buffers().items():
             self.ops.upload(chunk.snapshot[key], out=buffer)
         self.done = chunk.before
+        self.step.set_count(self.done)
 
     # --- state ----------------------------------------------------------------------------------
 
@@ -132,3 +133,4 @@ class TrainingRun:
         for key, buffer in self.step.state_buffers().items():
             self.ops.upload(state[key], out=buffer)
         self.done = int(state["step"][0])
+        self.step.set_count(self.done)

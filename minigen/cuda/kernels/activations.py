@@ -69,6 +69,23 @@ def differentiate(dy, y, ACTIVATION: tl.constexpr):
 
 
 @triton.jit
+def bend(y, ACTIVATION: tl.constexpr):
+    """act''(z) / act'(z) from y = act(z)."""
+    if ACTIVATION == "elu":
+        ratio = tl.where(y > 0.0, 0.0, 1.0)
+    elif ACTIVATION == "tanh":
+        ratio = -2.0 * y
+    elif ACTIVATION == "sigmoid":
+        ratio = 1.0 - 2.0 * y
+    elif ACTIVATION == "softplus":
+        ratio = exp_negative(-y)
+    else:
+        tl.static_assert(ACTIVATION == "linear" or ACTIVATION == "relu" or ACTIVATION == "leaky_relu")
+        ratio = 0.0 * y
+    return ratio
+
+
+@triton.jit
 def forward(pid, z, y, n, ACTIVATION: tl.constexpr, BLOCK: tl.constexpr):
     """``y[n] = act(z[n])``. ``y`` may be ``z``: each element is read and written by one program, in that order."""
     i = pid.to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
@@ -84,6 +101,19 @@ def backward(pid, dy, y, dz, n, ACTIVATION: tl.constexpr, BLOCK: tl.constexpr):
     tl.store(dz + i, differentiate(gradient, output, ACTIVATION), mask=i < n)
 
 
+@triton.jit
+def curvature(
+    pid, dz, z_tangent, y, e, n, ACTIVATION: tl.constexpr, ACCUMULATE: tl.constexpr, BLOCK: tl.constexpr
+):  # fmt: skip
+    """``e[n] = dz[n] * z_tangent[n] * act''(z) / act'(z)`` from ``y[n]``, or that added to ``e``."""
+    i = pid.to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
+    product = tl.load(dz + i, mask=i < n, other=0.0) * tl.load(z_tangent + i, mask=i < n, other=0.0)
+    term = product * bend(tl.load(y + i, mask=i < n, other=0.0), ACTIVATION)
+    if ACCUMULATE:
+        term += tl.load(e + i, mask=i < n, other=0.0)
+    tl.store(e + i, term, mask=i < n)
+
+
 # --- lowering -----------------------------------------------------------------------------------------
 
 
@@ -93,6 +123,13 @@ def lower_activation(op: Operation, target: Target) -> list[Job]:
     function = forward if op.name == "activation_forward" else backward
     arguments = {**op.buffers, "n": n, "ACTIVATION": op["activation"], "BLOCK": BLOCK}
     return [job(op, function, blocks(n, BLOCK), arguments, n)]
+
+
+@lowers("activation_curvature")
+def lower_curvature(op: Operation, target: Target) -> list[Job]:
+    n = op["y"].size
+    settings = {"ACTIVATION": op["activation"], "ACCUMULATE": bool(op["accumulate"]), "BLOCK": BLOCK}
+    return [job(op, curvature, blocks(n, BLOCK), {**op.buffers, "n": n, **settings}, 3 * n)]
 
 
 @lowers("copy")

@@ -25,7 +25,9 @@ def sum_forward(pid, a, b, y, n, ACTIVATION: tl.constexpr, BLOCK: tl.constexpr):
 
 
 @triton.jit
-def class_sums(pid, x, labels, sums, B, WIDTH: tl.constexpr, ROWS: tl.constexpr, COLS: tl.constexpr):
+def class_sums(
+    pid, x, labels, sums, B, WIDTH: tl.constexpr, ACCUMULATE: tl.constexpr, ROWS: tl.constexpr, COLS: tl.constexpr
+):  # fmt: skip
     """``sums[N,O]``: a program adds, for COLS columns of one class, the rows of ``x[B,O]`` that have its label."""
     tiles = (WIDTH + COLS - 1) // COLS
     label = pid // tiles
@@ -36,7 +38,11 @@ def class_sums(pid, x, labels, sums, B, WIDTH: tl.constexpr, ROWS: tl.constexpr,
         mine = tl.load(labels + rows, mask=rows < B, other=-1) == label
         wanted = mine[:, None] & (columns < WIDTH)[None, :]
         total += tl.sum(tl.load(x + rows[:, None] * WIDTH + columns[None, :], mask=wanted, other=0.0), axis=0)
-    tl.store(sums + label.to(tl.int64) * WIDTH + columns, total, mask=columns < WIDTH)
+    at = sums + label.to(tl.int64) * WIDTH + columns
+    if ACCUMULATE:
+        total += tl.load(at, mask=columns < WIDTH, other=0.0)
+        tl.debug_barrier()  # a block smaller than its threads: all must have read before one of them writes
+    tl.store(at, total, mask=columns < WIDTH)
 
 
 @triton.jit
@@ -102,7 +108,8 @@ def lower_sum(op: Operation, target: Target) -> list[Job]:
 def lower_class_sums(op: Operation, target: Target) -> list[Job]:
     (B, width), N = op["x"].shape, len(op["sums"])
     columns = columns_of(width)
-    arguments = {**op.buffers, "B": B, "WIDTH": width, "ROWS": 32, "COLS": columns}
+    settings = {"ACCUMULATE": op["accumulate"], "ROWS": 32, "COLS": columns}
+    arguments = {**op.buffers, "B": B, "WIDTH": width, **settings}
     return [job(op, class_sums, N * blocks(width, columns), arguments, B * width)]
 
 

@@ -51,7 +51,9 @@ def epilogue(
     total, b, head, rows, columns, tile_n, y, B, N_OUT: tl.constexpr, ACTIVATION: tl.constexpr, PARTS: tl.constexpr
 ):
     """Bias, activation, and the store; with a ``head`` (:class:`Head`) also this tile's share of the logit."""
-    out = activate(total + tl.load(b + columns, mask=columns < N_OUT, other=0.0)[None, :], ACTIVATION)
+    if b is not None:
+        total += tl.load(b + columns, mask=columns < N_OUT, other=0.0)[None, :]
+    out = activate(total, ACTIVATION)
     store(y, rows, columns, B, N_OUT, out)
     if PARTS > 0:
         share = tl.sum(out * tl.load(head.w + columns, mask=columns < N_OUT, other=0.0)[None, :], axis=1)
@@ -352,7 +354,7 @@ def lower_wgrad(op: Operation, target: Target) -> list[Job]:
     }
     programs = tiles.programs(tile, n_in, n_out) + blocks(n_out, db_columns)  # dW's, db's
     flops = 2 * B * n_in * n_out
-    if slices == 1 and not op["accumulate"]:
+    if slices == 1 and not op["accumulate"] and "db" in op.buffers:
         stored = {"dW": op["dW"], "db": op["db"], **update_arguments(op)}
         return [job(op, wgrad, programs, arguments | stored, flops, tile=tile)]
     parts_W, parts_b = (target.empty((slices, *shape), np.float32) for shape in ((n_in, n_out), (n_out,)))
@@ -360,7 +362,8 @@ def lower_wgrad(op: Operation, target: Target) -> list[Job]:
     reads = [op.buffers[name] for name in ("x", "dz", "h", "scores", "head_w") if name in op.buffers]
     written = parts_W, parts_b
     first = job(op, wgrad, programs * slices, arguments | partial, flops, reads=reads, writes=written, tile=tile)
-    return [first, *(sum_slices_job(op, *part) for part in ((parts_W, "W"), (parts_b, "b")))]
+    sums = [(parts_W, "W"), *[(parts_b, "b")] * ("lr" in op.buffers or "db" in op.buffers)]
+    return [first, *(sum_slices_job(op, *part) for part in sums)]
 
 
 def sum_slices_job(op: Operation, slices: Array, name: str) -> Job:

@@ -28,12 +28,13 @@ from minigen.step.record import Operation
 
 class Hidden(NamedTuple):
     """D's last hidden layer and what its delta follows from: ``h[B,H]``, ``scores[B,PARTS]``, the weights ``w[H]`` of
-    the one-output layer behind it, and how many of the rows are real."""
+    the one-output layer behind it, how many of the rows are real, and the smoothing of their label, or None."""
 
     h: Any
     scores: Any
     w: Any
     n_real: int
+    smoothing: float | None
 
 
 GAMES = {
@@ -42,6 +43,7 @@ GAMES = {
     "minimax": ("logistic", "minus_logistic", False),
     "least_squares": ("least_squares", "least_squares", True),
     "hinge": ("hinge", "minus", True),
+    "wasserstein": ("wasserstein", "minus", True),
 }
 
 
@@ -56,6 +58,9 @@ def term(s, real, TERMS: tl.constexpr):
         margin = 1.0 + sign * s
         loss = tl.where(margin <= 0.0, 0.0, margin)
         slope = sign * tl.where(margin <= 0.0, 0.0, tl.where(margin > 0.0, 1.0, margin))
+    elif TERMS == "wasserstein":
+        slope = tl.where(real, -1.0, 1.0) + 0.0 * s
+        loss = slope * s
     elif TERMS == "minus":
         loss = -s
         slope = tl.full(s.shape, -1.0, tl.float32)
@@ -72,11 +77,16 @@ def term(s, real, TERMS: tl.constexpr):
 
 
 @triton.jit
-def terms(s, rows, B, n_real, LOSS: tl.constexpr):
-    """Each row's share of the loss, and dloss/ds; 0 for rows beyond B. The rows below ``n_real`` have the real term."""
+def terms(s, rows, B, n_real, smoothing, LOSS: tl.constexpr):
+    """Each row's share of the loss, and dloss/ds; 0 for rows beyond B. The rows below ``n_real`` have the real term,
+    with so much of the other in it as ``smoothing`` says where that is not None."""
     real = rows < n_real
     count = tl.where(real, n_real, tl.maximum(B - n_real, 1)).to(tl.float32)
     loss, slope = term(s, real, LOSS)
+    if smoothing is not None:
+        other_loss, other_slope = term(s, rows < 0, LOSS)
+        loss = tl.where(real, (1.0 - smoothing) * loss + smoothing * other_loss, loss)
+        slope = tl.where(real, (1.0 - smoothing) * slope + smoothing * other_slope, slope)
     share = 1.0 / count
     return tl.where(rows < B, loss * share, 0.0), tl.where(rows < B, slope * share, 0.0)
 
@@ -95,7 +105,7 @@ def delta(
     H: tl.constexpr, ACTIVATION: tl.constexpr, LOSS: tl.constexpr, PARTS: tl.constexpr, WIDTH: tl.constexpr,
 ):  # fmt: skip
     """Tile of the hidden layer's ``dz[B,H]``; ``hidden`` is a :class:`Hidden`."""
-    _, slope = terms(sum_scores(hidden.scores, rows, B, PARTS, WIDTH), rows, B, hidden.n_real, LOSS)
+    _, slope = terms(sum_scores(hidden.scores, rows, B, PARTS, WIDTH), rows, B, hidden.n_real, hidden.smoothing, LOSS)
     weight = tl.load(hidden.w + columns, mask=columns < H, other=0.0)
     mask = (rows < B)[:, None] & (columns < H)[None, :]
     y = tl.load(hidden.h + rows[:, None] * H + columns[None, :], mask=mask, other=0.0)
@@ -110,7 +120,7 @@ def delta_transposed(
 ):  # fmt: skip
     """:func:`delta` of the rows from ``first`` on, transposed: ``[columns, BK]``, or ``[SPLIT, columns, BK]``."""
     rows = first + tl.arange(0, SPLIT * BK)
-    _, slope = terms(sum_scores(hidden.scores, rows, B, PARTS, WIDTH), rows, B, hidden.n_real, LOSS)
+    _, slope = terms(sum_scores(hidden.scores, rows, B, PARTS, WIDTH), rows, B, hidden.n_real, hidden.smoothing, LOSS)
     weight = tl.load(hidden.w + columns, mask=columns < H, other=0.0)
     rows, columns = left_offsets(first, columns, BK, SPLIT)
     y = tl.load(hidden.h + rows * H + columns, mask=(rows < B) & (columns < H), other=0.0)
@@ -140,7 +150,7 @@ def head(
     for r in range(0, B, ROWS):
         rows = (r + tl.arange(0, ROWS)).to(tl.int64)
         logits = sum_scores(hidden.scores, rows, B, PARTS, WIDTH)
-        term, slope = terms(logits, rows, B, hidden.n_real, LOSS)
+        term, slope = terms(logits, rows, B, hidden.n_real, hidden.smoothing, LOSS)
         loss_sum += term
         db_sum += slope
         if dw is not None or OPTIMIZER is not None:
@@ -161,19 +171,24 @@ def head(
 
 
 @triton.jit
-def from_logits(pid, logits, dlogits, loss, n_real, B, LOSS: tl.constexpr, ROWS: tl.constexpr):
+def from_logits(pid, logits, dlogits, loss, n_real, smoothing, B, LOSS: tl.constexpr, ROWS: tl.constexpr):
     """``loss[0]`` and ``dlogits[B,1]`` from stored ``logits[B,1]``. One program, which sums the rows in order."""
     loss_sum = tl.zeros([ROWS], tl.float32)
     for r in range(0, B, ROWS):
         rows = (pid + r + tl.arange(0, ROWS)).to(tl.int64)
         s = tl.load(logits + rows, mask=rows < B, other=0.0)
-        term, slope = terms(s, rows, B, n_real, LOSS)
+        term, slope = terms(s, rows, B, n_real, smoothing, LOSS)
         loss_sum += term
         tl.store(dlogits + rows, slope, mask=rows < B)
     tl.store(loss, tl.sum(loss_sum, axis=0))
 
 
 # --- lowering -----------------------------------------------------------------------------------------
+
+
+def smoothing_of(op: Operation) -> float | None:
+    """The smoothing of the real rows' label: None where there is none, and the kernel then has nothing of it."""
+    return op["smoothing"] or None
 
 
 def game_of(op: Operation, B: int) -> tuple[str, int]:
@@ -189,7 +204,7 @@ def hidden_arguments(op: Operation) -> dict[str, Any]:
     B, parts = op["scores"].shape
     loss, n_real = game_of(op, B)
     return {
-        "hidden": Hidden(op["h"], op["scores"], op["head_w"], n_real),
+        "hidden": Hidden(op["h"], op["scores"], op["head_w"], n_real, smoothing_of(op)),
         "HIDDEN": op["hidden_activation"],
         "LOSS": loss,
         "PARTS": parts,
@@ -201,7 +216,7 @@ def hidden_arguments(op: Operation) -> dict[str, Any]:
 def lower_loss(op: Operation, target: Target) -> list[Job]:
     B = len(op["logits"])
     loss, n_real = game_of(op, B)
-    arguments = {**op.buffers, "n_real": n_real, "B": B, "LOSS": loss, "ROWS": BLOCK}
+    arguments = {**op.buffers, "n_real": n_real, "smoothing": smoothing_of(op), "B": B, "LOSS": loss, "ROWS": BLOCK}
     return [job(op, from_logits, 1, arguments, 10 * B)]
 
 
@@ -211,7 +226,7 @@ def lower_head(op: Operation, target: Target) -> list[Job]:
     parts, columns = op["scores"].shape[1], 32
     loss, n_real = game_of(op, B)
     arguments = {
-        "hidden": Hidden(op["h"], op["scores"], None, n_real),
+        "hidden": Hidden(op["h"], op["scores"], None, n_real, smoothing_of(op)),
         "loss": op["loss"],
         "dw": op["dW"],
         "db": op["db"],

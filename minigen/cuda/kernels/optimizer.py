@@ -126,6 +126,17 @@ def flat(pid, params, g, rule, n, OPTIMIZER: tl.constexpr, STEPS_AHEAD: tl.const
 
 
 @triton.jit
+def clip(pid, p, n, limit, BLOCK: tl.constexpr):
+    """``p[n]`` into [-limit, limit]; NaN stays NaN."""
+    i = pid.to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
+    value = tl.load(p + i, mask=i < n, other=0.0)
+    value = tl.where(value < -limit, -limit, tl.where(value > limit, limit, value))
+    # A buffer smaller than the block lies in several threads at once: all must have read before one of them writes.
+    tl.debug_barrier()
+    tl.store(p + i, value, mask=i < n)
+
+
+@triton.jit
 def advance(pid, step, losses, history, T, K: tl.constexpr, BLOCK: tl.constexpr):
     """``history[step % T] = losses[K]``, then ``step += 1``. One program: it alone touches ``step``."""
     now = tl.load(step)
@@ -201,6 +212,12 @@ def lower_update(op: Operation, target: Target) -> list[Job]:
     }
     flops = n * {"sgd": 6, "lion": 11, "rmsprop": 12, "adam": 14}[op["optimizer"]]
     return [job(op, flat, blocks(n, BLOCK), arguments, flops)]
+
+
+@lowers("clip")
+def lower_clip(op: Operation, target: Target) -> list[Job]:
+    n = op["p"].size
+    return [job(op, clip, blocks(n, BLOCK), {"p": op["p"], "n": n, "limit": op["limit"], "BLOCK": BLOCK}, n)]
 
 
 @lowers("advance")

@@ -118,6 +118,19 @@ def fill(
     tl.store(out + i, values, mask=i < n)
 
 
+@triton.jit
+def add_noise(
+    pid, x, noise, out, step, n, std, steps, DECAYS: tl.constexpr, STEPS_AHEAD: tl.constexpr, BLOCK: tl.constexpr
+):  # fmt: skip
+    """``out[n] = x + std noise``; where it DECAYS, ``std`` falls linearly to 0 at step ``steps``. ``out`` may be x."""
+    i = pid.to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
+    if DECAYS:
+        left = steps.to(tl.float32) - (tl.load(step) - STEPS_AHEAD).to(tl.float32)
+        std = std * (tl.where(left > 0.0, left, 0.0) / steps.to(tl.float32))
+    values = tl.load(x + i, mask=i < n, other=0.0) + std * tl.load(noise + i, mask=i < n, other=0.0)
+    tl.store(out + i, values, mask=i < n)
+
+
 # --- lowering -----------------------------------------------------------------------------------------
 
 
@@ -140,3 +153,10 @@ def lower_random(op: Operation, target: Target) -> list[Job]:
         "BLOCK": BLOCK,
     }
     return [job(op, fill, blocks(n, BLOCK), arguments, 30 * n)]
+
+
+@lowers("add_noise")
+def lower_add_noise(op: Operation, target: Target) -> list[Job]:
+    n, steps = op["out"].size, op["steps"]
+    settings = {"std": op["std"], "steps": max(1, steps), "DECAYS": steps > 0, "STEPS_AHEAD": op["steps_ahead"]}
+    return [job(op, add_noise, blocks(n, BLOCK), {**op.buffers, "n": n, **settings, "BLOCK": BLOCK}, 2 * n)]

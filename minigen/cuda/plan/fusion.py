@@ -149,7 +149,7 @@ def fuse_head(recorded: OperationList, i: int, target: Target) -> OperationList 
         buffers={**layer.buffers, "head_w": head["W"], "head_b": head["b"], "scores": scores},
         fuses=layer.fuses + head.fuses,
     )
-    game = {name: loss[name] for name in ("player", "kind", "n_real")}
+    game = {name: loss[name] for name in ("player", "kind", "n_real", "smoothing")}
     gradients = {name: recorded.ops[k][name] for k in wgrads for name in ("dW", "db")}
     fuses = loss.fuses + tuple(name for k in wgrads for name in recorded.ops[k].fuses)
     summed = {"h": head["x"], "scores": scores, "loss": loss["loss"], **gradients}
