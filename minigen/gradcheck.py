@@ -23,7 +23,18 @@ from minigen.backend import ACTIVATIONS, GAN_LOSSES, LIKELIHOODS, Array, Backend
 from minigen.gradcheck_formulas import check_values, formula_of
 from minigen.gradcheck_steps import check_backend, check_reference, check_steps
 from minigen.gradcheck_tools import BACKEND_TOLERANCE, DIFFERENCES_TOLERANCE, Row, differences, relative_error
-from minigen.reference import activations, batch, dense, gan_loss, latent, optimizer, random, vae_loss
+from minigen.reference import (
+    activations,
+    batch,
+    categorical_loss,
+    dense,
+    gan_loss,
+    gaussian_loss,
+    latent,
+    optimizer,
+    random,
+    vae_loss,
+)
 from minigen.reference_backend import NumpyBackend
 
 
@@ -166,6 +177,27 @@ def derivatives(rng: np.random.Generator) -> Iterator[Derivative]:
 
         yield "vae_loss", likelihood, reconstruction, z, vae_loss.forward(z, target, likelihood, 0.3)[2]
 
+    for V in (n_in, 1):
+        logvar = normals(rng, V)
+
+        def of_means(mean: np.ndarray, logvar: np.ndarray = logvar) -> np.floating:
+            return gaussian_loss.forward(mean, target, logvar)[1]
+
+        def of_logvar(logvar: np.ndarray) -> np.floating:
+            return gaussian_loss.forward(z, target, logvar)[1]
+
+        dmean = gaussian_loss.forward(z, target, logvar)[2]
+        yield "gaussian_loss", f"means, variances {V}", of_means, z, dmean
+        gradient = gaussian_loss.logvar_gradient(dmean, z, target, logvar)
+        yield "gaussian_loss", f"logvar, variances {V}", of_logvar, logvar, gradient
+
+    logits, labels, ends = normals(rng, B, n_in + 4), rng.random((B, n_in + 4)), np.array([1, 3, n_in + 4])
+
+    def cross_entropy(logits: np.ndarray) -> np.floating:
+        return categorical_loss.forward(logits, labels, ends)[1]
+
+    yield "categorical_loss", "logits", cross_entropy, logits, categorical_loss.forward(logits, labels, ends)[2]
+
     heads, eps, dz, beta = normals(rng, B, 2 * n_in), normals(rng, B, n_in), normals(rng, B, n_in), 0.7
 
     def latent_total(heads: np.ndarray) -> np.floating:
@@ -231,6 +263,19 @@ def _loss_operations(rng: np.random.Generator) -> Iterator[Operation]:
         rows, loss, doutput = vae_loss.forward(output, x, likelihood, 0.3)
         terms = (output, x, Out(B, D), Out(B), Out(1), likelihood, 0.3)
         yield "vae_loss", likelihood, "vae_loss", terms, [doutput, rows, [loss]]
+    for V in (D, 1):
+        logvar = normals(rng, V)
+        rows, loss, doutput = gaussian_loss.forward(output, x, logvar)
+        given: tuple[Any, ...] = (output, x, logvar, Out(B, D), Out(B), Out(1))
+        yield "gaussian_loss", f"means, variances {V}", "gaussian_loss", given, [doutput, rows, [loss]]
+        doutput = doutput.astype(np.float32).astype(np.float64)
+        expected = gaussian_loss.logvar_gradient(doutput, output, x, logvar)
+        given = (doutput, output, x, logvar, Out(V))
+        yield "gaussian_loss", f"logvar, variances {V}", "gaussian_logvar_gradient", given, [expected]
+    ends = np.array([1, D // 2, D], np.int32)
+    rows, loss, doutput = categorical_loss.forward(output, x, ends)
+    given = (output, x, ends, Out(B, D), Out(B), Out(1))
+    yield "categorical_loss", "logits", "categorical_loss", given, [doutput, rows, [loss]]
 
 
 def _latent_operations(rng: np.random.Generator) -> Iterator[Operation]:

@@ -15,7 +15,19 @@ from minigen import gradcheck_plain as plain
 from minigen.backend import ACTIVATIONS, GAN_LOSSES
 from minigen.gradcheck_tools import Row, relative_error
 from minigen.models.optimizer import OptimizerSettings
-from minigen.reference import activations, batch, dense, gan_loss, initializers, latent, optimizer, random, vae_loss
+from minigen.reference import (
+    activations,
+    batch,
+    categorical_loss,
+    dense,
+    gan_loss,
+    gaussian_loss,
+    initializers,
+    latent,
+    optimizer,
+    random,
+    vae_loss,
+)
 
 _REF, _MODELS = "minigen/reference", "minigen/models"
 _LOSS_D = "loss = mean real(s_real) + mean fake(s_fake)"
@@ -31,6 +43,10 @@ FORMULAS = {
     "gan_loss generator": f"{_REF}/gan_loss.py: {_LOSS_G}, or that term of the loss",
     "vae_loss bernoulli": f"{_REF}/vae_loss.py: -log p = softplus(l) - x l, d/dl = (sigmoid(l) - x) / B",
     "vae_loss gaussian": f"{_REF}/vae_loss.py: (x - mean)^2 / (2 v) + log(2 pi v) / 2, d/dmean = (mean - x) / (v B)",
+    "vae_loss continuous": f"{_REF}/vae_loss.py: -log p = log((e^l - 1) / l) - x l, d/dl = (E[x] - x) / B",
+    "gaussian_loss means": f"{_REF}/gaussian_loss.py: ((x - m)^2 / v + log(2 pi v)) / 2, dm = (m - x) / (v B)",
+    "gaussian_loss logvar": f"{_REF}/gaussian_loss.py: dlogvar = (1 - sum over rows of dm (m - x)) / 2",
+    "categorical_loss": f"{_REF}/categorical_loss.py: t log(sum e^l) - sum x l, dl = (t softmax(l) - x) / B",
     "latent forward": f"{_REF}/latent.py: z = mu + sigma eps, KL = (mu^2 + sigma^2 - 1 - logvar) / 2",
     "latent backward": f"{_REF}/latent.py: dmu = dz + beta mu / B, dlogvar = dz eps sigma/2 + beta (sigma^2 - 1)/2B",
     "optimizer sgd": f"{_REF}/optimizer.py: velocity = mu velocity + g + w p, p = p - lr velocity",
@@ -163,12 +179,36 @@ def _loss_values(rng: np.random.Generator) -> Iterator[Value]:
         [*vae_loss.forward(out, x, "gaussian", 0.3)],
         [rows, rows.mean(), (out - x) / (0.3 * 7)],
     )
+    yield from _likelihood_values(rng, x, out)
     mu, logvar, eps, dz = (rng.normal(size=(7, 4)) for _ in range(4))
     heads, sigma = np.hstack([mu, logvar]), np.exp(logvar) ** 0.5
     rows = (mu**2 + sigma**2 - 1 - logvar).sum(axis=1) / 2
     yield "latent", "forward", [*latent.forward(heads, eps)], [mu + sigma * eps, rows, rows.mean()]
     dheads = np.hstack([dz + 1.3 * mu / 7, dz * eps * sigma / 2 + 1.3 * (sigma**2 - 1) / 14])
     yield "latent", "backward", [latent.backward(dz, heads, eps, 1.3)], [dheads]
+
+
+def _likelihood_values(rng: np.random.Generator, x: np.ndarray, out: np.ndarray) -> Iterator[Value]:
+    far = np.concatenate([out, 300 * out])
+    far += 0.2 * np.sign(far)  # near 0 the plain formula loses its digits
+    seen = np.concatenate([x, x])
+    terms, slope = plain.continuous_bernoulli(far, seen)
+    ours: Any = vae_loss.forward(far, seen, "continuous_bernoulli")
+    yield "vae_loss", "continuous_bernoulli", [*ours], [terms.sum(axis=1), terms.sum(axis=1).mean(), slope / 14]
+    for logvar in (rng.normal(size=4), rng.normal(size=1)):
+        rows = ((x - out) ** 2 / np.exp(logvar) / 2 + np.log(2 * np.pi * np.exp(logvar)) / 2).sum(axis=1)
+        dmean = (out - x) / np.exp(logvar) / 7
+        expected = [rows, rows.mean(), dmean]
+        yield "gaussian_loss", f"means {len(logvar)}", [*gaussian_loss.forward(out, x, logvar)], expected
+        slopes = (1 - (x - out) ** 2 / np.exp(logvar)).mean(axis=0) / 2
+        slopes = slopes if len(logvar) == 4 else slopes.sum(keepdims=True)
+        yield "gaussian_loss", f"logvar {len(logvar)}", [gaussian_loss.logvar_gradient(dmean, out, x, logvar)], [slopes]
+    labels = np.hstack([np.ones((7, 1)), np.eye(3)[rng.integers(0, 3, 7)]])  # blocks of one column and of three
+    p = np.exp(out[:, 1:]) / np.exp(out[:, 1:]).sum(axis=1, keepdims=True)
+    rows = -(labels[:, 1:] * np.log(p)).sum(axis=1)
+    slope = np.hstack([np.zeros((7, 1)), p - labels[:, 1:]]) / 7
+    ours = categorical_loss.forward(out, labels, np.array([1, 4]))
+    yield "categorical_loss", "logits", [*ours], [rows, rows.mean(), slope]
 
 
 def _update_values(rng: np.random.Generator) -> Iterator[Value]:

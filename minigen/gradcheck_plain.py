@@ -219,6 +219,17 @@ def gan_generator(
     return float(loss), backward(generator, noise, dfake, hidden, output)[0]
 
 
+def continuous_bernoulli(logits: np.ndarray, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """``-log p(x|l)`` of each column and its derivative, from ``p^x (1 - p)^(1-x)`` integrated over [0, 1].
+
+    Loaiza-Ganem and Cunningham 2019. Not for logits so near 0 that ``e^l - 1`` loses its digits.
+    """
+    a = np.abs(logits)
+    log_integral = np.maximum(logits, 0) + np.log1p(-np.exp(-a)) - np.log(a)
+    mean = np.where(logits > 0, 1 / (1 - np.exp(-a)) - 1 / a, 1 / a - np.exp(-a) / (1 - np.exp(-a)))
+    return log_integral - x * logits, mean - x
+
+
 def vae(
     encoder: Net,
     decoder: Net,

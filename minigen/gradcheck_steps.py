@@ -17,9 +17,10 @@ from minigen.backend import GAN_LOSSES, Backend
 from minigen.gradcheck_formulas import FORMULAS
 from minigen.gradcheck_tools import BACKEND_TOLERANCE, DIFFERENCES_TOLERANCE, Row, differences, relative_error
 from minigen.models.gan import GanStep
+from minigen.models.likelihood import LEARNED, LIKELIHOODS, LogVariance
 from minigen.models.network import Network, dense_layers
 from minigen.models.optimizer import Optimizer, OptimizerSettings
-from minigen.models.vae import LIKELIHOODS, VaeStep
+from minigen.models.vae import VaeStep
 from minigen.reference_backend import NumpyBackend
 
 COLUMNS, HIDDEN, LATENT, ROWS = 7, (5, 3), 4, 6

@@ -13,9 +13,10 @@ A buffer is written as ``name[shape]``, in the order in which the reference take
     logits[B+,1]    at least one row
 
 Letters are sizes: ``B`` rows of a batch, ``I`` inputs and ``O`` outputs of a dense layer, ``L`` latent variables, ``D``
-columns of the data, ``K`` losses, ``n`` elements, also of buffers of any shape. Every buffer is C-contiguous. What an
-operation writes overlaps nothing else that it is given. ``step`` counts the training steps done so far and ``lr`` is
-the learning rate: both lie in the device's memory, so that a captured step can be repeated while they change.
+columns of the data, ``G`` blocks of them, ``V`` variances, ``K`` losses, ``n`` elements, also of buffers of any shape.
+Every buffer is C-contiguous. What an operation writes overlaps nothing else that it is given. ``step`` counts the
+training steps done so far and ``lr`` is the learning rate: both lie in the device's memory, so that a captured step can
+be repeated while they change.
 """
 
 from __future__ import annotations
@@ -57,6 +58,12 @@ def _whole_batch(sizes: dict[str, int], given: dict[str, Any]) -> None:
 def _some_history(sizes: dict[str, int], given: dict[str, Any]) -> None:
     checks.integer("len(history)", sizes["T"], 1)
     checks.integer("len(losses)", sizes["K"], 1)
+
+
+def _one_or_all(sizes: dict[str, int], given: dict[str, Any]) -> None:
+    V, D = sizes["V"], sizes["D"]
+    if V not in (1, D):
+        raise ArgumentError("logvar", f"must have one element, or one for each of the {D} columns, not {V}")
 
 
 ADAM = "+p[n] g[n] +m[n] +v[n] lr[1] step:uint64[1]"
@@ -176,6 +183,36 @@ class Operations:
 
         What the output means, and what the ``variance`` does, is the ``likelihood``'s:
         :mod:`minigen.reference.vae_loss`.
+        """
+
+    # --- gaussian_loss: the same with log variances that are learned ----------------------------------------
+
+    @operation(
+        "output[B+,D] x[B,D] logvar[V] =rows[B] =loss[1] =doutput[B,D]",
+        flops=lambda n: 8 * n["B"] * n["D"],
+        also=_one_or_all,
+    )
+    def gaussian_loss(self, output: Array, x: Array, logvar: Array, doutput: Array, rows: Array, loss: Array) -> None:
+        """``rows[B] = -log p(x|z)`` of a Gaussian of means ``output``, variances ``exp(logvar)``; as ``vae_loss``.
+
+        ``logvar`` has one element, or one for each column; it is taken as bounded to [-14, 80].
+        """
+
+    @operation(
+        "doutput[B+,D] output[B,D] x[B,D] logvar[V] =dlogvar[V]", flops=lambda n: 3 * n["B"] * n["D"], also=_one_or_all
+    )
+    def gaussian_logvar_gradient(self, doutput: Array, output: Array, x: Array, logvar: Array, dlogvar: Array) -> None:
+        """``dlogvar[V]`` of ``gaussian_loss``, from the ``doutput`` that it gave, whose rows may have been weighted."""
+
+    # --- categorical_loss: one-hot columns in blocks ---------------------------------------------------------
+
+    @operation("output[B+,D] x[B,D] ends:int32[G] =rows[B] =loss[1] =doutput[B,D]", flops=lambda n: 8 * n["B"] * n["D"])
+    def categorical_loss(self, output: Array, x: Array, ends: Array, doutput: Array, rows: Array, loss: Array) -> None:
+        """``rows[B] = -log p(x|z)`` of labels whose logits are ``output``, ``loss[0]`` their mean, ``doutput[B,D]`` its
+        gradient.
+
+        Columns are cut into blocks, one-hot each: block g ends before column ``ends[g]``. The ends rise, and the last
+        is D: what the buffer holds is not checked.
         """
 
     # --- latent: heads = [mu | h], logvar = min(h, 40) ------------------------------------------------------

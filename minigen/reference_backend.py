@@ -9,7 +9,18 @@ import numpy as np
 
 from minigen import checks
 from minigen.backend import HostBackend
-from minigen.reference import activations, batch, dense, gan_loss, latent, optimizer, random, vae_loss
+from minigen.reference import (
+    activations,
+    batch,
+    categorical_loss,
+    dense,
+    gan_loss,
+    gaussian_loss,
+    latent,
+    optimizer,
+    random,
+    vae_loss,
+)
 from minigen.step.record import EFFECTS, Operation
 
 
@@ -91,6 +102,11 @@ FORMULAS: dict[str, Callable[[Operation], Any]] = {
     "activation_backward": lambda op: activations.backward(op["dy"], op["y"], op["activation"]),
     "gan_loss": _gan_loss,
     "vae_loss": lambda op: vae_loss.forward(op["output"], op["x"], op["likelihood"], op["variance"]),
+    "gaussian_loss": lambda op: gaussian_loss.forward(op["output"], op["x"], op["logvar"]),
+    "gaussian_logvar_gradient": lambda op: gaussian_loss.logvar_gradient(
+        op["doutput"], op["output"], op["x"], op["logvar"]
+    ),
+    "categorical_loss": lambda op: categorical_loss.forward(op["output"], op["x"], op["ends"]),
     "latent_forward": lambda op: latent.forward(op["heads"], op["eps"]),
     "latent_backward": lambda op: latent.backward(op["dz"], op["heads"], op["eps"], op["beta"]),
     "optimizer": _optimizer,

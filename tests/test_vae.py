@@ -192,7 +192,7 @@ def test_large_inputs_are_scored_in_pieces(trained, monkeypatch):
     X = blobs(100, 12).reshape(100, 3, 4)
     whole = trained.encode(X), trained.reconstruct(X)
     monkeypatch.setattr("minigen.estimators.trained.ROWS_AT_ONCE", 7)
-    monkeypatch.setattr("minigen.estimators.vae.ROWS_AT_ONCE", 7)
+    monkeypatch.setattr("minigen.estimators.scoring.ROWS_AT_ONCE", 7)
     np.testing.assert_allclose(trained.encode(X), whole[0], rtol=1e-5, atol=1e-6)
     assert np.abs(trained.reconstruct(X).astype(int) - whole[1]).max() <= 1
     assert trained.elbo(X).shape == (100,)

@@ -2,31 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import warnings
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import numpy as np
 
 from minigen import checks
-from minigen.backend import Array, Backend
+from minigen.backend import Array
 from minigen.datasets import frames
 from minigen.errors import ArgumentError
-from minigen.estimators import scaling
+from minigen.estimators import decoding, scaling
 from minigen.estimators.base import Estimator
+from minigen.estimators.scoring import Scores
 from minigen.estimators.trained import ROWS_AT_ONCE, fresh_seed
 from minigen.models.layers import Layer
+from minigen.models.likelihood import LEARNED, LIKELIHOODS, Likelihood, LogVariance
 from minigen.models.network import Network, dense_layers
-from minigen.models.vae import LIKELIHOODS, VaeStep
-from minigen.reference import activations, latent, random
+from minigen.models.vae import VaeStep
+from minigen.reference import categorical_loss, gaussian_loss, latent, random
 from minigen.training.loop import Callback
-from minigen.training.progress import progress_bar
 
-NOISE_BITS = 11
-NOISE_TABLE = 2**NOISE_BITS  # noise vectors in a draw; of more rows of data some share theirs
-BAR_AFTER = 2.0  # seconds of scoring without a progress bar
+LEAST_OF_MEAN = 0.01  # of the mean variance: where a column's learned variance starts at least
+UNUSED_KL = 0.05  # nats: with less, the latent says next to nothing of a row
 
 
-class VAE(Estimator):
+class VAE(Scores, Estimator):
     """Variational autoencoder of dense layers (Kingma and Welling 2014).
 
     >>> model = minigen.VAE.preset("quality").fit(minigen.datasets.mnist_sample())
@@ -37,9 +38,15 @@ class VAE(Estimator):
     latent_dim : width of the latent ``z``
     hidden : sizes of the encoder's hidden layers; the decoder's are these in reverse
     activation : of the hidden layers, one of ``minigen.ACTIVATIONS``
-    likelihood : ``"bernoulli"`` for data in [0, 1], but for a few units in the last place, which are clipped (uint8 is
-        divided by 255, zeros and ones in bool or integers are taken as such), ``"gaussian"`` for any data
-    variance : of the Gaussian likelihood, fixed; of standardised columns it is a share of each column's variance
+    likelihood : ``"bernoulli"`` or ``"continuous_bernoulli"`` for data in [0, 1], but for a few units in the last
+        place, which are clipped (uint8 is divided by 255, zeros and ones in bool or integers are taken as such),
+        ``"gaussian"`` for any data, ``"categorical"`` for one-hot columns in ``blocks``. For values between 0 and 1
+        the Bernoulli's is no density, the continuous one's is (Loaiza-Ganem and Cunningham 2019)
+    variance : of the Gaussian likelihood: a number, ``"learned"`` for one of each column, or ``"learned_scalar"`` for
+        one of all (Rybkin et al. 2021). Of standardised columns it is a share of each column's variance. A fixed
+        one that is larger than what the columns vary by leaves the latent unused. Learned ones start at the data's,
+        never fall below 8.3e-7, and move at ten times the learning rate without weight decay; ``variance_`` gives them
+    blocks : widths of the blocks of columns of the categorical likelihood, which add up to all columns
     standardize : take the mean out of each column and divide it by its standard deviation, in the model; samples,
         reconstructions and densities are in the data's units. ``"auto"``: where the data are floating and the
         likelihood is Gaussian
@@ -65,9 +72,10 @@ class VAE(Estimator):
     """
 
     kind = "vae"
-    frozen_params = (*Estimator.frozen_params, "likelihood", "variance")
+    frozen_params = (*Estimator.frozen_params, "likelihood", "variance", "blocks")
     encoder_: Network
     decoder_: Network
+    noise_: Network  # of learned variances
     presets: ClassVar[dict[str, dict[str, Any]]] = {"article": {}, "quality": {"hidden": (512, 512), "epochs": 50}}
 
     def __init__(
@@ -77,7 +85,8 @@ class VAE(Estimator):
         hidden: tuple[int, ...] = (400,),
         activation: str = "relu",
         likelihood: str = "bernoulli",
-        variance: float = 1.0,
+        variance: float | str = 1.0,
+        blocks: tuple[int, ...] | None = None,
         standardize: str | bool = "auto",
         beta: float = 1.0,
         optimizer: str = "adam",
@@ -99,6 +108,7 @@ class VAE(Estimator):
         self.activation = activation
         self.likelihood = likelihood
         self.variance = variance
+        self.blocks = blocks
         self.standardize = standardize
         self.beta = beta
         self.optimizer = optimizer
@@ -167,116 +177,66 @@ class VAE(Estimator):
                 means = frames.without_names(means).reshape(-1, *item_shape)
             return frames.with_index_of(X, give(means))
 
-    def sample(self, n: int = 1, seed: int | None = None) -> np.ndarray:
+    def sample(self, n: int = 1, seed: int | None = None, *, noise: bool | None = None) -> np.ndarray:
         """``n`` new samples, ``[n, ...]``, for ``z ~ N(0, I)``, fresh ones with ``seed=None``.
 
-        Of zeros and ones and of standardised columns these are draws from ``p(x | z)``: zeros and ones in the data's
-        type, and numbers that vary as the columns do. Of pictures they are the means of ``p(x | z)``, as is usual.
+        With ``noise`` these are draws from ``p(x | z)``, the likelihood's noise included; without, its means, which for
+        zeros and ones are probabilities, float32. ``None`` draws where that is usual: of zeros and ones, of labels,
+        and of standardised columns, which then vary as the data's do; pictures are means.
         """
         self._require_fit()
+        checks.choice("noise", noise, (None, True, False))
         seed, shape = fresh_seed(seed), (checks.integer("n", n, 0), self._frozen["latent_dim"])
+        likelihood, ends = self._frozen["likelihood"], self._block_ends()
+        usual = self.columns_ is not None or likelihood == "categorical" or (self.binary_ and likelihood == "bernoulli")
         with self._ops.on_device_of(None):
-            means = self._model_mean(self._normal(shape, seed, random.SAMPLE))
-            if self.columns_ is not None:
-                spread = np.float32(np.sqrt(self._frozen["variance"]))
-                means = means + spread * self._normal(means.shape, seed, random.SAMPLE, block=1)
-            elif self.binary_ and self._bernoulli:
-                means = (self._uniform(means.shape, seed, random.SAMPLE, block=1) < means).astype(np.float32)
-            return self._as_frame(self._rounded_if_binary(self._to_data(means)))
-
-    def elbo(self, X: Any, *, samples: int = 1, seed: int = 0, progress: bool | None = None) -> Array:
-        """Evidence lower bound of each row of ``X``, in nats, ``float64[N]``: ``E_q log p(x | z) - KL``.
-
-        The expectation is over ``samples`` draws of ``z`` a row. Higher is likelier. Of a Gaussian likelihood it is a
-        density in the data's units (of uint8, in units of 255).
-
-        Of this method and :meth:`score_samples`: ``seed`` and a row's values decide its noise, so a row alone scores as
-        it does among others, but for the rounding of float32, which may depend on the number of rows. A row so far from
-        the training data that its likelihood overflows float32 scores ``-inf``, never NaN. ``progress`` shows a
-        bar (``None``: on a terminal only, and when it takes longer than two seconds).
-        """
-        return self._scores(X, samples, seed, progress, weighted=False)
-
-    def score_samples(self, X: Any, *, samples: int = 64, seed: int = 0, progress: bool | None = None) -> Array:
-        """Estimated ``log p(x)`` of each row of ``X``, in nats, ``float64[N]``; low scores are anomalies.
-
-        The importance-weighted bound of Burda et al. 2016 (equation 8), ``log mean_k p(x, z_k) / q(z_k | x)`` with
-        ``samples`` draws a row, 64 by default: it lies above the ELBO and approaches ``log p(x)`` as ``samples`` grows.
-        Each row is encoded once and decoded ``samples`` times. Units, noise and what overflows: see :meth:`elbo`.
-        """
-        return self._scores(X, samples, seed, progress, weighted=True)
-
-    def score(self, X: Any, y: Any = None) -> float:
-        """The mean of :meth:`elbo` over the rows of ``X``: higher is better, for searches over settings. ``y`` is
-        ignored."""
-        return float(self.elbo(X).mean())
-
-    def _scores(self, X: Any, samples: int, seed: int, progress: bool | None, *, weighted: bool) -> Array:
-        self._require_fit()
-        checks.integer("samples", samples, 1)
-        checks.seed("seed", seed)
-        checks.choice("progress", progress, (None, True, False))
-        with self._ops.on_device_of(X) as give:
-            rows = self._check_rows(X)
-            scores = np.empty_like(rows, np.float64, shape=(len(rows),))
-            options = {"unit": "draw", "desc": f"{samples} draws a row", "delay": 0 if progress else BAR_AFTER}
-            with progress_bar(len(rows) * samples, progress, **options) as bar:
-                for a in range(0, len(rows), ROWS_AT_ONCE):
-                    piece = rows[a : a + ROWS_AT_ONCE]
-                    scores[a : a + len(piece)] = self._score_piece(piece, samples, seed, weighted, bar)
-            return give(scores if self.columns_ is None else scores - self.columns_.log_scale)
-
-    def _score_piece(self, rows: Array, samples: int, seed: int, weighted: bool, bar: Any) -> Array:
-        """ELBO, or importance-weighted bound, of at most ``ROWS_AT_ONCE`` rows, ``float64``."""
-        score: Any = -np.inf if weighted else 0.0
-        for reconstruction, kl, log_ratio in self._draws(rows, samples, seed):
-            value = log_ratio - reconstruction if weighted else -(reconstruction + kl)
-            value = np.where(np.isnan(value), -np.inf, value)  # data and weights are finite: it is an overflow's
-            score = np.logaddexp(score, value) if weighted else score + value
-            bar.update(len(rows))
-        return score - np.log(samples) if weighted else score / samples
+            output = self._apply(self.decoder_, self._normal(shape, seed, random.SAMPLE))
+            if not (usual if noise is None else noise):
+                items = self._to_data(decoding.mean(likelihood, output, ends))
+                return self._as_frame(items if noise is False else self._rounded_if_binary(items))
+            drawn = decoding.draw(
+                likelihood,
+                output,
+                ends,
+                self.variance_ if likelihood == "gaussian" else None,
+                lambda: self._normal(output.shape, seed, random.SAMPLE, block=1),
+                lambda: self._uniform(output.shape, seed, random.SAMPLE, block=1),
+            )
+            return self._as_frame(self._rounded_if_binary(self._to_data(drawn)))
 
     @property
-    def _bernoulli(self) -> bool:
-        return bool(self._frozen["likelihood"] == "bernoulli")
+    def variance_(self) -> Any:
+        """Of a Gaussian likelihood, fixed or learned: ``float64[D]`` with ``variance="learned"``, else a number.
+
+        In the units of ``variance``: of standardised columns a share of each column's variance, of uint8 in units of
+        255. Raises ``AttributeError`` for another likelihood.
+        """
+        self._require_fit()
+        if self._frozen["likelihood"] != "gaussian":
+            raise AttributeError(f"a {self._frozen['likelihood']} likelihood has no variance_")
+        if self._frozen["variance"] not in LEARNED:
+            return np.float64(self._frozen["variance"])
+        logvar = np.asarray(self.noise_.state()["noise.0.logvar"], np.float64)
+        variances = np.exp(gaussian_loss.bounded(logvar))
+        return variances if self._frozen["variance"] == "learned" else variances[0]
 
     def _posterior(self, rows: Array) -> tuple[Array, Array]:
         """``mu`` and ``logvar`` of ``q(z | x)``, each ``[N, latent_dim]``."""
         return latent.posterior(self._apply(self.encoder_, rows, data=True))
 
+    def _likelihood(self) -> Likelihood:
+        """That of the trained model, on its device."""
+        variance = self.noise_ if self._frozen["variance"] in LEARNED else self._frozen["variance"]
+        return Likelihood(self._ops, self._frozen["likelihood"], variance, self._frozen["blocks"])
+
     def _model_mean(self, z: Array) -> Array:
         """Of ``p(x | z)``, ``[n, D]`` in the units of the model."""
-        return activations.forward(self._apply(self.decoder_, z), "sigmoid" if self._bernoulli else "linear")
+        return decoding.mean(self._frozen["likelihood"], self._apply(self.decoder_, z), self._block_ends())
 
-    def _draws(self, rows: Array, samples: int, seed: int) -> Iterator[tuple[Array, Array, Array]]:
-        """For each of ``samples`` draws of z: reconstruction term, KL, and ``log p(z) / q(z | x)``, a float64 a row.
-
-        Computed by the operations of the training step. A draw is a table of noise vectors, and a hash of a row's
-        values picks the one for that row: its score does not depend on which other rows there are, and since different
-        rows have different noise, chance averages out over them.
-        """
-        ops, n, width = self._ops, len(rows), self._frozen["latent_dim"]
-        noise_rows = ops.operand(_noise_rows(rows, ops), np.int32)
-        x = ops.operand(self._to_model(rows))
-        heads = self.encoder_.forward(x, self.encoder_.workspace(n))
-        mu, logvar = latent.posterior(ops.result(heads, rows).astype(np.float64))
-        table, eps, z = ops.empty((NOISE_TABLE, width)), ops.empty((n, width)), ops.empty((n, width))
-        nats, kl, loss = ops.empty((n,)), ops.empty((n,)), ops.empty((1,))
-        work, gradient = self.decoder_.workspace(n), ops.empty(tuple(x.shape))
-        for k in range(samples):
-            ops.random_normal(table, seed, random.SAMPLE, ops.upload(np.array([k], np.uint64)))
-            ops.batch_gather(table, noise_rows, eps)
-            ops.latent_forward(heads, eps, z, kl, loss)
-            self._reconstruction(self.decoder_.forward(z, work), x, gradient, nats, loss)
-            noise, point, terms, divergence = (
-                ops.result(buffer, rows).astype(np.float64) for buffer in (eps, z, nats, kl)
-            )
-            # log N(z; 0, I) - log N(z; mu, exp(logvar)), where (z - mu)^2 / exp(logvar) is eps^2
-            yield terms, divergence, 0.5 * (noise**2 + logvar - point**2).sum(axis=1)
-
-    def _reconstruction(self, output: Array, x: Array, gradient: Array, nats: Array, loss: Array) -> None:
-        likelihood = "bernoulli" if self._bernoulli else "gaussian"
-        self._ops.vae_loss(output, x, gradient, nats, loss, likelihood, self._frozen["variance"])
+    def _block_ends(self) -> np.ndarray | None:
+        """Of a categorical likelihood: the column before which each block ends."""
+        blocks = self._frozen["blocks"]
+        return None if blocks is None else np.cumsum(blocks)
 
     # --- what Estimator asks for ----------------------------------------------------------------
 
@@ -284,8 +244,29 @@ class VAE(Estimator):
         super()._check_params()
         checks.widths("hidden", self.hidden)
         checks.choice("likelihood", self.likelihood, LIKELIHOODS)
-        checks.number("variance", self.variance, 0, exclude_low=True)
+        self._check_variance()
+        self._check_blocks()
         checks.number("beta", self.beta, 0)
+
+    def _check_variance(self) -> None:
+        if not isinstance(self.variance, str):
+            checks.number("variance", self.variance, 0, exclude_low=True)
+        elif self.variance not in LEARNED:
+            allowed = ", ".join(map(repr, LEARNED))
+            raise ArgumentError("variance", f"must be a number above 0 or one of {allowed}, not {self.variance!r}")
+        elif self.likelihood != "gaussian":
+            raise ArgumentError(
+                "variance", f"must be a number for likelihood={self.likelihood!r}: only 'gaussian' has one to learn"
+            )
+
+    def _check_blocks(self) -> None:
+        if self.likelihood == "categorical":
+            if self.blocks is None or not checks.widths("blocks", self.blocks):
+                raise ArgumentError(
+                    "blocks", "must be the widths of the blocks of columns for likelihood='categorical'"
+                )
+        elif self.blocks is not None:
+            raise ArgumentError("blocks", f"must be None for likelihood={self.likelihood!r}, not {self.blocks!r}")
 
     _unbounded_hint = "likelihood='gaussian' takes any"
 
@@ -293,25 +274,82 @@ class VAE(Estimator):
         return 1.0 if binary or rows.dtype != np.uint8 else 1 / 255, 0.0
 
     def _in_range(self, rows: Array, *from_data: Any) -> Array:
-        if rows.dtype == np.uint8 or self._unbounded():
+        if self._unbounded():
             return rows
-        if not scaling.lies_in(rows, 0.0, 1.0):
-            raise ArgumentError(
-                "X",
-                f"must lie in [0, 1] for likelihood='bernoulli', but its values go {scaling.digits(rows)}; "
-                "rescale it, np.clip(X, 0, 1), or choose likelihood='gaussian'",
-            )
-        return scaling.clipped(rows, 0.0, 1.0)
+        if rows.dtype != np.uint8:
+            if not scaling.lies_in(rows, 0.0, 1.0):
+                raise ArgumentError(
+                    "X",
+                    f"must lie in [0, 1] for likelihood={self.likelihood!r}, but its values go {scaling.digits(rows)}; "
+                    "rescale it, np.clip(X, 0, 1), or choose likelihood='gaussian'",
+                )
+            rows = scaling.clipped(rows, 0.0, 1.0)
+        if self.likelihood == "categorical":
+            self._check_one_hot("X", rows, checks.widths("blocks", self.blocks))
+        return rows
+
+    def _rows_and_shape(self, X: Any, name: str = "X") -> tuple[Array, tuple[int, ...]]:
+        rows, item_shape = super()._rows_and_shape(X, name)
+        if (blocks := self._frozen["blocks"]) is not None:
+            self._check_one_hot(name, rows, blocks)
+        return rows, item_shape
+
+    @staticmethod
+    def _check_one_hot(name: str, rows: Array, blocks: tuple[int, ...]) -> None:
+        """Raise ValueError where a row has no single label in a block: its columns must be zeros and a one."""
+        one = 255 if rows.dtype == np.uint8 and rows.max() > 1 else 1
+        if sum(blocks) != rows.shape[1]:
+            message = f"must add up to the {rows.shape[1]} columns of the data, not to {sum(blocks)}"
+            raise ArgumentError("blocks", message)
+        for block in categorical_loss.slices(np.cumsum(blocks)):
+            for start in range(0, len(rows), ROWS_AT_ONCE):
+                piece = rows[start : start + ROWS_AT_ONCE, block]
+                bad = ((piece == one).sum(axis=1) != 1) | ((piece == 0).sum(axis=1) != piece.shape[1] - 1)
+                if bad.any():
+                    raise ArgumentError(
+                        name,
+                        f"must be one-hot in columns {block.start} to {block.stop - 1}, a block for "
+                        f"likelihood='categorical', but row {start + int(bad.argmax())} is not",
+                    )
 
     def _unbounded(self, *from_data: Any) -> bool:
         return bool(self.likelihood == "gaussian")
 
     def _layers(self, columns: int, *from_data: Any) -> dict[str, list[Layer]]:
         hidden = checks.widths("hidden", self.hidden)
-        return {
+        layers = {
             "encoder": dense_layers((columns, *hidden, 2 * self.latent_dim), self.activation, "linear"),
             "decoder": dense_layers((self.latent_dim, *hidden[::-1], columns), self.activation, "linear"),
         }
+        if self.variance in LEARNED:
+            layers["noise"] = [LogVariance(columns, columns if self.variance == "learned" else 1)]
+        return layers
+
+    def _initialize(self, rows: Array) -> None:
+        """The learned variances start at those of the columns, which are right for a decoder that knows only means."""
+        super()._initialize(rows)
+        if self._frozen["variance"] in LEARNED:
+            variances = (scaling.measure(rows, self._ops).std * self.scale_) ** 2
+            if self._frozen["variance"] == "learned":  # a column that hardly varies would drown the others at first
+                start = np.maximum(variances, LEAST_OF_MEAN * variances.mean())
+            else:
+                start = variances.mean(keepdims=True)
+            logvar = gaussian_loss.bounded(np.log(np.maximum(start, np.finfo(np.float64).tiny)))
+            self.noise_.load_state({"noise.0.logvar": logvar})
+
+    def _look_back(self) -> None:
+        """Warn where the training has left the latent unused."""
+        history = self.history_
+        if history.epochs and (kl := history.last_epoch()["kl"]) < UNUSED_KL:
+            remedy = "a smaller beta, a larger latent_dim or more epochs"
+            if self.likelihood == "gaussian" and self.variance not in LEARNED:
+                remedy = f"variance='learned', a variance smaller than {self.variance:g}, {remedy}"
+            warnings.warn(
+                f"the KL of the last epoch is {kl:.3g} nats a row: the decoder hardly uses the latent, and samples "
+                f"and reconstructions are all near the data's mean. Try {remedy}.",
+                UserWarning,
+                stacklevel=5,  # of fit or partial_fit
+            )
 
     def _step(self, rows: Array) -> VaeStep:
         return VaeStep(
@@ -322,7 +360,8 @@ class VAE(Estimator):
             batch_size=self.batch_size,
             settings=self._optimizer_settings(),
             likelihood=self.likelihood,
-            variance=self.variance,
+            variance=self.noise_ if isinstance(self.variance, str) else self.variance,
+            blocks=self.blocks,
             beta=self.beta,
             seed=self.seed,
             scale=self.scale_,
@@ -332,18 +371,6 @@ class VAE(Estimator):
 
     def _history_names(self) -> tuple[str, ...]:
         return VaeStep.loss_names
-
-
-def _noise_rows(rows: Array, ops: Backend) -> Array:
-    """``int32[N]`` in [0, NOISE_TABLE): a hash of the values of each of ``rows[N, D]``, uint8 or float32.
-
-    A multilinear hash (Carter and Wegman 1979): the sum of the columns' 32 bits, each times an odd number of its
-    own, modulo 2^32; the upper bits depend on every bit of the row.
-    """
-    words = rows.astype(np.uint32) if rows.dtype == np.uint8 else (rows + np.float32(0)).view(np.uint32)  # -0 is 0
-    factors = random.blocks(-(-rows.shape[1] // 4), 0, random.SAMPLE, 0).reshape(-1)[: rows.shape[1]] | np.uint32(1)
-    total = (words * ops.to_device_of(rows, factors)).sum(axis=1, dtype=np.uint32)
-    return (total >> np.uint32(32 - NOISE_BITS)).astype(np.int32)
 
 
 def train_vae(
