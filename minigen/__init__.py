@@ -33,7 +33,7 @@ _HOMES = {
     "NotFittedError": "minigen.errors",
     "TrainingDiverged": "minigen.errors",
 }
-_MODULES = ("datasets",)
+_MODULES = ("datasets", "metrics")
 
 __all__ = [*_HOMES, *_MODULES, "__version__"]
 

@@ -35,7 +35,7 @@ _LOSS_G = "loss = mean generator(s)"
 
 FORMULAS = {
     "dense forward": f"{_REF}/dense.py: y = act(x W + b)",
-    "dense dgrad": f"{_REF}/dense.py: dx = (dz W^T) * act'(x)",
+    "dense dgrad": f"{_REF}/dense.py: dx = (dz W^T) * act'(z_before)",
     "dense wgrad db": f"{_REF}/dense.py: db = sum over rows of dz",
     "dense wgrad": f"{_REF}/dense.py: dW = x^T dz",
     "activations": f"{_REF}/activations.py: y = act(z), or act'(z) from y",

@@ -95,6 +95,15 @@ def test_reference_against_complex_step(rng, activation):
     assert relative_error(activations.derivative(activations.forward(z, activation), activation), derivative) < 1e-14
 
 
+def test_what_the_output_has_lost_its_derivative_has_lost():
+    """The figures of the derivation and of the README: why losses are computed from logits."""
+    z = np.array([12, 17])
+    exact = np.exp(-z) / (1 + np.exp(-z)) ** 2
+    from_y = activations.derivative(activations.forward(z.astype(np.float32), "sigmoid"), "sigmoid")
+    assert from_y[0] / exact[0] - 1 == pytest.approx(0.009, abs=0.0005)
+    assert from_y[1] == 0 and exact[1] > 4e-8
+
+
 def test_derivatives_at_zero():
     zero = np.zeros(1)
     at_zero = {name: activations.derivative(activations.forward(zero, name), name)[0] for name in ACTIVATIONS}

@@ -26,7 +26,7 @@ LAYERS = (
     "training",
     "estimators.scaling",
     "output",
-    "estimators",
+    "estimators metrics",
     "gradcheck_plain gradcheck_tools gradcheck_formulas gradcheck_steps gradcheck run_folder",
     "cuda.tools",
     "cli __main__",

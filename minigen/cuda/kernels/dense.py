@@ -173,7 +173,10 @@ def dgrad(
     BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr, SPLIT: tl.constexpr, GROUP: tl.constexpr,
     PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """``dx[B,I] = (dz[B,O] W^T) * act'(x)``. HIDDEN, LOSS, PARTS, WIDTH: of :func:`incoming_transposed`."""
+    """``dx[B,I] = (dz[B,O] W^T) * act'(z_before)``, from ``x = act(z_before)``.
+
+    HIDDEN, LOSS, PARTS, WIDTH: of :func:`incoming_transposed`.
+    """
     tile_m, tile_n = tile_of(pid, tl.cdiv(B, BM), (N_IN + BN - 1) // BN, GROUP)
     rows = (tile_m * BM + tl.arange(0, BM)).to(tl.int64)
     columns = tile_n * BN + tl.arange(0, BN)
