@@ -30,6 +30,7 @@ from minigen.reference import (
     dense,
     gan_loss,
     gaussian_loss,
+    importance,
     latent,
     optimizer,
     random,
@@ -205,6 +206,32 @@ def derivatives(rng: np.random.Generator) -> Iterator[Derivative]:
         return (dz * z).sum() + beta * kl
 
     yield "latent", "backward", latent_total, heads, latent.backward(dz, heads, eps, beta)
+    mean_kl = (heads[:, :n_in] ** 2 + np.expm1(heads[:, n_in:]) - heads[:, n_in:]).mean(axis=0) / 2
+    middle = np.sort(np.append(mean_kl, 0))[-2:].mean()  # the last latent is not within the free bits, the others are
+    free_bits = float(middle)
+
+    def freed(heads: np.ndarray) -> np.floating:
+        return latent.kl_weights(heads, beta, free_bits)[1]
+
+    weights = latent.kl_weights(heads, beta, free_bits)[0]
+    yield "latent", "free bits", freed, heads, latent.backward(0 * dz, heads, eps, weights)
+
+    draws = 3
+    noise, seen = normals(rng, draws * B, n_in), normals(rng, draws * B, n_in)
+
+    def bound(heads: np.ndarray) -> np.floating:
+        z, ratios, _ = importance.sample(heads, noise)
+        return importance.weights(_squares(z, seen), ratios, draws)[1]
+
+    z, ratios, _ = importance.sample(heads, noise)
+    shares = importance.weights(_squares(z, seen), ratios, draws)[0]
+    through = (z - seen) * shares[:, None] / len(z)
+    yield "importance", "bound", bound, heads, importance.backward(through, z, heads, noise, shares)
+
+
+def _squares(z: np.ndarray, seen: np.ndarray) -> np.ndarray:
+    """What stands for the decoder's loss of each draw."""
+    return ((z - seen) ** 2).sum(axis=1) / 2
 
 
 def operations(rng: np.random.Generator) -> Iterator[Operation]:
@@ -212,6 +239,7 @@ def operations(rng: np.random.Generator) -> Iterator[Operation]:
     yield from _dense_operations(rng)
     yield from _loss_operations(rng)
     yield from _latent_operations(rng)
+    yield from _importance_operations(rng)
     yield from _optimizer_operations(rng)
     yield from _random_operations(rng)
 
@@ -280,16 +308,37 @@ def _loss_operations(rng: np.random.Generator) -> Iterator[Operation]:
 
 def _latent_operations(rng: np.random.Generator) -> Iterator[Operation]:
     B, L = sizes(rng, 2, 9, 70)
-    heads, eps, dz = normals(rng, B, 2 * L), normals(rng, B, L), normals(rng, B, L)
+    heads, eps, dz, weights = normals(rng, B, 2 * L), normals(rng, B, L), normals(rng, B, L), normals(rng, L)
     z, rows, loss = latent.forward(heads, eps)
     yield "latent", "forward", "latent_forward", (heads, eps, Out(B, L), Out(B), Out(1)), [z, rows, [loss]]
     yield (
         "latent",
         "backward",
         "latent_backward",
-        (dz, heads, eps, Out(B, 2 * L), 0.7),
-        [latent.backward(dz, heads, eps, 0.7)],
+        (dz, heads, eps, weights, Out(B, 2 * L)),
+        [latent.backward(dz, heads, eps, weights)],
     )
+    beta, free_bits = np.array([0.75]), 0.8
+    expected = latent.kl_weights(heads, beta[0], free_bits)
+    yield "latent", "free bits", "kl_weights", (heads, beta, Out(L), Out(1), free_bits), [expected[0], [expected[1]]]
+    step = np.array([3], np.uint64)
+    yield "latent", "warm-up", "ramp", (step, Out(1), 1.5, 7), [[latent.ramp(3, 1.5, 7)]]
+
+
+def _importance_operations(rng: np.random.Generator) -> Iterator[Operation]:
+    B, L, draws = *sizes(rng, 2, 9, 70), 3
+    R = draws * B
+    heads, x = normals(rng, B, 2 * L), normals(rng, B, L)
+    eps, dz, z, nats, ratios = normals(rng, R, L), normals(rng, R, L), normals(rng, R, L), *normals(rng, 2, R)
+    yield "importance", "rows", "repeat_rows", (x, Out(R, L)), [importance.repeat(x, R)]
+    drawn = importance.sample(heads, eps)
+    given: tuple[Any, ...] = (heads, eps, Out(R, L), Out(R), Out(1))
+    yield "importance", "sample", "importance_sample", given, [drawn[0], drawn[1], [drawn[2]]]
+    shares, loss = importance.weights(nats, ratios, draws)
+    yield "importance", "weights", "importance_weights", (nats, ratios, Out(R), Out(1), draws), [shares, [loss]]
+    yield "importance", "scaling", "scale_rows", (InOut(z), nats), [z * nats[:, None]]
+    given = (dz, z, heads, eps, nats, Out(B, 2 * L))
+    yield "importance", "backward", "importance_backward", given, [importance.backward(dz, z, heads, eps, nats)]
 
 
 def _optimizer_operations(rng: np.random.Generator) -> Iterator[Operation]:

@@ -12,11 +12,11 @@ A buffer is written as ``name[shape]``, in the order in which the reference take
     step:uint64[1]  of this dtype, not the backend's;  ``data``: the backend's or uint8
     logits[B+,1]    at least one row
 
-Letters are sizes: ``B`` rows of a batch, ``I`` inputs and ``O`` outputs of a dense layer, ``L`` latent variables, ``D``
-columns of the data, ``G`` blocks of them, ``V`` variances, ``K`` losses, ``n`` elements, also of buffers of any shape.
-Every buffer is C-contiguous. What an operation writes overlaps nothing else that it is given. ``step`` counts the
-training steps done so far and ``lr`` is the learning rate: both lie in the device's memory, so that a captured step can
-be repeated while they change.
+Letters are sizes: ``B`` rows of a batch, ``I`` inputs and ``O`` outputs of a dense layer, ``L`` latent variables, ``R``
+draws of them, ``D`` columns of the data, ``G`` blocks of columns, ``V`` variances, ``K`` losses, ``n`` elements, also
+of buffers of any shape. Every buffer is C-contiguous. What an operation writes overlaps nothing else that it is given.
+``step`` counts the training steps done so far and ``lr`` is the learning rate: both lie in the device's memory, so that
+a captured step can be repeated while they change.
 """
 
 from __future__ import annotations
@@ -64,6 +64,11 @@ def _one_or_all(sizes: dict[str, int], given: dict[str, Any]) -> None:
     V, D = sizes["V"], sizes["D"]
     if V not in (1, D):
         raise ArgumentError("logvar", f"must have one element, or one for each of the {D} columns, not {V}")
+
+
+def _whole_draws(sizes: dict[str, int], given: dict[str, Any]) -> None:
+    if sizes["R"] % given["draws"]:
+        raise ArgumentError("draws", f"must divide the {sizes['R']} rows of nats, not be {given['draws']}")
 
 
 ADAM = "+p[n] g[n] +m[n] +v[n] lr[1] step:uint64[1]"
@@ -224,9 +229,47 @@ class Operations:
         ``heads[B,2L]`` holds ``mu`` in its first ``L`` columns and ``h`` in the others, ``logvar`` before its bound.
         """
 
-    @operation("dz[B,L] heads[B,2L] eps[B,L] =dheads[B,2L]", beta=real, flops=lambda n: 8 * n["B"] * n["L"])
-    def latent_backward(self, dz: Array, heads: Array, eps: Array, dheads: Array, beta: float = 1.0) -> None:
-        """``dheads[B,2L]``: gradient of (loss behind ``dz[B,L]``) + ``beta`` * mean KL."""
+    @operation("dz[B,L] heads[B,2L] eps[B,L] weights[L] =dheads[B,2L]", flops=lambda n: 8 * n["B"] * n["L"])
+    def latent_backward(self, dz: Array, heads: Array, eps: Array, weights: Array, dheads: Array) -> None:
+        """``dheads[B,2L]``: gradient of (loss behind ``dz[B,L]``) + the mean KL of each latent times ``weights[L]``."""
+
+    @operation("heads[B+,2L] beta[1] =weights[L] =penalty[1]", free_bits=within(0), flops=lambda n: 5 * n["B"] * n["L"])
+    def kl_weights(self, heads: Array, beta: Array, weights: Array, penalty: Array, free_bits: float = 0.0) -> None:
+        """``weights[L]`` for ``latent_backward``: ``beta[0]``, or 0 where the mean KL is within ``free_bits`` nats.
+
+        ``penalty[0] = beta[0] * sum of max(free_bits, mean KL of a latent)``.
+        """
+
+    @operation("step:uint64[1] =out[1]", high=within(0), steps=whole(1))
+    def ramp(self, step: Array, out: Array, high: float, steps: int) -> None:
+        """``out[0]`` grows from 0 at step 0 linearly to ``high`` at ``steps``, and stays there."""
+
+    # --- importance: R rows are draws, a block of the B rows of data after the other -------------------------
+
+    @operation("x[B+,D] =y[R,D]")
+    def repeat_rows(self, x: Array, y: Array) -> None:
+        """``y[r] = x[r % B]``."""
+
+    @operation("heads[B+,2L] eps[R+,L] =z[R,L] =rows[R] =loss[1]", flops=lambda n: 8 * n["R"] * n["L"])
+    def importance_sample(self, heads: Array, eps: Array, z: Array, rows: Array, loss: Array) -> None:
+        """``z[R,L] = mu + exp(logvar / 2) * eps``, ``rows[R] = log q(z|x) - log p(z)`` in nats, ``loss[0]`` their mean.
+
+        Row r is drawn for row ``r % B`` of ``heads``.
+        """
+
+    @operation("nats[R+] ratios[R] =weights[R] =loss[1]", draws=whole(1), also=_whole_draws, flops=lambda n: 6 * n["R"])
+    def importance_weights(self, nats: Array, ratios: Array, weights: Array, loss: Array, draws: int) -> None:
+        """``weights[R]``, of mean 1: softmax over a row's draws of ``log w = -(nats + ratios)``, times ``draws``;
+        ``loss[0]`` the mean of ``-log mean w``.
+        """
+
+    @operation("+g[R,D] weights[R]", flops=lambda n: n["R"] * n["D"])
+    def scale_rows(self, g: Array, weights: Array) -> None:
+        """``g[r] *= weights[r]``."""
+
+    @operation("dz[R,L] z[R,L] heads[B+,2L] eps[R,L] weights[R] =dheads[B,2L]", flops=lambda n: 10 * n["R"] * n["L"])
+    def importance_backward(self, dz: Array, z: Array, heads: Array, eps: Array, weights: Array, dheads: Array) -> None:
+        """``dheads[B,2L]``: gradient of (loss behind ``dz[R,L]``) + weighted mean of ``importance_sample``'s rows."""
 
     # --- optimizer: all parameters of a network lie in one flat buffer -----------------------------------
 

@@ -26,6 +26,7 @@ SIZES = {"T": 5, "N": 23}
 """Of what is not drawn."""
 SETTINGS: dict[str, Any] = {
     **{"variance": 0.3, "beta": 0.7, "momentum": 0.9, "weight_decay": 0.05, "beta1": 0.6, "beta2": 0.9, "eps": 1e-3},
+    **{"free_bits": 0.6, "high": 1.5, "steps": 9, "draws": 3},
     **{"seed": 12, "stream": 3, "scale": 0.5, "shift": -1.0, "n": 10_000, "batch_size": 200, "steps_per_epoch": 50},
 }
 """Of the others every allowed value is taken."""
@@ -102,6 +103,8 @@ def test_against_the_float64_reference(arena: Any, rng: np.random.Generator, nam
             sizes["B"] = max(2, sizes["B"])
         if "V" in sizes:
             sizes["V"] = int(rng.choice([1, sizes["D"]]))
+        if "draws" in row.settings:
+            sizes["R"] *= SETTINGS["draws"]
         if "G" in sizes:
             sizes["G"] = min(sizes["G"], sizes["D"])
         for arguments in calls(row, rng, sizes):
@@ -122,6 +125,8 @@ def test_bad_buffers_are_refused(backend: Any, rng: np.random.Generator, name: s
         sizes["V"] = sizes["D"]
     if "G" in sizes:
         sizes["G"] = 3
+    if "draws" in row.settings:
+        sizes["R"] = 2 * SETTINGS["draws"]
     every = [size for buffer in row.buffers for size in buffer.shape or ()]
     free: list[tuple[str, Any]] = [
         (buffer.name, axis)

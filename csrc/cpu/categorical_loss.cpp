@@ -5,8 +5,8 @@ namespace minigen::MINIGEN_ISA {
 
 namespace {
 
-// The cross entropy of one block of `width` columns, and its gradient. The largest logit is subtracted, so no e^ exceeds
-// 1 and their sum lies between 1 and the width.
+// The cross entropy of one block of `width` columns, and its gradient. The largest logit is subtracted, so no e^
+// exceeds 1 and their sum lies between 1 and the width.
 float block_loss(const float* logits, const float* x, float* dlogits, int64_t width, float scale) {
   float largest = logits[0];
   for (int64_t d = 1; d < width; ++d) largest = logits[d] > largest ? logits[d] : largest;

@@ -47,9 +47,8 @@ void gaussian_loss(const float* output, const float* x, const float* logvar, flo
                    int64_t B, int64_t D, int64_t V) {
   const float scale = 1.0f / static_cast<float>(B);
   const auto one_row = V == D ? row_loss<false> : row_loss<true>;
-  for_rows(B, static_cast<double>(B * D) * 0.5, [=](int64_t r) {
-    rows[r] = 0.5f * one_row(output + r * D, x + r * D, logvar, doutput + r * D, D, scale);
-  });
+  for_rows(B, static_cast<double>(B * D) * 0.5,
+           [=](int64_t r) { rows[r] = 0.5f * one_row(output + r * D, x + r * D, logvar, doutput + r * D, D, scale); });
   loss[0] = mean(rows, B);
 }
 

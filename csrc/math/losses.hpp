@@ -64,8 +64,8 @@ enum class GanLoss : int { MINIGEN_GAN_LOSSES(GAME) };
 enum class Likelihood : int { MINIGEN_LIKELIHOODS(LIKELIHOOD) };
 #undef LIKELIHOOD
 
-// Bernoulli: softplus(l) - x l, as log(1 + e^-|l|) + (max(l, 0) - x l) so that large terms cancel exactly; sigmoid(l) - x
-// as (1 - x) - sigmoid(-l) where l is positive, so that the two do not cancel where the prediction is right.
+// Bernoulli: softplus(l) - x l, as log(1 + e^-|l|) + (max(l, 0) - x l) so that large terms cancel exactly; sigmoid(l) -
+// x as (1 - x) - sigmoid(-l) where l is positive, so that the two do not cancel where the prediction is right.
 MINIGEN_FN LossTerm bernoulli(float logit, float x) {
   const float e = math::exp_negative(-math::absolute(logit));
   const float linear = (logit < 0.0f ? 0.0f : logit) - x * logit;
@@ -82,7 +82,8 @@ MINIGEN_FN LossTerm continuous_bernoulli(float logit, float x) {
   const float far = near ? 1.0f : a;
   const float over = 1.0f / far;
   const float rest = -math::expm1(-far);  // 1 - e^-a
-  const float log_series = (0.5f - x) * logit + s * (4.16666667e-2f + s * (-3.47222222e-4f + s * (5.51146384e-6f - s * 1.03339372e-7f)));
+  const float log_series =
+      (0.5f - x) * logit + s * (4.16666667e-2f + s * (-3.47222222e-4f + s * (5.51146384e-6f - s * 1.03339372e-7f)));
   const float log_plain = ((logit < 0.0f ? 0.0f : logit) - x * logit) + math::log(rest * over);
   const float series = 0.5f - a * (8.33333333e-2f + s * (-1.38888889e-3f + s * (3.30687831e-5f - s * 8.26719577e-7f)));
   const float plain = over - (1.0f - rest) / rest;

@@ -16,6 +16,7 @@ from minigen.estimators import decoding, scaling
 from minigen.estimators.base import Estimator
 from minigen.estimators.scoring import Scores
 from minigen.estimators.trained import ROWS_AT_ONCE, fresh_seed
+from minigen.models.iwae import IwaeStep
 from minigen.models.layers import Layer
 from minigen.models.likelihood import LEARNED, LIKELIHOODS, Likelihood, LogVariance
 from minigen.models.network import Network, dense_layers
@@ -51,6 +52,11 @@ class VAE(Scores, Estimator):
         reconstructions and densities are in the data's units. ``"auto"``: where the data are floating and the
         likelihood is Gaussian
     beta : weight of the KL; 1 is the evidence lower bound (other values: Higgins et al. 2017)
+    kl_warmup : epochs over which the weight of the KL grows from 0 to beta, a little with each step (Bowman et al.
+        2016)
+    free_bits : nats that each latent's mean KL in a batch may have at no cost (Kingma et al. 2016, equation 15)
+    importance_samples : draws of the latent for each row of a batch: with more than 1 the training maximises the
+        importance weighted bound instead of the ELBO (Burda et al. 2016), and takes nearly so many times as long
     optimizer : ``"adam"``, ``"adamw"`` or ``"sgd"``
     learning_rate : step size
     beta1 : decay of Adam's first moment
@@ -89,6 +95,9 @@ class VAE(Scores, Estimator):
         blocks: tuple[int, ...] | None = None,
         standardize: str | bool = "auto",
         beta: float = 1.0,
+        kl_warmup: float = 0.0,
+        free_bits: float = 0.0,
+        importance_samples: int = 1,
         optimizer: str = "adam",
         learning_rate: float = 1e-3,
         beta1: float = 0.9,
@@ -111,6 +120,9 @@ class VAE(Scores, Estimator):
         self.blocks = blocks
         self.standardize = standardize
         self.beta = beta
+        self.kl_warmup = kl_warmup
+        self.free_bits = free_bits
+        self.importance_samples = importance_samples
         self.optimizer = optimizer
         self.learning_rate = learning_rate
         self.beta1 = beta1
@@ -247,6 +259,7 @@ class VAE(Scores, Estimator):
         self._check_variance()
         self._check_blocks()
         checks.number("beta", self.beta, 0)
+        self._check_bound()
 
     def _check_variance(self) -> None:
         if not isinstance(self.variance, str):
@@ -258,6 +271,17 @@ class VAE(Scores, Estimator):
             raise ArgumentError(
                 "variance", f"must be a number for likelihood={self.likelihood!r}: only 'gaussian' has one to learn"
             )
+
+    def _check_bound(self) -> None:
+        checks.number("kl_warmup", self.kl_warmup, 0)
+        checks.number("free_bits", self.free_bits, 0)
+        if checks.integer("importance_samples", self.importance_samples, 1) == 1:
+            return
+        for name, plain in (("beta", 1), ("kl_warmup", 0), ("free_bits", 0)):
+            if getattr(self, name) != plain:
+                raise ArgumentError(
+                    name, f"must be {plain} with importance_samples > 1: that bound has no KL term to be weighed"
+                )
 
     def _check_blocks(self) -> None:
         if self.likelihood == "categorical":
@@ -352,7 +376,11 @@ class VAE(Scores, Estimator):
             )
 
     def _step(self, rows: Array) -> VaeStep:
-        return VaeStep(
+        settings: dict[str, Any] = {"beta": self.beta, "kl_warmup": self.kl_warmup, "free_bits": self.free_bits}
+        kind: type[VaeStep] = VaeStep
+        if self.importance_samples > 1:
+            kind, settings = IwaeStep, {"draws": self.importance_samples}
+        return kind(
             self._ops,
             self.encoder_,
             self.decoder_,
@@ -362,11 +390,11 @@ class VAE(Scores, Estimator):
             likelihood=self.likelihood,
             variance=self.noise_ if isinstance(self.variance, str) else self.variance,
             blocks=self.blocks,
-            beta=self.beta,
             seed=self.seed,
             scale=self.scale_,
             shift=self.shift_,
             log_scale=0.0 if self.columns_ is None else self.columns_.log_scale,
+            **settings,
         )
 
     def _history_names(self) -> tuple[str, ...]:

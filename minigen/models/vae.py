@@ -7,6 +7,10 @@ makes the first term the one-sample estimate of their equation 10, and the decod
 ``p(x | z)``: logits, or means of a Gaussian, whose variance may be learned too. The gradient runs back through the
 decoder to ``z``, through the reparameterisation (where the KL joins it) to the heads, and through the encoder.
 ``beta`` = 1 is the evidence lower bound (other values: Higgins et al. 2017).
+
+The weight of each latent's KL lies on the device: it may grow during a warm-up, and be 0 where a latent is within its
+free bits (:mod:`minigen.reference.latent`). Then the step keeps the penalty, what the KL really counts for, as a
+third loss.
 """
 
 from __future__ import annotations
@@ -35,7 +39,7 @@ class VaeStep(Step):
 
     Where columns of ``data`` were divided by numbers before, ``log_scale`` is the sum of their logarithms: the losses
     reported are then nats per unit of the columns as they were. ``likelihood``, ``variance`` and ``blocks``: see
-    :class:`~minigen.models.likelihood.Likelihood`.
+    :class:`~minigen.models.likelihood.Likelihood`. ``kl_warmup`` is in epochs, ``free_bits`` in nats a latent.
     """
 
     terms = ("reconstruction", "kl")
@@ -54,6 +58,8 @@ class VaeStep(Step):
         variance: float | Network = 1.0,
         blocks: Sequence[int] | None = None,
         beta: float = 1.0,
+        kl_warmup: float = 0.0,
+        free_bits: float = 0.0,
         seed: int = 0,
         scale: float = 1.0,
         shift: float = 0.0,
@@ -69,10 +75,16 @@ class VaeStep(Step):
             self.noise_optimizer = Optimizer(ops, variance, of_noise)
             networks.append(variance)
             optimizers.append(self.noise_optimizer)
+        self.weighs_kl = kl_warmup > 0 or free_bits > 0
+        if self.weighs_kl:
+            self.terms = (*self.terms, "penalty")
         super().__init__(ops, data, networks, optimizers, batch_size, seed, drop_last=False, scale=scale, shift=shift)
         self.likelihood = Likelihood(ops, likelihood, variance, blocks)
-        self.beta, self.log_scale = beta, log_scale
+        self.beta, self.free_bits, self.log_scale = beta, free_bits, log_scale
+        self.warmup_steps = max(1, round(kl_warmup * self.steps_per_epoch)) if kl_warmup > 0 else 0
         latent = decoder.inputs
+        self.beta_now = ops.upload(np.array([beta], ops.dtype))
+        self.kl_weights = ops.upload(np.full(latent, beta, ops.dtype))
         self.x = ops.empty((batch_size, data.shape[1]))
         self.eps, self.z, self.dz = (ops.empty((batch_size, latent)) for _ in range(3))
         self.nats = ops.empty((batch_size,))
@@ -105,11 +117,19 @@ class VaeStep(Step):
         self.gather(x)
         self.ops.random_normal(eps, self.seed, random.LATENT, self.counter)
         heads = self.encoder.forward(x, encoder_work)
-        self.ops.latent_forward(heads, eps, z, nats, self.losses[1:])
+        self.ops.latent_forward(heads, eps, z, nats, self.losses[1:2])
         self._reconstruct(z, x, decoder_work, nats)
         self.decoder.backward(z, decoder_work, dx=dz)
-        self.ops.latent_backward(dz, heads, eps, encoder_work[-1].dz, self.beta)
+        if self.weighs_kl:
+            self._weigh_kl(heads)
+        self.ops.latent_backward(dz, heads, eps, self.kl_weights, encoder_work[-1].dz)
         self.encoder.backward(x, encoder_work)
+
+    def _weigh_kl(self, heads: Array) -> None:
+        """What each latent's KL counts for in this step."""
+        if self.warmup_steps:
+            self.ops.ramp(self.counter, self.beta_now, self.beta, self.warmup_steps)
+        self.ops.kl_weights(heads, self.beta_now, self.kl_weights, self.losses[2:], self.free_bits)
 
     def _reconstruct(self, z: Array, x: Array, work: Workspace, nats: Array) -> None:
         output, doutput = self.decoder.forward(z, work), work[-1].dz
@@ -118,4 +138,5 @@ class VaeStep(Step):
 
     def report(self, terms: np.ndarray) -> np.ndarray:
         reconstruction, kl = terms[:, 0] + np.float32(self.log_scale), terms[:, 1]
-        return np.column_stack([reconstruction + self.beta * kl, reconstruction, kl])
+        penalty = terms[:, 2] if self.weighs_kl else self.beta * kl
+        return np.column_stack([reconstruction + penalty, reconstruction, kl])
