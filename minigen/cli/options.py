@@ -27,6 +27,14 @@ def number(text: str) -> float:
         raise typer.BadParameter(f"{text!r} is not a number") from None
 
 
+def number_or_word(text: str) -> float | str:
+    """A number, or a word that the model knows the meaning of."""
+    try:
+        return float(text)
+    except ValueError:
+        return text
+
+
 def sizes(text: str) -> tuple[int, ...]:
     if text == "none":
         return ()

@@ -41,46 +41,78 @@ class Scores(TrainedModel):
         the training data that its likelihood overflows float32 scores ``-inf``, never NaN. ``progress`` shows a
         bar (``None``: on a terminal only, and when it takes longer than two seconds).
         """
-        return self._scores(X, samples, seed, progress, weighted=False)
+        return self._scores(X, samples, seed, progress, weighted=False)[0]
 
-    def score_samples(self, X: Any, *, samples: int = 64, seed: int = 0, progress: bool | None = None) -> Array:
+    def score_samples(
+        self,
+        X: Any,
+        *,
+        samples: int = 64,
+        seed: int = 0,
+        return_std: bool = False,
+        progress: bool | None = None,
+    ) -> Any:
         """Estimated ``log p(x)`` of each row of ``X``, in nats, ``float64[N]``; low scores are anomalies.
 
         The importance-weighted bound of Burda et al. 2016 (equation 8), ``log mean_k p(x, z_k) / q(z_k | x)`` with
-        ``samples`` draws a row, 64 by default: it lies above the ELBO and approaches ``log p(x)`` as ``samples`` grows.
-        Each row is encoded once and decoded ``samples`` times. Units, noise and what overflows: see :meth:`elbo`.
+        ``samples`` draws a row, 64 by default: in expectation it lies above the ELBO and approaches ``log p(x)`` as
+        ``samples`` grows. Each row is encoded once and decoded ``samples`` times. Units, noise and what overflows: see
+        :meth:`elbo`.
+
+        With ``return_std`` also its standard error, ``float64[N]``, which takes at least two ``samples``: how far the
+        estimate is expected to lie from the one of infinitely many. It is NaN where the score is ``-inf``, and where a
+        few draws have nearly all the weight it is too small itself.
         """
-        return self._scores(X, samples, seed, progress, weighted=True)
+        checks.choice("return_std", return_std, (True, False))
+        checks.integer("samples", samples, 2 if return_std else 1)
+        scores, errors = self._scores(X, samples, seed, progress, weighted=True)
+        return (scores, errors) if return_std else scores
 
     def score(self, X: Any, y: Any = None) -> float:
         """The mean of :meth:`elbo` over the rows of ``X``: higher is better, for searches over settings. ``y`` is
         ignored."""
         return float(self.elbo(X).mean())
 
-    def _scores(self, X: Any, samples: int, seed: int, progress: bool | None, *, weighted: bool) -> Array:
+    def _scores(
+        self, X: Any, samples: int, seed: int, progress: bool | None, *, weighted: bool
+    ) -> tuple[Array, Array]:
+        """A score for each row, and its standard error."""
         self._require_fit()
         checks.integer("samples", samples, 1)
         checks.seed("seed", seed)
         checks.choice("progress", progress, (None, True, False))
         with self._ops.on_device_of(X) as give:
             rows = self._check_rows(X)
-            scores = np.empty_like(rows, np.float64, shape=(len(rows),))
+            scores, errors = (np.empty_like(rows, np.float64, shape=(len(rows),)) for _ in range(2))
             options = {"unit": "draw", "desc": f"{samples} draws a row", "delay": 0 if progress else BAR_AFTER}
             with progress_bar(len(rows) * samples, progress, **options) as bar:
                 for a in range(0, len(rows), ROWS_AT_ONCE):
-                    piece = rows[a : a + ROWS_AT_ONCE]
-                    scores[a : a + len(piece)] = self._score_piece(piece, samples, seed, weighted, bar)
-            return give(scores if self.columns_ is None else scores - self.columns_.log_scale)
+                    b = min(a + ROWS_AT_ONCE, len(rows))
+                    scores[a:b], errors[a:b] = self._score_piece(rows[a:b], samples, seed, weighted, bar)
+            return give(scores if self.columns_ is None else scores - self.columns_.log_scale), give(errors)
 
-    def _score_piece(self, rows: Array, samples: int, seed: int, weighted: bool, bar: Any) -> Array:
-        """ELBO, or importance-weighted bound, of at most ``ROWS_AT_ONCE`` rows, ``float64``."""
-        score: Any = -np.inf if weighted else 0.0
+    def _score_piece(self, rows: Array, samples: int, seed: int, weighted: bool, bar: Any) -> tuple[Array, Array]:
+        """ELBO, or importance-weighted bound, of at most ``ROWS_AT_ONCE`` rows, ``float64``, and the standard error.
+
+        Of ``log mean w`` it is the error of ``mean w`` over ``mean w``, to first order: with S1 and S2 the sums of w
+        and of w^2 over k draws, ``sqrt((k S2 / S1^2 - 1) / (k - 1))``. Of a mean it is ``sqrt(variance / (k - 1))``.
+        """
+        start = -np.inf if weighted else 0.0
+        values: Any = np.full_like(rows, start, np.float64, shape=(2, len(rows)))  # log S1, log S2; or sums
         for reconstruction, kl, log_ratio in self._draws(rows, samples, seed):
             value = log_ratio - reconstruction if weighted else -(reconstruction + kl)
             value = np.where(np.isnan(value), -np.inf, value)  # data and weights are finite: it is an overflow's
-            score = np.logaddexp(score, value) if weighted else score + value
+            if weighted:
+                values = np.logaddexp(values, np.stack([value, 2 * value]))
+            else:
+                values = values + np.stack([value, value**2])
             bar.update(len(rows))
-        return score - np.log(samples) if weighted else score / samples
+        with np.errstate(invalid="ignore", divide="ignore"):
+            if weighted:
+                relative = np.exp(np.log(samples) + values[1] - 2 * values[0]) - 1
+                return values[0] - np.log(samples), np.sqrt(np.maximum(relative, 0) / (samples - 1))
+            mean = values[0] / samples
+            return mean, np.sqrt(np.maximum(values[1] / samples - mean**2, 0) / (samples - 1))
 
     def _draws(self, rows: Array, samples: int, seed: int) -> Iterator[tuple[Array, Array, Array]]:
         """For each of ``samples`` draws of z: reconstruction term, KL, and ``log p(z) / q(z | x)``, a float64 a row.

@@ -25,6 +25,7 @@ from minigen.reference import categorical_loss, gaussian_loss, latent, random
 from minigen.training.loop import Callback
 
 LEAST_OF_MEAN = 0.01  # of the mean variance: where a column's learned variance starts at least
+STEPS_TO_LEARN = 100  # a KL that is small after fewer says nothing: it is small at first
 UNUSED_KL = 0.05  # nats: with less, the latent says next to nothing of a row
 
 
@@ -364,7 +365,9 @@ class VAE(Scores, Estimator):
     def _look_back(self) -> None:
         """Warn where the training has left the latent unused."""
         history = self.history_
-        if history.epochs and (kl := history.last_epoch()["kl"]) < UNUSED_KL:
+        if history.steps < STEPS_TO_LEARN or not history.epochs:
+            return
+        if (kl := history.last_epoch()["kl"]) < UNUSED_KL:
             remedy = "a smaller beta, a larger latent_dim or more epochs"
             if self.likelihood == "gaussian" and self.variance not in LEARNED:
                 remedy = f"variance='learned', a variance smaller than {self.variance:g}, {remedy}"

@@ -19,12 +19,12 @@ from minigen.step.record import Operation
 
 
 @triton.jit
-def repeat(pid, x, y, B, R, D: tl.constexpr, BLOCK: tl.constexpr):
+def repeat(pid, x, y, B, D: tl.constexpr, BLOCK: tl.constexpr):
     """``y[r] = x[r % B]``, BLOCK elements of a row at a time."""
     per_row = (D + BLOCK - 1) // BLOCK
     row = (pid // per_row).to(tl.int64)
     columns = (pid % per_row) * BLOCK + tl.arange(0, BLOCK)
-    inside = (columns < D) & (row < R)
+    inside = columns < D
     tl.store(y + row * D + columns, tl.load(x + (row % B) * D + columns, mask=inside, other=0.0), mask=inside)
 
 
@@ -66,12 +66,12 @@ def weigh(pid, nats, ratios, weights, losses, B, draws, BLOCK: tl.constexpr):
 
 
 @triton.jit
-def scale_rows(pid, g, weights, R, D: tl.constexpr, BLOCK: tl.constexpr):
+def scale_rows(pid, g, weights, D: tl.constexpr, BLOCK: tl.constexpr):
     """``g[r] *= weights[r]``, in place."""
     per_row = (D + BLOCK - 1) // BLOCK
     row = (pid // per_row).to(tl.int64)
     columns = (pid % per_row) * BLOCK + tl.arange(0, BLOCK)
-    inside = (columns < D) & (row < R)
+    inside = columns < D
     tl.store(g + row * D + columns, tl.load(g + row * D + columns, mask=inside) * tl.load(weights + row), mask=inside)
 
 
@@ -103,7 +103,7 @@ def backward(
 @lowers("repeat_rows")
 def lower_repeat(op: Operation, target: Target) -> list[Job]:
     (R, D), B = op["y"].shape, len(op["x"])
-    arguments = {"x": op["x"], "y": op["y"], "B": B, "R": R, "D": D, "BLOCK": BLOCK}
+    arguments = {"x": op["x"], "y": op["y"], "B": B, "D": D, "BLOCK": BLOCK}
     return [job(op, repeat, R * blocks(D, BLOCK), arguments)]
 
 
@@ -130,7 +130,7 @@ def lower_weights(op: Operation, target: Target) -> list[Job]:
 @lowers("scale_rows")
 def lower_scale(op: Operation, target: Target) -> list[Job]:
     R, D = op["g"].shape
-    arguments = {"g": op["g"], "weights": op["weights"], "R": R, "D": D, "BLOCK": BLOCK}
+    arguments = {"g": op["g"], "weights": op["weights"], "D": D, "BLOCK": BLOCK}
     return [job(op, scale_rows, R * blocks(D, BLOCK), arguments, R * D)]
 
 
