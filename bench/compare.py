@@ -3,6 +3,7 @@
     python -m bench.compare --quick                 # a minute: does everything run and agree?
     python -m bench.compare                         # writes bench/results/compare-MACHINE.json
     python -m bench.compare --sweep all             # how the cost grows; sweeps-MACHINE.json
+    python -m bench.compare --model variants        # R1, WGAN-GP, batch norm, conditional; variants-MACHINE.json
     python -m bench.compare --model vae --elbo 110  # time until the test ELBO is -110 nats
     python -m bench.compare --estimate              # how long would it take?
 
@@ -33,7 +34,7 @@ from bench import floor, oracle
 from bench.environment import RESULTS, cores, machine, machine_name, openblas_core, provenance, write_json
 from bench.peers import PEERS, interpreter, is_installed
 from bench.process import ContenderError, Process, read_weights, write_job
-from bench.spec import MODELS, PRECISIONS, WIDTHS, Spec, check_inputs, initial_weights, pixels
+from bench.spec import MODELS, PRECISIONS, VARIANTS, WIDTHS, Spec, check_inputs, initial_weights, pixels
 
 SCHEMA = 1
 CHECK_STEPS = 10
@@ -62,7 +63,7 @@ GUESSED_PEAK = {"cpu": 2e11, "cuda": 3e13}
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m bench.compare", description=__doc__.splitlines()[0])
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
-    parser.add_argument("--model", choices=[*MODELS, "all"], default="all")
+    parser.add_argument("--model", choices=[*MODELS, *VARIANTS, "all", "variants"], default="all")
     parser.add_argument("--peers", nargs="+", metavar="PEER", choices=list(PEERS), help=f"of {', '.join(PEERS)}")
     parser.add_argument("--batch", nargs="+", type=int, help="default: 128 32 512 4096; with --sweep 128")
     parser.add_argument(
@@ -95,14 +96,14 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--out",
         type=Path,
-        help="result file (default: compare-MACHINE.json, with --sweep sweeps-MACHINE.json, in bench/results)",
+        help="result file (default: compare-MACHINE.json, or variants- or, with --sweep, sweeps-; in bench/results)",
     )
     options = parser.parse_args(arguments)
     if options.quick:
         options.batch, options.width, options.rounds, options.chunk, options.starts = [32], ["article"], 2, 0.02, 1
         options.data_size = options.data_size or 512
     elif options.out is None:
-        options.out = RESULTS / f"{'sweeps' if options.sweep else 'compare'}-{machine_name(options.device)}.json"
+        options.out = RESULTS / f"{file_kind(options)}-{machine_name(options.device)}.json"
     options.starts = options.starts or (1 if options.sweep else 3)
     options.batch = options.batch or ([128] if options.sweep else [128, 32, 512, 4096])
     options.width = options.width or (["article"] if options.sweep else ["article", "wide"])
@@ -111,6 +112,13 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
             parser.error(f"--batch, --rounds and --threads must be positive, not {number}")
     options.chosen = dict(item.split("=", 1) for item in options.python)
     return options
+
+
+def file_kind(options: argparse.Namespace) -> str:
+    """What the result file is named after, beside the machine."""
+    if options.sweep:
+        return "sweeps"
+    return "variants" if options.model == "variants" or options.model in VARIANTS else "compare"
 
 
 # --- cells ------------------------------------------------------------------------------------------------------------
@@ -132,7 +140,7 @@ def make_spec(model: str, hidden: tuple[int, ...], batch: int, n: int, options: 
 def cells(options: argparse.Namespace, n: int) -> list[Spec]:
     """All cells, each once. The first of each model is the base that the sweeps vary."""
     wanted: list[Spec] = []
-    for model in MODELS if options.model == "all" else [options.model]:
+    for model in {"all": MODELS, "variants": VARIANTS}.get(options.model, (options.model,)):
         grid = [(hidden_layers(model, width), batch) for width in options.width for batch in options.batch]
         wanted += [make_spec(model, hidden, batch, n, options) for hidden, batch in grid]
         hidden, batch = grid[0]

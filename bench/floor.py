@@ -36,7 +36,15 @@ def flops(spec: Spec) -> int:
         return spec.batch * (_training(first) + _training(second) + 2 * second[0] * second[1])
     discriminator_step = _forward(first) + 2 * _training(second)
     generator_step = _training(first) + 2 * _forward(second)
-    return spec.batch * (discriminator_step + generator_step)
+    return spec.batch * (discriminator_step + generator_step + _penalty(spec))
+
+
+def _penalty(spec: Spec) -> int:
+    """Of a row: a gradient back to the input, its tangent forward and the weights' gradients (`bench.oracle_variants`).
+
+    WGAN-GP's rows lie between others, so that their forward pass comes first.
+    """
+    return {"gan-r1": 3, "wgan-gp": 4}.get(spec.model, 0) * _forward(spec.networks[1])
 
 
 def _forward(sizes: tuple[int, ...]) -> int:

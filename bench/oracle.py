@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from bench.spec import Spec, pixels
+from bench.spec import VARIANTS, Spec, pixels
 
 TOLERANCES = {"ieee": {"loss_error": 1e-4, "weight_error": 5e-3}, "tf32": {"loss_error": 1e-2, "weight_error": 0.2}}
 """Largest relative error of any step's loss; and of the way that all weights together have gone after the last step,
@@ -84,6 +84,10 @@ def train(
     and then one on the generated batch, in place of one on both, and Adam is Keras': epsilon is added to sqrt(v) before
     v's bias is corrected ("epsilon hat" in Kingma and Ba 2015, section 2).
     """
+    if spec.model in VARIANTS:
+        from bench import oracle_variants
+
+        return oracle_variants.train(spec, data, weights, indices, noise)
     split = 2 * (len(spec.networks[0]) - 1)
     copies = [w.astype(np.float64) for w in weights]
     first, second = copies[:split], copies[split:]
@@ -174,10 +178,13 @@ def errors(
     expected_weights: list[np.ndarray],
     initial: list[np.ndarray],
 ) -> tuple[float, float]:
-    """Largest relative error of a loss, and that of the weights; NaN where anything is NaN or has another shape."""
+    """Largest relative error of a loss, and that of the weights; NaN where anything is NaN or has another shape.
+
+    A loss below 0.1, which a critic's may be by chance, counts as 0.1.
+    """
     if losses.shape != expected_losses.shape or [w.shape for w in weights] != [w.shape for w in expected_weights]:
         return float("nan"), float("nan")
-    loss = np.max(np.abs(losses - expected_losses) / np.abs(expected_losses))
+    loss = np.max(np.abs(losses - expected_losses) / np.maximum(np.abs(expected_losses), 0.1))
     return float(loss), weight_error(weights, expected_weights, initial)
 
 

@@ -399,12 +399,23 @@ def busy_tables(result: dict[str, Any]) -> dict[str, str]:
     return {"steps": table(header, rows) + f"\n{where}\n"}
 
 
+def quality_tables(result: dict[str, Any]) -> dict[str, str]:
+    """Of samples and likelihoods: see :mod:`bench.report_quality`, which needs this module's numbers and tables."""
+    from bench import report_quality
+
+    made: dict[str, str] = getattr(report_quality, f"{result['kind']}_tables")(result)
+    return made
+
+
 TABLES: dict[str, Callable[[dict[str, Any]], dict[str, str]]] = {
     "gpu": gpu_tables,
     "compare": compare_tables,
     "kernels": kernel_tables,
     "vae-mnist": vae_tables,
     "busy": busy_tables,
+    "digits": quality_tables,
+    "pacgan": quality_tables,
+    "iwae": quality_tables,
 }
 
 

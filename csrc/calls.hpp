@@ -79,6 +79,11 @@ struct From<Player> {
 };
 
 template <>
+struct From<Schedule> {
+  static Schedule python(py::handle value) { return named<Schedule>(value, {"constant", "cosine", "step", "linear"}); }
+};
+
+template <>
 struct From<GanLoss> {
   static GanLoss python(py::handle value) {
 #define GAME(name, real, fake, generator) #name,

@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Protocol
 
 import numpy as np
 
-from minigen.ops import ACTIVATIONS, GAN_LOSSES, LEAKY_SLOPE, LIKELIHOODS, Array, Operations
+from minigen.ops import ACTIVATIONS, GAN_LOSSES, LEAKY_SLOPE, LIKELIHOODS, SCHEDULES, Array, Operations
 from minigen.placement import Placement
 from minigen.step.record import Operation
 
@@ -22,6 +22,7 @@ __all__ = [
     "LEAKY_SLOPE",
     "LIKELIHOODS",
     "PRECISIONS",
+    "SCHEDULES",
     "Array",
     "Backend",
     "HostReader",

@@ -19,12 +19,13 @@ from typing import Any
 
 import numpy as np
 
-from minigen.backend import ACTIVATIONS, GAN_LOSSES, LIKELIHOODS, Array, Backend
+from minigen.backend import ACTIVATIONS, GAN_LOSSES, LIKELIHOODS, SCHEDULES, Array, Backend
 from minigen.gradcheck_formulas import check_values, formula_of
 from minigen.gradcheck_steps import check_backend, check_reference, check_steps
 from minigen.gradcheck_tools import BACKEND_TOLERANCE, DIFFERENCES_TOLERANCE, Row, differences, relative_error
 from minigen.reference import (
     activations,
+    averaging,
     batch,
     categorical_loss,
     dense,
@@ -34,6 +35,7 @@ from minigen.reference import (
     latent,
     optimizer,
     random,
+    schedule,
     vae_loss,
 )
 from minigen.reference_backend import NumpyBackend
@@ -241,6 +243,7 @@ def operations(rng: np.random.Generator) -> Iterator[Operation]:
     yield from _latent_operations(rng)
     yield from _importance_operations(rng)
     yield from _optimizer_operations(rng)
+    yield from _training_operations(rng)
     yield from _random_operations(rng)
 
 
@@ -350,6 +353,19 @@ def _optimizer_operations(rng: np.random.Generator) -> Iterator[Operation]:
     yield "optimizer", "sgd", "sgd", (*state, lr, 0.9, 0.01), [*optimizer.sgd(p, g, m, 2.0**-7, 0.9, 0.01)]
     yield "optimizer", "adam", "adam", (*state, InOut(v), lr, step), [*optimizer.adam(p, g, m, v, 2.0**-7, 10)]
     yield "optimizer", "adamw", "adamw", (*state, InOut(v), lr, step), [*optimizer.adamw(p, g, m, v, 2.0**-7, 10)]
+
+
+def _training_operations(rng: np.random.Generator) -> Iterator[Operation]:
+    (n,) = sizes(rng, 1, 9, 5000)
+    p, mean, base = normals(rng, n), normals(rng, n), np.array([2.0**-7])
+    for t in (0, 9, 10_000):
+        averaged = InOut(mean), p, np.array([t], np.uint64), 0.999
+        yield "averaging", f"step {t}", "average", averaged, [averaging.average(mean, p, t, 0.999)]
+    for kind in SCHEDULES:
+        t = int(rng.integers(0, 120))
+        rate = schedule.rate(2.0**-7, t, kind, 7, 100)
+        arguments = Out(1), base, np.array([t], np.uint64), kind, 7, 100
+        yield "schedule", f"{kind}, step {t}", "scheduled_rate", arguments, [np.array([rate])]
 
 
 def _random_operations(rng: np.random.Generator) -> Iterator[Operation]:

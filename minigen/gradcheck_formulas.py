@@ -12,11 +12,12 @@ from typing import Any
 import numpy as np
 
 from minigen import gradcheck_plain as plain
-from minigen.backend import ACTIVATIONS, GAN_LOSSES
+from minigen.backend import ACTIVATIONS, GAN_LOSSES, SCHEDULES
 from minigen.gradcheck_tools import Row, relative_error
 from minigen.models.optimizer import OptimizerSettings
 from minigen.reference import (
     activations,
+    averaging,
     batch,
     categorical_loss,
     dense,
@@ -27,6 +28,7 @@ from minigen.reference import (
     latent,
     optimizer,
     random,
+    schedule,
     vae_loss,
 )
 
@@ -56,6 +58,8 @@ FORMULAS = {
     "optimizer sgd": f"{_REF}/optimizer.py: velocity = mu velocity + g + w p, p = p - lr velocity",
     "optimizer adamw": f"{_REF}/optimizer.py: p = p - lr w p, then adam",
     "optimizer adam": f"{_REF}/optimizer.py: m, v, p = p - lr (m / (1 - beta1^t)) / (sqrt(v / (1 - beta2^t)) + eps)",
+    "averaging": f"{_REF}/averaging.py: average + w (p - average), w = max(1 - decay, 10 / (10 + t))",
+    "schedule": f"{_REF}/schedule.py: lr = base (t + 1) / W, then base times what is left, its cosine, or a tenth",
     "random": f"{_REF}/random.py: Philox4x32-10, u = (word >> 8) 2^-24, n = sqrt(-2 ln u1) (cos, sin)(2 pi u2)",
     "batch gather": f"{_REF}/batch.py: out = data[indices] scale + shift",
     "batch": f"{_REF}/batch.py: the keyed permutation of an epoch and the rows of a step",
@@ -243,3 +247,14 @@ def _update_values(rng: np.random.Generator) -> Iterator[Value]:
             params, slots = plain.update(p, g, {"m": m, "v": v}, t, s)
             ours = getattr(optimizer, name)(p, g, m, v, 0.1, t, 0.7, 0.8, 0.05, *[decay] * (name == "adamw"))
             yield "optimizer", f"{name} {t}", [*ours], [params, slots["m"], slots["v"]]
+    for t in (0, 1, 8_000, 20_000):
+        w = plain.average_weight(t, 0.999)
+        yield "averaging", f"step {t}", [averaging.average(m, p, t, 0.999)], [(1 - w) * m + w * p]
+    for kind in SCHEDULES:
+        for t in (0, 6, 7, 50, 89, 90, 99, 100, 2**40):
+            yield (
+                "schedule",
+                f"{kind}, step {t}",
+                [schedule.rate(0.3, t, kind, 7, 100)],
+                [plain.rate(0.3, t, kind, 7, 100)],
+            )

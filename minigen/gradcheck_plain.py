@@ -197,8 +197,10 @@ GAMES: dict[str, tuple[Term, Term, Term]] = {
 def gan_discriminator(
     generator: Net, discriminator: Net, real: np.ndarray, noise: np.ndarray, hidden: str, output: str, kind: str
 ) -> tuple[float, Net]:
-    """The discriminator's loss and its gradient."""
+    """The discriminator's loss and its gradient. It may take several neighbouring rows as one (Lin et al. 2018)."""
     fake = apply(generator, noise, hidden, output)
+    width = len(discriminator[0][0])
+    real, fake = real.reshape(-1, width), fake.reshape(-1, width)
     loss, gradients = 0.0, []
     for rows, (value, slope) in zip((real, fake), GAMES[kind][:2], strict=True):
         s = apply(discriminator, rows, hidden, "linear")
@@ -211,12 +213,13 @@ def gan_generator(
     generator: Net, discriminator: Net, noise: np.ndarray, hidden: str, output: str, kind: str
 ) -> tuple[float, Net]:
     """The generator's loss and its gradient."""
-    fake = apply(generator, noise, hidden, output)
+    rows = apply(generator, noise, hidden, output)
+    fake = rows.reshape(-1, len(discriminator[0][0]))
     s = apply(discriminator, fake, hidden, "linear")
     value, slope = GAMES[kind][2]
     loss, ds = value(s).mean(), slope(s) / len(s)
     _, dfake = backward(discriminator, fake, ds, hidden, "linear")
-    return float(loss), backward(generator, noise, dfake, hidden, output)[0]
+    return float(loss), backward(generator, noise, dfake.reshape(rows.shape), hidden, output)[0]
 
 
 def continuous_bernoulli(logits: np.ndarray, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -346,3 +349,23 @@ def update(p: np.ndarray, g: np.ndarray, slots: Slots, t: int, settings: Any) ->
     direction = (m / (1 - s.beta1**t)) / (np.sqrt(v / (1 - s.beta2**t)) + s.eps)
     decay = s.weight_decay if s.optimizer == "adamw" else 0.0
     return p - s.learning_rate * decay * p - s.learning_rate * direction, {"m": m, "v": v}
+
+
+def average_weight(t: int, decay: float) -> float:
+    """Of the new parameters in their average, after ``t`` updates of it (Shamir and Zhang 2013, eta = 9)."""
+    return max(10 / (t + 10), 1 - decay)
+
+
+def rate(base: float, t: int, schedule: str, warmup: int, horizon: int) -> float:
+    """The learning rate of step ``t``, counted from 0; Loshchilov and Hutter 2017, equation 5 for the cosine."""
+    t = min(t, horizon - 1)
+    if t < warmup:
+        return base * (t + 1) / warmup
+    past = (t - warmup) / (horizon - warmup)
+    factors = {
+        "constant": 1.0,
+        "linear": 1 - past,
+        "cosine": 0.5 * (1 + math.cos(math.pi * past)),
+        "step": 0.1 if t >= 0.9 * horizon else 1.0,
+    }
+    return base * factors[schedule]

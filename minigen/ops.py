@@ -29,11 +29,12 @@ from minigen import checks
 from minigen.errors import ArgumentError
 from minigen.reference.activations import ACTIVATIONS, LEAKY_SLOPE
 from minigen.reference.gan_loss import GAN_LOSSES
+from minigen.reference.schedule import SCHEDULES
 from minigen.reference.vae_loss import LIKELIHOODS
 from minigen.registry import OPERATIONS, OneOf, flag, operation, real, whole, within
 from minigen.step.record import Array, Operation
 
-__all__ = ["ACTIVATIONS", "GAN_LOSSES", "LEAKY_SLOPE", "LIKELIHOODS", "OPERATIONS", "Array", "Operations"]
+__all__ = ["ACTIVATIONS", "GAN_LOSSES", "LEAKY_SLOPE", "LIKELIHOODS", "OPERATIONS", "SCHEDULES", "Array", "Operations"]
 
 
 def _known_output(sizes: dict[str, int], given: dict[str, Any]) -> None:
@@ -69,6 +70,11 @@ def _one_or_all(sizes: dict[str, int], given: dict[str, Any]) -> None:
 def _whole_draws(sizes: dict[str, int], given: dict[str, Any]) -> None:
     if sizes["R"] % given["draws"]:
         raise ArgumentError("draws", f"must divide the {sizes['R']} rows of nats, not be {given['draws']}")
+
+
+def _warmup_ends(sizes: dict[str, int], given: dict[str, Any]) -> None:
+    if given["warmup"] >= given["horizon"]:
+        raise ArgumentError("warmup", f"must be less than horizon, {given['horizon']} steps, not {given['warmup']}")
 
 
 ADAM = "+p[n] g[n] +m[n] +v[n] lr[1] step:uint64[1]"
@@ -317,6 +323,25 @@ class Operations:
         weight_decay: float = 0.01,
     ) -> None:
         """Adam after ``p -= lr weight_decay p``, decoupled weight decay (Loshchilov and Hutter 2019, algorithm 2)."""
+
+    @operation("+average[n] p[n] step:uint64[1]", decay=within(0, 1), flops=lambda n: 3 * n["n"])
+    def average(self, average: Array, p: Array, step: Array, decay: float) -> None:
+        """``average += w (p - average)``, an exponential average of ``p`` with ``w = max(1 - decay, 10 / (10 + t))``.
+
+        ``t = step[0]`` updates were done before; with ``t = 0`` the average becomes ``p``, up to rounding.
+        """
+
+    @operation(
+        "=lr[1] base[1] step:uint64[1]",
+        schedule=OneOf(SCHEDULES),
+        warmup=whole(0),
+        horizon=whole(1),
+        also=_warmup_ends,
+        flops=lambda n: 10,
+    )
+    def scheduled_rate(self, lr: Array, base: Array, step: Array, schedule: str, warmup: int, horizon: int) -> None:
+        """``lr[0]``, the learning rate after ``step[0]`` of ``horizon`` steps, from ``base[0]``: it rises in the first
+        ``warmup`` steps and then follows the ``schedule``, see :mod:`minigen.reference.schedule`."""
 
     # --- random: Philox4x32-10, key (seed, stream), counter (step, element // 4) --------------------------
 

@@ -11,6 +11,7 @@ from minigen import checks
 from minigen.backend import HostBackend
 from minigen.reference import (
     activations,
+    averaging,
     batch,
     categorical_loss,
     dense,
@@ -20,6 +21,7 @@ from minigen.reference import (
     latent,
     optimizer,
     random,
+    schedule,
     vae_loss,
 )
 from minigen.step.record import EFFECTS, Operation
@@ -118,6 +120,10 @@ FORMULAS: dict[str, Callable[[Operation], Any]] = {
     "scale_rows": lambda op: op["g"] * op["weights"][:, None],
     "importance_backward": lambda op: importance.backward(op["dz"], op["z"], op["heads"], op["eps"], op["weights"]),
     "optimizer": _optimizer,
+    "average": lambda op: averaging.average(op["average"], op["p"], _step(op), op["decay"]),
+    "scheduled_rate": lambda op: schedule.rate(
+        float(op["base"][0]), _step(op), op["schedule"], op["warmup"], op["horizon"]
+    ),
     "random_uniform": lambda op: random.uniform(*_drawn(op)),
     "random_normal": lambda op: random.normal(*_drawn(op)),
     "batch_indices": lambda op: batch.indices(

@@ -51,11 +51,16 @@ def test_any_gan(rng, optimizer):
         hidden=hidden,
         activation=str(rng.choice(ACTIVATIONS)),
         latent=int(rng.integers(1, 20)),
-        batch_size=int(rng.integers(2, 30)),
+        batch_size=2 * int(rng.integers(1, 15)),
+        pack=int(rng.integers(1, 3)),
         seed=int(rng.integers(2**32)),
+        ema=0.5,
         optimizer=optimizer,
         weight_decay=0.01,
         learning_rate=0.01,
+        schedule="cosine",
+        warmup=0.5,
+        epochs=3,
         eps=1e-6,
     )
 

@@ -10,7 +10,7 @@ from minigen.models.gan import GanStep
 from minigen.models.iwae import IwaeStep
 from minigen.models.likelihood import LEARNED, LogVariance
 from minigen.models.network import Network, dense_layers
-from minigen.models.optimizer import OptimizerSettings
+from minigen.models.optimizer import Average, OptimizerSettings
 from minigen.models.vae import VaeStep
 from minigen.training.run import TrainingRun
 
@@ -31,12 +31,16 @@ def gan_training(
     latent: int = 8,
     batch_size: int = 32,
     seed: int = 0,
+    ema: float = 0.0,
+    pack: int = 1,
     **settings: Any,
 ) -> TrainingRun:
     """The article's GAN, made small."""
     columns = data.shape[1]
     generator = Network(ops, "generator", dense_layers((latent, *hidden, columns), activation, "tanh"))
-    discriminator = Network(ops, "discriminator", dense_layers((columns, *hidden[::-1], 1), activation, "linear"))
+    discriminator = Network(
+        ops, "discriminator", dense_layers((pack * columns, *hidden[::-1], 1), activation, "linear")
+    )
     generator.initialize(seed, "auto", 0)
     discriminator.initialize(seed, "auto", len(generator.layers))
     step = GanStep(
@@ -46,6 +50,8 @@ def gan_training(
         data,
         batch_size=batch_size,
         settings=OptimizerSettings(**settings),
+        pack=pack,
+        average=Average(generator.twin(), ema) if ema else None,
         seed=seed,
         scale=2 / 255,
         shift=-1.0,

@@ -150,6 +150,7 @@ void add_elementwise(int64_t n) {
        [=, &k] { k.adam(p.get(), g.get(), m.get(), v.get(), n, lr.get(), step.get(), {0.9, 0.999, 1e-8, 0.01}); }, p,
        n});
   const auto q = normals(n), velocity = buffer<float>(n);
+  cases.push_back({"average" + size, [=, &k] { k.average(q.get(), g.get(), n, step.get(), 0.9); }, q, n});
   cases.push_back({"sgd" + size, [=, &k] { k.sgd(q.get(), g.get(), velocity.get(), n, lr.get(), 0.9, 0.01); }, q, n});
   const auto uniform = buffer<float>(n), normal = buffer<float>(n);
   cases.push_back({"random_uniform" + size, [=, &k] { k.random_uniform(uniform.get(), n, 0xffffffffu, 3, step.get()); },

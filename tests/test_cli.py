@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import os
 import re
 import signal
@@ -440,6 +441,21 @@ def test_bad_use_of_the_other_commands(runs, arguments, message, capsys, monkeyp
     assert message in fails_here(*arguments, folder=runs, capsys=capsys, monkeypatch=monkeypatch)
 
 
+def test_evaluate_prints_figures_beside_those_of_held_out_rows(runs, here):
+    pytest.importorskip("sklearn")
+    np.save("new.npy", digits(40)[::-1])
+    out = succeeds(
+        "evaluate", runs / "vae", "--data", runs / "digits.npy", "--held-out", "new.npy", "--out", "figures.json",
+        folder=here,
+    )  # fmt: skip
+    assert re.search(r"^metric +model +held-out rows +better$", out, re.MULTILINE)
+    assert "40 samples, and as many held-out rows" in out
+    figures = json.loads(Path("figures.json").read_text())["figures"]
+    # The rows held out are copies of training rows, so no sample is nearer to these.
+    assert figures["precision"]["held_out"] > 0.5 and figures["nearer to training rows"]["model"] < 0.5
+    assert "--held-out: name rows that the model was not trained on" in fails("evaluate", runs / "gan", folder=here)
+
+
 def test_info_tells_what_a_file_holds(runs):
     out = succeeds("info", "gan", folder=runs)
     for expected in (
@@ -513,13 +529,14 @@ def test_help_needs_none_of_what_computes(arguments):
 
 # --- errors ---------------------------------------------------------------------------------------
 
+NAMED = "mnist-sample, mnist, mnist-test, fashion-mnist, fashion-mnist-test"
 BAD_TRAINING = [
     ("--out=", "'' is no path: name a file or a folder"),
     ("--resume=", "'' is no path: name a file or a folder"),
-    ("--data=", "--data must be a data set (mnist-sample, mnist, fashion-mnist) or a file (FILE.npy"),
+    ("--data=", f"--data must be a data set ({NAMED}) or a file (FILE.npy"),
     ("--device tpu", "--device must be one of 'auto', 'numpy', 'cpu', 'cuda'"),
     ("--device numpy --precision tf32", "--precision must be one of 'auto', 'ieee' on device 'numpy', not 'tf32'"),
-    ("--data nothing.npy", "--data must be a data set (mnist-sample, mnist, fashion-mnist) or a file (FILE.npy"),
+    ("--data nothing.npy", f"--data must be a data set ({NAMED}) or a file (FILE.npy"),
     ("--data cifar", "not 'cifar'"),
     ("--data nan.npy", "--data must be finite"),
     ("--data complex.npy", "--data must be real numbers of shape [N, ...], not complex128"),

@@ -86,7 +86,16 @@ def test_preset(command, family, name):
 
 
 GIVEN = {
-    "gan": {"seed": 7, "loss": "minimax", "activation": "tanh", "output": "sigmoid", "hidden_discriminator": (4, 3)},
+    "gan": {
+        "seed": 7,
+        "loss": "minimax",
+        "activation": "tanh",
+        "output": "sigmoid",
+        "hidden_discriminator": (4, 3),
+        "ema": 0.5,
+        "pack": 4,
+        "learning_rate": (0.01, 0.04),
+    },
     "vae": {
         "seed": 7,
         "likelihood": "gaussian",
@@ -104,6 +113,8 @@ COMMON = {
     "beta1": 0.4,
     "beta2": 0.9,
     "eps": 1e-3,
+    "schedule": "cosine",
+    "warmup": 0.25,
     "momentum": 0.5,
     "weight_decay": 0.1,
 }

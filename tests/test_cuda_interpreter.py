@@ -18,7 +18,14 @@ import pytest
 from interpreter import find_mismatch
 
 HERE = Path(__file__).parent
-TOO_SLOW = ("large_layer", "follow_the_same_path", "repeats_the_step", "distributions", "an_epoch_visits")
+TOO_SLOW = (
+    "large_layer",
+    "follow_the_same_path",
+    "repeats_the_step",
+    "of_every_step",
+    "distributions",
+    "an_epoch_visits",
+)
 
 PARTS = {  # the longest first
     "steps": ["interpreted_steps.py"],
@@ -26,7 +33,18 @@ PARTS = {  # the longest first
     "dense": ["test_dense.py"],
     "operations": [
         f"test_{name}.py"
-        for name in ("activations", "gan_loss", "vae_loss", "latent", "optimizer", "random", "batch", "backends")
+        for name in (
+            "activations",
+            "gan_loss",
+            "vae_loss",
+            "latent",
+            "optimizer",
+            "averaging",
+            "schedule",
+            "random",
+            "batch",
+            "backends",
+        )
     ],
 }
 

@@ -28,6 +28,7 @@ SETTINGS: dict[str, Any] = {
     **{"variance": 0.3, "beta": 0.7, "momentum": 0.9, "weight_decay": 0.05, "beta1": 0.6, "beta2": 0.9, "eps": 1e-3},
     **{"free_bits": 0.6, "high": 1.5, "steps": 9, "draws": 3},
     **{"seed": 12, "stream": 3, "scale": 0.5, "shift": -1.0, "n": 10_000, "batch_size": 200, "steps_per_epoch": 50},
+    **{"decay": 0.95, "warmup": 3, "horizon": 20},
 }
 """Of the others every allowed value is taken."""
 

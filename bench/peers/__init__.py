@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from bench.spec import VARIANTS
+
 
 @dataclass(frozen=True)
 class Peer:
@@ -53,6 +55,18 @@ PEERS = {
         label="the article's Keras script",
         start=6,
     ),
+    "torch-variants": Peer(
+        "bench.peers.torch_variants", "torch", "torch", models=VARIANTS, label="PyTorch, eager", start=3
+    ),
+    "torch-variants-compile": Peer(
+        "bench.peers.torch_variants_compile",
+        "torch",
+        "torch",
+        models=VARIANTS,
+        label="PyTorch, torch.compile",
+        start=30,
+    ),
+    "jax-variants": Peer("bench.peers.jax_variants", "jax", "jax", models=VARIANTS, label="JAX, jit + scan", start=6),
 }
 
 

@@ -66,7 +66,7 @@ class Contender:
         jax.config.update("jax_default_matmul_precision", {"ieee": "float32", "tf32": "tensorfloat32"}[spec.precision])
         jax.config.update("jax_threefry_partitionable", False)
         self.data = jax.device_put(pixels(spec, data))
-        self.step = self.gan_step if spec.model == "gan" else self.vae_step
+        self.step = self.vae_step if spec.model == "vae" else self.gan_step
         options = {"xla_cpu_prefer_vector_width": 512} if spec.device == "cpu" else None
         self.given = jax.jit(self.step, donate_argnums=0, compiler_options=options)
         self.drawn = jax.jit(self.drawn_step, donate_argnums=0, compiler_options=options)

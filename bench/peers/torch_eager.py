@@ -30,9 +30,12 @@ class Contender:
         if spec.device == "cpu":
             torch.set_num_threads(spec.threads)
         self.data = torch.from_numpy(pixels(spec, data)).to(self.device)
-        self.first, self.second = (network(sizes).to(self.device) for sizes in spec.networks)
-        self.step = self.gan_step if spec.model == "gan" else self.vae_step
+        self.first, self.second = (net.to(self.device) for net in self.networks())
+        self.step = self.vae_step if spec.model == "vae" else self.gan_step
         self.reset(weights)
+
+    def networks(self) -> list[nn.Module]:
+        return [network(sizes) for sizes in self.spec.networks]
 
     def parameters(self) -> list[nn.Parameter]:
         return [*self.first.parameters(), *self.second.parameters()]
@@ -45,7 +48,7 @@ class Contender:
         with torch.no_grad():
             for parameter, w in zip(self.parameters(), weights, strict=True):
                 parameter.copy_(torch.from_numpy(np.ascontiguousarray(w.T)))
-        if self.spec.model == "gan":
+        if self.spec.model != "vae":
             self.adam_first = self.adam(list(self.first.parameters()))
             self.adam_second = self.adam(list(self.second.parameters()))
         else:

@@ -21,6 +21,8 @@ struct AdamSlots {
 
 enum class Player : int { discriminator, generator };
 
+enum class Schedule : int { constant, cosine, step, linear };
+
 struct Kernels {
   const char* isa;
 #define OPERATION(result, name, arguments) result(*name) arguments;

@@ -37,7 +37,7 @@ class _InOrderOfUse(TyperGroup):
     """Lists first the commands that come first in use."""
 
     def list_commands(self, ctx: Any) -> list[str]:
-        first = ["train", "sample", "reconstruct", "info"]
+        first = ["train", "sample", "reconstruct", "evaluate", "info"]
         return first + [name for name in super().list_commands(ctx) if name not in first]
 
 

@@ -35,6 +35,11 @@ def number_or_word(text: str) -> float | str:
         return text
 
 
+def number_or_pair(text: str) -> float | tuple[float, ...]:
+    values = tuple(map(number, text.split(",")))
+    return values[0] if len(values) == 1 else values
+
+
 def sizes(text: str) -> tuple[int, ...]:
     if text == "none":
         return ()
@@ -68,6 +73,7 @@ def path(text: str) -> Path:
 PARSERS: dict[str, Callable[[str], Any]] = {
     "INT": integer,
     "FLOAT": number,
+    "FLOAT|FLOAT,FLOAT": number_or_pair,
     "SIZES": sizes,
     "DIR": path,
     "FILE": path,

@@ -72,6 +72,8 @@ def _reading(name: str, hint: Any, default: Any) -> tuple[str, Callable[[str], A
         return "|".join(values), words(values)
     if kinds == {float, str}:
         return "FLOAT|NAME", number_or_word
+    if kinds == {float, tuple[float, float]}:
+        return "FLOAT|FLOAT,FLOAT", None
     if len(kinds) == 1 and (metavar := METAVARS.get(*kinds)):
         return metavar, str if metavar == "NAME" else None
     raise TypeError(f"no option can be made of the hyper-parameter {name}: {hint}")

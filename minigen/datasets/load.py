@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,13 @@ from minigen.datasets.tables import read_csv, read_parquet
 from minigen.errors import ArgumentError, ArgumentTypeError
 from minigen.paths import user_path
 
-NAMED: dict[str, Callable[[], Dataset]] = {"mnist-sample": mnist_sample, "mnist": mnist, "fashion-mnist": fashion_mnist}
+NAMED: dict[str, Callable[[], Dataset]] = {
+    "mnist-sample": mnist_sample,
+    "mnist": mnist,
+    "mnist-test": partial(mnist, "test"),
+    "fashion-mnist": fashion_mnist,
+    "fashion-mnist-test": partial(fashion_mnist, "test"),
+}
 TEXTS = ("csv", "tsv", "txt")  # endings
 ALLOWED = "real numbers of shape [N, ...]"
 MAX_ROWS = 2**31 - 1  # row numbers are int32 on every device
@@ -208,7 +215,8 @@ def load_file(path: StrPath, *, key: str | None = None) -> np.ndarray | Table:
 
 
 def resolve(data: str | os.PathLike[str]) -> Dataset | Table | np.ndarray:
-    """The data behind a name (``mnist-sample``, ``mnist``, ``fashion-mnist``: their training sets) or a path.
+    """The data behind a name (``mnist-sample``, ``mnist``, ``fashion-mnist``: their training sets; ``mnist-test``,
+    ``fashion-mnist-test``) or a path.
 
     A file is read by :func:`load_file`; ``FILE.npz:KEY`` names one array of several. A folder is one of PNG pictures,
     see :func:`~minigen.datasets.pictures.read_pictures`. Raises ``ValueError`` when it is none of these.

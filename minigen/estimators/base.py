@@ -198,7 +198,17 @@ class Estimator(TrainedModel):
         raise NotImplementedError
 
     def _training(self, rows: Array) -> TrainingRun:
-        return TrainingRun(self._step(rows))
+        step = self._step(rows)
+        step.set_learning_rate(self.learning_rate)
+        return TrainingRun(step)
+
+    @property
+    def _averaged_networks(self) -> tuple[str, ...]:
+        """The names of the networks whose parameters the training averages: part of its state."""
+        return ()
+
+    def _load_averages(self, state: State) -> None:
+        """Take the averages over from a loaded ``state``."""
 
     def _history_names(self) -> tuple[str, ...]:
         raise NotImplementedError

@@ -17,6 +17,7 @@ from minigen.estimators.scaling import RANGES
 from minigen.models.gan import GanStep
 from minigen.models.layers import Layer
 from minigen.models.network import Network, dense_layers
+from minigen.models.optimizer import Average
 from minigen.reference import activations, random
 from minigen.training.loop import Callback
 
@@ -53,8 +54,18 @@ class GAN(Estimator):
     standardize : take the mean out of each column and divide it by its standard deviation, in the model; samples come
         back in the data's units. ``"auto"``: where the data are floating and the output is linear
     loss : of both players, one of ``minigen.GAN_LOSSES``. Terms and sources: :mod:`minigen.reference.gan_loss`.
+    pack : rows that the discriminator judges together, against samples of too little variety (PacGAN, Lin et al. 2018);
+        ``batch_size`` must be a multiple of it
+    ema : decay of an average of the generator's weights over the steps, such as 0.999; 0 keeps none. Samples are drawn
+        with the average then, which does not jump about as the weights do (Yazıcı et al. 2019). The first steps take a
+        shorter average, Shamir and Zhang 2013: :mod:`minigen.reference.averaging`.
     optimizer : ``"adam"``, ``"adamw"`` or ``"sgd"``, for both networks
-    learning_rate : step size
+    learning_rate : step size; a pair such as ``(1e-4, 4e-4)`` is the generator's and the discriminator's (Heusel et al.
+        2017, two time-scales)
+    schedule : of the learning rate over the ``epochs``: ``"constant"``; ``"cosine"`` or ``"linear"``, down to 0; or
+        ``"step"``, a tenth of it in the last tenth of the training. Steps beyond the ``epochs`` keep the last one's
+        rate. Formulas: :mod:`minigen.reference.schedule`.
+    warmup : epochs, or a part of one, in which the learning rate rises to its value
     beta1 : decay of Adam's first moment
     beta2 : decay of Adam's second moment
     eps : what Adam adds to the root of its second moment
@@ -73,11 +84,12 @@ class GAN(Estimator):
     """
 
     kind = "gan"
-    frozen_params = (*Estimator.frozen_params, "hidden_discriminator", "output")
+    frozen_params = (*Estimator.frozen_params, "hidden_discriminator", "output", "pack", "ema")
     fitted_from_data = (*Estimator.fitted_from_data, "output_")
     output_: str
     generator_: Network
     discriminator_: Network
+    averaged_generator_: Network | None
     presets: ClassVar[dict[str, dict[str, Any]]] = {
         "article": {},
         # The discriminator is smaller than the generator. In reverse, 1024-512-256, it learns the 5,000 bundled digits
@@ -101,8 +113,12 @@ class GAN(Estimator):
         output: str = "auto",
         standardize: str | bool = "auto",
         loss: str = "non_saturating",
+        pack: int = 1,
+        ema: float = 0.0,
         optimizer: str = "adam",
-        learning_rate: float = 2e-4,
+        learning_rate: float | tuple[float, float] = 2e-4,
+        schedule: str = "constant",
+        warmup: float = 0.0,
         beta1: float = 0.5,
         beta2: float = 0.999,
         eps: float = 1e-8,
@@ -122,8 +138,12 @@ class GAN(Estimator):
         self.output = output
         self.standardize = standardize
         self.loss = loss
+        self.pack = pack
+        self.ema = ema
         self.optimizer = optimizer
         self.learning_rate = learning_rate
+        self.schedule = schedule
+        self.warmup = warmup
         self.beta1 = beta1
         self.beta2 = beta2
         self.eps = eps
@@ -138,14 +158,16 @@ class GAN(Estimator):
 
     # --- using it -------------------------------------------------------------------------------
 
-    def sample(self, n: int = 1, seed: int | None = None) -> np.ndarray:
+    def sample(self, n: int = 1, seed: int | None = None, *, average: bool | None = None) -> np.ndarray:
         """``n`` new samples, ``[n, ...]`` in the units, type and shape of the training data.
 
-        ``seed=None`` draws fresh noise each time. Raises :class:`~minigen.NotFittedError` before ``fit``.
+        ``seed=None`` draws fresh noise each time. ``average``: with the average of the generator's weights, or with
+        the weights as they are; ``None`` takes the average where ``ema`` keeps one. Raises
+        :class:`~minigen.NotFittedError` before ``fit``, and ``ValueError`` for an average that there is not.
         """
         z = self.latent(n, seed)
         with self._ops.on_device_of(z):
-            return self._as_frame(self._rounded_if_binary(self._generated(z)))
+            return self._as_frame(self._rounded_if_binary(self._generated(z, average)))
 
     def latent(self, n: int = 1, seed: int | None = None) -> np.ndarray:
         """``n`` draws of the noise, ``float32[n, latent_dim]``."""
@@ -153,38 +175,57 @@ class GAN(Estimator):
         width = self._frozen["latent_dim"]
         return self._normal((checks.integer("n", n, 0), width), seed, random.SAMPLE)
 
-    def generate(self, z: Any) -> Array:
+    def generate(self, z: Any, *, average: bool | None = None) -> Array:
         """Samples for given noise ``z[n, latent_dim]``: ``[n, ...]`` in the units, type and shape of the training data.
 
-        For zeros and ones these are float32, between them: how near to 1 the generator comes.
-        Raises ``TypeError`` or ``ValueError`` for noise of another shape or that is no finite numbers.
+        For zeros and ones these are float32, between them: how near to 1 the generator comes. ``average`` as in
+        :meth:`sample`. Raises ``TypeError`` or ``ValueError`` for noise of another shape or that is no finite numbers.
         """
         self._require_fit()
         with self._ops.on_device_of(z) as give:
-            return give(self._as_frame(self._generated(z)))
+            return give(self._as_frame(self._generated(z, average)))
 
-    def _generated(self, z: Any) -> Array:
+    def _generated(self, z: Any, average: bool | None) -> Array:
         """What the generator makes of noise ``z``, in the units of the data."""
-        return self._to_data(self._apply(self.generator_, self._latents(z)))
+        return self._to_data(self._apply(self._generator(average), self._latents(z)))
+
+    def _generator(self, average: bool | None) -> Network:
+        """The generator with the average of its weights or with the weights, as :meth:`sample` is told."""
+        checks.choice("average", average, (None, True, False))
+        if average is False or (average is None and self.averaged_generator_ is None):
+            return self.generator_
+        if self.averaged_generator_ is None:
+            raise ArgumentError("average", "must be None or False for a model that was trained with ema=0")
+        return self.averaged_generator_
 
     def discriminate(self, X: Any) -> Array:
         """``D(x) = sigmoid(logit)``, the probability of being real, for each row of ``X``: ``float32[N]``.
 
         With a ``loss`` other than those of Goodfellow et al. it is no probability, but still grows with the logit.
         ``X[N, ...]`` has items of the shape and dtype of the training data; flat rows ``[N, height * width]`` stand for
-        pictures ``[N, height, width]`` and the other way round. Raises ``TypeError`` or ``ValueError`` for others.
+        pictures ``[N, height, width]`` and the other way round. With ``pack = m`` each ``m`` neighbouring rows have one
+        probability, of being real all of them: ``float32[N / m]``. Raises ``TypeError`` or ``ValueError`` for others,
+        and for a number of rows that is no multiple of ``m``.
         """
         self._require_fit()
+        m = self._frozen["pack"]
         with self._ops.on_device_of(X) as give:
-            logits = self._apply(self.discriminator_, self._check_rows(X), data=True)
+            rows = self._check_rows(X)
+            if len(rows) % m:
+                raise ArgumentError(
+                    "X", f"must have a multiple of {m} rows, which pack={m} judges together, not {len(rows)}"
+                )
+            if m > 1:
+                rows = self._to_model(rows).reshape(len(rows) // m, -1)
+            logits = self._apply(self.discriminator_, rows, data=m == 1)
             return give(activations.forward(logits[:, 0], "sigmoid"))
 
-    def interpolate(self, a: Any, b: Any, steps: int = 8) -> np.ndarray:
+    def interpolate(self, a: Any, b: Any, steps: int = 8, *, average: bool | None = None) -> np.ndarray:
         """``steps`` samples on the way from ``a`` to ``b``, ends included, ``[steps, ...]``.
 
         ``a`` and ``b`` are points of latent space, ``[latent_dim]``, or seeds. The way is the great circle of White
-        2016 (slerp), on which the noise keeps a length that the generator has been trained with. Raises ``TypeError``
-        or ``ValueError`` for other ends, and for fewer than two steps.
+        2016 (slerp), on which the noise keeps a length that the generator has been trained with. ``average`` as in
+        :meth:`sample`. Raises ``TypeError`` or ``ValueError`` for other ends, and for fewer than two steps.
         """
         self._require_fit()
         za, zb = self._endpoint("a", a), self._endpoint("b", b)
@@ -195,7 +236,7 @@ class GAN(Estimator):
             z = (1 - t) * za + t * zb
         else:
             z = (np.sin((1 - t) * angle) * za + np.sin(t * angle) * zb) / np.sin(angle)
-        return self.generate(z)
+        return self.generate(z, average=average)
 
     def _endpoint(self, name: str, value: Any) -> np.ndarray:
         if isinstance(value, (int, np.integer)):
@@ -215,6 +256,18 @@ class GAN(Estimator):
             checks.widths("hidden_discriminator", self.hidden_discriminator)
         checks.choice("output", self.output, ("auto", *RANGES))
         checks.choice("loss", self.loss, GAN_LOSSES)
+        checks.number("ema", self.ema, 0, 1)
+        if self.batch_size % checks.integer("pack", self.pack, 1):
+            raise ArgumentError("batch_size", f"must be a multiple of pack={self.pack}, not {self.batch_size}")
+
+    def _check_learning_rate(self) -> None:
+        if not isinstance(self.learning_rate, (tuple, list)):
+            super()._check_learning_rate()
+            return
+        if len(self.learning_rate) != 2:
+            raise ArgumentError("learning_rate", f"must be a number or a pair of them, not {self.learning_rate!r}")
+        for i, rate in enumerate(self.learning_rate):
+            checks.number(f"learning_rate[{i}]", rate, 0, exclude_low=True)
 
     _unbounded_hint = "output='linear' takes any"
 
@@ -256,10 +309,28 @@ class GAN(Estimator):
         output = from_data[-1]
         return {
             "generator": dense_layers((self.latent_dim, *hidden, columns), self.activation, output),
-            "discriminator": dense_layers((columns, *hidden_discriminator, 1), self.activation, "linear"),
+            "discriminator": dense_layers((self.pack * columns, *hidden_discriminator, 1), self.activation, "linear"),
         }
 
+    def _build(self, *data: Any, **columns: Any) -> None:
+        super()._build(*data, **columns)
+        self.averaged_generator_ = self.generator_.twin() if self._averaged_networks else None
+
+    def _initialize(self) -> None:
+        super()._initialize()
+        if self.averaged_generator_ is not None:
+            self.averaged_generator_.load_state(self.generator_.state())
+
+    @property
+    def _averaged_networks(self) -> tuple[str, ...]:
+        return ("generator",) if self.ema else ()
+
+    def _load_averages(self, state: dict[str, np.ndarray]) -> None:
+        if self.averaged_generator_ is not None:
+            self._ops.upload(state["generator.average"], out=self.averaged_generator_.params)
+
     def _step(self, rows: Array) -> GanStep:
+        averaged = self.averaged_generator_
         return GanStep(
             self._ops,
             self.generator_,
@@ -271,6 +342,8 @@ class GAN(Estimator):
             seed=self.seed,
             scale=self.scale_,
             shift=self.shift_,
+            pack=self.pack,
+            average=None if averaged is None else Average(averaged, self.ema),
         )
 
     def _history_names(self) -> tuple[str, ...]:

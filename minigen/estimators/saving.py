@@ -63,6 +63,8 @@ def check_tensors(model: Any, fitted: dict[str, Any], tensors: Tensors) -> None:
             check_tensor(tensors, key, shape, np.float32)
         for slot in SLOTS[model.optimizer]:
             check_tensor(tensors, f"training.{name}.{slot}", (flat_size(layers),), np.float32)
+        if name in model._averaged_networks:
+            check_tensor(tensors, f"training.{name}.average", (flat_size(layers),), np.float32)
     check_tensor(tensors, "training.step", (1,), np.uint64)
     if "columns.mean" in tensors or "columns.std" in tensors:
         check_tensor(tensors, "columns.mean", (columns,), np.float64)

@@ -44,13 +44,7 @@ class Scores(TrainedModel):
         return self._scores(X, samples, seed, progress, weighted=False)[0]
 
     def score_samples(
-        self,
-        X: Any,
-        *,
-        samples: int = 64,
-        seed: int = 0,
-        return_std: bool = False,
-        progress: bool | None = None,
+        self, X: Any, *, samples: int = 64, seed: int = 0, return_std: bool = False, progress: bool | None = None
     ) -> Any:
         """Estimated ``log p(x)`` of each row of ``X``, in nats, ``float64[N]``; low scores are anomalies.
 
@@ -73,9 +67,7 @@ class Scores(TrainedModel):
         ignored."""
         return float(self.elbo(X).mean())
 
-    def _scores(
-        self, X: Any, samples: int, seed: int, progress: bool | None, *, weighted: bool
-    ) -> tuple[Array, Array]:
+    def _scores(self, X: Any, samples: int, seed: int, progress: bool | None, *, weighted: bool) -> tuple[Array, Array]:
         """A score for each row, and its standard error."""
         self._require_fit()
         checks.integer("samples", samples, 1)

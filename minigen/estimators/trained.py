@@ -174,13 +174,15 @@ class TrainedModel(Settings):
         self._ops.random_normal(out, seed, stream, self._ops.upload(np.array([block], np.uint64)))
         return np.array(self._ops.download(out))
 
-    def show(self, n: int = 64, seed: int | None = None, *, columns: int | None = None) -> plotting.Picture:
+    def show(self, n: int = 64, seed: int | None = None, *, columns: int | None = None, **how: Any) -> plotting.Picture:
         """``n`` new samples as a grid that a notebook shows, as :func:`minigen.show` does; ``.save(path)`` writes it.
+
+        ``how``: further arguments of :meth:`sample`.
 
         Raises ``ValueError`` where the items are no pictures, and :class:`~minigen.NotFittedError` before ``fit``.
         """
         self._require_fit()
-        items = self.sample(checks.integer("n", n, 1), seed)
+        items = self.sample(checks.integer("n", n, 1), seed, **how)
         return plotting.Picture(output.picture(self, (items,), columns), f"{n} samples")
 
     def _uniform(self, shape: tuple[int, ...], seed: int, stream: int, block: int) -> np.ndarray:

@@ -11,21 +11,28 @@
 3. Generator. Judge its fakes by the new discriminator and send that one's gradient on through its input into the
    generator: ``dz`` of the generator's last layer is D's input gradient times the derivative of G's output activation.
    The discriminator's own weights are left alone, so their gradients are not computed.
+
+With ``pack = m`` the discriminator judges ``m`` rows together, all real or all generated, and so sees a lack of variety
+(PacGAN, Lin et al. 2018, section 2): it takes ``m`` neighbouring rows side by side as one of ``m D`` numbers, which is
+how they lie in memory, and its batch has ``1 / m`` of the rows. Nothing else changes.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
-from minigen.backend import Backend
+from minigen.backend import Array, Backend
 from minigen.models.network import Network, Workspace
-from minigen.models.optimizer import Optimizer, OptimizerSettings
+from minigen.models.optimizer import Average, Optimizer, OptimizerSettings
 from minigen.models.step import Step
 from minigen.reference import random
 
 
 class GanStep(Step):
-    """A step of ``generator`` and ``discriminator`` on ``data[N, D]`` (uint8 or float), ``data * scale + shift``."""
+    """A step of ``generator`` and ``discriminator`` on ``data[N, D]`` (uint8 or float), ``data * scale + shift``.
+
+    ``average``: that of the generator's parameters, where one is kept.
+    """
 
     terms = loss_names = ("discriminator", "generator")
 
@@ -39,6 +46,8 @@ class GanStep(Step):
         batch_size: int,
         settings: OptimizerSettings,
         loss: str = "non_saturating",
+        pack: int = 1,
+        average: Average | None = None,
         seed: int = 0,
         scale: float = 1.0,
         shift: float = 0.0,
@@ -57,7 +66,7 @@ class GanStep(Step):
             scale=scale,
             shift=shift,
         )
-        self.loss = loss
+        self.loss, self.average, self.pack = loss, average, pack
         B = batch_size
         self.noise = ops.empty((2 * B, generator.inputs))
         self.generator_noise = self.noise[B:]  # of the fakes that the generator learns from
@@ -65,8 +74,10 @@ class GanStep(Step):
         self.real_rows, self.real_and_fake, self.generator_fakes = rows[:B], rows[: 2 * B], rows[2 * B :]
         self.generator_work = generator.workspace(2 * B, y=rows[B:], grad_rows=B)
         self.generator_work_own = self.generator_work.rows(B, 2 * B)  # the part for ``generator_fakes``
-        self.discriminator_work = discriminator.workspace(2 * B)
-        self.discriminator_work_fakes = self.discriminator_work.rows(B, 2 * B)  # used again for ``generator_fakes``
+        self.discriminator_work = discriminator.workspace(2 * B // pack)
+        self.discriminator_work_fakes = self.discriminator_work.rows(
+            B // pack, 2 * B // pack
+        )  # used again for ``generator_fakes``
 
     def compute(self, rows: int) -> None:
         self.generate()
@@ -74,7 +85,15 @@ class GanStep(Step):
         self.discriminator_optimizer.update(self.counter)
         self.generator_gradient()
         self.generator_optimizer.update(self.counter)
+        if self.average is not None:
+            self.average.update(self.generator, self.counter)
         self.ops.advance(self.counter, self.losses, self.ring)
+
+    def state_buffers(self) -> dict[str, Array]:
+        buffers = super().state_buffers()
+        if self.average is not None:
+            buffers["generator.average"] = self.average.net.params
+        return buffers
 
     def workspaces(self, rows: int) -> list[tuple[Network, Workspace]]:
         return [(self.generator, self.generator_work), (self.discriminator, self.discriminator_work)]
@@ -84,19 +103,24 @@ class GanStep(Step):
         self.ops.random_normal(self.noise, self.seed, random.NOISE, self.counter)
         self.generator.forward(self.noise, self.generator_work)  # the fakes lie behind the real rows
 
+    def packed(self, rows: Array) -> Array:
+        """A view of ``rows[n, D]`` as the discriminator takes them, ``[n / pack, pack D]``."""
+        return rows.reshape(len(rows) // self.pack, -1)
+
     def discriminator_gradient(self) -> None:
         """The discriminator's loss on real rows and its fakes, and the gradients of its parameters."""
         work = self.discriminator_work
         self.gather(self.real_rows)
-        logits = self.discriminator.forward(self.real_and_fake, work)
-        self.ops.gan_loss_discriminator(logits, self.batch_size, work[-1].dz, self.losses[:1], self.loss)
-        self.discriminator.backward(self.real_and_fake, work)
+        judged = self.packed(self.real_and_fake)
+        logits = self.discriminator.forward(judged, work)
+        self.ops.gan_loss_discriminator(logits, len(logits) // 2, work[-1].dz, self.losses[:1], self.loss)
+        self.discriminator.backward(judged, work)
 
     def generator_gradient(self) -> None:
         """The generator's loss on its own fakes, and the gradients of its parameters, through the discriminator."""
-        fakes, work, own = self.generator_fakes, self.discriminator_work_fakes, self.generator_work_own
+        fakes, work, own = self.packed(self.generator_fakes), self.discriminator_work_fakes, self.generator_work_own
         logits = self.discriminator.forward(fakes, work)
         self.ops.gan_loss_generator(logits, work[-1].dz, self.losses[1:], self.loss)
         activation = self.generator.output_activation
-        self.discriminator.backward(fakes, work, dx=own[-1].dz, activation=activation, weights=False)
+        self.discriminator.backward(fakes, work, dx=self.packed(own[-1].dz), activation=activation, weights=False)
         self.generator.backward(self.generator_noise, own)

@@ -67,6 +67,10 @@ class Network:
             mine, gradients = ({part: flat[key] for part, key in parts.items()} for flat in (params, grads))
             self.layers.append(layer.bound(ops, f"{name}.{i}", mine, gradients))
 
+    def twin(self) -> Network:
+        """Another network of the same layers, whose parameters are zeros."""
+        return Network(*self._made_of)
+
     # A copy of the layers alone would no longer be views into the flat buffers, which the optimizer writes.
 
     def __getstate__(self) -> dict[str, Any]:

@@ -105,9 +105,9 @@ class VaeStep(Step):
             work.append((noise, Workspace([Stored(layer.params["logvar"], layer.grads["logvar"])])))
         return work
 
-    def set_learning_rate(self, rate: float) -> None:
+    def set_learning_rate(self, rate: float | Sequence[float]) -> None:
         super().set_learning_rate(rate)
-        if self.noise_optimizer is not None:
+        if self.noise_optimizer is not None and not isinstance(rate, Sequence):
             self.noise_optimizer.set_learning_rate(NOISE_RATE * rate)
 
     def gradient(self, rows: int) -> None:

@@ -145,7 +145,8 @@ def _is_padding(ops: OperationList, i: int, first: int, last: int) -> bool:
     """Whether a gap of the update at ``i`` only fills a line of 64 bytes that a parameter has begun.
 
     There weights, gradients and moments are zero, and stay so under every optimizer: see
-    :meth:`minigen.backend.Backend.capture`. What another operation reads or writes is no padding.
+    :meth:`minigen.backend.Backend.capture`. What another operation reads or writes is no padding, but for an average of
+    the weights, which stays zero where these are.
     """
     inside_a_line = first % LINE > 0 and first // LINE == (last - 1) // LINE
     ends_it = last % LINE == 0 or last == ops.ops[i]["g"].size
@@ -153,7 +154,7 @@ def _is_padding(ops: OperationList, i: int, first: int, last: int) -> bool:
         return False
     gap = _slice(ops.ops[i], first, last)
     mine = [gap[name] for name in FLAT if name in gap.buffers]
-    others = (op for k, op in enumerate(ops.ops) if k != i)
+    others = (op for k, op in enumerate(ops.ops) if k != i and op.name != "average")
     return not any(ops.memory.touch(mine, [*op.reads(), *op.writes()]) for op in others)
 
 
