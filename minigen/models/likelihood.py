@@ -55,7 +55,8 @@ class Likelihood:
         self, ops: Backend, name: str, variance: float | Network = 1.0, blocks: Sequence[int] | None = None
     ) -> None:
         self.ops, self.name = ops, name
-        self.noise, self.variance = (variance, 1.0) if isinstance(variance, Network) else (None, variance)
+        self.noise = variance if isinstance(variance, Network) else None
+        self.variance = 1.0 if isinstance(variance, Network) else variance
         self.ends = None if blocks is None else ops.upload(np.cumsum(blocks).astype(np.int32))
 
     def loss(self, output: Array, x: Array, doutput: Array, rows: Array, loss: Array) -> None:

@@ -42,7 +42,7 @@ class VaeStep(Step):
     :class:`~minigen.models.likelihood.Likelihood`. ``kl_warmup`` is in epochs, ``free_bits`` in nats a latent.
     """
 
-    terms = ("reconstruction", "kl")
+    terms: tuple[str, ...] = ("reconstruction", "kl")
     loss_names = ("loss", "reconstruction", "kl")
 
     def __init__(
