@@ -118,7 +118,7 @@ def _gradients(ops: Backend, hidden: str, seed: int) -> Iterator[Gradient]:
             yield Gradient("gan", f"{kind} discriminator loss", compute, _reader(gan, 0), (discriminator,))
         compute = _after(gan.generate, gan.generator_gradient)
         yield Gradient("gan", f"{kind} generator loss", compute, _reader(gan, 1), (generator,))
-    for variant in VAES:
+    for variant in (VAES[0], VAES[1], VAES[4], VAES[7]):  # the others differ in their losses alone
         yield _vae_gradient(ops, hidden, seed, data, variant)
 
 
