@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from minigen import gradcheck_plain as plain
-from minigen.backend import ACTIVATIONS, GAN_LOSSES, SCHEDULES
+from minigen.backend import DENSE_ACTIVATIONS, GAN_LOSSES, SCHEDULES
 from minigen.gradcheck_tools import Row, relative_error
 from minigen.models.optimizer import OptimizerSettings
 from minigen.reference import (
@@ -20,6 +20,7 @@ from minigen.reference import (
     averaging,
     batch,
     categorical_loss,
+    condition,
     dense,
     gan_loss,
     gaussian_loss,
@@ -42,6 +43,12 @@ FORMULAS = {
     "dense wgrad db": f"{_REF}/dense.py: db = sum over rows of dz",
     "dense wgrad": f"{_REF}/dense.py: dW = x^T dz",
     "activations": f"{_REF}/activations.py: y = act(z), or act'(z) from y",
+    "self_gated": f"{_REF}/self_gated.py: y = z s(p(z)), act' = s + z s (1 - s) p', and its derivative",
+    "normalization batch": f"{_REF}/normalization.py: h = (x - m) s over rows, dx = s (g - mean g - h mean(g h))",
+    "normalization layer": f"{_REF}/normalization.py: h = (x - m) s over columns, dx = s (g - mean g - h mean(g h))",
+    "dropout": f"{_REF}/dropout.py: y = x m / (1 - rate)",
+    "maxout": f"{_REF}/maxout.py: the largest piece, and the gradient to it",
+    "spectral_norm": f"{_REF}/spectral_norm.py: N = W / sigma, dW = (dN - <dN, N> v u^T) / sigma",
     "gan_loss discriminator": f"{_REF}/gan_loss.py: {_LOSS_D}, or the terms of the loss",
     "gan_loss generator": f"{_REF}/gan_loss.py: {_LOSS_G}, or that term of the loss",
     "vae_loss bernoulli": f"{_REF}/vae_loss.py: -log p = softplus(l) - x l, d/dl = (sigmoid(l) - x) / B",
@@ -63,6 +70,12 @@ FORMULAS = {
     "random": f"{_REF}/random.py: Philox4x32-10, u = (word >> 8) 2^-24, n = sqrt(-2 ln u1) (cos, sin)(2 pi u2)",
     "batch gather": f"{_REF}/batch.py: out = data[indices] scale + shift",
     "batch": f"{_REF}/batch.py: the keyed permutation of an epoch and the rows of a step",
+    "batch labels": f"{_REF}/batch.py: out = labels[indices]",
+    "condition class sums": f"{_REF}/condition.py: dE[n] = sum of dz over the rows of class n",
+    "condition projection forward": f"{_REF}/condition.py: y_r = x_r . w + b + x_r . e_r",
+    "condition projection dgrad": f"{_REF}/condition.py: dx_r = (s_r w + s_r e_r) * act'(x)",
+    "condition projection wgrad": f"{_REF}/condition.py: de_r = s_r x_r",
+    "condition sum": f"{_REF}/condition.py: y = act(a + b)",
     "initializers": f"{_REF}/initializers.py: Var W = 2 / fan_in (He), 2 / (fan_in + fan_out) (Glorot)",
     "sgd update": f"{_MODELS}/optimizer.py: update of sgd with momentum and weight decay",
     "adam update": f"{_MODELS}/optimizer.py: update of adam with beta1, beta2, eps",
@@ -131,6 +144,7 @@ def _values(rng: np.random.Generator) -> Iterator[Value]:
     yield from _layer_values(rng)
     yield from _loss_values(rng)
     yield from _update_values(rng)
+    yield from _condition_values(rng)
 
 
 def _random_values(rng: np.random.Generator) -> Iterator[Value]:
@@ -160,7 +174,7 @@ def _layer_values(rng: np.random.Generator) -> Iterator[Value]:
     far = np.array([-1e4, -700, -30, -1, -1e-8, 1e-8, 1, 30, 700, 1e4])
     z = np.concatenate([far, rng.normal(size=30)])
     x, W, b = rng.normal(size=(4, 6)), rng.normal(size=(6, 5)), rng.normal(size=5)
-    for name in ACTIVATIONS:
+    for name in DENSE_ACTIVATIONS:
         value, slope = plain.ACTIVATIONS[name]
         y = activations.forward(z, name)
         yield "activations", name, [*y], [*value(z)]  # each by itself: the large ones would hide the others
@@ -258,3 +272,18 @@ def _update_values(rng: np.random.Generator) -> Iterator[Value]:
                 [schedule.rate(0.3, t, kind, 7, 100)],
                 [plain.rate(0.3, t, kind, 7, 100)],
             )
+
+
+def _condition_values(rng: np.random.Generator) -> Iterator[Value]:
+    x, e, dz = rng.normal(size=(7, 4)), rng.normal(size=(7, 4)), rng.normal(size=(7, 1))
+    labels = rng.integers(0, 3, 7)
+    onehot = np.eye(3)[labels]
+    yield "batch", "labels", [batch.labels(labels, np.array([6, 0, 6]))], [[labels[6], labels[0], labels[6]]]
+    yield "condition", "class sums", [condition.class_sums(x, labels, 3)], [onehot.T @ x]
+    yield "condition", "projection forward", [condition.projection_forward(x, e)], [np.diag(x @ e.T)[:, None]]
+    yield "condition", "projection wgrad", [condition.projection_wgrad(x, dz)], [np.diag(dz[:, 0]) @ x]
+    for name in DENSE_ACTIVATIONS:
+        value, slope = plain.ACTIVATIONS[name]
+        yield "condition", f"sum {name}", [condition.activation_of_sum(x, e, name)], [value(x + e)]
+        dx = condition.projection_dgrad(dz, e, value(x), name)
+        yield "condition", f"projection dgrad {name}", [dx], [np.diag(dz[:, 0]) @ e * slope(x)]

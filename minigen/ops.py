@@ -27,14 +27,29 @@ import numpy as np
 
 from minigen import checks
 from minigen.errors import ArgumentError
-from minigen.reference.activations import ACTIVATIONS, LEAKY_SLOPE
+from minigen.ops_layers import LayerOperations
+from minigen.reference.activations import DENSE_ACTIVATIONS, LEAKY_SLOPE
 from minigen.reference.gan_loss import GAN_LOSSES
 from minigen.reference.schedule import SCHEDULES
+from minigen.reference.self_gated import SELF_GATED
 from minigen.reference.vae_loss import LIKELIHOODS
 from minigen.registry import OPERATIONS, OneOf, flag, operation, real, whole, within
 from minigen.step.record import Array, Operation
 
-__all__ = ["ACTIVATIONS", "GAN_LOSSES", "LEAKY_SLOPE", "LIKELIHOODS", "OPERATIONS", "SCHEDULES", "Array", "Operations"]
+__all__ = [
+    "ACTIVATIONS",
+    "DENSE_ACTIVATIONS",
+    "GAN_LOSSES",
+    "LEAKY_SLOPE",
+    "LIKELIHOODS",
+    "OPERATIONS",
+    "SCHEDULES",
+    "Array",
+    "Operations",
+]
+
+ACTIVATIONS = (*DENSE_ACTIVATIONS, *SELF_GATED)
+"""Of a network's hidden layers: those that are part of a dense layer, and those that are layers of their own."""
 
 
 def _known_output(sizes: dict[str, int], given: dict[str, Any]) -> None:
@@ -81,7 +96,7 @@ ADAM = "+p[n] g[n] +m[n] +v[n] lr[1] step:uint64[1]"
 ADAM_SETTINGS: dict[str, Any] = {"beta1": real, "beta2": real, "eps": real, "flops": lambda n: 14 * n["n"]}
 
 
-class Operations:
+class Operations(LayerOperations):
     """What a model spells its training step out with; a :class:`minigen.backend.Backend` has them all.
 
     Each call raises TypeError for a buffer that is no array of the backend or has the wrong dtype, and ValueError for
@@ -104,14 +119,14 @@ class Operations:
     # --- dense: y = act(x W + b) ------------------------------------------------------------------------
 
     @operation(
-        "x[B,I] W[I,O] b[O] =y[B,O]", activation=OneOf(ACTIVATIONS), flops=lambda n: 2 * n["B"] * n["I"] * n["O"]
+        "x[B,I] W[I,O] b[O] =y[B,O]", activation=OneOf(DENSE_ACTIVATIONS), flops=lambda n: 2 * n["B"] * n["I"] * n["O"]
     )
     def dense_forward(self, x: Array, W: Array, b: Array, y: Array, activation: str = "linear") -> None:
         """``y[B,O] = act(x[B,I] @ W[I,O] + b[O])``."""
 
     @operation(
         "dz[B,O] W[I,O] x?[B,I] =dx[B,I]",
-        activation=OneOf(ACTIVATIONS),
+        activation=OneOf(DENSE_ACTIVATIONS),
         flops=lambda n: 2 * n["B"] * n["I"] * n["O"],
         also=_known_output,
         unused=lambda settings: ("x",) if settings["activation"] == "linear" else (),
@@ -134,11 +149,13 @@ class Operations:
 
     # --- activations --------------------------------------------------------------------------------------
 
-    @operation("z[...] =y[...]", activation=OneOf(ACTIVATIONS), flops=lambda n: n["n"], in_place=True)
+    @operation("z[...] =y[...]", activation=OneOf(DENSE_ACTIVATIONS), flops=lambda n: n["n"], in_place=True)
     def activation_forward(self, z: Array, y: Array, activation: str) -> None:
         """``y = act(z)``, elementwise; ``y`` may be ``z``."""
 
-    @operation("dy[...] y[...] =dz[...]", activation=OneOf(ACTIVATIONS), flops=lambda n: 2 * n["n"], in_place=True)
+    @operation(
+        "dy[...] y[...] =dz[...]", activation=OneOf(DENSE_ACTIVATIONS), flops=lambda n: 2 * n["n"], in_place=True
+    )
     def activation_backward(self, dy: Array, y: Array, dz: Array, activation: str) -> None:
         """``dz = dy * act'(z)`` with the derivative taken from the stored output ``y``; ``dz`` may be ``dy``."""
 
@@ -219,11 +236,9 @@ class Operations:
 
     @operation("output[B+,D] x[B,D] ends:int32[G] =rows[B] =loss[1] =doutput[B,D]", flops=lambda n: 8 * n["B"] * n["D"])
     def categorical_loss(self, output: Array, x: Array, ends: Array, doutput: Array, rows: Array, loss: Array) -> None:
-        """``rows[B] = -log p(x|z)`` of labels whose logits are ``output``, ``loss[0]`` their mean, ``doutput[B,D]`` its
-        gradient.
+        """``rows[B] = -log p(x|z)`` of labels whose logits are ``output``; as ``vae_loss``.
 
-        Columns are cut into blocks, one-hot each: block g ends before column ``ends[g]``. The ends rise, and the last
-        is D: what the buffer holds is not checked.
+        Columns are one-hot in blocks; block g ends before column ``ends[g]``. The ends rise to D, which is not checked.
         """
 
     # --- latent: heads = [mu | h], logvar = min(h, 40) ------------------------------------------------------
@@ -265,9 +280,7 @@ class Operations:
 
     @operation("nats[R+] ratios[R] =weights[R] =loss[1]", draws=whole(1), also=_whole_draws, flops=lambda n: 6 * n["R"])
     def importance_weights(self, nats: Array, ratios: Array, weights: Array, loss: Array, draws: int) -> None:
-        """``weights[R]``, of mean 1: softmax over a row's draws of ``log w = -(nats + ratios)``, times ``draws``;
-        ``loss[0]`` the mean of ``-log mean w``.
-        """
+        """``weights[R] = draws softmax(log w)`` over a row's draws, ``log w = -(nats + ratios)``; the loss."""
 
     @operation("+g[R,D] weights[R]", flops=lambda n: n["R"] * n["D"])
     def scale_rows(self, g: Array, weights: Array) -> None:
@@ -387,6 +400,48 @@ class Operations:
         An index outside of ``data`` raises ValueError when the operation runs; on a device that cannot raise the row is
         NaN.
         """
+
+    @operation("labels:int32[N] indices:int32[B] =out:int32[B]", moved=lambda n: 12 * n["B"])
+    def batch_labels(self, labels: Array, indices: Array, out: Array) -> None:
+        """``out[B] = labels[indices]``, int32: the labels of the rows that a step takes.
+
+        An index outside of ``labels`` raises ValueError when the operation runs; on a device that cannot raise the
+        label is -1, which no class has.
+        """
+
+    # --- condition: what a label, or numbers beside a row, add to a layer -----------------------------------
+
+    @operation("a[...] b[...] =y[...]", activation=OneOf(DENSE_ACTIVATIONS), flops=lambda n: 2 * n["n"], in_place=True)
+    def activation_of_sum(self, a: Array, b: Array, y: Array, activation: str = "linear") -> None:
+        """``y = act(a + b)``, elementwise; ``y`` may be ``a`` or ``b``."""
+
+    @operation("x[B,O] labels:int32[B] =sums[N,O]", flops=lambda n: n["B"] * n["O"])
+    def class_sums(self, x: Array, labels: Array, sums: Array) -> None:
+        """``sums[N,O]``: for each of N classes the sum of the rows of ``x[B,O]`` whose entry of ``labels`` it is.
+
+        A label outside of the classes raises ValueError when the operation runs; on a device that cannot raise its row
+        is left out.
+        """
+
+    @operation("x[B,I] e[B,I] +y[B,1]", flops=lambda n: 2 * n["B"] * n["I"])
+    def projection_forward(self, x: Array, e: Array, y: Array) -> None:
+        """``y[r] += x[r] . e[r]``: what the condition of a row adds to its logit (Miyato and Koyama 2018)."""
+
+    @operation(
+        "dz[B,1] e[B,I] x?[B,I] +dx[B,I]",
+        activation=OneOf(DENSE_ACTIVATIONS),
+        flops=lambda n: 3 * n["B"] * n["I"],
+        also=_known_output,
+        unused=lambda settings: ("x",) if settings["activation"] == "linear" else (),
+    )
+    def projection_dgrad(
+        self, dz: Array, e: Array, dx: Array, x: Array | None = None, activation: str = "linear"
+    ) -> None:
+        """``dx[r] += dz[r] e[r] * act'(z_before)``, where ``x[B,I] = act(z_before)`` as in :meth:`dense_dgrad`."""
+
+    @operation("x[B,I] dz[B,1] =de[B,I]", flops=lambda n: n["B"] * n["I"])
+    def projection_wgrad(self, x: Array, dz: Array, de: Array) -> None:
+        """``de[r] = dz[r] x[r]``: the gradient of what :meth:`projection_forward` takes for ``e``."""
 
     # --- bookkeeping ---------------------------------------------------------------------------------------
 

@@ -14,14 +14,20 @@ from minigen.reference import (
     averaging,
     batch,
     categorical_loss,
+    condition,
     dense,
+    dropout,
     gan_loss,
     gaussian_loss,
     importance,
     latent,
+    maxout,
+    normalization,
     optimizer,
     random,
     schedule,
+    self_gated,
+    spectral_norm,
     vae_loss,
 )
 from minigen.step.record import EFFECTS, Operation
@@ -103,6 +109,24 @@ FORMULAS: dict[str, Callable[[Operation], Any]] = {
     "dense_wgrad": _dense_wgrad,
     "activation_forward": lambda op: activations.forward(op["z"], op["activation"]),
     "activation_backward": lambda op: activations.backward(op["dy"], op["y"], op["activation"]),
+    "self_gated_forward": lambda op: self_gated.forward(op["z"], op["activation"]),
+    "self_gated_backward": lambda op: self_gated.backward(op["dy"], op["z"], op["activation"]),
+    "batch_norm_forward": lambda op: normalization.batch_forward(
+        *_of(op, "x gamma beta running_mean running_var momentum eps activation")
+    ),
+    "batch_norm_infer": lambda op: normalization.batch_infer(
+        *_of(op, "x gamma beta running_mean running_var eps activation")
+    ),
+    "batch_norm_dgrad": lambda op: normalization.batch_dgrad(*_of(op, "dz x gamma mean inv_std")),
+    "batch_norm_wgrad": lambda op: normalization.batch_wgrad(*_of(op, "dz x mean inv_std")),
+    "layer_norm_forward": lambda op: normalization.layer_forward(*_of(op, "x gamma beta eps activation")),
+    "layer_norm_dgrad": lambda op: normalization.layer_dgrad(*_of(op, "dz x gamma mean inv_std")),
+    "layer_norm_wgrad": lambda op: normalization.layer_wgrad(*_of(op, "dz x mean inv_std")),
+    "dropout": lambda op: dropout.forward(op["x"], op["seed"], op["stream"], _step(op), op["first"], op["rate"]),
+    "maxout_forward": lambda op: maxout.forward(op["x"]),
+    "maxout_backward": lambda op: maxout.backward(op["dy"], op["x"]),
+    "spectral_norm": lambda op: spectral_norm.forward(op["W"], op["u"], op["iterate"]),
+    "spectral_norm_backward": lambda op: spectral_norm.backward(*_of(op, "dnormalized normalized u v sigma")),
     "gan_loss": _gan_loss,
     "vae_loss": lambda op: vae_loss.forward(op["output"], op["x"], op["likelihood"], op["variance"]),
     "gaussian_loss": lambda op: gaussian_loss.forward(op["output"], op["x"], op["logvar"]),
@@ -130,9 +154,19 @@ FORMULAS: dict[str, Callable[[Operation], Any]] = {
         len(op["indices"]), op["n"], op["seed"], op["stream"], _step(op), op["batch_size"], op["steps_per_epoch"]
     ),
     "batch_gather": lambda op: batch.gather(op["data"], op["indices"], op["out"].dtype, op["scale"], op["shift"]),
+    "batch_labels": lambda op: batch.labels(op["labels"], op["indices"]),
+    "activation_of_sum": lambda op: condition.activation_of_sum(op["a"], op["b"], op["activation"]),
+    "class_sums": lambda op: condition.class_sums(op["x"], op["labels"], len(op["sums"])),
+    "projection_forward": lambda op: op["y"] + condition.projection_forward(op["x"], op["e"]),
+    "projection_dgrad": lambda op: op["dx"] + condition.projection_dgrad(op["dz"], op["e"], op["x"], op["activation"]),
+    "projection_wgrad": lambda op: condition.projection_wgrad(op["x"], op["dz"]),
     "advance": _advance,
 }
 """What an operation writes, in the order in which its row names the buffers."""
+
+
+def _of(op: Operation, names: str) -> list[Any]:
+    return [op[name] for name in names.split()]
 
 
 def _drawn(op: Operation) -> tuple[Any, ...]:

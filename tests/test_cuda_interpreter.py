@@ -44,6 +44,8 @@ PARTS = {  # the longest first
             "random",
             "batch",
             "backends",
+            "condition",
+            "layer_operations",
         )
     ],
 }

@@ -187,7 +187,7 @@ def test_the_standard_error_is_that_of_the_mean_weight():
     model = minigen.VAE(**SMALL).fit(X, **QUIET)
     scores, errors = model.score_samples(X, samples=30, return_std=True)
     np.testing.assert_array_equal(scores, model.score_samples(X, samples=30))
-    w = np.exp(np.stack([ratio - nats for nats, _, ratio in model._draws(X, 30, 0)]))
+    w = np.exp(np.stack([ratio - nats for nats, _, ratio in model._draws(X, None, 30, 0)]))
     np.testing.assert_allclose(scores, np.log(w.mean(axis=0)), rtol=1e-12)
     np.testing.assert_allclose(errors, w.std(axis=0, ddof=1) / np.sqrt(30) / w.mean(axis=0), rtol=1e-9)
     with pytest.raises(ValueError, match="samples must be an integer of at least 2, not 1"):
@@ -220,6 +220,19 @@ def test_draws_tighten_the_bound_that_is_trained():
         losses.append(again.partial_fit(X, **QUIET).history_.losses["loss"].mean())
     assert losses[0] > losses[1] > losses[2]
     assert losses[2] == pytest.approx(-model.score_samples(X, samples=50).mean(), abs=0.1)
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_with_labels_beside_the_rows(name):
+    """Every likelihood and bound of a conditional model: trained, scored, drawn for a label."""
+    X = labels(100) if name == "labels" else blobs(100)
+    y = np.arange(100) % 3
+    told = SETTINGS[name] | {"normalization": "batch", "dropout": 0.1}
+    model = minigen.VAE(**SMALL | told).fit(X, y, **QUIET)
+    assert model.sample(6, seed=1, y=2, noise=True).shape == (6, *X.shape[1:])
+    scores, errors = model.score_samples(X, y, samples=4, return_std=True)
+    assert np.isfinite(scores).all() and np.isfinite(errors).all()
+    assert not np.array_equal(scores, model.score_samples(X, (y + 1) % 3, samples=4))
 
 
 REFUSED: dict[str, tuple[dict[str, Any], type[Exception], str]] = {

@@ -30,7 +30,7 @@ class Scores(TrainedModel):
         """``p(x | z)`` of the trained model."""
         raise NotImplementedError
 
-    def elbo(self, X: Any, *, samples: int = 1, seed: int = 0, progress: bool | None = None) -> Array:
+    def elbo(self, X: Any, y: Any = None, *, samples: int = 1, seed: int = 0, progress: bool | None = None) -> Array:
         """Evidence lower bound of each row of ``X``, in nats, ``float64[N]``: ``E_q log p(x | z) - KL``.
 
         The expectation is over ``samples`` draws of ``z`` a row. Higher is likelier. Of a Gaussian or continuous
@@ -41,10 +41,17 @@ class Scores(TrainedModel):
         the training data that its likelihood overflows float32 scores ``-inf``, never NaN. ``progress`` shows a
         bar (``None``: on a terminal only, and when it takes longer than two seconds).
         """
-        return self._scores(X, samples, seed, progress, weighted=False)[0]
+        return self._scores(X, y, samples, seed, progress, weighted=False)[0]
 
     def score_samples(
-        self, X: Any, *, samples: int = 64, seed: int = 0, return_std: bool = False, progress: bool | None = None
+        self,
+        X: Any,
+        y: Any = None,
+        *,
+        samples: int = 64,
+        seed: int = 0,
+        return_std: bool = False,
+        progress: bool | None = None,
     ) -> Any:
         """Estimated ``log p(x)`` of each row of ``X``, in nats, ``float64[N]``; low scores are anomalies.
 
@@ -59,15 +66,18 @@ class Scores(TrainedModel):
         """
         checks.choice("return_std", return_std, (True, False))
         checks.integer("samples", samples, 2 if return_std else 1)
-        scores, errors = self._scores(X, samples, seed, progress, weighted=True)
+        scores, errors = self._scores(X, y, samples, seed, progress, weighted=True)
         return (scores, errors) if return_std else scores
 
     def score(self, X: Any, y: Any = None) -> float:
-        """The mean of :meth:`elbo` over the rows of ``X``: higher is better, for searches over settings. ``y`` is
-        ignored."""
-        return float(self.elbo(X).mean())
+        """The mean of :meth:`elbo` over the rows of ``X``: higher is better, for searches over settings. A model that
+        is not conditional ignores ``y``."""
+        self._require_fit()
+        return float(self.elbo(X, y if self.conditions_ is not None else None).mean())
 
-    def _scores(self, X: Any, samples: int, seed: int, progress: bool | None, *, weighted: bool) -> tuple[Array, Array]:
+    def _scores(
+        self, X: Any, y: Any, samples: int, seed: int, progress: bool | None, *, weighted: bool
+    ) -> tuple[Array, Array]:
         """A score for each row, and its standard error."""
         self._require_fit()
         checks.integer("samples", samples, 1)
@@ -75,15 +85,19 @@ class Scores(TrainedModel):
         checks.choice("progress", progress, (None, True, False))
         with self._ops.on_device_of(X) as give:
             rows = self._check_rows(X)
+            codes = self._condition_codes(y, len(rows))
             scores, errors = (np.empty_like(rows, np.float64, shape=(len(rows),)) for _ in range(2))
             options = {"unit": "draw", "desc": f"{samples} draws a row", "delay": 0 if progress else BAR_AFTER}
             with progress_bar(len(rows) * samples, progress, **options) as bar:
                 for a in range(0, len(rows), ROWS_AT_ONCE):
                     b = min(a + ROWS_AT_ONCE, len(rows))
-                    scores[a:b], errors[a:b] = self._score_piece(rows[a:b], samples, seed, weighted, bar)
+                    of_piece = None if codes is None else codes[a:b]
+                    scores[a:b], errors[a:b] = self._score_piece(rows[a:b], of_piece, samples, seed, weighted, bar)
             return give(scores if self.columns_ is None else scores - self.columns_.log_scale), give(errors)
 
-    def _score_piece(self, rows: Array, samples: int, seed: int, weighted: bool, bar: Any) -> tuple[Array, Array]:
+    def _score_piece(
+        self, rows: Array, codes: np.ndarray | None, samples: int, seed: int, weighted: bool, bar: Any
+    ) -> tuple[Array, Array]:
         """ELBO, or importance-weighted bound, of at most ``ROWS_AT_ONCE`` rows, ``float64``, and the standard error.
 
         Of ``log mean w`` it is the error of ``mean w`` over ``mean w``, to first order: with S1 and S2 the sums of w
@@ -91,7 +105,7 @@ class Scores(TrainedModel):
         """
         start = -np.inf if weighted else 0.0
         values: Any = np.full_like(rows, start, np.float64, shape=(2, len(rows)))  # log S1, log S2; or sums
-        for reconstruction, kl, log_ratio in self._draws(rows, samples, seed):
+        for reconstruction, kl, log_ratio in self._draws(rows, codes, samples, seed):
             value = log_ratio - reconstruction if weighted else -(reconstruction + kl)
             value = np.where(np.isnan(value), -np.inf, value)  # data and weights are finite: it is an overflow's
             if weighted:
@@ -106,7 +120,9 @@ class Scores(TrainedModel):
             mean = values[0] / samples
             return mean, np.sqrt(np.maximum(values[1] / samples - mean**2, 0) / (samples - 1))
 
-    def _draws(self, rows: Array, samples: int, seed: int) -> Iterator[tuple[Array, Array, Array]]:
+    def _draws(
+        self, rows: Array, codes: np.ndarray | None, samples: int, seed: int
+    ) -> Iterator[tuple[Array, Array, Array]]:
         """For each of ``samples`` draws of z: reconstruction term, KL, and ``log p(z) / q(z | x)``, a float64 a row.
 
         Computed by the operations of the training step. A draw is a table of noise vectors, and a hash of a row's
@@ -116,11 +132,12 @@ class Scores(TrainedModel):
         ops, n, width = self._ops, len(rows), self._frozen["latent_dim"]
         noise_rows = ops.operand(_noise_rows(rows, ops), np.int32)
         x = ops.operand(self._to_model(rows))
-        heads = self.encoder_.forward(x, self.encoder_.workspace(n))
+        context = self._context(codes)
+        heads = self.encoder_.forward(x, self.encoder_.workspace(n, context=context))
         mu, logvar = latent.posterior(ops.result(heads, rows).astype(np.float64))
         table, eps, z = ops.empty((NOISE_TABLE, width)), ops.empty((n, width)), ops.empty((n, width))
         nats, kl, loss = ops.empty((n,)), ops.empty((n,)), ops.empty((1,))
-        work, gradient = self.decoder_.workspace(n), ops.empty(tuple(x.shape))
+        work, gradient = self.decoder_.workspace(n, context=context), ops.empty(tuple(x.shape))
         likelihood = self._likelihood()
         for k in range(samples):
             ops.random_normal(table, seed, random.SAMPLE, ops.upload(np.array([k], np.uint64)))

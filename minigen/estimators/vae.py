@@ -12,16 +12,18 @@ from minigen import checks
 from minigen.backend import Array
 from minigen.datasets import frames
 from minigen.errors import ArgumentError
-from minigen.estimators import decoding, scaling
+from minigen.estimators import decoding, scaling, vae_checks
 from minigen.estimators.base import Estimator
 from minigen.estimators.scoring import Scores
-from minigen.estimators.trained import ROWS_AT_ONCE, fresh_seed
+from minigen.estimators.trained import fresh_seed
+from minigen.models.conditional import Condition
+from minigen.models.hidden import Hidden, dense_layers
 from minigen.models.iwae import IwaeStep
 from minigen.models.layers import Layer
 from minigen.models.likelihood import LEARNED, LIKELIHOODS, Likelihood, LogVariance
-from minigen.models.network import Network, dense_layers
+from minigen.models.network import Network
 from minigen.models.vae import VaeStep
-from minigen.reference import categorical_loss, gaussian_loss, latent, random
+from minigen.reference import gaussian_loss, latent, random
 from minigen.training.loop import Callback
 
 LEAST_OF_MEAN = 0.01  # of the mean variance: where a column's learned variance starts at least
@@ -35,11 +37,21 @@ class VAE(Scores, Estimator):
     >>> model = minigen.VAE.preset("quality").fit(minigen.datasets.mnist_sample())
     >>> model.show(64)
 
+    With labels it is conditional (Sohn, Lee and Yan 2015):
+
+    >>> digits = minigen.datasets.mnist_sample()
+    >>> model = minigen.VAE.preset("quality").fit(digits, digits.labels)
+    >>> sevens = model.sample(10, y=7)
+
     Parameters
     ----------
     latent_dim : width of the latent ``z``
     hidden : sizes of the encoder's hidden layers; the decoder's are these in reverse
     activation : of the hidden layers, one of ``minigen.ACTIVATIONS``
+    normalization : of the hidden layers of encoder and decoder, before the activation: ``"batch"`` (Ioffe and Szegedy
+        2015), ``"layer"`` (Ba et al. 2016) or ``None``. Batch normalization encodes, decodes and scores by running
+        statistics, which are part of the model; a last batch of a single row is then left out.
+    dropout : share of the hidden units of encoder and decoder that are dropped in training (Srivastava et al. 2014)
     likelihood : ``"bernoulli"`` or ``"continuous_bernoulli"`` for data in [0, 1], but for a few units in the last
         place, which are clipped (uint8 is divided by 255, zeros and ones in bool or integers are taken as such),
         ``"gaussian"`` for any data, ``"categorical"`` for one-hot columns in ``blocks``. For values between 0 and 1
@@ -52,6 +64,9 @@ class VAE(Scores, Estimator):
     standardize : take the mean out of each column and divide it by its standard deviation, in the model; samples,
         reconstructions and densities are in the data's units. ``"auto"``: where the data are floating and the
         likelihood is Gaussian
+    conditional : whether ``y`` makes the model conditional: ``"auto"`` where ``fit`` is given one, but not
+        ``fit_transform``, since ``transform`` has no labels in a pipeline; True demands it; False ignores it, as labels
+        in scikit-learn's searches and pipelines are meant for others
     beta : weight of the KL; 1 is the evidence lower bound (other values: Higgins et al. 2017)
     kl_warmup : epochs over which the weight of the KL grows from 0 to beta, a little with each step (Bowman et al.
         2016)
@@ -95,10 +110,13 @@ class VAE(Scores, Estimator):
         latent_dim: int = 20,
         hidden: tuple[int, ...] = (400,),
         activation: str = "relu",
+        normalization: str | None = None,
+        dropout: float = 0.0,
         likelihood: str = "bernoulli",
         variance: float | str = 1.0,
         blocks: tuple[int, ...] | None = None,
         standardize: str | bool = "auto",
+        conditional: str | bool = "auto",
         beta: float = 1.0,
         kl_warmup: float = 0.0,
         free_bits: float = 0.0,
@@ -122,10 +140,13 @@ class VAE(Scores, Estimator):
         self.latent_dim = latent_dim
         self.hidden = hidden
         self.activation = activation
+        self.normalization = normalization
+        self.dropout = dropout
         self.likelihood = likelihood
         self.variance = variance
         self.blocks = blocks
         self.standardize = standardize
+        self.conditional = conditional
         self.beta = beta
         self.kl_warmup = kl_warmup
         self.free_bits = free_bits
@@ -148,8 +169,11 @@ class VAE(Scores, Estimator):
 
     # --- using it -------------------------------------------------------------------------------
 
-    def encode(self, X: Any, return_logvar: bool = False) -> Array | tuple[Array, Array]:
+    def encode(self, X: Any, y: Any = None, *, return_logvar: bool = False) -> Array | tuple[Array, Array]:
         """``mu[N, latent_dim]`` of ``q(z | x)`` for each row of ``X``, float32; with ``return_logvar`` also ``logvar``.
+
+        A conditional model needs ``y`` in this method and the next ones: the rows' labels, or the numbers beside them,
+        as in ``fit``. Only :meth:`sample` can do without labels.
 
         Data of this method and the next ones, ``X[N, ...]``: items of the shape and dtype of the training data, at
         least one; flat rows ``[N, height * width]`` stand for pictures ``[N, height, width]`` and the other way round.
@@ -158,26 +182,30 @@ class VAE(Scores, Estimator):
         """
         self._require_fit()
         with self._ops.on_device_of(X) as give:
-            mu, logvar = self._posterior(self._check_rows(X))
+            rows = self._check_rows(X)
+            mu, logvar = self._posterior(rows, self._condition_codes(y, len(rows)))
             return (give(mu), give(logvar)) if return_logvar else give(mu)
 
-    def transform(self, X: Any) -> Array:
+    def transform(self, X: Any, y: Any = None) -> Array:
         """The mean of the latent for each row of ``X``, ``float32[N, latent_dim]``: :meth:`encode` under the name that
         scikit-learn's pipelines call."""
-        self._require_fit()
-        with self._ops.on_device_of(X) as give:
-            return give(self._posterior(self._check_rows(X))[0])
+        return self.encode(X, y)
 
     def fit_transform(self, X: Any, y: Any = None, **fit_arguments: Any) -> Array:
-        """``fit(X, **fit_arguments).transform(X)``; ``y`` is ignored."""
-        return self.fit(X, y, **fit_arguments).transform(X)
+        """``fit(X, **fit_arguments).transform(X)``. ``y`` is ignored unless ``conditional=True``.
+
+        scikit-learn's pipelines call this with the labels of a later step, and :meth:`transform` without any: an
+        encoder that needs labels would be of no use there, and one that sees them would give them away.
+        """
+        y = y if self.conditional is True else None
+        return self.fit(X, y, **fit_arguments).transform(X, y)
 
     def get_feature_names_out(self, input_features: Any = None) -> np.ndarray:
         """Names of the columns of :meth:`transform`: ``vae0``, ``vae1``, ... ``input_features`` is ignored."""
         self._require_fit()
         return np.array([f"vae{i}" for i in range(self._frozen["latent_dim"])], dtype=object)
 
-    def decode(self, z: Any) -> Array:
+    def decode(self, z: Any, y: Any = None) -> Array:
         """Mean of ``p(x | z)`` for ``z[n, latent_dim]``: ``[n, ...]`` in the training data's units, type and shape.
 
         For zeros and ones these are probabilities, float32.
@@ -185,33 +213,43 @@ class VAE(Scores, Estimator):
         """
         self._require_fit()
         with self._ops.on_device_of(z) as give:
-            return give(self._as_frame(self._to_data(self._model_mean(self._latents(z)))))
+            z = self._latents(z)
+            means = self._model_mean(z, self._condition_codes(y, len(z)))
+            return give(self._as_frame(self._to_data(means)))
 
-    def reconstruct(self, X: Any) -> Array:
+    def reconstruct(self, X: Any, y: Any = None) -> Array:
         """``decode(encode(X))``: the mean of ``p(x | z)`` at the mean of ``z``, in the units and the shape of ``X``,
         flat rows or not, so that the two can be subtracted."""
         self._require_fit()
         with self._ops.on_device_of(X) as give:
             rows, item_shape = self._rows_and_shape(X)
-            means = self._as_frame(self._to_data(self._model_mean(self._posterior(rows)[0])))
+            codes = self._condition_codes(y, len(rows))
+            means = self._as_frame(self._to_data(self._model_mean(self._posterior(rows, codes)[0], codes)))
             if item_shape != self.item_shape_:
                 means = frames.without_names(means).reshape(-1, *item_shape)
             return frames.with_index_of(X, give(means))
 
-    def sample(self, n: int = 1, seed: int | None = None, *, noise: bool | None = None) -> np.ndarray:
+    def sample(
+        self, n: int = 1, seed: int | None = None, *, y: Any = None, balanced: bool = False, noise: bool | None = None
+    ) -> np.ndarray:
         """``n`` new samples, ``[n, ...]``, for ``z ~ N(0, I)``, fresh ones with ``seed=None``.
 
         With ``noise`` these are draws from ``p(x | z)``, the likelihood's noise included; without, its means, which for
         zeros and ones are probabilities, float32. ``None`` draws where that is usual: of zeros and ones, of labels,
         and of standardised columns, which then vary as the data's do; pictures are means.
+
+        Of a model with labels, ``y`` is the label of all samples or has one for each; without it they are drawn as
+        frequent as in the data, or, ``balanced``, sample ``i`` is of class ``classes_[i % len(classes_)]``. Of a model
+        with numbers beside its rows, ``y[C]`` or ``y[n, C]`` are those.
         """
         self._require_fit()
         checks.choice("noise", noise, (None, True, False))
         seed, shape = fresh_seed(seed), (checks.integer("n", n, 0), self._frozen["latent_dim"])
         likelihood, ends = self._frozen["likelihood"], self._block_ends()
         usual = self.columns_ is not None or likelihood == "categorical" or (self.binary_ and likelihood == "bernoulli")
+        codes = self._codes_to_sample(n, seed, y, balanced)
         with self._ops.on_device_of(None):
-            output = self._apply(self.decoder_, self._normal(shape, seed, random.SAMPLE))
+            output = self._apply(self.decoder_, self._normal(shape, seed, random.SAMPLE), codes)
             if not (usual if noise is None else noise):
                 items = self._to_data(decoding.mean(likelihood, output, ends))
                 return self._as_frame(items if noise is False else self._rounded_if_binary(items))
@@ -241,18 +279,18 @@ class VAE(Scores, Estimator):
         variances = np.exp(gaussian_loss.bounded(logvar))
         return variances if self._frozen["variance"] == "learned" else variances[0]
 
-    def _posterior(self, rows: Array) -> tuple[Array, Array]:
+    def _posterior(self, rows: Array, codes: np.ndarray | None) -> tuple[Array, Array]:
         """``mu`` and ``logvar`` of ``q(z | x)``, each ``[N, latent_dim]``."""
-        return latent.posterior(self._apply(self.encoder_, rows, data=True))
+        return latent.posterior(self._apply(self.encoder_, rows, codes, data=True))
 
     def _likelihood(self) -> Likelihood:
         """That of the trained model, on its device."""
         variance = self.noise_ if self._frozen["variance"] in LEARNED else self._frozen["variance"]
         return Likelihood(self._ops, self._frozen["likelihood"], variance, self._frozen["blocks"])
 
-    def _model_mean(self, z: Array) -> Array:
+    def _model_mean(self, z: Array, codes: np.ndarray | None) -> Array:
         """Of ``p(x | z)``, ``[n, D]`` in the units of the model."""
-        return decoding.mean(self._frozen["likelihood"], self._apply(self.decoder_, z), self._block_ends())
+        return decoding.mean(self._frozen["likelihood"], self._apply(self.decoder_, z, codes), self._block_ends())
 
     def _block_ends(self) -> np.ndarray | None:
         """Of a categorical likelihood: the column before which each block ends."""
@@ -265,41 +303,10 @@ class VAE(Scores, Estimator):
         super()._check_params()
         checks.widths("hidden", self.hidden)
         checks.choice("likelihood", self.likelihood, LIKELIHOODS)
-        self._check_variance()
-        self._check_blocks()
+        vae_checks.variance(self)
+        vae_checks.blocks(self)
         checks.number("beta", self.beta, 0)
-        self._check_bound()
-
-    def _check_variance(self) -> None:
-        if not isinstance(self.variance, str):
-            checks.number("variance", self.variance, 0, exclude_low=True)
-        elif self.variance not in LEARNED:
-            allowed = ", ".join(map(repr, LEARNED))
-            raise ArgumentError("variance", f"must be a number above 0 or one of {allowed}, not {self.variance!r}")
-        elif self.likelihood != "gaussian":
-            raise ArgumentError(
-                "variance", f"must be a number for likelihood={self.likelihood!r}: only 'gaussian' has one to learn"
-            )
-
-    def _check_bound(self) -> None:
-        checks.number("kl_warmup", self.kl_warmup, 0)
-        checks.number("free_bits", self.free_bits, 0)
-        if checks.integer("importance_samples", self.importance_samples, 1) == 1:
-            return
-        for name, plain in (("beta", 1), ("kl_warmup", 0), ("free_bits", 0)):
-            if getattr(self, name) != plain:
-                raise ArgumentError(
-                    name, f"must be {plain} with importance_samples > 1: that bound has no KL term to be weighed"
-                )
-
-    def _check_blocks(self) -> None:
-        if self.likelihood == "categorical":
-            if self.blocks is None or not checks.widths("blocks", self.blocks):
-                raise ArgumentError(
-                    "blocks", "must be the widths of the blocks of columns for likelihood='categorical'"
-                )
-        elif self.blocks is not None:
-            raise ArgumentError("blocks", f"must be None for likelihood={self.likelihood!r}, not {self.blocks!r}")
+        vae_checks.bound(self)
 
     _unbounded_hint = "likelihood='gaussian' takes any"
 
@@ -318,45 +325,30 @@ class VAE(Scores, Estimator):
                 )
             rows = scaling.clipped(rows, 0.0, 1.0)
         if self.likelihood == "categorical":
-            self._check_one_hot("X", rows, checks.widths("blocks", self.blocks))
+            vae_checks.one_hot("X", rows, checks.widths("blocks", self.blocks))
         return rows
 
     def _rows_and_shape(self, X: Any, name: str = "X") -> tuple[Array, tuple[int, ...]]:
         rows, item_shape = super()._rows_and_shape(X, name)
         if (blocks := self._frozen["blocks"]) is not None:
-            self._check_one_hot(name, rows, blocks)
+            vae_checks.one_hot(name, rows, blocks)
         return rows, item_shape
-
-    @staticmethod
-    def _check_one_hot(name: str, rows: Array, blocks: tuple[int, ...]) -> None:
-        """Raise ValueError where a row has no single label in a block: its columns must be zeros and a one."""
-        one = 255 if rows.dtype == np.uint8 and rows.max() > 1 else 1
-        if sum(blocks) != rows.shape[1]:
-            message = f"must add up to the {rows.shape[1]} columns of the data, not to {sum(blocks)}"
-            raise ArgumentError("blocks", message)
-        for block in categorical_loss.slices(np.cumsum(blocks)):
-            for start in range(0, len(rows), ROWS_AT_ONCE):
-                piece = rows[start : start + ROWS_AT_ONCE, block]
-                bad = ((piece == one).sum(axis=1) != 1) | ((piece == 0).sum(axis=1) != piece.shape[1] - 1)
-                if bad.any():
-                    raise ArgumentError(
-                        name,
-                        f"must be one-hot in columns {block.start} to {block.stop - 1}, a block for "
-                        f"likelihood='categorical', but row {start + int(bad.argmax())} is not",
-                    )
 
     def _unbounded(self, *from_data: Any) -> bool:
         return bool(self.likelihood == "gaussian")
 
     def _layers(self, columns: int, *from_data: Any) -> dict[str, list[Layer]]:
-        hidden = checks.widths("hidden", self.hidden)
-        layers = {
-            "encoder": dense_layers((columns, *hidden, 2 * self.latent_dim), self.activation, "linear"),
-            "decoder": dense_layers((self.latent_dim, *hidden[::-1], columns), self.activation, "linear"),
-        }
+        hidden, options = checks.widths("hidden", self.hidden), Hidden(self.normalization, self.dropout)
+        encoder = dense_layers((columns, *hidden, 2 * self.latent_dim), self.activation, "linear", options)
+        sizes = (self.latent_dim, *hidden[::-1], columns)
+        decoder = dense_layers(sizes, self.activation, "linear", options, len(encoder))
+        layers: dict[str, list[Layer]] = {"encoder": encoder, "decoder": decoder}
         if self.variance in LEARNED:
             layers["noise"] = [LogVariance(columns, columns if self.variance == "learned" else 1)]
         return layers
+
+    def _with_condition(self, network: str, layers: list[Layer], condition: Condition) -> list[Layer]:
+        return layers if network == "noise" else super()._with_condition(network, layers, condition)
 
     def _initialize(self, rows: Array) -> None:
         """The learned variances start at those of the columns, which are right for a decoder that knows only means."""
@@ -386,7 +378,7 @@ class VAE(Scores, Estimator):
                 stacklevel=5,  # of fit or partial_fit
             )
 
-    def _step(self, rows: Array) -> VaeStep:
+    def _step(self, rows: Array, conditions: np.ndarray | None = None) -> VaeStep:
         settings: dict[str, Any] = {"beta": self.beta, "kl_warmup": self.kl_warmup, "free_bits": self.free_bits}
         kind: type[VaeStep] = VaeStep
         if self.importance_samples > 1:
@@ -405,6 +397,7 @@ class VAE(Scores, Estimator):
             scale=self.scale_,
             shift=self.shift_,
             log_scale=0.0 if self.columns_ is None else self.columns_.log_scale,
+            conditions=conditions,
             **settings,
         )
 

@@ -15,6 +15,13 @@
 With ``pack = m`` the discriminator judges ``m`` rows together, all real or all generated, and so sees a lack of variety
 (PacGAN, Lin et al. 2018, section 2): it takes ``m`` neighbouring rows side by side as one of ``m D`` numbers, which is
 how they lie in memory, and its batch has ``1 / m`` of the rows. Nothing else changes.
+
+With batch normalization each ``B`` rows are a batch with statistics of its own: the two of the generator, and the real
+and the generated rows that the discriminator sees (apart, as in DCGAN, Radford et al. 2016).
+
+A conditional GAN (Mirza and Osindero 2014, equation 2) has D judge pairs of a row and its condition, and G draw rows
+for a condition. The real rows of a batch bring theirs, and both halves of the fakes are drawn for the same ones: of a
+whole epoch these are as frequent as in the data, and D compares real and fake at equal conditions.
 """
 
 from __future__ import annotations
@@ -22,6 +29,7 @@ from __future__ import annotations
 import numpy as np
 
 from minigen.backend import Array, Backend
+from minigen.models.layers import Context
 from minigen.models.network import Network, Workspace
 from minigen.models.optimizer import Average, Optimizer, OptimizerSettings
 from minigen.models.step import Step
@@ -51,6 +59,7 @@ class GanStep(Step):
         seed: int = 0,
         scale: float = 1.0,
         shift: float = 0.0,
+        conditions: np.ndarray | None = None,
     ) -> None:
         self.generator, self.discriminator = generator, discriminator
         optimizers = [Optimizer(ops, net, settings) for net in (generator, discriminator)]
@@ -65,6 +74,7 @@ class GanStep(Step):
             drop_last=True,
             scale=scale,
             shift=shift,
+            conditions=conditions,
         )
         self.loss, self.average, self.pack = loss, average, pack
         B = batch_size
@@ -72,12 +82,13 @@ class GanStep(Step):
         self.generator_noise = self.noise[B:]  # of the fakes that the generator learns from
         rows = ops.empty((3 * B, data.shape[1]))  # real ones, fakes for the discriminator, fakes for the generator
         self.real_rows, self.real_and_fake, self.generator_fakes = rows[:B], rows[: 2 * B], rows[2 * B :]
-        self.generator_work = generator.workspace(2 * B, y=rows[B:], grad_rows=B)
+        self.condition = self.condition_buffer(2 * B)  # of two halves of a batch, both the same
+        context = Context(training=True, condition=self.condition, counter=self.counter, seed=seed, groups=2)
+        self.generator_work = generator.workspace(2 * B, y=rows[B:], grad_rows=B, context=context)
         self.generator_work_own = self.generator_work.rows(B, 2 * B)  # the part for ``generator_fakes``
-        self.discriminator_work = discriminator.workspace(2 * B // pack)
-        self.discriminator_work_fakes = self.discriminator_work.rows(
-            B // pack, 2 * B // pack
-        )  # used again for ``generator_fakes``
+        m = B // pack  # of these, the discriminator sees so many
+        self.discriminator_work = discriminator.workspace(2 * m, context=context)
+        self.discriminator_work_fakes = self.discriminator_work.rows(m, 2 * m)  # used again for ``generator_fakes``
 
     def compute(self, rows: int) -> None:
         self.generate()
@@ -93,6 +104,8 @@ class GanStep(Step):
         buffers = super().state_buffers()
         if self.average is not None:
             buffers["generator.average"] = self.average.net.params
+            if len(self.average.net.running):
+                buffers["generator.average_running"] = self.average.net.running
         return buffers
 
     def workspaces(self, rows: int) -> list[tuple[Network, Workspace]]:
@@ -100,6 +113,9 @@ class GanStep(Step):
 
     def generate(self) -> None:
         """Noise and fakes for both players."""
+        if self.condition is not None:
+            for half in (self.condition[: self.batch_size], self.condition[self.batch_size :]):
+                self.gather_conditions(half)
         self.ops.random_normal(self.noise, self.seed, random.NOISE, self.counter)
         self.generator.forward(self.noise, self.generator_work)  # the fakes lie behind the real rows
 

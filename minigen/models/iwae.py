@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from minigen.backend import Backend
+from minigen.models.layers import Context
 from minigen.models.network import Network, Workspace
 from minigen.models.vae import VaeStep
 from minigen.reference import random
@@ -37,7 +38,9 @@ class IwaeStep(VaeStep):
         self.eps, self.z, self.dz = (ops.empty((rows, latent)) for _ in range(3))
         self.nats, self.ratios, self.weights = (ops.empty((rows,)) for _ in range(3))
         self.x_of_draws = ops.empty((rows, data.shape[1]))
-        self.decoder_work = decoder.workspace(rows)
+        self.condition_of_draws = self.condition_buffer(rows)
+        context = Context(training=True, condition=self.condition_of_draws, counter=self.counter, seed=self.seed)
+        self.decoder_work = decoder.workspace(rows, context=context)
 
     def gradient(self, rows: int) -> None:
         """The loss of the next batch, of ``rows``, and the gradients of all parameters."""
@@ -46,6 +49,10 @@ class IwaeStep(VaeStep):
         eps, z, dz, x_of_draws = (buffer[:draws] for buffer in (self.eps, self.z, self.dz, self.x_of_draws))
         nats, ratios, weights = (buffer[:draws] for buffer in (self.nats, self.ratios, self.weights))
         self.gather(x)
+        if self.condition is not None and self.condition_of_draws is not None:
+            self.gather_conditions(self.condition[:rows])
+            for i in range(self.draws):
+                self.gather_conditions(self.condition_of_draws[i * rows : (i + 1) * rows])
         ops.random_normal(eps, self.seed, random.LATENT, self.counter)
         heads = self.encoder.forward(x, encoder_work)
         ops.importance_sample(heads, eps, z, ratios, self.losses[1:2])

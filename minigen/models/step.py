@@ -19,7 +19,7 @@ class Step:
 
     An epoch is ``steps_per_epoch`` steps of ``batch_size`` rows in the order of a keyed permutation. The rows left
     over form a last, smaller step of ``tail`` rows, or are dropped with ``drop_last`` (other rows each epoch, since the
-    order changes).
+    order changes). A single row is dropped where a row's output depends on the others of its batch.
     """
 
     terms: tuple[str, ...]  # the losses that a step computes, in the order of ``losses``
@@ -37,6 +37,7 @@ class Step:
         drop_last: bool,
         scale: float,
         shift: float,
+        conditions: np.ndarray | None = None,
     ) -> None:
         self.ops = ops
         self.networks = networks
@@ -44,11 +45,16 @@ class Step:
         self.batch_size = batch_size
         self.seed = seed
         self.tail = 0 if drop_last else len(data) % batch_size
+        if self.tail == 1 and any(net.couples_rows for net in networks):
+            self.tail = 0  # one row has no statistics
         self.steps_per_epoch = len(data) // batch_size + (self.tail > 0)
         for optimizer in optimizers:
             optimizer.steps_per_epoch = self.steps_per_epoch
         self.data = ops.resident(data)
         self.scale, self.shift = scale, shift
+        if conditions is not None and conditions.dtype != np.int32:
+            conditions = conditions.astype(ops.dtype, copy=False)
+        self.conditions = None if conditions is None else ops.resident(conditions)  # of every row of ``data``
         self.indices = ops.empty((batch_size,), np.int32)
         self.counter = ops.upload(np.zeros(1, np.uint64))  # steps done
         self.losses = ops.upload(np.zeros(len(self.terms), ops.dtype))
@@ -72,11 +78,25 @@ class Step:
 
     def gather(self, out: Array) -> None:
         """The next batch, in the generator's or decoder's range, into ``out[rows, D]``."""
-        indices = self.indices[: len(out)]
+        self.ops.batch_gather(self.data, self._next_rows(len(out)), out, self.scale, self.shift)
+
+    def gather_conditions(self, out: Array) -> None:
+        """The conditions of the next batch's rows: labels into ``int32[rows]``, or numbers into ``[rows, C]``."""
+        gather = self.ops.batch_labels if out.ndim == 1 else self.ops.batch_gather
+        gather(self.conditions, self._next_rows(len(out)), out)
+
+    def _next_rows(self, rows: int) -> Array:
+        """The numbers of the next batch's rows in the data."""
+        indices = self.indices[:rows]
         self.ops.batch_indices(
             indices, len(self.data), self.seed, random.ORDER, self.counter, self.batch_size, self.steps_per_epoch
         )
-        self.ops.batch_gather(self.data, indices, out, self.scale, self.shift)
+        return indices
+
+    def condition_buffer(self, rows: int) -> Array | None:
+        """For the conditions of so many rows; None where the model has none."""
+        c = self.conditions
+        return None if c is None else self.ops.empty((rows, *c.shape[1:]), c.dtype)
 
     def set_learning_rate(self, rate: float | Sequence[float]) -> None:
         """For the steps to come: one rate for all networks, or one for each. A schedule scales it."""
@@ -85,10 +105,13 @@ class Step:
             optimizer.set_learning_rate(own)
 
     def state_buffers(self) -> dict[str, Array]:
-        """All that a step changes and the next one reads: the counter, parameters, and the optimizers' moments."""
+        """All that a step changes and the next one reads: the counter, parameters, what layers keep beside them, and
+        the optimizers' moments."""
         buffers = {"step": self.counter}
         for net, optimizer in zip(self.networks, self.optimizers, strict=True):
             buffers[f"{net.name}.params"] = net.params
+            if len(net.running):
+                buffers[f"{net.name}.running"] = net.running
             buffers.update({f"{net.name}.{slot}": buffer for slot, buffer in optimizer.slots.items()})
         return buffers
 
@@ -103,6 +126,7 @@ class Step:
         forward = [("output", layer.name, stored.y) for layer, stored in work]
         backward = [("gradient", layer.name, stored.dz) for layer, stored in work]
         weights = [("weight", layer.name, buffer) for layer, _ in work for buffer in layer.params.values()]
+        weights += [(name, layer.name, buffer) for layer, _ in work for name, buffer in layer.running.items()]
         moments = [
             ("velocity" if slot == "velocity" else f"moment {slot} of the optimizer", layer, part)
             for net, optimizer in zip(self.networks, self.optimizers, strict=True)

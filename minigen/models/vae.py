@@ -11,6 +11,9 @@ decoder to ``z``, through the reparameterisation (where the KL joins it) to the 
 The weight of each latent's KL lies on the device: it may grow during a warm-up, and be 0 where a latent is within its
 free bits (:mod:`minigen.reference.latent`). Then the step keeps the penalty, what the KL really counts for, as a
 third loss.
+
+A conditional VAE (Sohn, Lee and Yan 2015) has the condition of a row beside the input of both networks, ``q(z | x, c)``
+and ``p(x | z, c)``; the prior of ``z`` stays N(0, I).
 """
 
 from __future__ import annotations
@@ -21,7 +24,7 @@ from dataclasses import replace
 import numpy as np
 
 from minigen.backend import Array, Backend
-from minigen.models.layers import Stored
+from minigen.models.layers import Context, Stored
 from minigen.models.likelihood import Likelihood
 from minigen.models.network import Network, Workspace
 from minigen.models.optimizer import Optimizer, OptimizerSettings
@@ -64,6 +67,7 @@ class VaeStep(Step):
         scale: float = 1.0,
         shift: float = 0.0,
         log_scale: float = 0.0,
+        conditions: np.ndarray | None = None,
     ) -> None:
         self.encoder, self.decoder = encoder, decoder
         optimizers = [Optimizer(ops, net, settings) for net in (encoder, decoder)]
@@ -78,7 +82,18 @@ class VaeStep(Step):
         self.weighs_kl = kl_warmup > 0 or free_bits > 0
         if self.weighs_kl:
             self.terms = (*self.terms, "penalty")
-        super().__init__(ops, data, networks, optimizers, batch_size, seed, drop_last=False, scale=scale, shift=shift)
+        super().__init__(
+            ops,
+            data,
+            networks,
+            optimizers,
+            batch_size,
+            seed,
+            drop_last=False,
+            scale=scale,
+            shift=shift,
+            conditions=conditions,
+        )
         self.likelihood = Likelihood(ops, likelihood, variance, blocks)
         self.beta, self.free_bits, self.log_scale = beta, free_bits, log_scale
         self.warmup_steps = max(1, round(kl_warmup * self.steps_per_epoch)) if kl_warmup > 0 else 0
@@ -88,7 +103,10 @@ class VaeStep(Step):
         self.x = ops.empty((batch_size, data.shape[1]))
         self.eps, self.z, self.dz = (ops.empty((batch_size, latent)) for _ in range(3))
         self.nats = ops.empty((batch_size,))
-        self.encoder_work, self.decoder_work = encoder.workspace(batch_size), decoder.workspace(batch_size)
+        self.condition = self.condition_buffer(batch_size)
+        context = Context(training=True, condition=self.condition, counter=self.counter, seed=seed)
+        self.encoder_work = encoder.workspace(batch_size, context=context)
+        self.decoder_work = decoder.workspace(batch_size, context=context)
 
     def compute(self, rows: int) -> None:
         self.gradient(rows)
@@ -115,6 +133,8 @@ class VaeStep(Step):
         x, eps, z, dz, nats = (buffer[:rows] for buffer in (self.x, self.eps, self.z, self.dz, self.nats))
         encoder_work, decoder_work = self.encoder_work.rows(0, rows), self.decoder_work.rows(0, rows)
         self.gather(x)
+        if self.condition is not None:
+            self.gather_conditions(self.condition[:rows])
         self.ops.random_normal(eps, self.seed, random.LATENT, self.counter)
         heads = self.encoder.forward(x, encoder_work)
         self.ops.latent_forward(heads, eps, z, nats, self.losses[1:2])
