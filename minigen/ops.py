@@ -28,6 +28,7 @@ import numpy as np
 from minigen import checks
 from minigen.errors import ArgumentError
 from minigen.ops_layers import LayerOperations
+from minigen.ops_vae import VaeOperations
 from minigen.reference.activations import DENSE_ACTIVATIONS, LEAKY_SLOPE
 from minigen.reference.gan_loss import GAN_LOSSES
 from minigen.reference.schedule import SCHEDULES
@@ -76,17 +77,6 @@ def _some_history(sizes: dict[str, int], given: dict[str, Any]) -> None:
     checks.integer("len(losses)", sizes["K"], 1)
 
 
-def _one_or_all(sizes: dict[str, int], given: dict[str, Any]) -> None:
-    V, D = sizes["V"], sizes["D"]
-    if V not in (1, D):
-        raise ArgumentError("logvar", f"must have one element, or one for each of the {D} columns, not {V}")
-
-
-def _whole_draws(sizes: dict[str, int], given: dict[str, Any]) -> None:
-    if sizes["R"] % given["draws"]:
-        raise ArgumentError("draws", f"must divide the {sizes['R']} rows of nats, not be {given['draws']}")
-
-
 def _warmup_ends(sizes: dict[str, int], given: dict[str, Any]) -> None:
     if given["warmup"] >= given["horizon"]:
         raise ArgumentError("warmup", f"must be less than horizon, {given['horizon']} steps, not {given['warmup']}")
@@ -96,7 +86,7 @@ ADAM = "+p[n] g[n] +m[n] +v[n] lr[1] step:uint64[1]"
 ADAM_SETTINGS: dict[str, Any] = {"beta1": real, "beta2": real, "eps": real, "flops": lambda n: 14 * n["n"]}
 
 
-class Operations(LayerOperations):
+class Operations(LayerOperations, VaeOperations):
     """What a model spells its training step out with; a :class:`minigen.backend.Backend` has them all.
 
     Each call raises TypeError for a buffer that is no array of the backend or has the wrong dtype, and ValueError for
@@ -213,34 +203,6 @@ class Operations(LayerOperations):
         :mod:`minigen.reference.vae_loss`.
         """
 
-    # --- gaussian_loss: the same with log variances that are learned ----------------------------------------
-
-    @operation(
-        "output[B+,D] x[B,D] logvar[V] =rows[B] =loss[1] =doutput[B,D]",
-        flops=lambda n: 8 * n["B"] * n["D"],
-        also=_one_or_all,
-    )
-    def gaussian_loss(self, output: Array, x: Array, logvar: Array, doutput: Array, rows: Array, loss: Array) -> None:
-        """``rows[B] = -log p(x|z)`` of a Gaussian of means ``output``, variances ``exp(logvar)``; as ``vae_loss``.
-
-        ``logvar`` has one element, or one for each column; it is taken as bounded to [-14, 80].
-        """
-
-    @operation(
-        "doutput[B+,D] output[B,D] x[B,D] logvar[V] =dlogvar[V]", flops=lambda n: 3 * n["B"] * n["D"], also=_one_or_all
-    )
-    def gaussian_logvar_gradient(self, doutput: Array, output: Array, x: Array, logvar: Array, dlogvar: Array) -> None:
-        """``dlogvar[V]`` of ``gaussian_loss``, from the ``doutput`` that it gave, whose rows may have been weighted."""
-
-    # --- categorical_loss: one-hot columns in blocks ---------------------------------------------------------
-
-    @operation("output[B+,D] x[B,D] ends:int32[G] =rows[B] =loss[1] =doutput[B,D]", flops=lambda n: 8 * n["B"] * n["D"])
-    def categorical_loss(self, output: Array, x: Array, ends: Array, doutput: Array, rows: Array, loss: Array) -> None:
-        """``rows[B] = -log p(x|z)`` of labels whose logits are ``output``; as ``vae_loss``.
-
-        Columns are one-hot in blocks; block g ends before column ``ends[g]``. The ends rise to D, which is not checked.
-        """
-
     # --- latent: heads = [mu | h], logvar = min(h, 40) ------------------------------------------------------
 
     @operation("heads[B+,2L] eps[B,L] =z[B,L] =rows[B] =loss[1]", flops=lambda n: 8 * n["B"] * n["L"])
@@ -253,42 +215,6 @@ class Operations(LayerOperations):
     @operation("dz[B,L] heads[B,2L] eps[B,L] weights[L] =dheads[B,2L]", flops=lambda n: 8 * n["B"] * n["L"])
     def latent_backward(self, dz: Array, heads: Array, eps: Array, weights: Array, dheads: Array) -> None:
         """``dheads[B,2L]``: gradient of (loss behind ``dz[B,L]``) + the mean KL of each latent times ``weights[L]``."""
-
-    @operation("heads[B+,2L] beta[1] =weights[L] =penalty[1]", free_bits=within(0), flops=lambda n: 5 * n["B"] * n["L"])
-    def kl_weights(self, heads: Array, beta: Array, weights: Array, penalty: Array, free_bits: float = 0.0) -> None:
-        """``weights[L]`` for ``latent_backward``: ``beta[0]``, or 0 where the mean KL is within ``free_bits`` nats.
-
-        ``penalty[0] = beta[0] * sum of max(free_bits, mean KL of a latent)``.
-        """
-
-    @operation("step:uint64[1] =out[1]", high=within(0), steps=whole(1))
-    def ramp(self, step: Array, out: Array, high: float, steps: int) -> None:
-        """``out[0]`` grows from 0 at step 0 linearly to ``high`` at ``steps``, and stays there."""
-
-    # --- importance: R rows are draws, a block of the B rows of data after the other -------------------------
-
-    @operation("x[B+,D] =y[R,D]")
-    def repeat_rows(self, x: Array, y: Array) -> None:
-        """``y[r] = x[r % B]``."""
-
-    @operation("heads[B+,2L] eps[R+,L] =z[R,L] =rows[R] =loss[1]", flops=lambda n: 8 * n["R"] * n["L"])
-    def importance_sample(self, heads: Array, eps: Array, z: Array, rows: Array, loss: Array) -> None:
-        """``z[R,L] = mu + exp(logvar / 2) * eps``, ``rows[R] = log q(z|x) - log p(z)`` in nats, ``loss[0]`` their mean.
-
-        Row r is drawn for row ``r % B`` of ``heads``.
-        """
-
-    @operation("nats[R+] ratios[R] =weights[R] =loss[1]", draws=whole(1), also=_whole_draws, flops=lambda n: 6 * n["R"])
-    def importance_weights(self, nats: Array, ratios: Array, weights: Array, loss: Array, draws: int) -> None:
-        """``weights[R] = draws softmax(log w)`` over a row's draws, ``log w = -(nats + ratios)``; the loss."""
-
-    @operation("+g[R,D] weights[R]", flops=lambda n: n["R"] * n["D"])
-    def scale_rows(self, g: Array, weights: Array) -> None:
-        """``g[r] *= weights[r]``."""
-
-    @operation("dz[R,L] z[R,L] heads[B+,2L] eps[R,L] weights[R] =dheads[B,2L]", flops=lambda n: 10 * n["R"] * n["L"])
-    def importance_backward(self, dz: Array, z: Array, heads: Array, eps: Array, weights: Array, dheads: Array) -> None:
-        """``dheads[B,2L]``: gradient of (loss behind ``dz[R,L]``) + weighted mean of ``importance_sample``'s rows."""
 
     # --- optimizer: all parameters of a network lie in one flat buffer -----------------------------------
 
@@ -336,6 +262,57 @@ class Operations(LayerOperations):
         weight_decay: float = 0.01,
     ) -> None:
         """Adam after ``p -= lr weight_decay p``, decoupled weight decay (Loshchilov and Hutter 2019, algorithm 2)."""
+
+    @operation(
+        "+p[n] g[n] +velocity[n] +v[n] lr[1]",
+        recorded_as="optimizer",
+        implied={"optimizer": "rmsprop"},
+        renamed={"velocity": "m"},
+        beta2=real,
+        eps=real,
+        momentum=real,
+        weight_decay=real,
+        flops=lambda n: 12 * n["n"],
+    )
+    def rmsprop(
+        self,
+        p: Array,
+        g: Array,
+        velocity: Array,
+        v: Array,
+        lr: Array,
+        beta2: float = 0.99,
+        eps: float = 1e-8,
+        momentum: float = 0.0,
+        weight_decay: float = 0.0,
+    ) -> None:
+        """RMSProp (Tieleman and Hinton 2012) with momentum and L2 weight decay, as PyTorch has it."""
+
+    @operation(
+        "+p[n] g[n] +m[n] lr[1]",
+        recorded_as="optimizer",
+        implied={"optimizer": "lion"},
+        beta1=real,
+        beta2=real,
+        weight_decay=real,
+        flops=lambda n: 11 * n["n"],
+    )
+    def lion(
+        self,
+        p: Array,
+        g: Array,
+        m: Array,
+        lr: Array,
+        beta1: float = 0.9,
+        beta2: float = 0.99,
+        weight_decay: float = 0.0,
+    ) -> None:
+        """Lion (Chen et al. 2023): ``p -= lr (sign(beta1 m + (1 - beta1) g) + weight_decay p)``, and ``m`` decays by
+        ``beta2``."""
+
+    @operation("+g[n] =norm[1]", most=within(0, exclude_low=True), flops=lambda n: 3 * n["n"])
+    def clip_norm(self, g: Array, norm: Array, most: float) -> None:
+        """``norm[0] = sqrt(sum g^2)``, and where that is larger than ``most``, ``g *= most / norm[0]``."""
 
     @operation("+average[n] p[n] step:uint64[1]", decay=within(0, 1), flops=lambda n: 3 * n["n"])
     def average(self, average: Array, p: Array, step: Array, decay: float) -> None:
