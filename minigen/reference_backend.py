@@ -117,6 +117,7 @@ FORMULAS: dict[str, Callable[[Operation], Any]] = {
     "activation_backward": lambda op: activations.backward(op["dy"], op["y"], op["activation"]),
     "self_gated_forward": lambda op: self_gated.forward(op["z"], op["activation"]),
     "self_gated_backward": lambda op: self_gated.backward(op["dy"], op["z"], op["activation"]),
+    "self_gated_curvature": lambda op: _on_top(op, "dz", self_gated.curvature(*_of(op, "dy z_tangent z activation"))),
     "batch_norm_forward": lambda op: normalization.batch_forward(
         *_of(op, "x gamma beta running_mean running_var momentum eps activation")
     ),
@@ -127,12 +128,24 @@ FORMULAS: dict[str, Callable[[Operation], Any]] = {
     "batch_norm_wgrad": lambda op: normalization.batch_wgrad(*_of(op, "dz x mean inv_std")),
     "layer_norm_forward": lambda op: normalization.layer_forward(*_of(op, "x gamma beta eps activation")),
     "layer_norm_dgrad": lambda op: normalization.layer_dgrad(*_of(op, "dz x gamma mean inv_std")),
-    "layer_norm_wgrad": lambda op: normalization.layer_wgrad(*_of(op, "dz x mean inv_std")),
+    "layer_norm_wgrad": lambda op: _on_top(
+        op, "dgamma dbeta", *normalization.layer_wgrad(*_of(op, "dz x mean inv_std"))
+    ),
+    "layer_norm_tangent": lambda op: normalization.layer_tangent(*_of(op, "x_tangent x gamma mean inv_std")),
+    "layer_norm_tangent_wgrad": lambda op: (
+        op["dgamma"] + normalization.layer_tangent_wgrad(*_of(op, "dz x_tangent x mean inv_std"))
+    ),
+    "layer_norm_curvature": lambda op: _on_top(
+        op, "dx", normalization.layer_curvature(*_of(op, "dz x_tangent x gamma mean inv_std"))
+    ),
     "dropout": lambda op: dropout.forward(op["x"], op["seed"], op["stream"], _step(op), op["first"], op["rate"]),
     "maxout_forward": lambda op: maxout.forward(op["x"]),
+    "maxout_tangent": lambda op: maxout.tangent(op["x_tangent"], op["x"]),
     "maxout_backward": lambda op: maxout.backward(op["dy"], op["x"]),
     "spectral_norm": lambda op: spectral_norm.forward(op["W"], op["u"], op["iterate"]),
-    "spectral_norm_backward": lambda op: spectral_norm.backward(*_of(op, "dnormalized normalized u v sigma")),
+    "spectral_norm_backward": lambda op: _on_top(
+        op, "dW", spectral_norm.backward(*_of(op, "dnormalized normalized u v sigma"))
+    ),
     "gan_loss": _gan_loss,
     "vae_loss": lambda op: vae_loss.forward(op["output"], op["x"], op["likelihood"], op["variance"]),
     "gaussian_loss": lambda op: gaussian_loss.forward(op["output"], op["x"], op["logvar"]),
@@ -170,6 +183,12 @@ FORMULAS: dict[str, Callable[[Operation], Any]] = {
     "advance": _advance,
 }
 """What an operation writes, in the order in which its row names the buffers."""
+
+
+def _on_top(op: Operation, names: str, *gradients: np.ndarray) -> tuple[np.ndarray, ...]:
+    """``gradients`` for the buffers ``names``, with ``accumulate`` on top of what they hold."""
+    held = zip(names.split(), gradients, strict=True)
+    return tuple(op[name] + gradient for name, gradient in held) if op["accumulate"] else gradients
 
 
 def _of(op: Operation, names: str) -> list[Any]:

@@ -164,6 +164,95 @@ void add_elementwise(int64_t n) {
   cases.push_back({"random_normal" + size, [=, &k] { k.random_normal(normal.get(), n, 1, 2, step.get()); }, normal, n});
 }
 
+// What lies between dense layers, on G batches of R rows with O columns, or one of G R rows; G pieces.
+void add_between(int64_t G, int64_t R, int64_t O) {
+  const Kernels& k = kernels();
+  const std::string shape = " " + std::to_string(G) + "x" + std::to_string(R) + "x" + std::to_string(O);
+  const int64_t n = G * R * O, B = G * R;
+  const auto x = normals(n), dz = normals(n), t = normals(n), gamma = normals(O), beta = normals(O);
+  const auto mean = normals(B * O), inv_std = normals(B * O), running_mean = normals(O), y = buffer<float>(n);
+  const auto running_var = buffer<float>(O), made_mean = buffer<float>(B * O), made_std = buffer<float>(B * O);
+  const auto dgamma = buffer<float>(O), dbeta = buffer<float>(O);
+  const auto step = buffer<uint64_t>(1);
+  const auto add = [&](const char* name, std::function<void()> run, std::shared_ptr<float[]> output, int64_t size) {
+    cases.push_back({name + shape, std::move(run), std::move(output), size});
+  };
+  add(
+      "batch_norm_forward",
+      [=, &k] {
+        k.batch_norm_forward(x.get(), gamma.get(), beta.get(), y.get(), made_mean.get(), made_std.get(),
+                             running_mean.get(), running_var.get(), G, R, O, 0.1, 1e-3, Activation::elu);
+      },
+      y, n);
+  add(
+      "batch_norm_infer",
+      [=, &k] {
+        k.batch_norm_infer(x.get(), gamma.get(), beta.get(), running_mean.get(), running_var.get(), y.get(), B, O, 1e-3,
+                           Activation::tanh);
+      },
+      y, n);
+  add(
+      "batch_norm_dgrad",
+      [=, &k] { k.batch_norm_dgrad(dz.get(), x.get(), gamma.get(), mean.get(), inv_std.get(), y.get(), G, R, O); }, y,
+      n);
+  add(
+      "batch_norm_wgrad",
+      [=, &k] { k.batch_norm_wgrad(dz.get(), x.get(), mean.get(), inv_std.get(), dgamma.get(), dbeta.get(), G, R, O); },
+      dgamma, O);
+  add(
+      "layer_norm_forward",
+      [=, &k] {
+        k.layer_norm_forward(x.get(), gamma.get(), beta.get(), y.get(), made_mean.get(), made_std.get(), B, O, 1e-3,
+                             Activation::linear);
+      },
+      y, n);
+  add(
+      "layer_norm_dgrad",
+      [=, &k] { k.layer_norm_dgrad(dz.get(), x.get(), gamma.get(), mean.get(), inv_std.get(), y.get(), B, O); }, y, n);
+  add(
+      "layer_norm_wgrad",
+      [=, &k] {
+        k.layer_norm_wgrad(dz.get(), x.get(), mean.get(), inv_std.get(), dgamma.get(), dbeta.get(), B, O, false);
+      },
+      dbeta, O);
+  add(
+      "layer_norm_tangent",
+      [=, &k] { k.layer_norm_tangent(t.get(), x.get(), gamma.get(), mean.get(), inv_std.get(), y.get(), B, O); }, y, n);
+  add(
+      "layer_norm_tangent_wgrad",
+      [=, &k] {
+        k.layer_norm_tangent_wgrad(dz.get(), t.get(), x.get(), mean.get(), inv_std.get(), dgamma.get(), B, O);
+      },
+      dgamma, O);
+  add(
+      "layer_norm_curvature",
+      [=, &k] {
+        k.layer_norm_curvature(dz.get(), t.get(), x.get(), gamma.get(), mean.get(), inv_std.get(), y.get(), B, O,
+                               false);
+      },
+      y, n);
+  for (const SelfGated kind : {SelfGated::gelu, SelfGated::silu}) {
+    add("self_gated_forward", [=, &k] { k.self_gated_forward(x.get(), y.get(), n, kind); }, y, n);
+    add("self_gated_backward", [=, &k] { k.self_gated_backward(dz.get(), x.get(), y.get(), n, kind); }, y, n);
+    add(
+        "self_gated_curvature",
+        [=, &k] { k.self_gated_curvature(dz.get(), t.get(), x.get(), y.get(), n, kind, false); }, y, n);
+  }
+  add("dropout", [=, &k] { k.dropout(x.get(), y.get(), n, 7, 5, step.get(), 61, 0.3); }, y, n);
+  const auto outputs = buffer<float>(R * O);
+  add("maxout_forward", [=, &k] { k.maxout_forward(x.get(), outputs.get(), R, G, O); }, outputs, R * O);
+  add("maxout_tangent", [=, &k] { k.maxout_tangent(t.get(), x.get(), outputs.get(), R, G, O); }, outputs, R * O);
+  add("maxout_backward", [=, &k] { k.maxout_backward(dz.get(), x.get(), y.get(), R, G, O); }, y, n);
+  const auto u = normals(O), v = buffer<float>(B), sigma = buffer<float>(1), normalized = buffer<float>(n);
+  add(
+      "spectral_norm",
+      [=, &k] {
+        k.spectral_norm(x.get(), u.get(), v.get(), sigma.get(), normalized.get(), B, O, true);
+        k.spectral_norm_backward(dz.get(), normalized.get(), u.get(), v.get(), sigma.get(), y.get(), B, O, false);
+      },
+      y, n);
+}
+
 void add_losses(int64_t B, int64_t D) {
   const Kernels& k = kernels();
   const std::string shape = " " + std::to_string(B) + "x" + std::to_string(D);
@@ -353,6 +442,8 @@ int main() {
     if (bf16_kernels().bf16x6) add_products(*bf16_kernels().bf16x6, " in bf16x6", shape);
   }
   for (const int64_t n : {0, 1, 3, 15, 16, 17, 63, 64, 65, 127, 1000, 40001}) add_elementwise(n);
+  for (const auto& shape : {std::vector<int64_t>{1, 1, 1}, {2, 3, 33}, {3, 5, 31}, {2, 64, 129}, {1, 300, 7}})
+    add_between(shape[0], shape[1], shape[2]);
   for (const auto& shape : {std::vector<int64_t>{1, 1}, {2, 15}, {3, 16}, {5, 17}, {7, 33}, {129, 785}})
     add_losses(shape[0], shape[1]);
   for (const auto& shape : {std::vector<int64_t>{1, 1, 1}, {2, 2, 3}, {300, 299, 5}, {70, 65, 785}, {1000, 131, 16}})

@@ -191,6 +191,8 @@ def test_a_condition_is_the_same_as_more_columns_of_the_input(kind, rng):
     work = conditional.workspace(9, context=minigen.models.layers.Context(condition=conditions))
     all_of_it = plain.workspace(9)
     np.testing.assert_allclose(conditional.forward(x, work), plain.forward(wide, all_of_it), rtol=1e-12)
+    np.testing.assert_allclose(conditional.forward(x[2:7], work.rows(2, 7)), plain.forward(wide, all_of_it)[2:7])
+    conditional.forward(x, work)
     dx, dwide = np.empty((9, 4)), np.empty_like(wide)
     for net, stored, rows, out in ((conditional, work, x, dx), (plain, all_of_it, wide, dwide)):
         stored[-1].dz[...] = dz
@@ -451,3 +453,33 @@ def test_a_file_with_wrong_labels_is_refused(change, tmp_path):
     checkpoint.write(path, json.dumps(settings), tensors)
     with pytest.raises(minigen.ModelFileError, match="classes|counts"):
         minigen.load(path, "numpy")
+
+
+SHORT = {"hidden": (256, 512), "hidden_discriminator": (256,), "batch_size": 64, "epochs": 12}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "model",
+    [
+        minigen.VAE.preset("quality", epochs=10),
+        minigen.GAN(hidden=(256, 512), hidden_discriminator=(256,), batch_size=64, epochs=12),
+        minigen.GAN(
+            hidden=(256, 512), hidden_discriminator=(256,), batch_size=64, epochs=12, conditioning="projection"
+        ),
+    ],
+    ids=["vae", "gan", "projection"],
+)
+def test_digits_are_the_ones_asked_for(model):
+    """After few epochs a classifier finds the digit asked for several times as often as chance would."""
+    linear_model = pytest.importorskip("sklearn.linear_model")
+    digits = minigen.datasets.mnist_sample()
+    rows = digits.images.reshape(-1, 784) / 255
+    classifier = linear_model.LogisticRegression(C=0.05, max_iter=60).fit(rows[:2500], digits.labels[:2500])
+    assert classifier.score(rows[2500:], digits.labels[2500:]) > 0.85
+    model.fit(digits, digits.labels, **QUIET)
+    asked = np.repeat(model.classes_, 50)
+    found = classifier.predict(model.sample(500, seed=1, y=asked).reshape(-1, 784) / 255)
+    share = (found == asked).mean()
+    print(f"{share:.2f} of the samples are of the class asked for")
+    assert share > 0.4

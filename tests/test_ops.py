@@ -8,6 +8,7 @@ every operation too.
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Callable
 from typing import Any
@@ -74,21 +75,19 @@ def argument(row: Row, buffer: Buffer, sizes: dict[str, int], rng: np.random.Gen
 
 
 def calls(row: Row, rng: np.random.Generator, sizes: dict[str, int]) -> list[dict[str, Any]]:
-    """Arguments by name: for each value of a choice one call."""
+    """Arguments by name: one call for each combination of choices."""
     choices: dict[str, tuple[Any, ...]] = {
         name: check.known for name, check in row.settings.items() if isinstance(check, OneOf)
     }
     choices |= {name: (False,) for name in row.settings if name == "accumulate"}
     choices |= {name: (False, True) for name in row.settings if name == "iterate"}
-    assert len(choices) <= 1, "more than one choice: take their product here"
-    name, known = next(iter(choices.items()), ("", (None,)))
     found = []
-    for value in known:
+    for chosen in itertools.product(*choices.values()):
         arguments = {buffer.name: argument(row, buffer, sizes, rng) for buffer in row.buffers}
         arguments |= {key: SETTINGS[key] for key in row.settings if key in SETTINGS}
         if "n_real" in row.settings:
             arguments["n_real"] = 1 + int(rng.integers(sizes["B"] - 1))
-        found.append(arguments | ({name: value} if name else {}))
+        found.append(arguments | dict(zip(choices, chosen, strict=True)))
     for arguments in found:
         missing = set(row.signature.parameters) - {"self"} - set(arguments)
         assert not missing, f"tests/test_ops.py knows no {missing} for {row.name}"
