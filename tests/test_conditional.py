@@ -316,12 +316,12 @@ def test_samples_of_classes(kind):
 
 def test_rows_beyond_those_that_are_held_at_once(monkeypatch):
     """Labels go with their rows from one piece to the next, also where the last is shorter."""
-    from minigen.estimators import trained, vae
+    from minigen.estimators import scoring, trained
 
     X, y = blobs(47), np.arange(47) % 3
     models = [MODELS[kind]().fit(X, y, **QUIET) for kind in MODELS]
     whole = [uses(model, X, y) for model in models]
-    for module in (trained, vae):
+    for module in (trained, scoring):
         monkeypatch.setattr(module, "ROWS_AT_ONCE", 10)
     for model, before in zip(models, whole, strict=True):
         for name, result in uses(model, X, y).items():
