@@ -265,18 +265,64 @@ void add_losses(int64_t B, int64_t D) {
   const std::string shape = " " + std::to_string(B) + "x" + std::to_string(D);
   const auto logits = normals(B * D), x = normals(B * D), gradient = buffer<float>(B * D), rows = buffer<float>(B),
              loss = buffer<float>(1);
-  for (const Likelihood likelihood : {Likelihood::bernoulli, Likelihood::gaussian})
+  for (const Likelihood likelihood : {Likelihood::bernoulli, Likelihood::gaussian, Likelihood::continuous_bernoulli})
     cases.push_back(
         {"vae_loss" + shape,
          [=, &k] { k.vae_loss(logits.get(), x.get(), gradient.get(), rows.get(), loss.get(), B, D, likelihood, 0.5); },
          gradient, B * D});
+  const auto logvar = normals(D), dlogvar = buffer<float>(D);
+  for (const int64_t V : {int64_t{1}, D}) {
+    cases.push_back({"gaussian_loss" + shape,
+                     [=, &k] {
+                       k.gaussian_loss(logits.get(), x.get(), logvar.get(), gradient.get(), rows.get(), loss.get(), B,
+                                       D, V);
+                     },
+                     gradient, B * D});
+    cases.push_back({"gaussian_logvar_gradient" + shape,
+                     [=, &k] {
+                       k.gaussian_logvar_gradient(logits.get(), x.get(), logits.get(), logvar.get(), dlogvar.get(), B,
+                                                  D, V);
+                     },
+                     dlogvar, V});
+  }
+  const auto ends = buffer<int32_t>(2);
+  ends.get()[0] = static_cast<int32_t>((D + 1) / 2);
+  ends.get()[1] = static_cast<int32_t>(D);
+  cases.push_back({"categorical_loss" + shape,
+                   [=, &k] {
+                     k.categorical_loss(logits.get(), x.get(), ends.get(), gradient.get(), rows.get(), loss.get(), B, D,
+                                        D > 1 ? 2 : 1);
+                   },
+                   gradient, B * D});
   const auto heads = normals(B * 2 * D), z = buffer<float>(B * D), dheads = buffer<float>(B * 2 * D);
   cases.push_back({"latent_forward" + shape,
                    [=, &k] { k.latent_forward(heads.get(), x.get(), z.get(), rows.get(), loss.get(), B, D); }, z,
                    B * D});
   cases.push_back({"latent_backward" + shape,
-                   [=, &k] { k.latent_backward(logits.get(), heads.get(), x.get(), dheads.get(), B, D, 2.0); }, dheads,
-                   B * 2 * D});
+                   [=, &k] { k.latent_backward(logits.get(), heads.get(), x.get(), logvar.get(), dheads.get(), B, D); },
+                   dheads, B * 2 * D});
+  const auto weights = buffer<float>(D), one = normals(1);
+  cases.push_back({"kl_weights" + shape,
+                   [=, &k] { k.kl_weights(heads.get(), one.get(), weights.get(), loss.get(), B, D, 0.1); }, weights,
+                   D});
+  const int64_t R = 3 * B;
+  const auto draws = normals(R * D), of_draws = buffer<float>(R * D), ratios = buffer<float>(R), shares = normals(R);
+  cases.push_back(
+      {"repeat_rows" + shape, [=, &k] { k.repeat_rows(x.get(), of_draws.get(), B, R, D); }, of_draws, R * D});
+  cases.push_back(
+      {"importance_sample" + shape,
+       [=, &k] { k.importance_sample(heads.get(), draws.get(), of_draws.get(), ratios.get(), loss.get(), B, R, D); },
+       of_draws, R * D});
+  const auto balanced = buffer<float>(R);
+  cases.push_back({"importance_weights" + shape,
+                   [=, &k] { k.importance_weights(shares.get(), shares.get(), balanced.get(), loss.get(), R, 3); },
+                   balanced, R});
+  cases.push_back({"importance_backward" + shape,
+                   [=, &k] {
+                     k.importance_backward(draws.get(), draws.get(), heads.get(), draws.get(), shares.get(),
+                                           dheads.get(), B, R, D);
+                   },
+                   dheads, B * 2 * D});
   const auto v = buffer<float>(B * D), share = normals(B);
   for (const Penalty kind : {Penalty::r1, Penalty::two_sided})
     cases.push_back({"gradient_penalty" + shape,
