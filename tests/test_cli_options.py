@@ -93,6 +93,7 @@ GIVEN = {
         "output": "sigmoid",
         "hidden_discriminator": (4, 3),
         "ema": 0.5,
+        "learning_rate": (0.01, 0.04),
     },
     "vae": {"seed": 7, "likelihood": "gaussian", "variance": 0.5, "beta": 2.0, "activation": "tanh"},
 }
@@ -103,6 +104,8 @@ COMMON = {
     "beta1": 0.4,
     "beta2": 0.9,
     "eps": 1e-3,
+    "schedule": "cosine",
+    "warmup": 0.25,
     "momentum": 0.5,
     "weight_decay": 0.1,
 }

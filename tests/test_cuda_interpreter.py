@@ -40,6 +40,7 @@ PARTS = {  # the longest first
             "latent",
             "optimizer",
             "averaging",
+            "schedule",
             "random",
             "batch",
             "backends",

@@ -6,6 +6,7 @@ than 0. The estimator runs on each backend, also on the float64 reference, where
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -26,15 +27,35 @@ OPTIMIZERS = {
 }
 GANS: dict[str, dict[str, Any]] = {
     "adam": {"hidden": (5, 7)},
-    "adamw": {"hidden": (5, 7), "loss": "minimax", "init": "he_normal", "output": "sigmoid"},
+    "adamw": {
+        "hidden": (5, 7),
+        "loss": "minimax",
+        "init": "he_normal",
+        "output": "sigmoid",
+        "schedule": "cosine",
+        "warmup": 0.4,
+    },
     "sgd": {"hidden": (6, 3), "hidden_discriminator": (4, 5), "init": "glorot_normal", "output": "linear"},
-    "adam-": {"hidden": (5, 7), "activation": "tanh", "loss": "least_squares"},
-    "sgd-": {"hidden": (5, 7), "activation": "softplus", "init": "he_uniform", "loss": "hinge"},
+    "adam-": {
+        "hidden": (5, 7),
+        "activation": "tanh",
+        "loss": "least_squares",
+        "learning_rate": (0.01, 0.03),
+        "schedule": "linear",
+    },
+    "sgd-": {"hidden": (5, 7), "activation": "softplus", "init": "he_uniform", "loss": "hinge", "schedule": "step"},
 }
 VAES: dict[str, dict[str, Any]] = {
     "adam": {"hidden": (5, 7), "beta": 0.3},
     "adamw": {"hidden": (5, 7), "likelihood": "gaussian", "variance": 0.4, "beta": 2.5, "init": "auto"},
-    "sgd": {"hidden": (6, 3), "activation": "leaky_relu", "beta": 1.7, "init": "he_normal"},
+    "sgd": {
+        "hidden": (6, 3),
+        "activation": "leaky_relu",
+        "beta": 1.7,
+        "init": "he_normal",
+        "schedule": "cosine",
+        "warmup": 0.5,
+    },
     "adam-": {"hidden": (5, 7), "activation": "sigmoid", "likelihood": "gaussian", "beta": 0.5, "init": "he_uniform"},
 }
 
@@ -82,9 +103,12 @@ def without_padding(buffer: np.ndarray, sizes: tuple[int, ...]) -> np.ndarray:
 class Spelled:
     """A training from the formulas: networks by name, each with its sizes, its weights and the optimizer's slots."""
 
-    def __init__(self, sizes: dict[str, tuple[int, ...]], outputs: dict[str, str], model: Any) -> None:
+    def __init__(self, sizes: dict[str, tuple[int, ...]], outputs: dict[str, str], model: Any, steps: int) -> None:
         self.sizes, self.outputs, self.hidden = sizes, outputs, model.activation
         self.settings = OptimizerSettings(**{name: getattr(model, name) for name in vars(OptimizerSettings())})
+        given = model.learning_rate
+        self.rates = dict(zip(sizes, given if isinstance(given, tuple) else (given, given), strict=True))
+        self.steps = steps  # of an epoch
         self.nets, self.slots, first = {}, {}, 0
         for name, widths in sizes.items():
             self.nets[name] = plain.initial(widths, self.hidden, outputs[name], model.init, SEED, first)
@@ -95,8 +119,15 @@ class Spelled:
 
     def update(self, name: str, gradient: plain.Net, step: int) -> None:
         weights, gradient = plain.flat(self.nets[name]), plain.flat(gradient)
-        weights, self.slots[name] = plain.update(weights, gradient, self.slots[name], step + 1, self.settings)
+        settings = replace(self.settings, learning_rate=self.rate(name, step))
+        weights, self.slots[name] = plain.update(weights, gradient, self.slots[name], step + 1, settings)
         self.nets[name] = plain.unflat(weights, self.sizes[name])
+
+    def rate(self, name: str, step: int) -> float:
+        s = self.settings
+        return plain.rate(
+            self.rates[name], step, s.schedule, round(s.warmup * self.steps), max(1, s.epochs) * self.steps
+        )
 
     def same(self, backend: Any, model: Any) -> None:
         for net in model.networks_:
@@ -122,7 +153,7 @@ def spelled_gan(model: Any, data: np.ndarray, epochs: int) -> tuple[Spelled, np.
     output = "tanh" if model.output == "auto" else model.output
     own = model.hidden[::-1] if model.hidden_discriminator is None else model.hidden_discriminator
     sizes = {"generator": (LATENT, *model.hidden, COLUMNS), "discriminator": (COLUMNS, *own, 1)}
-    run = Spelled(sizes, {"generator": output, "discriminator": "linear"}, model)
+    run = Spelled(sizes, {"generator": output, "discriminator": "linear"}, model, len(data) // BATCH)
     X = data / 255 if output == "sigmoid" else data / 127.5 - 1
     losses = []
     for step, rows in batches(len(data), False, epochs):
@@ -143,7 +174,7 @@ def spelled_gan(model: Any, data: np.ndarray, epochs: int) -> tuple[Spelled, np.
 def spelled_vae(model: Any, data: np.ndarray, epochs: int) -> tuple[Spelled, np.ndarray]:
     """The training and the losses of its steps."""
     sizes = {"encoder": (COLUMNS, *model.hidden, 2 * LATENT), "decoder": (LATENT, *model.hidden[::-1], COLUMNS)}
-    run = Spelled(sizes, {"encoder": "linear", "decoder": "linear"}, model)
+    run = Spelled(sizes, {"encoder": "linear", "decoder": "linear"}, model, -(-len(data) // BATCH))
     losses = []
     for step, rows in batches(len(data), True, epochs):
         eps = plain.normals((len(rows), LATENT), SEED, plain.LATENT, step)

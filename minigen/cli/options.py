@@ -27,6 +27,11 @@ def number(text: str) -> float:
         raise typer.BadParameter(f"{text!r} is not a number") from None
 
 
+def number_or_pair(text: str) -> float | tuple[float, ...]:
+    values = tuple(map(number, text.split(",")))
+    return values[0] if len(values) == 1 else values
+
+
 def sizes(text: str) -> tuple[int, ...]:
     if text == "none":
         return ()
@@ -60,6 +65,7 @@ def path(text: str) -> Path:
 PARSERS: dict[str, Callable[[str], Any]] = {
     "INT": integer,
     "FLOAT": number,
+    "FLOAT|FLOAT,FLOAT": number_or_pair,
     "SIZES": sizes,
     "DIR": path,
     "FILE": path,

@@ -70,6 +70,8 @@ def _reading(name: str, hint: Any, default: Any) -> tuple[str, Callable[[str], A
     if kinds in ({bool}, {str, bool}):
         values = {**({default: default} if isinstance(default, str) else {}), "yes": True, "no": False}
         return "|".join(values), words(values)
+    if kinds == {float, tuple[float, float]}:
+        return "FLOAT|FLOAT,FLOAT", None
     if len(kinds) == 1 and (metavar := METAVARS.get(*kinds)):
         return metavar, str if metavar == "NAME" else None
     raise TypeError(f"no option can be made of the hyper-parameter {name}: {hint}")

@@ -194,7 +194,9 @@ class Estimator(TrainedModel):
         raise NotImplementedError
 
     def _training(self, rows: Array) -> TrainingRun:
-        return TrainingRun(self._step(rows))
+        step = self._step(rows)
+        step.set_learning_rate(self.learning_rate)
+        return TrainingRun(step)
 
     @property
     def _averaged_networks(self) -> tuple[str, ...]:

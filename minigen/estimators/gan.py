@@ -58,7 +58,12 @@ class GAN(Estimator):
         with the average then, which does not jump about as the weights do (Yazıcı et al. 2019). The first steps take a
         shorter average, Shamir and Zhang 2013: :mod:`minigen.reference.averaging`.
     optimizer : ``"adam"``, ``"adamw"`` or ``"sgd"``, for both networks
-    learning_rate : step size
+    learning_rate : step size; a pair such as ``(1e-4, 4e-4)`` is the generator's and the discriminator's (Heusel et al.
+        2017, two time-scales)
+    schedule : of the learning rate over the ``epochs``: ``"constant"``; ``"cosine"`` or ``"linear"``, down to 0; or
+        ``"step"``, a tenth of it in the last tenth of the training. Steps beyond the ``epochs`` keep the last one's
+        rate. Formulas: :mod:`minigen.reference.schedule`.
+    warmup : epochs, or a part of one, in which the learning rate rises to its value
     beta1 : decay of Adam's first moment
     beta2 : decay of Adam's second moment
     eps : what Adam adds to the root of its second moment
@@ -108,7 +113,9 @@ class GAN(Estimator):
         loss: str = "non_saturating",
         ema: float = 0.0,
         optimizer: str = "adam",
-        learning_rate: float = 2e-4,
+        learning_rate: float | tuple[float, float] = 2e-4,
+        schedule: str = "constant",
+        warmup: float = 0.0,
         beta1: float = 0.5,
         beta2: float = 0.999,
         eps: float = 1e-8,
@@ -131,6 +138,8 @@ class GAN(Estimator):
         self.ema = ema
         self.optimizer = optimizer
         self.learning_rate = learning_rate
+        self.schedule = schedule
+        self.warmup = warmup
         self.beta1 = beta1
         self.beta2 = beta2
         self.eps = eps
@@ -235,6 +244,15 @@ class GAN(Estimator):
         checks.choice("loss", self.loss, GAN_LOSSES)
         checks.number("ema", self.ema, 0, 1)
 
+    def _check_learning_rate(self) -> None:
+        if not isinstance(self.learning_rate, (tuple, list)):
+            super()._check_learning_rate()
+            return
+        if len(self.learning_rate) != 2:
+            raise ArgumentError("learning_rate", f"must be a number or a pair of them, not {self.learning_rate!r}")
+        for i, rate in enumerate(self.learning_rate):
+            checks.number(f"learning_rate[{i}]", rate, 0, exclude_low=True)
+
     _unbounded_hint = "output='linear' takes any"
 
     def _choose_range(self, rows: Array, binary: bool) -> tuple[float, float, str]:
@@ -305,10 +323,10 @@ class GAN(Estimator):
             batch_size=self.batch_size,
             settings=self._optimizer_settings(),
             loss=self.loss,
-            average=None if averaged is None else Average(averaged, self.ema),
             seed=self.seed,
             scale=self.scale_,
             shift=self.shift_,
+            average=None if averaged is None else Average(averaged, self.ema),
         )
 
     def _history_names(self) -> tuple[str, ...]:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import inspect
+from dataclasses import replace
 from typing import Any, ClassVar, Self
 
 from minigen import checks
-from minigen.backend import ACTIVATIONS
+from minigen.backend import ACTIVATIONS, SCHEDULES
 from minigen.errors import ArgumentError
 from minigen.models.optimizer import OPTIMIZERS, OptimizerSettings
 
@@ -34,7 +35,9 @@ class Settings:
     activation: str
     standardize: str | bool
     optimizer: str
-    learning_rate: float
+    learning_rate: float | tuple[float, float]
+    schedule: str
+    warmup: float
     beta1: float
     beta2: float
     eps: float
@@ -87,7 +90,9 @@ class Settings:
         checks.choice("standardize", self.standardize, ("auto", True, False))
         checks.choice("optimizer", self.optimizer, OPTIMIZERS)
         checks.choice("init", self.init, INITS)
-        checks.number("learning_rate", self.learning_rate, 0, exclude_low=True)
+        self._check_learning_rate()
+        checks.choice("schedule", self.schedule, SCHEDULES)
+        checks.number("warmup", self.warmup, 0)
         checks.number("beta1", self.beta1, 0, 1)
         checks.number("beta2", self.beta2, 0, 1)
         checks.number("eps", self.eps, 0, exclude_low=True)
@@ -97,7 +102,15 @@ class Settings:
             raise ArgumentError("weight_decay", "must be 0 with optimizer='adam'; use optimizer='adamw' or 'sgd'")
         checks.integer("batch_size", self.batch_size, 1)
         checks.integer("epochs", self.epochs, 0)
+        if self.schedule != "constant" and self.warmup and self.warmup >= self.epochs:
+            raise ArgumentError(
+                "warmup", f"must be less than the {self.epochs} epochs of schedule={self.schedule!r}, not {self.warmup}"
+            )
         checks.seed("seed", self.seed)
+
+    def _check_learning_rate(self) -> None:
+        """Raise for a bad one; a callback may set another on the way."""
+        checks.number("learning_rate", self.learning_rate, 0, exclude_low=True)
 
     def _check_frozen(self) -> None:
         """Raise ValueError if a setting that the networks were made with has been changed since."""
@@ -115,7 +128,10 @@ class Settings:
 
     def _optimizer_settings(self) -> OptimizerSettings:
         names = OptimizerSettings.__dataclass_fields__
-        return OptimizerSettings(**{name: getattr(self, name) for name in names})
+        settings = OptimizerSettings(**{name: getattr(self, name) for name in names})
+        if isinstance(self.learning_rate, (tuple, list)):  # each network gets its own before the first step
+            return replace(settings, learning_rate=self.learning_rate[0])
+        return settings
 
 
 def _as_tuple(value: Any) -> Any:

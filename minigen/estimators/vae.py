@@ -46,6 +46,10 @@ class VAE(Estimator):
     beta : weight of the KL; 1 is the evidence lower bound (other values: Higgins et al. 2017)
     optimizer : ``"adam"``, ``"adamw"`` or ``"sgd"``
     learning_rate : step size
+    schedule : of the learning rate over the ``epochs``: ``"constant"``; ``"cosine"`` or ``"linear"``, down to 0; or
+        ``"step"``, a tenth of it in the last tenth of the training. Steps beyond the ``epochs`` keep the last one's
+        rate. Formulas: :mod:`minigen.reference.schedule`.
+    warmup : epochs, or a part of one, in which the learning rate rises to its value
     beta1 : decay of Adam's first moment
     beta2 : decay of Adam's second moment
     eps : what Adam adds to the root of its second moment
@@ -82,6 +86,8 @@ class VAE(Estimator):
         beta: float = 1.0,
         optimizer: str = "adam",
         learning_rate: float = 1e-3,
+        schedule: str = "constant",
+        warmup: float = 0.0,
         beta1: float = 0.9,
         beta2: float = 0.999,
         eps: float = 1e-8,
@@ -103,6 +109,8 @@ class VAE(Estimator):
         self.beta = beta
         self.optimizer = optimizer
         self.learning_rate = learning_rate
+        self.schedule = schedule
+        self.warmup = warmup
         self.beta1 = beta1
         self.beta2 = beta2
         self.eps = eps

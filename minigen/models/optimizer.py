@@ -6,8 +6,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from minigen import checks
 from minigen.backend import Array, Backend
 from minigen.models.network import Network
+from minigen.registry import MOST
 
 SLOTS = {"adam": ("m", "v"), "adamw": ("m", "v"), "sgd": ("velocity",)}
 OPTIMIZERS = tuple(SLOTS)
@@ -24,6 +26,9 @@ class OptimizerSettings:
     eps: float = 1e-8
     momentum: float = 0.0
     weight_decay: float = 0.0
+    schedule: str = "constant"
+    warmup: float = 0.0  # epochs
+    epochs: int = 1  # of the schedule
 
 
 @dataclass(frozen=True)
@@ -50,15 +55,20 @@ class Optimizer:
         self.settings = settings
         zeros = np.zeros(net.params.shape, ops.dtype)
         self.slots: dict[str, Array] = {name: ops.upload(zeros) for name in SLOTS[settings.optimizer]}
-        self.lr = ops.upload(np.array([settings.learning_rate], ops.dtype))
+        self.steps_per_epoch = 1
+        self.scheduled = settings.schedule != "constant" or settings.warmup > 0
+        self.base = ops.upload(np.array([settings.learning_rate], ops.dtype))
+        self.lr = ops.upload(self.base) if self.scheduled else self.base
 
     def set_learning_rate(self, rate: float) -> None:
         """For the updates to come. It lies in the device's memory: a captured step reads it there."""
-        self.ops.upload(np.array([rate], self.ops.dtype), out=self.lr)
+        self.ops.upload(np.array([rate], self.ops.dtype), out=self.base)
 
     def update(self, step: Array) -> None:
         """One update from ``net.grads``; ``step`` counts the updates done before."""
         p, g, s = self.net.params, self.net.grads, self.settings
+        if self.scheduled:
+            self.ops.scheduled_rate(self.lr, self.base, step, s.schedule, *self._warmup_and_horizon())
         if s.optimizer == "sgd":
             self.ops.sgd(p, g, self.slots["velocity"], self.lr, s.momentum, s.weight_decay)
         elif s.optimizer == "adam":
@@ -66,3 +76,12 @@ class Optimizer:
         else:
             m, v = self.slots["m"], self.slots["v"]
             self.ops.adamw(p, g, m, v, self.lr, step, s.beta1, s.beta2, s.eps, s.weight_decay)
+
+    def _warmup_and_horizon(self) -> tuple[int, int]:
+        """Of the schedule, in steps; a constant rate has no other end than that of its warm-up."""
+        warmup = round(self.settings.warmup * self.steps_per_epoch)
+        if self.settings.schedule == "constant":
+            return warmup, warmup + 1
+        horizon = max(1, self.settings.epochs * self.steps_per_epoch)
+        checks.integer("epochs, in steps of a schedule,", horizon, 1, MOST)
+        return min(warmup, horizon - 1), horizon

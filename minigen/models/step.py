@@ -45,6 +45,8 @@ class Step:
         self.seed = seed
         self.tail = 0 if drop_last else len(data) % batch_size
         self.steps_per_epoch = len(data) // batch_size + (self.tail > 0)
+        for optimizer in optimizers:
+            optimizer.steps_per_epoch = self.steps_per_epoch
         self.data = ops.resident(data)
         self.scale, self.shift = scale, shift
         self.indices = ops.empty((batch_size,), np.int32)
@@ -76,10 +78,11 @@ class Step:
         )
         self.ops.batch_gather(self.data, indices, out, self.scale, self.shift)
 
-    def set_learning_rate(self, rate: float) -> None:
-        """Of every network, for the steps to come."""
-        for optimizer in self.optimizers:
-            optimizer.set_learning_rate(rate)
+    def set_learning_rate(self, rate: float | Sequence[float]) -> None:
+        """For the steps to come: one rate for all networks, or one for each. A schedule scales it."""
+        rates = rate if isinstance(rate, Sequence) else [rate] * len(self.optimizers)
+        for optimizer, own in zip(self.optimizers, rates, strict=True):
+            optimizer.set_learning_rate(own)
 
     def state_buffers(self) -> dict[str, Array]:
         """All that a step changes and the next one reads: the counter, parameters, and the optimizers' moments."""

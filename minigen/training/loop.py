@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 
-from minigen import checks
 from minigen.errors import ArgumentTypeError, TrainingDiverged
 from minigen.training.history import History
 from minigen.training.progress import progress_bar
@@ -87,7 +86,7 @@ def train(
                 if any([_asks_to_stop(callback(end)) for callback in callbacks]):
                     history.stop_reason = "callback"
                     return
-                checks.number("learning_rate", model.learning_rate, 0, exclude_low=True)
+                model._check_learning_rate()
                 run.step.set_learning_rate(model.learning_rate)
             if interrupted.is_set():
                 break
