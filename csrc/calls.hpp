@@ -69,8 +69,13 @@ Enum named(py::handle value, const std::vector<const char*>& names) {
 template <>
 struct From<Activation> {
   static Activation python(py::handle value) {
-    return named<Activation>(value, {"linear", "relu", "leaky_relu", "tanh", "sigmoid", "softplus"});
+    return named<Activation>(value, {"linear", "relu", "leaky_relu", "elu", "tanh", "sigmoid", "softplus"});
   }
+};
+
+template <>
+struct From<SelfGated> {
+  static SelfGated python(py::handle value) { return named<SelfGated>(value, {"gelu", "silu"}); }
 };
 
 template <>

@@ -12,12 +12,22 @@ from typing import Any, ClassVar, Protocol
 
 import numpy as np
 
-from minigen.ops import ACTIVATIONS, GAN_LOSSES, LEAKY_SLOPE, LIKELIHOODS, SCHEDULES, Array, Operations
+from minigen.ops import (
+    ACTIVATIONS,
+    DENSE_ACTIVATIONS,
+    GAN_LOSSES,
+    LEAKY_SLOPE,
+    LIKELIHOODS,
+    SCHEDULES,
+    Array,
+    Operations,
+)
 from minigen.placement import Placement
 from minigen.step.record import Operation
 
 __all__ = [
     "ACTIVATIONS",
+    "DENSE_ACTIVATIONS",
     "GAN_LOSSES",
     "LEAKY_SLOPE",
     "LIKELIHOODS",

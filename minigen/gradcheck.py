@@ -14,15 +14,29 @@ the file that has it, that is wrong where the line fails.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
 
-from minigen.backend import ACTIVATIONS, GAN_LOSSES, LIKELIHOODS, SCHEDULES, Array, Backend
+from minigen.backend import DENSE_ACTIVATIONS, GAN_LOSSES, LIKELIHOODS, SCHEDULES, Array, Backend
 from minigen.gradcheck_formulas import check_values, formula_of
+from minigen.gradcheck_layers import layer_derivatives, layer_operations
 from minigen.gradcheck_steps import check_backend, check_reference, check_steps
-from minigen.gradcheck_tools import BACKEND_TOLERANCE, DIFFERENCES_TOLERANCE, Row, differences, relative_error
+from minigen.gradcheck_tools import (
+    BACKEND_TOLERANCE,
+    DIFFERENCES_TOLERANCE,
+    Derivative,
+    InOut,
+    Operation,
+    Out,
+    Row,
+    differences,
+    normals,
+    off_zero,
+    relative_error,
+    sizes,
+)
 from minigen.reference import (
     activations,
     averaging,
@@ -36,20 +50,6 @@ from minigen.reference import (
     vae_loss,
 )
 from minigen.reference_backend import NumpyBackend
-
-
-class Out:
-    """Stands in the arguments of a call for an output of this shape (dtype None: the backend's own)."""
-
-    def __init__(self, *shape: int, dtype: Any = None) -> None:
-        self.shape, self.dtype = shape, dtype
-
-
-class InOut:
-    """Stands in the arguments of a call for a buffer that is read and written, with these contents."""
-
-    def __init__(self, array: np.ndarray) -> None:
-        self.array = array
 
 
 def run(backends: Iterable[Backend], seed: int | None = None) -> list[Row]:
@@ -109,26 +109,7 @@ def _place(backend: Backend, argument: Any) -> Array:
     return backend.upload(argument.astype(backend.dtype) if argument.dtype.kind == "f" else argument)
 
 
-def normals(rng: np.random.Generator, *shape: int) -> np.ndarray:
-    """float64 normals that a float32 holds exactly, so that every backend starts from the same numbers."""
-    return rng.standard_normal(shape).astype(np.float32).astype(np.float64)
-
-
-def off_zero(rng: np.random.Generator, *shape: int) -> np.ndarray:
-    """Normals moved away from 0 by 0.1, where relu has no derivative to compare."""
-    z = normals(rng, *shape)
-    return (z + np.where(z >= 0, 0.1, -0.1)).astype(np.float32).astype(np.float64)
-
-
-def sizes(rng: np.random.Generator, count: int, low: int, high: int) -> list[int]:
-    """``count`` random sizes in [low, high)."""
-    return [int(n) for n in rng.integers(low, high, count)]
-
-
 # --- the tables -------------------------------------------------------------------------------
-
-Derivative = tuple[str, str, Callable[[np.ndarray], Any], np.ndarray, np.ndarray]
-Operation = tuple[str, str, str, tuple[Any, ...], list[Any]]
 
 
 def derivatives(rng: np.random.Generator) -> Iterator[Derivative]:
@@ -143,7 +124,7 @@ def derivatives(rng: np.random.Generator) -> Iterator[Derivative]:
     yield "dense", "wgrad db", lambda b: (c * dense.forward(x, W, b)).sum(), b, dense.wgrad(x, c)[1]
 
     z = off_zero(rng, B, n_in)
-    for name in ACTIVATIONS:
+    for name in DENSE_ACTIVATIONS:
 
         def layers(z: np.ndarray, name: str = name) -> np.floating:
             return (c * dense.forward(activations.forward(z, name), W, b)).sum()
@@ -184,11 +165,13 @@ def derivatives(rng: np.random.Generator) -> Iterator[Derivative]:
         return (dz * z).sum() + beta * kl
 
     yield "latent", "backward", latent_total, heads, latent.backward(dz, heads, eps, beta)
+    yield from layer_derivatives(rng)
 
 
 def operations(rng: np.random.Generator) -> Iterator[Operation]:
     """(operation, what, method of the backend, its arguments, outputs of the float64 reference) of every operation."""
     yield from _dense_operations(rng)
+    yield from layer_operations(rng)
     yield from _loss_operations(rng)
     yield from _latent_operations(rng)
     yield from _optimizer_operations(rng)
@@ -201,7 +184,7 @@ def _dense_operations(rng: np.random.Generator) -> Iterator[Operation]:
     x, W, b, dz = normals(rng, B, n_in), normals(rng, n_in, n_out), normals(rng, n_out), normals(rng, B, n_out)
     z, dy = normals(rng, B, n_in), normals(rng, B, n_in)
     yield "dense", "wgrad", "dense_wgrad", (x, dz, Out(n_in, n_out), Out(n_out)), [*dense.wgrad(x, dz)]
-    for name in ACTIVATIONS:
+    for name in DENSE_ACTIVATIONS:
         y = activations.forward(z, name).astype(np.float32).astype(np.float64)
         yield (
             "dense",

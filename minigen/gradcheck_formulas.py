@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from minigen import gradcheck_plain as plain
-from minigen.backend import ACTIVATIONS, GAN_LOSSES, SCHEDULES
+from minigen.backend import DENSE_ACTIVATIONS, GAN_LOSSES, SCHEDULES
 from minigen.gradcheck_tools import Row, relative_error
 from minigen.models.optimizer import OptimizerSettings
 from minigen.reference import (
@@ -39,6 +39,12 @@ FORMULAS = {
     "dense wgrad db": f"{_REF}/dense.py: db = sum over rows of dz",
     "dense wgrad": f"{_REF}/dense.py: dW = x^T dz",
     "activations": f"{_REF}/activations.py: y = act(z), or act'(z) from y",
+    "self_gated": f"{_REF}/self_gated.py: y = z s(p(z)), act' = s + z s (1 - s) p', and its derivative",
+    "normalization batch": f"{_REF}/normalization.py: h = (x - m) s over rows, dx = s (g - mean g - h mean(g h))",
+    "normalization layer": f"{_REF}/normalization.py: h = (x - m) s over columns, dx = s (g - mean g - h mean(g h))",
+    "dropout": f"{_REF}/dropout.py: y = x m / (1 - rate)",
+    "maxout": f"{_REF}/maxout.py: the largest piece, and the gradient to it",
+    "spectral_norm": f"{_REF}/spectral_norm.py: N = W / sigma, dW = (dN - <dN, N> v u^T) / sigma",
     "gan_loss discriminator": f"{_REF}/gan_loss.py: {_LOSS_D}, or the terms of the loss",
     "gan_loss generator": f"{_REF}/gan_loss.py: {_LOSS_G}, or that term of the loss",
     "vae_loss bernoulli": f"{_REF}/vae_loss.py: -log p = softplus(l) - x l, d/dl = (sigmoid(l) - x) / B",
@@ -147,7 +153,7 @@ def _layer_values(rng: np.random.Generator) -> Iterator[Value]:
     far = np.array([-1e4, -700, -30, -1, -1e-8, 1e-8, 1, 30, 700, 1e4])
     z = np.concatenate([far, rng.normal(size=30)])
     x, W, b = rng.normal(size=(4, 6)), rng.normal(size=(6, 5)), rng.normal(size=5)
-    for name in ACTIVATIONS:
+    for name in DENSE_ACTIVATIONS:
         value, slope = plain.ACTIVATIONS[name]
         y = activations.forward(z, name)
         yield "activations", name, [*y], [*value(z)]  # each by itself: the large ones would hide the others

@@ -120,6 +120,7 @@ ACTIVATIONS: dict[str, tuple[Function, Function]] = {
     "linear": (lambda z: z, np.ones_like),
     "relu": (lambda z: np.where(z > 0, z, 0), lambda z: np.where(z > 0, 1.0, 0.0)),
     "leaky_relu": (lambda z: np.where(z > 0, z, 0.2 * z), lambda z: np.where(z > 0, 1, 0.2)),
+    "elu": (lambda z: np.where(z > 0, z, np.expm1(np.minimum(z, 0))), lambda z: np.exp(np.minimum(z, 0))),
     "tanh": (np.tanh, lambda z: 1 / np.cosh(z) ** 2),
     "sigmoid": (_sigmoid, lambda z: _sigmoid(z) * _sigmoid(-z)),
     "softplus": (_softplus, _sigmoid),
@@ -197,8 +198,10 @@ GAMES: dict[str, tuple[Term, Term, Term]] = {
 def gan_discriminator(
     generator: Net, discriminator: Net, real: np.ndarray, noise: np.ndarray, hidden: str, output: str, kind: str
 ) -> tuple[float, Net]:
-    """The discriminator's loss and its gradient."""
+    """The discriminator's loss and its gradient. It may take several neighbouring rows as one (Lin et al. 2018)."""
     fake = apply(generator, noise, hidden, output)
+    width = len(discriminator[0][0])
+    real, fake = real.reshape(-1, width), fake.reshape(-1, width)
     loss, gradients = 0.0, []
     for rows, (value, slope) in zip((real, fake), GAMES[kind][:2], strict=True):
         s = apply(discriminator, rows, hidden, "linear")
@@ -211,12 +214,13 @@ def gan_generator(
     generator: Net, discriminator: Net, noise: np.ndarray, hidden: str, output: str, kind: str
 ) -> tuple[float, Net]:
     """The generator's loss and its gradient."""
-    fake = apply(generator, noise, hidden, output)
+    rows = apply(generator, noise, hidden, output)
+    fake = rows.reshape(-1, len(discriminator[0][0]))
     s = apply(discriminator, fake, hidden, "linear")
     value, slope = GAMES[kind][2]
     loss, ds = value(s).mean(), slope(s) / len(s)
     _, dfake = backward(discriminator, fake, ds, hidden, "linear")
-    return float(loss), backward(generator, noise, dfake, hidden, output)[0]
+    return float(loss), backward(generator, noise, dfake.reshape(rows.shape), hidden, output)[0]
 
 
 def vae(

@@ -57,3 +57,39 @@ def relative_error(out: np.ndarray, reference: np.ndarray) -> float:
         raise ValueError(f"shapes differ: out {out.shape}, reference {reference.shape}")
     error, size = np.linalg.norm(out - reference), np.linalg.norm(reference)
     return float(error / size) if size != 0 else float(error)
+
+
+# --- rows of the tables of operations --------------------------------------------------------------------
+
+Derivative = tuple[str, str, Callable[[np.ndarray], Any], np.ndarray, np.ndarray]
+Operation = tuple[str, str, str, tuple[Any, ...], list[Any]]
+
+
+class Out:
+    """Stands in the arguments of a call for an output of this shape (dtype None: the backend's own)."""
+
+    def __init__(self, *shape: int, dtype: Any = None) -> None:
+        self.shape, self.dtype = shape, dtype
+
+
+class InOut:
+    """Stands in the arguments of a call for a buffer that is read and written, with these contents."""
+
+    def __init__(self, array: np.ndarray) -> None:
+        self.array = array
+
+
+def normals(rng: np.random.Generator, *shape: int) -> np.ndarray:
+    """float64 normals that a float32 holds exactly, so that every backend starts from the same numbers."""
+    return rng.standard_normal(shape).astype(np.float32).astype(np.float64)
+
+
+def off_zero(rng: np.random.Generator, *shape: int) -> np.ndarray:
+    """Normals moved away from 0 by 0.1, where relu has no derivative to compare."""
+    z = normals(rng, *shape)
+    return (z + np.where(z >= 0, 0.1, -0.1)).astype(np.float32).astype(np.float64)
+
+
+def sizes(rng: np.random.Generator, count: int, low: int, high: int) -> list[int]:
+    """``count`` random sizes in [low, high)."""
+    return [int(n) for n in rng.integers(low, high, count)]

@@ -26,14 +26,29 @@ import numpy as np
 
 from minigen import checks
 from minigen.errors import ArgumentError
-from minigen.reference.activations import ACTIVATIONS, LEAKY_SLOPE
+from minigen.ops_layers import LayerOperations
+from minigen.reference.activations import DENSE_ACTIVATIONS, LEAKY_SLOPE
 from minigen.reference.gan_loss import GAN_LOSSES
 from minigen.reference.schedule import SCHEDULES
+from minigen.reference.self_gated import SELF_GATED
 from minigen.reference.vae_loss import LIKELIHOODS
 from minigen.registry import OPERATIONS, OneOf, flag, operation, real, whole, within
 from minigen.step.record import Array, Operation
 
-__all__ = ["ACTIVATIONS", "GAN_LOSSES", "LEAKY_SLOPE", "LIKELIHOODS", "OPERATIONS", "SCHEDULES", "Array", "Operations"]
+__all__ = [
+    "ACTIVATIONS",
+    "DENSE_ACTIVATIONS",
+    "GAN_LOSSES",
+    "LEAKY_SLOPE",
+    "LIKELIHOODS",
+    "OPERATIONS",
+    "SCHEDULES",
+    "Array",
+    "Operations",
+]
+
+ACTIVATIONS = (*DENSE_ACTIVATIONS, *SELF_GATED)
+"""Of a network's hidden layers: those that are part of a dense layer, and those that are layers of their own."""
 
 
 def _known_output(sizes: dict[str, int], given: dict[str, Any]) -> None:
@@ -69,7 +84,7 @@ ADAM = "+p[n] g[n] +m[n] +v[n] lr[1] step:uint64[1]"
 ADAM_SETTINGS: dict[str, Any] = {"beta1": real, "beta2": real, "eps": real, "flops": lambda n: 14 * n["n"]}
 
 
-class Operations:
+class Operations(LayerOperations):
     """What a model spells its training step out with; a :class:`minigen.backend.Backend` has them all.
 
     Each call raises TypeError for a buffer that is no array of the backend or has the wrong dtype, and ValueError for
@@ -92,14 +107,14 @@ class Operations:
     # --- dense: y = act(x W + b) ------------------------------------------------------------------------
 
     @operation(
-        "x[B,I] W[I,O] b[O] =y[B,O]", activation=OneOf(ACTIVATIONS), flops=lambda n: 2 * n["B"] * n["I"] * n["O"]
+        "x[B,I] W[I,O] b[O] =y[B,O]", activation=OneOf(DENSE_ACTIVATIONS), flops=lambda n: 2 * n["B"] * n["I"] * n["O"]
     )
     def dense_forward(self, x: Array, W: Array, b: Array, y: Array, activation: str = "linear") -> None:
         """``y[B,O] = act(x[B,I] @ W[I,O] + b[O])``."""
 
     @operation(
         "dz[B,O] W[I,O] x?[B,I] =dx[B,I]",
-        activation=OneOf(ACTIVATIONS),
+        activation=OneOf(DENSE_ACTIVATIONS),
         flops=lambda n: 2 * n["B"] * n["I"] * n["O"],
         also=_known_output,
         unused=lambda settings: ("x",) if settings["activation"] == "linear" else (),
@@ -122,11 +137,13 @@ class Operations:
 
     # --- activations --------------------------------------------------------------------------------------
 
-    @operation("z[...] =y[...]", activation=OneOf(ACTIVATIONS), flops=lambda n: n["n"], in_place=True)
+    @operation("z[...] =y[...]", activation=OneOf(DENSE_ACTIVATIONS), flops=lambda n: n["n"], in_place=True)
     def activation_forward(self, z: Array, y: Array, activation: str) -> None:
         """``y = act(z)``, elementwise; ``y`` may be ``z``."""
 
-    @operation("dy[...] y[...] =dz[...]", activation=OneOf(ACTIVATIONS), flops=lambda n: 2 * n["n"], in_place=True)
+    @operation(
+        "dy[...] y[...] =dz[...]", activation=OneOf(DENSE_ACTIVATIONS), flops=lambda n: 2 * n["n"], in_place=True
+    )
     def activation_backward(self, dy: Array, y: Array, dz: Array, activation: str) -> None:
         """``dz = dy * act'(z)`` with the derivative taken from the stored output ``y``; ``dz`` may be ``dy``."""
 

@@ -14,11 +14,16 @@ from minigen.reference import (
     averaging,
     batch,
     dense,
+    dropout,
     gan_loss,
     latent,
+    maxout,
+    normalization,
     optimizer,
     random,
     schedule,
+    self_gated,
+    spectral_norm,
     vae_loss,
 )
 from minigen.step.record import EFFECTS, Operation
@@ -100,6 +105,24 @@ FORMULAS: dict[str, Callable[[Operation], Any]] = {
     "dense_wgrad": _dense_wgrad,
     "activation_forward": lambda op: activations.forward(op["z"], op["activation"]),
     "activation_backward": lambda op: activations.backward(op["dy"], op["y"], op["activation"]),
+    "self_gated_forward": lambda op: self_gated.forward(op["z"], op["activation"]),
+    "self_gated_backward": lambda op: self_gated.backward(op["dy"], op["z"], op["activation"]),
+    "batch_norm_forward": lambda op: normalization.batch_forward(
+        *_of(op, "x gamma beta running_mean running_var momentum eps activation")
+    ),
+    "batch_norm_infer": lambda op: normalization.batch_infer(
+        *_of(op, "x gamma beta running_mean running_var eps activation")
+    ),
+    "batch_norm_dgrad": lambda op: normalization.batch_dgrad(*_of(op, "dz x gamma mean inv_std")),
+    "batch_norm_wgrad": lambda op: normalization.batch_wgrad(*_of(op, "dz x mean inv_std")),
+    "layer_norm_forward": lambda op: normalization.layer_forward(*_of(op, "x gamma beta eps activation")),
+    "layer_norm_dgrad": lambda op: normalization.layer_dgrad(*_of(op, "dz x gamma mean inv_std")),
+    "layer_norm_wgrad": lambda op: normalization.layer_wgrad(*_of(op, "dz x mean inv_std")),
+    "dropout": lambda op: dropout.forward(op["x"], op["seed"], op["stream"], _step(op), op["first"], op["rate"]),
+    "maxout_forward": lambda op: maxout.forward(op["x"]),
+    "maxout_backward": lambda op: maxout.backward(op["dy"], op["x"]),
+    "spectral_norm": lambda op: spectral_norm.forward(op["W"], op["u"], op["iterate"]),
+    "spectral_norm_backward": lambda op: spectral_norm.backward(*_of(op, "dnormalized normalized u v sigma")),
     "gan_loss": _gan_loss,
     "vae_loss": lambda op: vae_loss.forward(op["output"], op["x"], op["likelihood"], op["variance"]),
     "latent_forward": lambda op: latent.forward(op["heads"], op["eps"]),
@@ -118,6 +141,10 @@ FORMULAS: dict[str, Callable[[Operation], Any]] = {
     "advance": _advance,
 }
 """What an operation writes, in the order in which its row names the buffers."""
+
+
+def _of(op: Operation, names: str) -> list[Any]:
+    return [op[name] for name in names.split()]
 
 
 def _drawn(op: Operation) -> tuple[Any, ...]:

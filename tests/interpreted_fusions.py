@@ -13,7 +13,7 @@ import pytest
 from conftest import without_gpu
 
 from helpers import normals, relative_error
-from minigen.backend import ACTIVATIONS
+from minigen.backend import DENSE_ACTIVATIONS
 from minigen.cuda.backend import PRECISIONS
 from minigen.cuda.plan import tiles
 from minigen.reference_backend import NumpyBackend
@@ -130,7 +130,7 @@ def test_head_of_the_discriminator(rng, loss, optimizer):
     B, D, H1, H2 = odd(rng, 4)
     H2 += 40  # several tiles wide: the logit is a sum of shares
     B = 150 if optimizer is None else B + 1  # three blocks of rows: sums go on from one to the next
-    activation = str(rng.choice(ACTIVATIONS))
+    activation = str(rng.choice(DENSE_ACTIVATIONS))
     shapes = [(D, H1), (H1,), (H1, H2), (H2,), (H2, 1), (1,)]
     flat, views = packed(shapes)
 

@@ -10,7 +10,7 @@ from conftest import without_gpu
 
 import models
 from interpreter import InterpreterExecutor
-from minigen.backend import ACTIVATIONS
+from minigen.backend import DENSE_ACTIVATIONS
 from minigen.cuda.plan import codegen
 from minigen.reference_backend import NumpyBackend
 from minigen.step import fuse
@@ -49,14 +49,18 @@ def test_any_gan(rng, optimizer):
         models.gan_training,
         data=models.blobs(60, int(rng.integers(1, 50))),
         hidden=hidden,
-        activation=str(rng.choice(ACTIVATIONS)),
+        activation=str(rng.choice(DENSE_ACTIVATIONS)),
         latent=int(rng.integers(1, 20)),
-        batch_size=int(rng.integers(2, 30)),
+        batch_size=2 * int(rng.integers(1, 15)),
+        pack=int(rng.integers(1, 3)),
         seed=int(rng.integers(2**32)),
         ema=0.5,
         optimizer=optimizer,
         weight_decay=0.01,
         learning_rate=0.01,
+        schedule="cosine",
+        warmup=0.5,
+        epochs=3,
         eps=1e-6,
     )
 

@@ -30,12 +30,15 @@ def gan_training(
     batch_size: int = 32,
     seed: int = 0,
     ema: float = 0.0,
+    pack: int = 1,
     **settings: Any,
 ) -> TrainingRun:
     """The article's GAN, made small."""
     columns = data.shape[1]
     generator = Network(ops, "generator", dense_layers((latent, *hidden, columns), activation, "tanh"))
-    discriminator = Network(ops, "discriminator", dense_layers((columns, *hidden[::-1], 1), activation, "linear"))
+    discriminator = Network(
+        ops, "discriminator", dense_layers((pack * columns, *hidden[::-1], 1), activation, "linear")
+    )
     generator.initialize(seed, "auto", 0)
     discriminator.initialize(seed, "auto", len(generator.layers))
     step = GanStep(
@@ -45,6 +48,7 @@ def gan_training(
         data,
         batch_size=batch_size,
         settings=OptimizerSettings(**settings),
+        pack=pack,
         average=Average(generator.twin(), ema) if ema else None,
         seed=seed,
         scale=2 / 255,

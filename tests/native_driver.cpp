@@ -84,7 +84,7 @@ template <class Table>
 void add_dense(const Table& k, const std::string& precision, int64_t B, int64_t I, int64_t O) {
   const std::string shape = precision + " " + std::to_string(B) + "x" + std::to_string(I) + "x" + std::to_string(O);
   const auto x = normals(B * I), W = normals(I * O), b = normals(O), dz = normals(B * O);
-  for (int a = 0; a < 6; ++a) {
+  for (int a = 0; a < 7; ++a) {
     const auto activation = static_cast<Activation>(a);
     const auto y = buffer<float>(B * O), dx = buffer<float>(B * I);
     const int64_t pixels = a * B / 5;  // none, some, all
@@ -134,7 +134,7 @@ void add_elementwise(int64_t n) {
   const Kernels& k = kernels();
   const std::string size = " " + std::to_string(n);
   const auto z = normals(n), g = normals(n);
-  for (int a = 0; a < 6; ++a) {
+  for (int a = 0; a < 7; ++a) {
     const auto activation = static_cast<Activation>(a);
     const auto y = buffer<float>(n), dz = buffer<float>(n);
     cases.push_back(

@@ -17,14 +17,14 @@ from helpers import (
     shapes,
     tolerance,
 )
-from minigen.backend import ACTIVATIONS
+from minigen.backend import DENSE_ACTIVATIONS
 from minigen.gradcheck import differences
 from minigen.reference import activations
 
 EXTREMES = np.array([-1e4, -750.0, -100.0, -20.0, -1e-6, 0.0, 1e-6, 20.0, 100.0, 750.0, 1e4])
 
 
-@pytest.mark.parametrize("activation", ACTIVATIONS)
+@pytest.mark.parametrize("activation", DENSE_ACTIVATIONS)
 def test_forward_and_backward(arena, rng, activation):
     for shape in [*shapes(rng, 2), (129,), (0, 3), (3, 5, 7)]:
         z, dy = 3 * normals(rng, *shape), normals(rng, *shape)
@@ -35,7 +35,7 @@ def test_forward_and_backward(arena, rng, activation):
         assert_close(arena.backend, dz, activations.backward(dy, stored, activation), dy)
 
 
-@pytest.mark.parametrize("activation", ACTIVATIONS)
+@pytest.mark.parametrize("activation", DENSE_ACTIVATIONS)
 def test_in_place(arena, rng, activation):
     z, dy, backend = normals(rng, 37, 19), normals(rng, 37, 19), arena.backend
     buffer = arena.place("activation_forward", InOut(z))
@@ -49,7 +49,7 @@ def test_in_place(arena, rng, activation):
     )
 
 
-@pytest.mark.parametrize("activation", ACTIVATIONS)
+@pytest.mark.parametrize("activation", DENSE_ACTIVATIONS)
 def test_extremes(arena, activation):
     """Every single value is right, not just the norm, as far as the dtype reaches."""
     (y,) = arena.call("activation_forward", f32(EXTREMES), Out(len(EXTREMES)), activation)
@@ -58,7 +58,7 @@ def test_extremes(arena, activation):
     np.testing.assert_allclose(y, reference, rtol=tolerance(arena.backend), atol=np.finfo(arena.backend.dtype).tiny)
 
 
-@pytest.mark.parametrize("activation", ACTIVATIONS)
+@pytest.mark.parametrize("activation", DENSE_ACTIVATIONS)
 def test_nan_and_infinity(arena, rng, activation):
     z = normals(rng, 41)
     z[[3, 40]] = np.nan
@@ -69,12 +69,12 @@ def test_nan_and_infinity(arena, rng, activation):
     (dz,) = arena.call("activation_backward", dy, np.full(41, 0.5), Out(41), activation)
     assert np.isnan(dz[[0, 39]]).all() and np.isnan(dz).sum() == 2
     y = arena.call("activation_forward", np.array([-np.inf, np.inf]), Out(2), activation)[0]
-    low = {"linear": -np.inf, "relu": 0, "leaky_relu": -np.inf, "tanh": -1, "sigmoid": 0, "softplus": 0}[activation]
+    low = {"linear": -np.inf, "relu": 0, "leaky_relu": -np.inf, "elu": -1, "tanh": -1, "sigmoid": 0, "softplus": 0}
     high = 1 if activation in ("tanh", "sigmoid") else np.inf
-    assert y.tolist() == [low, high]
+    assert y.tolist() == [low[activation], high]
 
 
-@pytest.mark.parametrize("activation", ACTIVATIONS)
+@pytest.mark.parametrize("activation", DENSE_ACTIVATIONS)
 def test_reference_against_differences(rng, activation):
     z, dy = off_zero(rng, 4, 5), normals(rng, 4, 5)
     analytic = activations.backward(dy, activations.forward(z, activation), activation)
@@ -106,13 +106,13 @@ def test_what_the_output_has_lost_its_derivative_has_lost():
 
 def test_derivatives_at_zero():
     zero = np.zeros(1)
-    at_zero = {name: activations.derivative(activations.forward(zero, name), name)[0] for name in ACTIVATIONS}
+    at_zero = {name: activations.derivative(activations.forward(zero, name), name)[0] for name in DENSE_ACTIVATIONS}
     assert at_zero["relu"] == 0 and at_zero["leaky_relu"] == 0.2
-    assert at_zero["linear"] == at_zero["tanh"] == 1 and at_zero["sigmoid"] == 0.25
+    assert at_zero["linear"] == at_zero["tanh"] == at_zero["elu"] == 1 and at_zero["sigmoid"] == 0.25
     assert at_zero["softplus"] == pytest.approx(0.5, rel=1e-15)
 
 
-@pytest.mark.parametrize("activation", ACTIVATIONS)
+@pytest.mark.parametrize("activation", DENSE_ACTIVATIONS)
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_reference_keeps_the_dtype(rng, activation, dtype):
     z = normals(rng, 3, 4).astype(dtype)
@@ -122,13 +122,14 @@ def test_reference_keeps_the_dtype(rng, activation, dtype):
     assert not np.shares_memory(y, z)
 
 
-@pytest.mark.parametrize("activation", ACTIVATIONS)
+@pytest.mark.parametrize("activation", DENSE_ACTIVATIONS)
 def test_reference_against_pytorch(rng, activation):
     torch = pytest.importorskip("torch")
     z = torch.tensor(off_zero(rng, 50), requires_grad=True)
     y = {
         "linear": lambda t: t * 1,
         "relu": torch.relu,
+        "elu": torch.nn.functional.elu,
         "tanh": torch.tanh,
         "sigmoid": torch.sigmoid,
         "leaky_relu": lambda t: torch.nn.functional.leaky_relu(t, 0.2),
@@ -151,4 +152,4 @@ def test_unknown_activation_lists_the_known(arena, rng):
     for method, inputs in (("activation_forward", 1), ("activation_backward", 2)):
         with pytest.raises(ValueError, match="activation") as error:
             arena.call(method, *[normals(rng, 3)] * inputs, Out(3), "swish")
-        assert "swish" in str(error.value) and all(name in str(error.value) for name in ACTIVATIONS)
+        assert "swish" in str(error.value) and all(name in str(error.value) for name in DENSE_ACTIVATIONS)

@@ -17,7 +17,7 @@ import pytest
 
 import minigen
 from helpers import Arena, Out, normals, relative_error, use_threads
-from minigen.backend import ACTIVATIONS
+from minigen.backend import DENSE_ACTIVATIONS
 from minigen.models.network import Network, dense_layers
 from minigen.models.optimizer import OptimizerSettings
 from minigen.models.vae import VaeStep
@@ -136,7 +136,7 @@ def check_products(arena: Arena, rng: np.random.Generator, shape: tuple[int, int
 
 
 @needs_bf16
-@pytest.mark.parametrize("activation", ACTIVATIONS)
+@pytest.mark.parametrize("activation", DENSE_ACTIVATIONS)
 def test_products_of_odd_shapes(guarded: Arena, rng: np.random.Generator, activation: str) -> None:
     for shape in [(1, 1, 1), (33, 33, 1), (1, 33, 33), (33, 1, 33), *rng.choice(SIZES, (8, 3)).tolist()]:
         check_products(guarded, rng, tuple(shape), activation)

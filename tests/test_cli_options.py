@@ -93,6 +93,7 @@ GIVEN = {
         "output": "sigmoid",
         "hidden_discriminator": (4, 3),
         "ema": 0.5,
+        "pack": 4,
         "learning_rate": (0.01, 0.04),
     },
     "vae": {"seed": 7, "likelihood": "gaussian", "variance": 0.5, "beta": 2.0, "activation": "tanh"},

@@ -149,7 +149,7 @@ def test_help_tells_the_true_defaults(family):
     command = trains(family.kind)
     made = options(command)
     assert set(defaults) <= set(made), "every hyper-parameter has its option"
-    for name in defaults.keys() - {"hidden_discriminator"}:
+    for name in (name for name, default in defaults.items() if default is not None):
         told = re.search(r" Default: (\S+)\.$", made[name].help)[1]
         assert given(command, made[name].opts[0], told)[name] == defaults[name], name
 

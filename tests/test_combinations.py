@@ -25,6 +25,10 @@ GAN = {
     "hidden_discriminator": st.none() | widths,
     "activation": st.sampled_from(minigen.ACTIVATIONS),
     "loss": st.sampled_from(minigen.GAN_LOSSES),
+    "pack": st.sampled_from((2, 4)),
+    "ema": st.floats(0, 0.99),
+    "learning_rate": st.tuples(st.floats(1e-6, 1e-2), st.floats(1e-6, 1e-2)),
+    "schedule": st.sampled_from(("constant", "cosine", "step", "linear")),
     "output": st.sampled_from(("tanh", "sigmoid", "linear")),
 }
 VAE = {

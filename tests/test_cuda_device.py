@@ -14,7 +14,7 @@ import pytest
 import minigen
 from helpers import PRODUCTS, Arena, InOut, Out, normals, relative_error
 from minigen import cuda, gradcheck
-from minigen.backend import ACTIVATIONS
+from minigen.backend import DENSE_ACTIVATIONS
 from minigen.device import AUTO
 from minigen.reference import activations, dense
 from minigen.reference_backend import NumpyBackend
@@ -102,7 +102,7 @@ def test_nan_passes_through(precision, rng):
     ops, x = backend(precision), normals(rng, 35, 19).astype(np.float32)
     x[17, 3] = np.nan
     x, W, b = (ops.upload(a.astype(np.float32)) for a in (x, normals(rng, 19, 21), normals(rng, 21)))
-    outputs = {activation: ops.empty((35, 21)) for activation in ACTIVATIONS}
+    outputs = {activation: ops.empty((35, 21)) for activation in DENSE_ACTIVATIONS}
     compile_ahead(ops, [("dense_forward", (x, W, b, y, activation)) for activation, y in outputs.items()])
     for activation, y in outputs.items():
         ops.dense_forward(x, W, b, y, activation)
@@ -415,6 +415,6 @@ def test_activations_are_those_of_the_reference(rng):
     """The whole range of float32, where polynomials and exponents are clamped."""
     z = np.concatenate([np.linspace(-110, 110, 20_001), [1e-38, -1e-38, 3e38, -3e38, 0.0, -0.0]])
     z = z.astype(np.float32).astype(np.float64)
-    for name in ACTIVATIONS:
+    for name in DENSE_ACTIVATIONS:
         (y,) = gradcheck.call(backend(), "activation_forward", z, Out(len(z)), name)
         np.testing.assert_allclose(y, activations.forward(z, name), rtol=1e-6, atol=2e-38, err_msg=name)

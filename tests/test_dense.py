@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from helpers import InOut, Out, assert_close, f32, normals, off_zero, refuses_bad_buffers, relative_error, shapes
-from minigen.backend import ACTIVATIONS
+from minigen.backend import DENSE_ACTIVATIONS
 from minigen.gradcheck import differences
 from minigen.reference import activations, dense
 
@@ -16,7 +16,7 @@ def size(a, b):
     return np.sqrt(a**2 @ b**2)
 
 
-@pytest.mark.parametrize("activation", ACTIVATIONS)
+@pytest.mark.parametrize("activation", DENSE_ACTIVATIONS)
 def test_forward(arena, rng, activation):
     for B, n_in, n_out in shapes(rng, 3):
         x, W, b = normals(rng, B, n_in), normals(rng, n_in, n_out), normals(rng, n_out)
@@ -26,7 +26,7 @@ def test_forward(arena, rng, activation):
         assert_close(arena.backend, y, reference, size(x, W) + np.abs(b) + np.abs(reference), products=True)
 
 
-@pytest.mark.parametrize("activation", ACTIVATIONS)
+@pytest.mark.parametrize("activation", DENSE_ACTIVATIONS)
 def test_dgrad(arena, rng, activation):
     for B, n_in, n_out in shapes(rng, 3):
         dz, W = normals(rng, B, n_out), normals(rng, n_in, n_out)
@@ -72,7 +72,7 @@ def test_no_rows(arena, rng):
     assert not dW.any() and not db.any()
 
 
-@pytest.mark.parametrize("activation", ACTIVATIONS)
+@pytest.mark.parametrize("activation", DENSE_ACTIVATIONS)
 def test_nan_passes_through(arena, rng, activation):
     """One bad entry of x reaches its row of y, and no other."""
     x, W, b = normals(rng, 35, 19), normals(rng, 19, 21), normals(rng, 21)
@@ -82,7 +82,7 @@ def test_nan_passes_through(arena, rng, activation):
     assert np.isfinite(np.delete(y, 17, axis=0)).all()
 
 
-@pytest.mark.parametrize("activation", ACTIVATIONS)
+@pytest.mark.parametrize("activation", DENSE_ACTIVATIONS)
 def test_reference_against_differences(rng, activation):
     """Two layers: the second one's dgrad carries the derivative of the first one's activation."""
     B, n_in, n_hidden, n_out = 3, 4, 5, 2
@@ -111,7 +111,7 @@ def _away_from_kinks(z: np.ndarray) -> np.ndarray:
     return candidates[closest.argmax(axis=0), 0, 0]
 
 
-@pytest.mark.parametrize("activation", ACTIVATIONS)
+@pytest.mark.parametrize("activation", DENSE_ACTIVATIONS)
 def test_reference_against_pytorch(rng, activation):
     torch = pytest.importorskip("torch")
     acts = {
@@ -121,6 +121,7 @@ def test_reference_against_pytorch(rng, activation):
         "sigmoid": torch.sigmoid,
         "leaky_relu": lambda t: torch.nn.functional.leaky_relu(t, 0.2),
         "softplus": torch.nn.functional.softplus,
+        "elu": torch.nn.functional.elu,
     }
     z, W, b, dy = off_zero(rng, 9, 6), normals(rng, 6, 4), normals(rng, 4), normals(rng, 9, 4)
     tensors = [torch.tensor(a, requires_grad=True) for a in (z, W, b)]

@@ -18,6 +18,7 @@ LAYERS = (
     "placement",
     "reference step.record",
     "registry",
+    "ops_layers",
     "ops",
     "backend step",
     "reference_backend cpu cuda device",
@@ -27,7 +28,7 @@ LAYERS = (
     "estimators.scaling",
     "output",
     "estimators metrics",
-    "gradcheck_plain gradcheck_tools gradcheck_formulas gradcheck_steps gradcheck run_folder",
+    "gradcheck_plain gradcheck_tools gradcheck_formulas gradcheck_layers gradcheck_steps gradcheck run_folder",
     "cuda.tools",
     "cli __main__",
 )

@@ -27,6 +27,7 @@ SIZES = {"T": 5, "N": 23}
 SETTINGS: dict[str, Any] = {
     **{"variance": 0.3, "beta": 0.7, "momentum": 0.9, "weight_decay": 0.05, "beta1": 0.6, "beta2": 0.9, "eps": 1e-3},
     **{"seed": 12, "stream": 3, "scale": 0.5, "shift": -1.0, "n": 10_000, "batch_size": 200, "steps_per_epoch": 50},
+    **{"first": 5, "rate": 0.4},
     **{"decay": 0.95, "warmup": 3, "horizon": 20},
 }
 """Of the others every allowed value is taken."""
@@ -59,6 +60,8 @@ def argument(row: Row, buffer: Buffer, sizes: dict[str, int], rng: np.random.Gen
         value = rng.integers(0, SIZES["N"], shape, np.int32)
     elif buffer.dtype == "data":
         value = rng.integers(0, 256, shape, np.uint8) if rng.integers(2) else rounded(rng.normal(size=shape))
+    elif buffer.name == "running_var":
+        value = rounded(rng.random(shape))
     elif buffer.name in ("v", "lr", "x") and row.name in ("adam", "adamw", "sgd", "vae_loss"):
         value = rounded(rng.random(shape))
     else:
@@ -72,6 +75,7 @@ def calls(row: Row, rng: np.random.Generator, sizes: dict[str, int]) -> list[dic
         name: check.known for name, check in row.settings.items() if isinstance(check, OneOf)
     }
     choices |= {name: (False,) for name in row.settings if name == "accumulate"}
+    choices |= {name: (False, True) for name in row.settings if name == "iterate"}
     assert len(choices) <= 1, "more than one choice: take their product here"
     name, known = next(iter(choices.items()), ("", (None,)))
     found = []
@@ -96,6 +100,7 @@ def test_against_the_float64_reference(arena: Any, rng: np.random.Generator, nam
     row = OPERATIONS[name]
     for drawn in shapes(rng, len(letters(row)), count=3):
         sizes = SIZES | dict(zip(letters(row), drawn, strict=True))
+        sizes |= {letter: min(sizes[letter], 4) for letter in "GK" if letter in sizes}  # batches, pieces: there are few
         if "n_real" in row.settings:
             sizes["B"] = max(2, sizes["B"])
         for arguments in calls(row, rng, sizes):

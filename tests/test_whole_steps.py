@@ -26,7 +26,7 @@ OPTIMIZERS = {
     "sgd": {"learning_rate": 0.05, "momentum": 0.7, "weight_decay": 0.05},
 }
 GANS: dict[str, dict[str, Any]] = {
-    "adam": {"hidden": (5, 7)},
+    "adam": {"hidden": (5, 7), "pack": 2},
     "adamw": {
         "hidden": (5, 7),
         "loss": "minimax",
@@ -43,7 +43,14 @@ GANS: dict[str, dict[str, Any]] = {
         "learning_rate": (0.01, 0.03),
         "schedule": "linear",
     },
-    "sgd-": {"hidden": (5, 7), "activation": "softplus", "init": "he_uniform", "loss": "hinge", "schedule": "step"},
+    "sgd-": {
+        "hidden": (5, 7),
+        "activation": "softplus",
+        "init": "he_uniform",
+        "loss": "hinge",
+        "schedule": "step",
+        "pack": 4,
+    },
 }
 VAES: dict[str, dict[str, Any]] = {
     "adam": {"hidden": (5, 7), "beta": 0.3},
@@ -152,7 +159,7 @@ def spelled_gan(model: Any, data: np.ndarray, epochs: int) -> tuple[Spelled, np.
     """The training and the losses of its steps."""
     output = "tanh" if model.output == "auto" else model.output
     own = model.hidden[::-1] if model.hidden_discriminator is None else model.hidden_discriminator
-    sizes = {"generator": (LATENT, *model.hidden, COLUMNS), "discriminator": (COLUMNS, *own, 1)}
+    sizes = {"generator": (LATENT, *model.hidden, COLUMNS), "discriminator": (model.pack * COLUMNS, *own, 1)}
     run = Spelled(sizes, {"generator": output, "discriminator": "linear"}, model, len(data) // BATCH)
     X = data / 255 if output == "sigmoid" else data / 127.5 - 1
     losses = []

@@ -7,9 +7,9 @@ namespace {
 
 // Rough cost of one element in nanoseconds on one core, to decide about threads.
 double cost(Activation activation) {
-  return activation == Activation::tanh || activation == Activation::sigmoid || activation == Activation::softplus
-             ? 0.5
-             : 0.15;
+  return activation == Activation::linear || activation == Activation::relu || activation == Activation::leaky_relu
+             ? 0.15
+             : 0.5;
 }
 
 }  // namespace
@@ -30,6 +30,36 @@ void activation_backward(const float* dy, const float* y, float* dz, int64_t n, 
       for (int64_t i = begin; i < end; ++i) dz[i] = dy[i] * activation_derivative(y[i], known.value);
     });
   });
+}
+
+namespace {
+
+template <SelfGated kind>
+void self_gated_forward(const float* z, float* y, int64_t n) {
+  parallel_ranges(n, 64, n * 0.6, [=](int64_t begin, int64_t end) {
+#pragma omp simd
+    for (int64_t i = begin; i < end; ++i) y[i] = minigen::self_gated_forward(z[i], kind);
+  });
+}
+
+template <SelfGated kind>
+void self_gated_backward(const float* dy, const float* z, float* dz, int64_t n) {
+  parallel_ranges(n, 64, n * 0.8, [=](int64_t begin, int64_t end) {
+#pragma omp simd
+    for (int64_t i = begin; i < end; ++i) dz[i] = dy[i] * self_gated_derivative(z[i], kind);
+  });
+}
+
+}  // namespace
+
+void self_gated_forward(const float* z, float* y, int64_t n, SelfGated activation) {
+  if (activation == SelfGated::gelu) return self_gated_forward<SelfGated::gelu>(z, y, n);
+  self_gated_forward<SelfGated::silu>(z, y, n);
+}
+
+void self_gated_backward(const float* dy, const float* z, float* dz, int64_t n, SelfGated activation) {
+  if (activation == SelfGated::gelu) return self_gated_backward<SelfGated::gelu>(dy, z, dz, n);
+  self_gated_backward<SelfGated::silu>(dy, z, dz, n);
 }
 
 }  // namespace minigen::MINIGEN_ISA

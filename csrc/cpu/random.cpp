@@ -121,6 +121,13 @@ void fill(float* out, int64_t n, Key key, double work, const Make& make) {
   });
 }
 
+// mask[4 j + w]: `scale` where the uniform of word w of block j is at least threshold / 2^24, else 0.
+void mask_group(const uint32_t words[4][group], uint32_t threshold, float scale, float* mask) {
+#pragma omp simd
+  for (int j = 0; j < group; ++j)
+    for (int w = 0; w < 4; ++w) mask[4 * j + w] = words[w][j] >> 8 >= threshold ? scale : 0.0f;
+}
+
 }  // namespace
 
 void random_uniform(float* out, int64_t n, uint32_t seed, uint32_t stream, const uint64_t* step) {
@@ -129,6 +136,27 @@ void random_uniform(float* out, int64_t n, uint32_t seed, uint32_t stream, const
 
 void random_normal(float* out, int64_t n, uint32_t seed, uint32_t stream, const uint64_t* step) {
   fill(out, n, {seed, stream, step[0]}, n * 0.8, normal_group);
+}
+
+void dropout(const float* x, float* y, int64_t n, uint32_t seed, uint32_t stream, const uint64_t* step, int64_t first,
+             double rate) {
+  constexpr int64_t elements = 4 * group;
+  const Key key{seed, stream, step[0]};
+  const uint32_t threshold = static_cast<uint32_t>(__builtin_ceil(rate * 16777216.0));
+  const float scale = static_cast<float>(1.0 / (1.0 - rate));
+  parallel_ranges(n, elements, n * 0.6, [=](int64_t begin, int64_t end) {
+    alignas(64) uint32_t words[4][group];
+    alignas(64) float mask[elements];
+    for (int64_t start = begin; start < end;) {
+      const int64_t skipped = (first + start) % elements;  // of this group of blocks, those before `start`
+      philox_group(key, static_cast<uint64_t>((first + start - skipped) / 4), words);
+      mask_group(words, threshold, scale, mask);
+      const int64_t count = end - start < elements - skipped ? end - start : elements - skipped;
+#pragma omp simd
+      for (int64_t i = 0; i < count; ++i) y[start + i] = x[start + i] * mask[skipped + i];
+      start += count;
+    }
+  });
 }
 
 }  // namespace minigen::MINIGEN_ISA

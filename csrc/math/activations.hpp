@@ -5,7 +5,7 @@
 
 namespace minigen {
 
-enum class Activation : int { linear, relu, leaky_relu, tanh, sigmoid, softplus };
+enum class Activation : int { linear, relu, leaky_relu, elu, tanh, sigmoid, softplus };
 
 constexpr float leaky_slope = 0.2f;
 
@@ -27,6 +27,8 @@ MINIGEN_FN float activation_forward(float z, Activation activation) {
       return z < 0.0f ? 0.0f : z;
     case Activation::leaky_relu:
       return z > 0.0f ? z : leaky_slope * z;
+    case Activation::elu:
+      return z > 0.0f ? z : math::expm1(z);
     case Activation::tanh:
       return math::tanh(z);
     case Activation::sigmoid:
@@ -45,6 +47,8 @@ MINIGEN_FN float activation_derivative(float y, Activation activation) {
       return y > 0.0f ? 1.0f : 0.0f;
     case Activation::leaky_relu:
       return y > 0.0f ? 1.0f : leaky_slope;
+    case Activation::elu:
+      return y > 0.0f ? 1.0f : y + 1.0f;
     case Activation::tanh:
       return (1.0f - y) * (1.0f + y);  // 1 - y is exact where it is small
     case Activation::sigmoid:
@@ -72,6 +76,8 @@ static inline void with_activation(Activation activation, const Body& body) {
       return body(KnownActivation<Activation::relu>{});
     case Activation::leaky_relu:
       return body(KnownActivation<Activation::leaky_relu>{});
+    case Activation::elu:
+      return body(KnownActivation<Activation::elu>{});
     case Activation::tanh:
       return body(KnownActivation<Activation::tanh>{});
     case Activation::sigmoid:
@@ -79,6 +85,36 @@ static inline void with_activation(Activation activation, const Body& body) {
     case Activation::softplus:
       return body(KnownActivation<Activation::softplus>{});
   }
+}
+
+// Activations z sigmoid(p(z)), whose derivative does not follow from the output: minigen/reference/self_gated.py.
+enum class SelfGated : int { gelu, silu };
+
+constexpr float gelu_scale = 1.59576912f;  // 2 sqrt(2 / pi)
+constexpr float gelu_cube = 0.044715f;
+
+// p(z) and p'(z); gelu's of a z that is at most 100 from 0, where its sigmoid is 0 or 1, so that no cube overflows.
+struct GateArgument {
+  float value, slope;
+};
+
+MINIGEN_FN GateArgument gate_argument(float z, SelfGated kind) {
+  if (kind == SelfGated::silu) return {z, 1.0f};
+  const float low = z < -100.0f ? -100.0f : z;
+  const float near = low > 100.0f ? 100.0f : low;
+  const float square = gelu_cube * near * near;
+  return {gelu_scale * (near + near * square), gelu_scale * (1.0f + 3.0f * square)};
+}
+
+MINIGEN_FN float self_gated_forward(float z, SelfGated kind) {
+  return z * softplus_sigmoid(gate_argument(z, kind).value).sigmoid;
+}
+
+// act'(z) = s + z s (1 - s) p'(z)
+MINIGEN_FN float self_gated_derivative(float z, SelfGated kind) {
+  const GateArgument p = gate_argument(z, kind);
+  const float gate = softplus_sigmoid(p.value).sigmoid;
+  return gate + z * (gate * (1.0f - gate)) * p.slope;
 }
 
 }  // namespace minigen

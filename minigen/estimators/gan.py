@@ -15,8 +15,9 @@ from minigen.estimators import scaling
 from minigen.estimators.base import Estimator
 from minigen.estimators.scaling import RANGES
 from minigen.models.gan import GanStep
+from minigen.models.hidden import Hidden, dense_layers
 from minigen.models.layers import Layer
-from minigen.models.network import Network, dense_layers
+from minigen.models.network import Network
 from minigen.models.optimizer import Average
 from minigen.reference import activations, random
 from minigen.training.loop import Callback
@@ -46,6 +47,16 @@ class GAN(Estimator):
     hidden : sizes of the generator's hidden layers
     hidden_discriminator : sizes of the discriminator's hidden layers; by default those of ``hidden`` in reverse
     activation : of the hidden layers, one of ``minigen.ACTIVATIONS``
+    normalization : of the generator's hidden layers, before the activation: ``"batch"`` (Ioffe and Szegedy 2015),
+        ``"layer"`` (Ba et al. 2016) or ``None``. Batch normalization draws samples by running statistics, which are
+        part of the model; in training the rows of each player are a batch of their own.
+    normalization_discriminator : the same of the discriminator's; real and generated rows are batches of their own
+    dropout : share of the discriminator's hidden units that are dropped in training (Srivastava et al. 2014), as
+        Goodfellow et al. 2014 did
+    maxout : pieces of the discriminator's hidden units, the largest of which they give, in place of the activation
+        (Goodfellow et al. 2013), or ``None``
+    spectral_norm : divide each weight of the discriminator by its largest singular value (Miyato et al. 2018), by a
+        step of the power iteration in each forward pass of training
     output : activation of the generator's last layer: ``"tanh"`` for data in [-1, 1], ``"sigmoid"`` for [0, 1],
         ``"linear"`` for any. uint8 data are scaled to its range; floating data must lie in it, but for a few units in
         the last place, which are clipped. ``"auto"`` takes ``tanh`` for uint8, ``sigmoid`` for zeros and ones in bool
@@ -54,6 +65,8 @@ class GAN(Estimator):
     standardize : take the mean out of each column and divide it by its standard deviation, in the model; samples come
         back in the data's units. ``"auto"``: where the data are floating and the output is linear
     loss : of both players, one of ``minigen.GAN_LOSSES``. Terms and sources: :mod:`minigen.reference.gan_loss`.
+    pack : rows that the discriminator judges together, against samples of too little variety (PacGAN, Lin et al. 2018);
+        ``batch_size`` must be a multiple of it
     ema : decay of an average of the generator's weights over the steps, such as 0.999; 0 keeps none. Samples are drawn
         with the average then, which does not jump about as the weights do (Yazıcı et al. 2019). The first steps take a
         shorter average, Shamir and Zhang 2013: :mod:`minigen.reference.averaging`.
@@ -82,7 +95,16 @@ class GAN(Estimator):
     """
 
     kind = "gan"
-    frozen_params = (*Estimator.frozen_params, "hidden_discriminator", "output", "ema")
+    frozen_params = (
+        *Estimator.frozen_params,
+        "hidden_discriminator",
+        "normalization_discriminator",
+        "maxout",
+        "spectral_norm",
+        "output",
+        "pack",
+        "ema",
+    )
     fitted_from_data = (*Estimator.fitted_from_data, "output_")
     output_: str
     generator_: Network
@@ -108,9 +130,15 @@ class GAN(Estimator):
         hidden: tuple[int, ...] = (128,),
         hidden_discriminator: tuple[int, ...] | None = None,
         activation: str = "leaky_relu",
+        normalization: str | None = None,
+        normalization_discriminator: str | None = None,
+        dropout: float = 0.0,
+        maxout: int | None = None,
+        spectral_norm: bool = False,
         output: str = "auto",
         standardize: str | bool = "auto",
         loss: str = "non_saturating",
+        pack: int = 1,
         ema: float = 0.0,
         optimizer: str = "adam",
         learning_rate: float | tuple[float, float] = 2e-4,
@@ -132,9 +160,15 @@ class GAN(Estimator):
         self.hidden = hidden
         self.hidden_discriminator = hidden_discriminator
         self.activation = activation
+        self.normalization = normalization
+        self.normalization_discriminator = normalization_discriminator
+        self.dropout = dropout
+        self.maxout = maxout
+        self.spectral_norm = spectral_norm
         self.output = output
         self.standardize = standardize
         self.loss = loss
+        self.pack = pack
         self.ema = ema
         self.optimizer = optimizer
         self.learning_rate = learning_rate
@@ -199,11 +233,21 @@ class GAN(Estimator):
 
         With a ``loss`` other than those of Goodfellow et al. it is no probability, but still grows with the logit.
         ``X[N, ...]`` has items of the shape and dtype of the training data; flat rows ``[N, height * width]`` stand for
-        pictures ``[N, height, width]`` and the other way round. Raises ``TypeError`` or ``ValueError`` for others.
+        pictures ``[N, height, width]`` and the other way round. With ``pack = m`` each ``m`` neighbouring rows have one
+        probability, of being real all of them: ``float32[N / m]``. Raises ``TypeError`` or ``ValueError`` for others,
+        and for a number of rows that is no multiple of ``m``.
         """
         self._require_fit()
+        m = self._frozen["pack"]
         with self._ops.on_device_of(X) as give:
-            logits = self._apply(self.discriminator_, self._check_rows(X), data=True)
+            rows = self._check_rows(X)
+            if len(rows) % m:
+                raise ArgumentError(
+                    "X", f"must have a multiple of {m} rows, which pack={m} judges together, not {len(rows)}"
+                )
+            if m > 1:
+                rows = self._to_model(rows).reshape(len(rows) // m, -1)
+            logits = self._apply(self.discriminator_, rows, data=m == 1)
             return give(activations.forward(logits[:, 0], "sigmoid"))
 
     def interpolate(self, a: Any, b: Any, steps: int = 8, *, average: bool | None = None) -> np.ndarray:
@@ -240,9 +284,15 @@ class GAN(Estimator):
         checks.widths("hidden", self.hidden)
         if self.hidden_discriminator is not None:
             checks.widths("hidden_discriminator", self.hidden_discriminator)
+        if self.maxout is not None:
+            checks.integer("maxout", self.maxout, 2)
+        checks.choice("spectral_norm", self.spectral_norm, (True, False))
         checks.choice("output", self.output, ("auto", *RANGES))
         checks.choice("loss", self.loss, GAN_LOSSES)
         checks.number("ema", self.ema, 0, 1)
+        if self.batch_size % checks.integer("pack", self.pack, 1):
+            raise ArgumentError("batch_size", f"must be a multiple of pack={self.pack}, not {self.batch_size}")
+        self._check_normalization("normalization_discriminator", self.batch_size // self.pack)
 
     def _check_learning_rate(self) -> None:
         if not isinstance(self.learning_rate, (tuple, list)):
@@ -291,10 +341,12 @@ class GAN(Estimator):
         mirrored = hidden[::-1] if self.hidden_discriminator is None else self.hidden_discriminator
         hidden_discriminator = checks.widths("hidden_discriminator", mirrored)
         output = from_data[-1]
-        return {
-            "generator": dense_layers((self.latent_dim, *hidden, columns), self.activation, output),
-            "discriminator": dense_layers((columns, *hidden_discriminator, 1), self.activation, "linear"),
-        }
+        of_generator = Hidden(self.normalization)
+        of_discriminator = Hidden(self.normalization_discriminator, self.dropout, self.maxout, self.spectral_norm)
+        generator = dense_layers((self.latent_dim, *hidden, columns), self.activation, output, of_generator)
+        sizes = (self.pack * columns, *hidden_discriminator, 1)
+        discriminator = dense_layers(sizes, self.activation, "linear", of_discriminator, len(generator))
+        return {"generator": generator, "discriminator": discriminator}
 
     def _build(self, *data: Any, **columns: Any) -> None:
         super()._build(*data, **columns)
@@ -312,6 +364,8 @@ class GAN(Estimator):
     def _load_averages(self, state: dict[str, np.ndarray]) -> None:
         if self.averaged_generator_ is not None:
             self._ops.upload(state["generator.average"], out=self.averaged_generator_.params)
+            if len(self.averaged_generator_.running):
+                self._ops.upload(state["generator.average_running"], out=self.averaged_generator_.running)
 
     def _step(self, rows: Array) -> GanStep:
         averaged = self.averaged_generator_
@@ -326,6 +380,7 @@ class GAN(Estimator):
             seed=self.seed,
             scale=self.scale_,
             shift=self.shift_,
+            pack=self.pack,
             average=None if averaged is None else Average(averaged, self.ema),
         )
 

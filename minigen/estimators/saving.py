@@ -14,7 +14,7 @@ import numpy as np
 from minigen import checks
 from minigen.backend import PRECISIONS
 from minigen.estimators import fields
-from minigen.models.network import flat_size, parameter_shapes
+from minigen.models.network import flat_size, parameter_shapes, running_shapes, running_size
 from minigen.models.optimizer import SLOTS
 from minigen.training import checkpoint
 from minigen.training.checkpoint import Tensors, check_tensor
@@ -59,12 +59,14 @@ def check_tensors(model: Any, fitted: dict[str, Any], tensors: Tensors) -> None:
     item_shape: Sequence[int] = fitted["item_shape_"]
     columns = math.prod(checks.integer("item_shape_", size, 1) for size in item_shape)
     for name, layers in model._layers(columns, *(fitted[name] for name in model.fitted_from_data)).items():
-        for key, shape in parameter_shapes(name, layers).items():
+        for key, shape in (parameter_shapes(name, layers) | running_shapes(name, layers)).items():
             check_tensor(tensors, key, shape, np.float32)
         for slot in SLOTS[model.optimizer]:
             check_tensor(tensors, f"training.{name}.{slot}", (flat_size(layers),), np.float32)
         if name in model._averaged_networks:
             check_tensor(tensors, f"training.{name}.average", (flat_size(layers),), np.float32)
+            if kept := running_size(layers):
+                check_tensor(tensors, f"training.{name}.average_running", (kept,), np.float32)
     check_tensor(tensors, "training.step", (1,), np.uint64)
     if "columns.mean" in tensors or "columns.std" in tensors:
         check_tensor(tensors, "columns.mean", (columns,), np.float64)
@@ -81,7 +83,8 @@ def check_tensors(model: Any, fitted: dict[str, Any], tensors: Tensors) -> None:
 def _tensors(model: Any) -> Tensors:
     tensors = {key: value for net in model.networks_ for key, value in net.state().items()}
     state = model._training_state() or {}
-    tensors.update({f"training.{key}": value for key, value in state.items() if not key.endswith(".params")})
+    beside = {key: value for key, value in state.items() if not key.endswith((".params", ".running"))}
+    tensors.update({f"training.{key}": value for key, value in beside.items()})
     if model.columns_ is not None:
         tensors["columns.mean"], tensors["columns.std"] = model.columns_.mean, model.columns_.std
     tensors["history.losses"] = np.ascontiguousarray(model.history_.values)

@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Self
 from minigen import checks
 from minigen.backend import ACTIVATIONS, SCHEDULES
 from minigen.errors import ArgumentError
+from minigen.models.normalization import NORMALIZATIONS
 from minigen.models.optimizer import OPTIMIZERS, OptimizerSettings
 
 INITS = ("auto", "glorot_uniform", "glorot_normal", "he_uniform", "he_normal")
@@ -22,6 +23,8 @@ class Settings:
         "latent_dim",
         "hidden",
         "activation",
+        "normalization",
+        "dropout",
         "standardize",
         "optimizer",
         "init",
@@ -33,6 +36,8 @@ class Settings:
     # The hyper-parameters that both models have, in the order of their documentation.
     latent_dim: int
     activation: str
+    normalization: str | None
+    dropout: float
     standardize: str | bool
     optimizer: str
     learning_rate: float | tuple[float, float]
@@ -87,6 +92,8 @@ class Settings:
         """Raise for a bad hyper-parameter. Subclasses add their own."""
         checks.integer("latent_dim", self.latent_dim, 1)
         checks.choice("activation", self.activation, ACTIVATIONS)
+        self._check_normalization("normalization", self.batch_size)
+        checks.number("dropout", self.dropout, 0, 1)
         checks.choice("standardize", self.standardize, ("auto", True, False))
         checks.choice("optimizer", self.optimizer, OPTIMIZERS)
         checks.choice("init", self.init, INITS)
@@ -107,6 +114,12 @@ class Settings:
                 "warmup", f"must be less than the {self.epochs} epochs of schedule={self.schedule!r}, not {self.warmup}"
             )
         checks.seed("seed", self.seed)
+
+    def _check_normalization(self, name: str, rows: int) -> None:
+        """Of the setting of this name, for batches of so many ``rows``."""
+        value = checks.choice(name, getattr(self, name), (None, *NORMALIZATIONS))
+        if value == "batch" and rows == 1:
+            raise ArgumentError(name, f"must not be 'batch' with batch_size={self.batch_size}: one row has no variance")
 
     def _check_learning_rate(self) -> None:
         """Raise for a bad one; a callback may set another on the way."""

@@ -14,8 +14,9 @@ from minigen.errors import ArgumentError
 from minigen.estimators import scaling
 from minigen.estimators.base import Estimator
 from minigen.estimators.trained import ROWS_AT_ONCE, fresh_seed
+from minigen.models.hidden import Hidden, dense_layers
 from minigen.models.layers import Layer
-from minigen.models.network import Network, dense_layers
+from minigen.models.network import Network
 from minigen.models.vae import LIKELIHOODS, VaeStep
 from minigen.reference import activations, latent, random
 from minigen.training.loop import Callback
@@ -37,6 +38,10 @@ class VAE(Estimator):
     latent_dim : width of the latent ``z``
     hidden : sizes of the encoder's hidden layers; the decoder's are these in reverse
     activation : of the hidden layers, one of ``minigen.ACTIVATIONS``
+    normalization : of the hidden layers of encoder and decoder, before the activation: ``"batch"`` (Ioffe and Szegedy
+        2015), ``"layer"`` (Ba et al. 2016) or ``None``. Batch normalization encodes, decodes and scores by running
+        statistics, which are part of the model; a last batch of a single row is then left out.
+    dropout : share of the hidden units of encoder and decoder that are dropped in training (Srivastava et al. 2014)
     likelihood : ``"bernoulli"`` for data in [0, 1], but for a few units in the last place, which are clipped (uint8 is
         divided by 255, zeros and ones in bool or integers are taken as such), ``"gaussian"`` for any data
     variance : of the Gaussian likelihood, fixed; of standardised columns it is a share of each column's variance
@@ -80,6 +85,8 @@ class VAE(Estimator):
         latent_dim: int = 20,
         hidden: tuple[int, ...] = (400,),
         activation: str = "relu",
+        normalization: str | None = None,
+        dropout: float = 0.0,
         likelihood: str = "bernoulli",
         variance: float = 1.0,
         standardize: str | bool = "auto",
@@ -103,6 +110,8 @@ class VAE(Estimator):
         self.latent_dim = latent_dim
         self.hidden = hidden
         self.activation = activation
+        self.normalization = normalization
+        self.dropout = dropout
         self.likelihood = likelihood
         self.variance = variance
         self.standardize = standardize
@@ -315,11 +324,10 @@ class VAE(Estimator):
         return bool(self.likelihood == "gaussian")
 
     def _layers(self, columns: int, *from_data: Any) -> dict[str, list[Layer]]:
-        hidden = checks.widths("hidden", self.hidden)
-        return {
-            "encoder": dense_layers((columns, *hidden, 2 * self.latent_dim), self.activation, "linear"),
-            "decoder": dense_layers((self.latent_dim, *hidden[::-1], columns), self.activation, "linear"),
-        }
+        hidden, options = checks.widths("hidden", self.hidden), Hidden(self.normalization, self.dropout)
+        encoder = dense_layers((columns, *hidden, 2 * self.latent_dim), self.activation, "linear", options)
+        sizes = (self.latent_dim, *hidden[::-1], columns)
+        return {"encoder": encoder, "decoder": dense_layers(sizes, self.activation, "linear", options, len(encoder))}
 
     def _step(self, rows: Array) -> VaeStep:
         return VaeStep(

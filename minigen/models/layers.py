@@ -1,4 +1,4 @@
-"""The layers that a network is a list of. Today there is one kind, :class:`Dense`.
+"""The layers that a network is a list of, and the plainest of them, :class:`Dense`.
 
 A layer computes ``y = act(z(x))`` and keeps ``y``. With ``dz`` the gradient of the loss with respect to ``z``, its
 value before its own activation, a backward pass goes through the layers from the last to the first. Each
@@ -9,7 +9,8 @@ value before its own activation, a backward pass goes through the layers from th
    activation, which is computed from its stored output (see :mod:`minigen.reference.activations`).
 
 A new kind is one subclass of :class:`Layer`; networks, optimizers, model files, reports and gradient checks ask the
-layers for what they need. A layer without an activation of its own calls it ``"linear"``.
+layers for what they need. A layer without an activation of its own calls it ``"linear"``. The other kinds are in
+modules beside this one, and :mod:`minigen.models.hidden` puts hidden layers together from them.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 
@@ -31,7 +32,9 @@ from minigen.reference import initializers
 class Context:
     """What a batch has beside its rows, for the layers that want it.
 
-    ``training``: whether the batch is a step's, not one that is only judged or generated; ``condition``: a class for
+    ``training``: whether the batch is a step's, not one that is only judged or generated; ``groups``: into how many
+    parts of equal size, one behind the other, the rows fall that are batches of their own, for layers in which a row
+    depends on the others of its batch; ``condition``: a class for
     each row, ``int32[B]``, or numbers ``[B, C]``; ``counter``: the steps done, on the device, and ``seed`` the model's,
     for layers that draw random numbers.
     """
@@ -40,9 +43,11 @@ class Context:
     condition: Array | None = None
     counter: Array | None = None
     seed: int = 0
+    groups: int = 1
 
 
 INFERENCE = Context()
+RECTIFIERS = ("relu", "leaky_relu", "elu", "gelu", "silu", "maxout")
 
 
 @dataclass(frozen=True)
@@ -65,21 +70,32 @@ class Layer(ABC):
     """``inputs`` numbers a row to ``outputs``, with an ``activation``. A layer is made without memory.
 
     A network gives it memory with :meth:`bound`: then it has a ``name`` (``generator.0``), and ``params`` and
-    ``grads`` hold, by the names in :attr:`shapes`, its parameters and their gradients.
+    ``grads`` hold, by the names in :attr:`shapes`, its parameters and their gradients, and ``running`` what it keeps
+    from one batch to the next beside these, by the names in :attr:`running_shapes`.
     """
 
+    couples_rows: ClassVar[bool] = False
+    """Whether in training a row's output depends on the other rows of its batch."""
     name: str
     ops: Backend
     params: Mapping[str, Array]
     grads: Mapping[str, Array]
+    running: Mapping[str, Array]
 
     def __init__(self, inputs: int, outputs: int, activation: str) -> None:
         self.inputs, self.outputs, self.activation = inputs, outputs, activation
 
-    def bound(self, ops: Backend, name: str, params: Mapping[str, Array], grads: Mapping[str, Array]) -> Self:
+    def bound(
+        self,
+        ops: Backend,
+        name: str,
+        params: Mapping[str, Array],
+        grads: Mapping[str, Array],
+        running: Mapping[str, Array],
+    ) -> Self:
         """This layer on a device: a copy that computes with these buffers."""
         layer = copy.copy(self)
-        layer.ops, layer.name, layer.params, layer.grads = ops, name, params, grads
+        layer.ops, layer.name, layer.params, layer.grads, layer.running = ops, name, params, grads, running
         return layer
 
     @property
@@ -91,6 +107,15 @@ class Layer(ABC):
     @abstractmethod
     def initial(self, seed: int, init: str, tensor: int, dtype: Any) -> dict[str, np.ndarray]:
         """First values of the parameters. Layers of one model differ in ``tensor``, so that none share their draws."""
+
+    @property
+    def running_shapes(self) -> dict[str, tuple[int, ...]]:
+        """Of what a step changes and the next one reads, and no gradient descends on. Saved with the parameters."""
+        return {}
+
+    def initial_running(self, seed: int, tensor: int, dtype: Any) -> dict[str, np.ndarray]:
+        """First values of these, as :meth:`initial`."""
+        return {}
 
     def store(
         self, rows: int, y: Array | None = None, grad_rows: int | None = None, context: Context = INFERENCE
@@ -122,6 +147,12 @@ class Layer(ABC):
         return ", ".join([*(f"{name} {shape}" for name, shape in self.shapes.items()), self.activation])
 
 
+def times_derivative(ops: Backend, dx: Array, x: Array, activation: str) -> None:
+    """Turn ``dx``, the gradient of ``x``, into that of the ``z`` before it, where ``x = act(z)``."""
+    if activation != "linear":
+        ops.activation_backward(dx, x, dx, activation)
+
+
 class Dense(Layer):
     """``y = act(x W + b)`` with ``W[inputs, outputs]`` and ``b[outputs]``. By the chain rule (Rumelhart, Hinton and
     Williams 1986), with ``x`` the stored output of the layer before:
@@ -129,7 +160,14 @@ class Dense(Layer):
         dW = x^T dz                        (dense_wgrad)
         db = sum over rows of dz           (dense_wgrad)
         dz_before = (dz W^T) * act'_before (dense_dgrad)
+
+    ``followed_by`` names what comes behind a layer that is linear itself, for its first weights: another activation, or
+    ``"maxout"``.
     """
+
+    def __init__(self, inputs: int, outputs: int, activation: str, followed_by: str | None = None) -> None:
+        super().__init__(inputs, outputs, activation)
+        self.followed_by = activation if followed_by is None else followed_by
 
     @property
     def shapes(self) -> dict[str, tuple[int, ...]]:
@@ -139,9 +177,10 @@ class Dense(Layer):
         """He where a rectifier follows, Glorot elsewhere, or ``init`` for all; biases are zero.
 
         He's variance is ``2 / fan_in`` for both rectifiers. For a leaky one of slope ``a``, He et al. 2015 (equation
-        15) have ``2 / ((1 + a^2) fan_in)``; at our slope of 0.2 that is 4 % less, and is left out.
+        15) have ``2 / ((1 + a^2) fan_in)``; at our slope of 0.2 that is 4 % less, and is left out. What is close to a
+        rectifier counts as one.
         """
-        rectified = self.activation in ("relu", "leaky_relu")
+        rectified = self.followed_by in RECTIFIERS
         kind = init if init != "auto" else ("he_uniform" if rectified else "glorot_uniform")
         draw = getattr(initializers, kind)
         return {"W": draw(self.inputs, self.outputs, seed, tensor, dtype), "b": np.zeros(self.outputs, dtype)}

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import accumulate
 from typing import Any
 
 import numpy as np
 
 from minigen.backend import Array, Backend
-from minigen.models.layers import INFERENCE, Context, Dense, Layer, Stored
+from minigen.models.hidden import dense_layers as dense_layers
+from minigen.models.layers import INFERENCE, Context, Layer, Stored
 
 ALIGN = 16  # each parameter begins on a 64-byte line of the flat buffer
 
@@ -23,15 +24,21 @@ class Workspace(tuple[Stored, ...]):
         return Workspace(stored.rows(start, stop) for stored in self)
 
 
-def dense_layers(sizes: Sequence[int], hidden: str, output: str) -> list[Layer]:
-    """Dense layers from ``sizes[0]`` inputs to ``sizes[-1]`` outputs, with these activations."""
-    activations = [hidden] * (len(sizes) - 2) + [output]
-    return [Dense(*layer) for layer in zip(sizes, sizes[1:], activations, strict=False)]
-
-
 def parameter_shapes(name: str, layers: Sequence[Layer]) -> dict[str, tuple[int, ...]]:
     """The parameters of a network of this name by their keys in a model file, in the order of the flat buffer."""
     return {f"{name}.{i}.{part}": shape for i, layer in enumerate(layers) for part, shape in layer.shapes.items()}
+
+
+def running_shapes(name: str, layers: Sequence[Layer]) -> dict[str, tuple[int, ...]]:
+    """The same of what layers keep from batch to batch beside parameters."""
+    return {
+        f"{name}.{i}.{part}": shape for i, layer in enumerate(layers) for part, shape in layer.running_shapes.items()
+    }
+
+
+def running_size(layers: Sequence[Layer]) -> int:
+    """Elements of the flat buffer of what they keep beside parameters."""
+    return _offsets(running_shapes("", layers).values())[-1]
 
 
 def flat_size(layers: Sequence[Layer]) -> int:
@@ -44,28 +51,40 @@ def _offsets(shapes: Iterable[tuple[int, ...]]) -> list[int]:
     return list(accumulate((-(-math.prod(shape) // ALIGN) * ALIGN for shape in shapes), initial=0))
 
 
+def _parts(flat: Array, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Array]:
+    """Views into ``flat``, in which these shapes lie one after the other."""
+    return {
+        key: flat[start : start + math.prod(shape)].reshape(shape)
+        for (key, shape), start in zip(shapes.items(), _offsets(shapes.values()), strict=False)
+    }
+
+
 class Network:
     """``layers`` one after the other, on the device of ``ops``.
 
     All parameters lie in one flat buffer, ``params``, and all gradients in another, ``grads``, so that an optimizer is
-    one pass over memory. Between two parameters there may be padding: see :meth:`minigen.backend.Backend.capture`.
+    one pass over memory. Between two parameters there may be padding: see :meth:`minigen.backend.Backend.capture`. What
+    layers keep beside them from one batch to the next, such as running statistics, lies in a third, ``running``.
     """
 
     def __init__(self, ops: Backend, name: str, layers: Sequence[Layer]) -> None:
         self._made_of = ops, name, tuple(layers)
         self.ops = ops
         self.name = name
-        self._shapes = parameter_shapes(name, layers)
+        self._shapes, self._running_shapes = parameter_shapes(name, layers), running_shapes(name, layers)
         size = flat_size(layers)
         # Zeros, so that the padding between two parameters stays zero under every optimizer.
         self.params = ops.upload(np.zeros(size, ops.dtype))
         self.grads = ops.upload(np.zeros(size, ops.dtype))
+        self.running = ops.upload(np.zeros(_offsets(self._running_shapes.values())[-1], ops.dtype))
         self.layers: list[Layer] = []
         params, grads = self._split(self.params), self._split(self.grads)
+        running = _parts(self.running, self._running_shapes)
         for i, layer in enumerate(layers):
             parts = {part: f"{name}.{i}.{part}" for part in layer.shapes}
             mine, gradients = ({part: flat[key] for part, key in parts.items()} for flat in (params, grads))
-            self.layers.append(layer.bound(ops, f"{name}.{i}", mine, gradients))
+            kept = {part: running[f"{name}.{i}.{part}"] for part in layer.running_shapes}
+            self.layers.append(layer.bound(ops, f"{name}.{i}", mine, gradients, kept))
 
     def twin(self) -> Network:
         """Another network of the same layers, whose parameters are zeros."""
@@ -82,11 +101,11 @@ class Network:
 
     def _split(self, flat: Array) -> dict[str, Array]:
         """Views into ``flat``, which is laid out as ``params`` is, by the parameters' keys."""
-        starts = _offsets(self._shapes.values())
-        return {
-            key: flat[start : start + math.prod(shape)].reshape(shape)
-            for (key, shape), start in zip(self._shapes.items(), starts, strict=False)
-        }
+        return _parts(flat, self._shapes)
+
+    def _buffers(self) -> dict[str, Array]:
+        """Views of all that a model file holds of the network."""
+        return self._split(self.params) | _parts(self.running, self._running_shapes)
 
     def named(self, flat: Array) -> list[tuple[str, Array]]:
         """The layer's name and the part of ``flat`` for each parameter; ``flat`` is laid out as ``params`` is."""
@@ -110,6 +129,11 @@ class Network:
         return self.layers[-1].activation
 
     @property
+    def couples_rows(self) -> bool:
+        """Whether in training a row's output depends on the other rows of its batch."""
+        return any(layer.couples_rows for layer in self.layers)
+
+    @property
     def parameter_count(self) -> int:
         return sum(layer.parameter_count for layer in self.layers)
 
@@ -119,16 +143,17 @@ class Network:
         state = {}
         for i, layer in enumerate(self.layers):
             values = layer.initial(seed, init, first + i, self.ops.dtype)
+            values |= layer.initial_running(seed, first + i, self.ops.dtype)
             state.update({f"{layer.name}.{part}": value for part, value in values.items()})
         self.load_state(state)
 
     def state(self) -> dict[str, np.ndarray]:
-        """Host copies of the parameters, by their keys in a model file: ``generator.0.W`` and so on."""
-        return {key: np.array(self.ops.download(buffer)) for key, buffer in self._split(self.params).items()}
+        """Host copies of parameters and running values, by their keys in a model file: ``generator.0.W`` and so on."""
+        return {key: np.array(self.ops.download(buffer)) for key, buffer in self._buffers().items()}
 
     def load_state(self, state: dict[str, np.ndarray]) -> None:
-        """Set every parameter from arrays as :meth:`state` gives them. Raises ValueError for one of another shape."""
-        for key, buffer in self._split(self.params).items():
+        """Set all from arrays as :meth:`state` gives them. Raises ValueError for one of another shape."""
+        for key, buffer in self._buffers().items():
             value = np.ascontiguousarray(state[key], self.ops.dtype)
             if value.shape != tuple(buffer.shape):
                 raise ValueError(f"{key} must have shape {tuple(buffer.shape)}, not {value.shape}")

@@ -42,8 +42,11 @@ class Average:
     decay: float
 
     def update(self, source: Network, step: Array) -> None:
-        """Take in the parameters of ``source``; ``step`` counts the updates done before."""
+        """Take in the parameters of ``source`` and what its layers keep beside them, such as running statistics;
+        ``step`` counts the updates done before."""
         self.net.ops.average(self.net.params, source.params, step, self.decay)
+        if len(source.running):
+            self.net.ops.average(self.net.running, source.running, step, self.decay)
 
 
 class Optimizer:

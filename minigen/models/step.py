@@ -19,7 +19,7 @@ class Step:
 
     An epoch is ``steps_per_epoch`` steps of ``batch_size`` rows in the order of a keyed permutation. The rows left
     over form a last, smaller step of ``tail`` rows, or are dropped with ``drop_last`` (other rows each epoch, since the
-    order changes).
+    order changes). A single row is dropped where a row's output depends on the others of its batch.
     """
 
     terms: tuple[str, ...]  # the losses that a step computes, in the order of ``losses``
@@ -44,6 +44,8 @@ class Step:
         self.batch_size = batch_size
         self.seed = seed
         self.tail = 0 if drop_last else len(data) % batch_size
+        if self.tail == 1 and any(net.couples_rows for net in networks):
+            self.tail = 0  # one row has no statistics
         self.steps_per_epoch = len(data) // batch_size + (self.tail > 0)
         for optimizer in optimizers:
             optimizer.steps_per_epoch = self.steps_per_epoch
@@ -85,10 +87,13 @@ class Step:
             optimizer.set_learning_rate(own)
 
     def state_buffers(self) -> dict[str, Array]:
-        """All that a step changes and the next one reads: the counter, parameters, and the optimizers' moments."""
+        """All that a step changes and the next one reads: the counter, parameters, what layers keep beside them, and
+        the optimizers' moments."""
         buffers = {"step": self.counter}
         for net, optimizer in zip(self.networks, self.optimizers, strict=True):
             buffers[f"{net.name}.params"] = net.params
+            if len(net.running):
+                buffers[f"{net.name}.running"] = net.running
             buffers.update({f"{net.name}.{slot}": buffer for slot, buffer in optimizer.slots.items()})
         return buffers
 
@@ -103,6 +108,7 @@ class Step:
         forward = [("output", layer.name, stored.y) for layer, stored in work]
         backward = [("gradient", layer.name, stored.dz) for layer, stored in work]
         weights = [("weight", layer.name, buffer) for layer, _ in work for buffer in layer.params.values()]
+        weights += [(name, layer.name, buffer) for layer, _ in work for name, buffer in layer.running.items()]
         moments = [
             ("velocity" if slot == "velocity" else f"moment {slot} of the optimizer", layer, part)
             for net, optimizer in zip(self.networks, self.optimizers, strict=True)

@@ -14,6 +14,7 @@ from __future__ import annotations
 import numpy as np
 
 from minigen.backend import Array, Backend
+from minigen.models.layers import Context
 from minigen.models.network import Network, Workspace
 from minigen.models.optimizer import Optimizer, OptimizerSettings
 from minigen.models.step import Step
@@ -60,7 +61,9 @@ class VaeStep(Step):
         self.x = ops.empty((batch_size, data.shape[1]))
         self.eps, self.z, self.dz = (ops.empty((batch_size, latent)) for _ in range(3))
         self.nats = ops.empty((batch_size,))
-        self.encoder_work, self.decoder_work = encoder.workspace(batch_size), decoder.workspace(batch_size)
+        context = Context(training=True, counter=self.counter, seed=seed)
+        self.encoder_work = encoder.workspace(batch_size, context=context)
+        self.decoder_work = decoder.workspace(batch_size, context=context)
 
     def compute(self, rows: int) -> None:
         self.gradient(rows)

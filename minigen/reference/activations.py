@@ -9,6 +9,8 @@ name           y                       act'(z) from y
 linear         z                       1
 relu           max(z, 0)               1 where z > 0, that is where y > 0; else 0 (the subgradient 0 at z = 0)
 leaky_relu     z where z > 0, else az  1 where y > 0, else a: y has the sign of z because a = 0.2 > 0
+elu            z where z > 0, else     1 where y > 0, else e^z = y + 1: y has the sign of z
+               e^z - 1
 tanh           tanh z                  (sinh/cosh)' = (cosh^2 - sinh^2) / cosh^2 = 1 - y^2 = (1 - y) (1 + y)
 sigmoid        1 / (1 + e^-z)          e^-z / (1 + e^-z)^2 = y (1 - y)
 softplus       log(1 + e^z)            e^z / (1 + e^z) = 1 - 1 / (1 + e^z) = 1 - e^-y
@@ -22,7 +24,7 @@ No exponential here sees a positive argument, so nothing overflows however large
 ``softplus(z) = max(z, 0) + log(1 + e^-|z|)``, and ``sigmoid`` is written with ``e^-|z|`` in both halves. NaN stays NaN.
 
 Sources: relu Nair and Hinton 2010; leaky_relu Maas et al. 2013, with the slope of Radford et al. 2016;
-softplus Dugas et al. 2001.
+elu Clevert et al. 2016, with their alpha of 1; softplus Dugas et al. 2001.
 """
 
 from __future__ import annotations
@@ -32,14 +34,15 @@ import numpy as np
 from minigen import checks
 from minigen.reference.underflow import small_is_zero
 
-ACTIVATIONS = ("linear", "relu", "leaky_relu", "tanh", "sigmoid", "softplus")
+DENSE_ACTIVATIONS = ("linear", "relu", "leaky_relu", "elu", "tanh", "sigmoid", "softplus")
+"""Those that a dense layer applies itself, since it keeps its output alone."""
 LEAKY_SLOPE = 0.2
 """Slope of ``leaky_relu`` below zero (Radford et al. 2016, section 4)."""
 
 
 def check(activation: str) -> None:
     """Raise ValueError, listing the known names, unless ``activation`` is one of them."""
-    checks.choice("activation", activation, ACTIVATIONS)
+    checks.choice("activation", activation, DENSE_ACTIVATIONS)
 
 
 @small_is_zero
@@ -63,6 +66,8 @@ def forward(z: np.ndarray, activation: str) -> np.ndarray:
         return np.maximum(z, 0)
     if activation == "leaky_relu":
         return np.where(z > 0, z, LEAKY_SLOPE * z)
+    if activation == "elu":
+        return np.where(z > 0, z, np.expm1(np.minimum(z, 0)))
     if activation == "tanh":
         return np.tanh(z)
     if activation == "sigmoid":
@@ -80,6 +85,8 @@ def derivative(y: np.ndarray, activation: str) -> np.ndarray:
         return (y > 0).astype(y.dtype)
     if activation == "leaky_relu":
         return np.where(y > 0, y.dtype.type(1), y.dtype.type(LEAKY_SLOPE))
+    if activation == "elu":
+        return np.where(y > 0, y.dtype.type(1), y + 1)
     if activation == "tanh":
         return (1 - y) * (1 + y)
     if activation == "sigmoid":

@@ -33,6 +33,8 @@ def activate(z, ACTIVATION: tl.constexpr):
         y = tl.where(z < 0.0, 0.0, z)
     elif ACTIVATION == "leaky_relu":
         y = tl.where(z > 0.0, z, SLOPE * z)
+    elif ACTIVATION == "elu":
+        y = tl.where(z > 0.0, z, expm1(z))
     elif ACTIVATION == "tanh":
         y = tanh(z)
     elif ACTIVATION == "sigmoid":
@@ -52,6 +54,8 @@ def differentiate(dy, y, ACTIVATION: tl.constexpr):
         dz = dy * tl.where(y > 0.0, 1.0, 0.0)
     elif ACTIVATION == "leaky_relu":
         dz = dy * tl.where(y > 0.0, 1.0, SLOPE)
+    elif ACTIVATION == "elu":
+        dz = dy * tl.where(y > 0.0, 1.0, y + 1.0)
     elif ACTIVATION == "tanh":
         dz = dy * ((1.0 - y) * (1.0 + y))  # 1 - y is exact where it is small
     elif ACTIVATION == "sigmoid":

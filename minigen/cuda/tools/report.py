@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from minigen.backend import ACTIVATIONS, Array
+from minigen.backend import DENSE_ACTIVATIONS, Array
 from minigen.cuda.backend import PRECISIONS, CudaBackend
 from minigen.cuda.plan.launch import Launch
 from minigen.cuda.run.build import build_of
@@ -66,8 +66,8 @@ def other_launches(ops: CudaBackend) -> list[Launch]:
     step, lr, loss, rows = ops.empty((1,), np.uint64), f(1), f(1), f(B)
     x, y, z, p, g, m, v = f(B, I), f(B, I), f(B, I), f(I), f(I), f(I), f(I)
     calls: list[Callable[[], None]] = [
-        *(lambda a=a: ops.activation_forward(x, y, a) for a in ACTIVATIONS),
-        *(lambda a=a: ops.activation_backward(x, y, z, a) for a in ACTIVATIONS),
+        *(lambda a=a: ops.activation_forward(x, y, a) for a in DENSE_ACTIVATIONS),
+        *(lambda a=a: ops.activation_backward(x, y, z, a) for a in DENSE_ACTIVATIONS),
         lambda: ops.sgd(p, g, m, lr, 0.9, 0.1),
         lambda: ops.do(operation("is_finite", ("is_finite",), {"x": x, "flags": ops.empty((B,), np.int32)})),
         lambda: ops.adamw(p, g, m, v, lr, step),

@@ -1,0 +1,152 @@
+"""The rows of what lies between dense layers: self-gated activations, normalization, dropout, maxout, spectral norm.
+
+How to read them: :mod:`minigen.ops`, whose :class:`~minigen.ops.Operations` has them all.
+"""
+
+from __future__ import annotations
+
+from minigen import checks
+from minigen.reference.activations import DENSE_ACTIVATIONS
+from minigen.reference.self_gated import SELF_GATED
+from minigen.registry import OneOf, flag, operation, real, whole, within
+from minigen.step.record import Array
+
+
+class LayerOperations:
+    """Part of :class:`minigen.ops.Operations`."""
+
+    # --- self-gated activations ---------------------------------------------------------------------------
+
+    @operation("z[...] =y[...]", activation=OneOf(SELF_GATED), flops=lambda n: 10 * n["n"], in_place=True)
+    def self_gated_forward(self, z: Array, y: Array, activation: str) -> None:
+        """``y = z s(p(z))``, elementwise: :mod:`minigen.reference.self_gated`; ``y`` may be ``z``."""
+
+    @operation("dy[...] z[...] =dz[...]", activation=OneOf(SELF_GATED), flops=lambda n: 15 * n["n"], in_place=True)
+    def self_gated_backward(self, dy: Array, z: Array, dz: Array, activation: str) -> None:
+        """``dz = dy * act'(z)``, elementwise; ``dz`` may be ``dy``."""
+
+    # --- normalization: z = gamma (x - mean) inv_std + beta ---------------------------------------------
+
+    @operation(
+        "x[G,R,O] gamma[O] beta[O] =y[G,R,O] =mean[G,O] =inv_std[G,O] +running_mean[O] +running_var[O]",
+        momentum=within(0, 1),
+        eps=real,
+        activation=OneOf(DENSE_ACTIVATIONS),
+        flops=lambda n: 8 * n["G"] * n["R"] * n["O"],
+    )
+    def batch_norm_forward(
+        self,
+        x: Array,
+        gamma: Array,
+        beta: Array,
+        y: Array,
+        mean: Array,
+        inv_std: Array,
+        running_mean: Array,
+        running_var: Array,
+        momentum: float = 0.1,
+        eps: float = 1e-5,
+        activation: str = "linear",
+    ) -> None:
+        """``y = act(gamma h + beta)``, ``h`` the columns of each of ``G`` batches of ``R`` rows, normalised.
+
+        The running statistics are moved by each batch in turn: :mod:`minigen.reference.normalization`.
+        """
+
+    @operation(
+        "x[B,O] gamma[O] beta[O] running_mean[O] running_var[O] =y[B,O]",
+        eps=real,
+        activation=OneOf(DENSE_ACTIVATIONS),
+        flops=lambda n: 4 * n["B"] * n["O"],
+    )
+    def batch_norm_infer(
+        self,
+        x: Array,
+        gamma: Array,
+        beta: Array,
+        running_mean: Array,
+        running_var: Array,
+        y: Array,
+        eps: float = 1e-5,
+        activation: str = "linear",
+    ) -> None:
+        """``y = act(gamma h + beta)``, ``h`` the columns normalised by the running statistics."""
+
+    @operation(
+        "dz[G,R,O] x[G,R,O] gamma[O] mean[G,O] inv_std[G,O] =dx[G,R,O]", flops=lambda n: 10 * n["G"] * n["R"] * n["O"]
+    )
+    def batch_norm_dgrad(self, dz: Array, x: Array, gamma: Array, mean: Array, inv_std: Array, dx: Array) -> None:
+        """``dx = inv_std (g - mean g - h mean(g h))`` with ``g = dz gamma``, means over a batch's rows."""
+
+    @operation(
+        "dz[G,R,O] x[G,R,O] mean[G,O] inv_std[G,O] =dgamma[O] =dbeta[O]", flops=lambda n: 5 * n["G"] * n["R"] * n["O"]
+    )
+    def batch_norm_wgrad(self, dz: Array, x: Array, mean: Array, inv_std: Array, dgamma: Array, dbeta: Array) -> None:
+        """``dgamma = sum of dz h``, ``dbeta = sum of dz``, over the rows of all batches."""
+
+    @operation(
+        "x[B,O] gamma[O] beta[O] =y[B,O] =mean[B] =inv_std[B]",
+        eps=real,
+        activation=OneOf(DENSE_ACTIVATIONS),
+        flops=lambda n: 8 * n["B"] * n["O"],
+    )
+    def layer_norm_forward(
+        self,
+        x: Array,
+        gamma: Array,
+        beta: Array,
+        y: Array,
+        mean: Array,
+        inv_std: Array,
+        eps: float = 1e-5,
+        activation: str = "linear",
+    ) -> None:
+        """``y = act(gamma h + beta)``, ``h`` each row normalised over its columns."""
+
+    @operation("dz[B,O] x[B,O] gamma[O] mean[B] inv_std[B] =dx[B,O]", flops=lambda n: 10 * n["B"] * n["O"])
+    def layer_norm_dgrad(self, dz: Array, x: Array, gamma: Array, mean: Array, inv_std: Array, dx: Array) -> None:
+        """``dx = inv_std (g - mean g - h mean(g h))`` with ``g = dz gamma``, means over a row's columns."""
+
+    @operation("dz[B,O] x[B,O] mean[B] inv_std[B] =dgamma[O] =dbeta[O]", flops=lambda n: 5 * n["B"] * n["O"])
+    def layer_norm_wgrad(self, dz: Array, x: Array, mean: Array, inv_std: Array, dgamma: Array, dbeta: Array) -> None:
+        """``dgamma = sum of dz h``, ``dbeta = sum of dz``, over the rows."""
+
+    # --- dropout, maxout, spectral_norm ---------------------------------------------------------------------
+
+    @operation(
+        "x[...] step:uint64[1] =y[...]",
+        seed=checks.seed,
+        stream=checks.seed,
+        first=whole(0, 2**62),
+        rate=within(0, 1),
+        flops=lambda n: n["n"],
+        in_place=True,
+    )
+    def dropout(self, x: Array, y: Array, seed: int, stream: int, step: Array, first: int, rate: float) -> None:
+        """``y = x m / (1 - rate)`` with ``m = 0`` for a share ``rate`` of the elements, else 1; ``y`` may be ``x``.
+
+        Element ``e`` of ``x`` is number ``first + e`` for Philox, so that part of a buffer has that part of its mask.
+        """
+
+    @operation("x[B,K,O] =y[B,O]", flops=lambda n: n["B"] * n["K"] * n["O"])
+    def maxout_forward(self, x: Array, y: Array) -> None:
+        """``y[B,O]``, the largest of ``K`` pieces of each output."""
+
+    @operation("dy[B,O] x[B,K,O] =dx[B,K,O]", flops=lambda n: n["B"] * n["K"] * n["O"])
+    def maxout_backward(self, dy: Array, x: Array, dx: Array) -> None:
+        """``dx[B,K,O]``: ``dy`` at the first of the largest pieces, 0 at the others."""
+
+    @operation("W[I,O] +u[O] =v[I] =sigma[1] =normalized[I,O]", iterate=flag, flops=lambda n: 5 * n["I"] * n["O"])
+    def spectral_norm(
+        self, W: Array, u: Array, v: Array, sigma: Array, normalized: Array, iterate: bool = True
+    ) -> None:
+        """``normalized = W / sigma``, ``sigma`` the largest singular value by a step of the power iteration from ``u``.
+
+        Without ``iterate`` ``u`` stays as it is.
+        """
+
+    @operation("dnormalized[I,O] normalized[I,O] u[O] v[I] sigma[1] =dW[I,O]", flops=lambda n: 5 * n["I"] * n["O"])
+    def spectral_norm_backward(
+        self, dnormalized: Array, normalized: Array, u: Array, v: Array, sigma: Array, dW: Array
+    ) -> None:
+        """``dW = (dN - <dN, N> v u^T) / sigma`` for ``N = W / sigma``."""
