@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from minigen.backend import DENSE_ACTIVATIONS, GAN_LOSSES, LIKELIHOODS, SCHEDULES, Array, Backend
+from minigen.gradcheck_condition import condition_derivatives, condition_operations
 from minigen.gradcheck_formulas import check_values, formula_of
 from minigen.gradcheck_layers import layer_derivatives, layer_operations
 from minigen.gradcheck_steps import check_backend, check_reference, check_steps
@@ -166,6 +167,7 @@ def derivatives(rng: np.random.Generator) -> Iterator[Derivative]:
 
     yield "latent", "backward", latent_total, heads, latent.backward(dz, heads, eps, beta)
     yield from layer_derivatives(rng)
+    yield from condition_derivatives(rng)
 
 
 def operations(rng: np.random.Generator) -> Iterator[Operation]:
@@ -177,6 +179,7 @@ def operations(rng: np.random.Generator) -> Iterator[Operation]:
     yield from _optimizer_operations(rng)
     yield from _training_operations(rng)
     yield from _random_operations(rng)
+    yield from condition_operations(rng)
 
 
 def _dense_operations(rng: np.random.Generator) -> Iterator[Operation]:

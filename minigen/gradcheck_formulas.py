@@ -19,6 +19,7 @@ from minigen.reference import (
     activations,
     averaging,
     batch,
+    condition,
     dense,
     gan_loss,
     initializers,
@@ -59,6 +60,12 @@ FORMULAS = {
     "random": f"{_REF}/random.py: Philox4x32-10, u = (word >> 8) 2^-24, n = sqrt(-2 ln u1) (cos, sin)(2 pi u2)",
     "batch gather": f"{_REF}/batch.py: out = data[indices] scale + shift",
     "batch": f"{_REF}/batch.py: the keyed permutation of an epoch and the rows of a step",
+    "batch labels": f"{_REF}/batch.py: out = labels[indices]",
+    "condition class sums": f"{_REF}/condition.py: dE[n] = sum of dz over the rows of class n",
+    "condition projection forward": f"{_REF}/condition.py: y_r = x_r . w + b + x_r . e_r",
+    "condition projection dgrad": f"{_REF}/condition.py: dx_r = (s_r w + s_r e_r) * act'(x)",
+    "condition projection wgrad": f"{_REF}/condition.py: de_r = s_r x_r",
+    "condition sum": f"{_REF}/condition.py: y = act(a + b)",
     "initializers": f"{_REF}/initializers.py: Var W = 2 / fan_in (He), 2 / (fan_in + fan_out) (Glorot)",
     "sgd update": f"{_MODELS}/optimizer.py: update of sgd with momentum and weight decay",
     "adam update": f"{_MODELS}/optimizer.py: update of adam with beta1, beta2, eps",
@@ -124,6 +131,7 @@ def _values(rng: np.random.Generator) -> Iterator[Value]:
     yield from _layer_values(rng)
     yield from _loss_values(rng)
     yield from _update_values(rng)
+    yield from _condition_values(rng)
 
 
 def _random_values(rng: np.random.Generator) -> Iterator[Value]:
@@ -214,3 +222,18 @@ def _update_values(rng: np.random.Generator) -> Iterator[Value]:
                 [schedule.rate(0.3, t, kind, 7, 100)],
                 [plain.rate(0.3, t, kind, 7, 100)],
             )
+
+
+def _condition_values(rng: np.random.Generator) -> Iterator[Value]:
+    x, e, dz = rng.normal(size=(7, 4)), rng.normal(size=(7, 4)), rng.normal(size=(7, 1))
+    labels = rng.integers(0, 3, 7)
+    onehot = np.eye(3)[labels]
+    yield "batch", "labels", [batch.labels(labels, np.array([6, 0, 6]))], [[labels[6], labels[0], labels[6]]]
+    yield "condition", "class sums", [condition.class_sums(x, labels, 3)], [onehot.T @ x]
+    yield "condition", "projection forward", [condition.projection_forward(x, e)], [np.diag(x @ e.T)[:, None]]
+    yield "condition", "projection wgrad", [condition.projection_wgrad(x, dz)], [np.diag(dz[:, 0]) @ x]
+    for name in DENSE_ACTIVATIONS:
+        value, slope = plain.ACTIVATIONS[name]
+        yield "condition", f"sum {name}", [condition.activation_of_sum(x, e, name)], [value(x + e)]
+        dx = condition.projection_dgrad(dz, e, value(x), name)
+        yield "condition", f"projection dgrad {name}", [dx], [np.diag(dz[:, 0]) @ e * slope(x)]

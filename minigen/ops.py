@@ -325,6 +325,48 @@ class Operations(LayerOperations):
         NaN.
         """
 
+    @operation("labels:int32[N] indices:int32[B] =out:int32[B]", moved=lambda n: 12 * n["B"])
+    def batch_labels(self, labels: Array, indices: Array, out: Array) -> None:
+        """``out[B] = labels[indices]``, int32: the labels of the rows that a step takes.
+
+        An index outside of ``labels`` raises ValueError when the operation runs; on a device that cannot raise the
+        label is -1, which no class has.
+        """
+
+    # --- condition: what a label, or numbers beside a row, add to a layer -----------------------------------
+
+    @operation("a[...] b[...] =y[...]", activation=OneOf(DENSE_ACTIVATIONS), flops=lambda n: 2 * n["n"], in_place=True)
+    def activation_of_sum(self, a: Array, b: Array, y: Array, activation: str = "linear") -> None:
+        """``y = act(a + b)``, elementwise; ``y`` may be ``a`` or ``b``."""
+
+    @operation("x[B,O] labels:int32[B] =sums[N,O]", flops=lambda n: n["B"] * n["O"])
+    def class_sums(self, x: Array, labels: Array, sums: Array) -> None:
+        """``sums[N,O]``: for each of N classes the sum of the rows of ``x[B,O]`` whose entry of ``labels`` it is.
+
+        A label outside of the classes raises ValueError when the operation runs; on a device that cannot raise its row
+        is left out.
+        """
+
+    @operation("x[B,I] e[B,I] +y[B,1]", flops=lambda n: 2 * n["B"] * n["I"])
+    def projection_forward(self, x: Array, e: Array, y: Array) -> None:
+        """``y[r] += x[r] . e[r]``: what the condition of a row adds to its logit (Miyato and Koyama 2018)."""
+
+    @operation(
+        "dz[B,1] e[B,I] x?[B,I] +dx[B,I]",
+        activation=OneOf(DENSE_ACTIVATIONS),
+        flops=lambda n: 3 * n["B"] * n["I"],
+        also=_known_output,
+        unused=lambda settings: ("x",) if settings["activation"] == "linear" else (),
+    )
+    def projection_dgrad(
+        self, dz: Array, e: Array, dx: Array, x: Array | None = None, activation: str = "linear"
+    ) -> None:
+        """``dx[r] += dz[r] e[r] * act'(z_before)``, where ``x[B,I] = act(z_before)`` as in :meth:`dense_dgrad`."""
+
+    @operation("x[B,I] dz[B,1] =de[B,I]", flops=lambda n: n["B"] * n["I"])
+    def projection_wgrad(self, x: Array, dz: Array, de: Array) -> None:
+        """``de[r] = dz[r] x[r]``: the gradient of what :meth:`projection_forward` takes for ``e``."""
+
     # --- bookkeeping ---------------------------------------------------------------------------------------
 
     @operation("+step:uint64[1] losses[K] +history[T,K]", moved=lambda n: 8 * n["K"] + 16, also=_some_history)

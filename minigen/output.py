@@ -73,6 +73,19 @@ def write_items(path: Path, model: Any, *columns: Any, across: int | None = None
         write_atomically(path, memory.getvalue())
 
 
+def write_samples(path: Path, model: Any, n: int, seed: int, label: Any = None, across: int | None = None) -> int:
+    """Draw ``n`` samples, of one ``label`` if that is given, and write them; how many they have become.
+
+    Where there are labels a picture has a row for each, of about ``n`` samples in all.
+    """
+    if path.suffix.lower() == ".png":
+        items, across = model._grid(n, seed, label, across)
+    else:
+        items = model.sample(n, seed, **({} if label is None else {"y": label}))
+    write_items(path, model, items, across=across)
+    return len(items)
+
+
 def picture(model: Any, columns: tuple[np.ndarray, ...], across: int | None = None) -> np.ndarray:
     """The grid that :func:`write_items` draws, in pixels."""
     if model.binary_:  # ones are white

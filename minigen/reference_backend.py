@@ -13,6 +13,7 @@ from minigen.reference import (
     activations,
     averaging,
     batch,
+    condition,
     dense,
     dropout,
     gan_loss,
@@ -138,6 +139,12 @@ FORMULAS: dict[str, Callable[[Operation], Any]] = {
         len(op["indices"]), op["n"], op["seed"], op["stream"], _step(op), op["batch_size"], op["steps_per_epoch"]
     ),
     "batch_gather": lambda op: batch.gather(op["data"], op["indices"], op["out"].dtype, op["scale"], op["shift"]),
+    "batch_labels": lambda op: batch.labels(op["labels"], op["indices"]),
+    "activation_of_sum": lambda op: condition.activation_of_sum(op["a"], op["b"], op["activation"]),
+    "class_sums": lambda op: condition.class_sums(op["x"], op["labels"], len(op["sums"])),
+    "projection_forward": lambda op: op["y"] + condition.projection_forward(op["x"], op["e"]),
+    "projection_dgrad": lambda op: op["dx"] + condition.projection_dgrad(op["dz"], op["e"], op["x"], op["activation"]),
+    "projection_wgrad": lambda op: condition.projection_wgrad(op["x"], op["dz"]),
     "advance": _advance,
 }
 """What an operation writes, in the order in which its row names the buffers."""

@@ -30,12 +30,15 @@ GAN = {
     "learning_rate": st.tuples(st.floats(1e-6, 1e-2), st.floats(1e-6, 1e-2)),
     "schedule": st.sampled_from(("constant", "cosine", "step", "linear")),
     "output": st.sampled_from(("tanh", "sigmoid", "linear")),
+    "conditioning": st.just("projection"),
+    "y": st.sampled_from(("labels", "numbers")),
 }
 VAE = {
     "hidden": widths,
     "activation": st.sampled_from(minigen.ACTIVATIONS),
     "likelihood": st.sampled_from(("bernoulli", "gaussian")),
     "beta": st.floats(0, 3),
+    "y": st.sampled_from(("labels", "numbers")),
 }
 """What is drawn of each setting; each is left at its default half of the time."""
 
@@ -54,9 +57,11 @@ def step_of(family: Any, chosen: dict[str, Any], seed: int) -> Any:
     """A step of a model of these settings, some steps into its training; skips what ``fit`` refuses."""
     rng = np.random.default_rng(seed)
     data = rng.integers(0, 256, (ROWS, COLUMNS), np.uint8)
+    chosen, kind = {name: value for name, value in chosen.items() if name != "y"}, chosen.get("y")
+    y = {"labels": rng.integers(0, 3, ROWS), "numbers": rng.normal(size=(ROWS, 2)), None: None}[kind]
     model = family(latent_dim=3, batch_size=8, epochs=1, seed=seed, **chosen)
-    model.fit(data, progress=False)
-    step = model._step(data)
+    model.fit(data, y, progress=False)
+    step = model._step(data, model._condition_codes(y, ROWS))
     for net in step.networks:  # away from what the initial weights have in common, such as zero biases
         net.load_state({key: value + 0.1 * rng.standard_normal(value.shape) for key, value in net.state().items()})
     return step
@@ -80,7 +85,7 @@ def assert_gradient(step: Any, net: Any, compute: Callable[[], None], loss: Call
         direction = np.zeros_like(net.params)
         for part in net._split(direction).values():
             part[...] = rng.standard_normal(part.shape)
-        h = 1e-5 / np.linalg.norm(direction)
+        h = 1e-6 / np.linalg.norm(direction)  # short: a rectifier's kink within it is rare
         numeric = (value(h * direction) - value(-h * direction)) / (2 * h)
         assert gradient @ direction == pytest.approx(numeric, rel=2e-6, abs=1e-7 * np.linalg.norm(direction))
 

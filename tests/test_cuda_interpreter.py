@@ -44,6 +44,7 @@ PARTS = {  # the longest first
             "random",
             "batch",
             "backends",
+            "condition",
             "layer_operations",
         )
     ],

@@ -28,7 +28,8 @@ LAYERS = (
     "estimators.scaling",
     "output",
     "estimators metrics",
-    "gradcheck_plain gradcheck_tools gradcheck_formulas gradcheck_layers gradcheck_steps gradcheck run_folder",
+    "gradcheck_plain gradcheck_tools gradcheck_formulas gradcheck_layers gradcheck_condition gradcheck_steps gradcheck",
+    "run_folder",
     "cuda.tools",
     "cli __main__",
 )

@@ -89,4 +89,9 @@ void batch_gather_floats(const float* data, int64_t N, const int32_t* indices, f
   gather(data, N, indices, out, B, D, scale, shift);
 }
 
+void batch_labels(const int32_t* labels, int64_t N, const int32_t* indices, int32_t* out, int64_t B) {
+  check_indices(indices, B, N);
+  for (int64_t r = 0; r < B; ++r) out[r] = labels[indices[r]];
+}
+
 }  // namespace minigen::MINIGEN_ISA

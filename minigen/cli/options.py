@@ -95,6 +95,16 @@ DataName = Annotated[
         "--data",
     ),
 ]
+LabelsName = Annotated[
+    str | None,
+    option(
+        DATA,
+        "own|NAME|FILE",
+        "The labels of a conditional model: own, those of mnist-sample, mnist or fashion-mnist; a column of the table; "
+        "or a file of one label a row, .npy, .txt or IDX. Default: none, or those that MODEL was trained with.",
+        "--labels",
+    ),
+]
 ItemFile = Annotated[
     Path | None,
     option(
@@ -112,6 +122,7 @@ class TrainingOptions:
     """What every training is told beside the hyper-parameters of its model."""
 
     data: DataName = None
+    labels: LabelsName = None
     out: Annotated[
         Path | None,
         option(

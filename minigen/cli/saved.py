@@ -42,5 +42,20 @@ def some_items(data: Any, n: int) -> np.ndarray:
     return rows[spread(n, len(rows))].reshape(-1, *item_shape)
 
 
+def with_labels(source: str, labels: str | None) -> tuple[Any, Any]:
+    """The data that --data names, and the labels that --labels names, or None."""
+    from minigen.datasets.labels import resolve_labelled
+    from minigen.datasets.load import resolve
+
+    return (resolve(source), None) if labels is None else resolve_labelled(source, labels)
+
+
+def some_labelled(items: Any, labels: Any, n: int) -> tuple[Any, Any]:
+    """:func:`some_items` and their labels."""
+    from minigen.output import spread
+
+    return some_items(items, n), None if labels is None else labels[spread(n, len(labels))]
+
+
 def parameter_count(model: Any) -> int:
     return sum(net.parameter_count for net in model.networks_)

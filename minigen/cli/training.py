@@ -11,7 +11,7 @@ import typer
 
 from minigen.cli.exits import code_of_signal
 from minigen.cli.options import TrainingOptions
-from minigen.cli.saved import model_file, parameter_count, require_kind, some_items, source_of
+from minigen.cli.saved import model_file, parameter_count, require_kind, some_labelled, source_of, with_labels
 
 if TYPE_CHECKING:
     from minigen.training.loop import EpochEnd
@@ -25,7 +25,6 @@ WHILE_RESUMING = ("epochs", "learning_rate", "device", "precision")  # what may 
 def train(family: Any, options: TrainingOptions, settings: dict[str, Any]) -> None:
     """Train a model of ``family`` as its command says; ``settings`` are the hyper-parameters that were given."""
     from minigen import checks
-    from minigen.datasets.load import resolve
     from minigen.run_folder import reserve
 
     resume = None if options.resume is None else model_file(options.resume)
@@ -37,15 +36,33 @@ def train(family: Any, options: TrainingOptions, settings: dict[str, Any]) -> No
     if options.sample_every is not None:
         every = checks.integer("sample_every", options.sample_every, 0)
     _set_threads(options.threads, settings.get("device", "auto"))
-    items = resolve(source)
-    model.partial_fit(items, epochs=0, progress=False)  # no step yet: settings, device and data pass every check
+    named = _labels_named(model, options, settings)
+    items, labels = with_labels(source, named)
+    model.partial_fit(
+        items, labels, epochs=0, progress=False
+    )  # no step yet: settings, device and data pass every check
     model.set_params(epochs=model.history_.epochs + epochs)
-    model.source_ = source
+    model.source_, model.labels_source_ = source, named
     with reserve(family.kind, options.out, data=source, resume=resume, force=options.force) as folder:
-        _train_in(folder, model, epochs, every, items, options)
+        _train_in(folder, model, epochs, every, items, labels, options)
 
 
-def _train_in(folder: Path, model: Any, epochs: int, every: int, items: Any, options: TrainingOptions) -> None:
+def _labels_named(model: Any, options: TrainingOptions, settings: dict[str, Any]) -> str | None:
+    """What --labels says, or said when the model was trained that is resumed."""
+    if settings.get("conditional") is False and options.labels is not None:
+        raise ValueError("--labels cannot be given with --conditional no, which ignores labels")
+    if settings.get("conditional") is True and options.labels is None:
+        raise ValueError("--labels is needed with --conditional yes: it says which labels")
+    if options.resume is None or options.labels is not None:
+        return options.labels
+    if model.conditions_ is not None and model.labels_source_ is None:
+        raise ValueError("--labels is needed: the model was trained with labels in Python, so its file names none")
+    return model.labels_source_
+
+
+def _train_in(
+    folder: Path, model: Any, epochs: int, every: int, items: Any, labels: Any, options: TrainingOptions
+) -> None:
     """Train ``model`` for ``epochs`` more and write the results into ``folder``."""
     from minigen import output
     from minigen.training.signals import stop_request
@@ -58,9 +75,9 @@ def _train_in(folder: Path, model: Any, epochs: int, every: int, items: Any, opt
     if _could_be_clearer(model, options):
         say("hint: --preset quality draws clearer pictures than this small model")
     callbacks = [_watcher(folder, every, say)] if every else []
-    model.partial_fit(items, epochs=epochs, callbacks=callbacks, progress=False if options.quiet else None)
+    model.partial_fit(items, labels, epochs=epochs, callbacks=callbacks, progress=False if options.quiet else None)
     with stop_request() as late:  # what a signal now interrupts is less than what it would lose
-        _write_run(model, folder, items, say)
+        _write_run(model, folder, items, labels, say)
     stopped_by = model.history_.stop_signal or late.number
     if stopped_by:
         done = f"{model.history_.epochs} of {model.epochs} epochs are done and saved"
@@ -127,7 +144,7 @@ def _watcher(folder: Path, every: int, say: Callable[[str], None]) -> Callable[[
             return
         _keep(end.model, folder)
         path = folder / f"samples-epoch-{end.epoch:04d}{output.natural_suffix(end.model)}"
-        output.write_items(path, end.model, end.model.sample(PICTURED, seed=end.model.seed))
+        output.write_samples(path, end.model, PICTURED, end.model.seed)
         losses = ", ".join(f"{name} {value:.4g}" for name, value in end.losses.items())
         say(f"epoch {end.epoch}/{end.epochs}: {losses}; {path}")
 
@@ -141,19 +158,19 @@ def _keep(model: Any, folder: Path) -> None:
     model.history_.to_csv(folder / "history.csv")
 
 
-def _write_run(model: Any, folder: Path, items: Any, say: Callable[[str], None]) -> None:
+def _write_run(model: Any, folder: Path, items: Any, labels: Any, say: Callable[[str], None]) -> None:
     """All that a training leaves in its folder."""
     from minigen import output
     from minigen.training.checkpoint import MODEL
 
     _keep(model, folder)
     suffix = output.natural_suffix(model)
-    output.write_items(folder / f"samples{suffix}", model, model.sample(PICTURED, seed=model.seed))
+    output.write_samples(folder / f"samples{suffix}", model, PICTURED, model.seed)
     names = [MODEL, "history.csv", f"samples{suffix}"]
     if model.kind == "vae":
-        originals = some_items(items, RECONSTRUCTED)
+        originals, of_them = some_labelled(items, labels, RECONSTRUCTED)
         names.append(f"reconstructions{suffix}")
-        output.write_items(folder / names[-1], model, originals, model.reconstruct(originals))
+        output.write_items(folder / names[-1], model, originals, model.reconstruct(originals, of_them))
     try:
         model.history_.plot(folder / "losses.png")
         names.append("losses.png")

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from minigen.cli.application import app, command
-from minigen.cli.options import DATA, RUN, Columns, DataName, Device, ItemFile, ModelFile, option
-from minigen.cli.saved import model_file, parameter_count, require_kind, some_items, source_of
+from minigen.cli.options import DATA, RUN, Columns, DataName, Device, ItemFile, LabelsName, ModelFile, option
+from minigen.cli.saved import model_file, parameter_count, require_kind, some_labelled, source_of, with_labels
 
 
 @command(app)
@@ -25,6 +25,16 @@ def sample(
             "instruction set. Default: a fresh one.",
         ),
     ] = None,
+    label: Annotated[
+        str | None,
+        option(
+            DATA,
+            "LABEL",
+            "Of a model with labels: draw this one. Default: a picture has a row for each label, a "
+            "table has labels as frequent as in the training data.",
+            "--label",
+        ),
+    ] = None,
     columns: Columns = None,
     device: Device = "auto",
 ) -> None:
@@ -35,6 +45,8 @@ def sample(
       minigen sample runs/gan
 
       minigen sample runs/gan -n 100 --seed 1 --out grid.png
+
+      minigen sample runs/digits --label 3
 
       minigen sample runs/vae/model.safetensors -n 10000 --out samples.npy
     """
@@ -47,14 +59,30 @@ def sample(
     trained = load(model_file(model), device)
     path = out or Path(f"samples{output.natural_suffix(trained)}")
     output.check_item_file(path, trained)
-    output.write_items(path, trained, trained.sample(n, seed=seed), across=columns)
-    print(f"{path}: {n} samples, seed {seed}")
+    written = output.write_samples(path, trained, n, seed, _label_of(trained, label), columns)
+    print(f"{path}: {written} samples, seed {seed}")
+
+
+def _label_of(trained: Any, text: str | None) -> Any:
+    """The label of ``trained`` that is written so."""
+    from minigen.datasets.frames import listed
+    from minigen.errors import ArgumentError
+
+    if text is None:
+        return None
+    if trained.classes_ is None:
+        raise ArgumentError("label", f"cannot be given: the model was trained without labels, so it has no {text!r}")
+    written = {str(label): label for label in trained.classes_.tolist()}
+    if text not in written:
+        raise ArgumentError("label", f"must be one of the model's labels, {listed(tuple(written))}, not {text!r}")
+    return written[text]
 
 
 @command(app)
 def reconstruct(
     model: ModelFile,
     data: DataName = None,
+    labels: LabelsName = None,
     n: Annotated[int, option(DATA, "INT", "How many rows, evenly spread over the data. Default: 32.", "-n")] = 32,
     out: ItemFile = None,
     columns: Columns = None,
@@ -73,7 +101,6 @@ def reconstruct(
     """
     from minigen import checks, load, output
     from minigen.datasets.frames import check_columns
-    from minigen.datasets.load import resolve
     from minigen.run_folder import check_spares_data
 
     checks.integer("n", n, 1)
@@ -81,13 +108,15 @@ def reconstruct(
     trained = load(path, device)
     require_kind(trained, "vae", path)
     source = source_of(trained) if data is None else data
-    items = resolve(source)
+    items, of_items = with_labels(source, trained.labels_source_ if labels is None else labels)
     check_columns("X", items, trained._column_names())
-    originals = some_items(items, n)
+    originals, of_originals = some_labelled(items, of_items, n)
     target = out or Path(f"reconstructions{output.natural_suffix(trained)}")
     output.check_item_file(target, trained)
     check_spares_data(target, source)
-    pairs = (items.reshape(-1, *trained.item_shape_) for items in (originals, trained.reconstruct(originals)))
+    pairs = (
+        items.reshape(-1, *trained.item_shape_) for items in (originals, trained.reconstruct(originals, of_originals))
+    )
     output.write_items(target, trained, *pairs, across=columns)
     print(f"{target}: {len(originals)} rows and their reconstructions")
 

@@ -15,7 +15,7 @@ from typing import Any, TextIO
 
 import numpy as np
 
-from minigen.datasets.frames import Table
+from minigen.datasets.frames import Table, listed
 from minigen.datasets.idx import GZIP_MAGIC, StrPath
 
 DELIMITERS = ("\t", ";", "|", ",", None)  # None: spaces. Earlier ones first: they seldom stand inside of a number
@@ -32,17 +32,69 @@ def read_csv(path: StrPath) -> Table:
     Raises ``ValueError`` naming the file, and line and column where a cell is empty, not a number, or one too many;
     ``OSError`` where the file cannot be read.
     """
-    try:
+    with _told(path):
         delimiter, first, first_line = _first_line(path)
         names = None if all(_is_number(cell) for cell in first) else tuple(cell.strip() for cell in first)
-        values = _values(path, delimiter, names, first_line)
+        return Table(_pixels(_values(path, delimiter, names, first_line)), names)
+
+
+def labelled_csv(path: StrPath, column: str) -> tuple[Table, np.ndarray]:
+    """The table in a text file, as :func:`read_csv` reads it, without ``column``, and the labels in that one, ``[N]``:
+    integers, or strings where not all of them are such. Raises as that does, and where there is no such column."""
+    with _told(path):
+        delimiter, first, _ = _first_line(path)
+        names = [cell.strip() for cell in first]
+        at, others = _place(column, names)
+        with _opened(path) as text:
+            _, *rows = _rows(text, delimiter)
+        if not rows:
+            raise ValueError("there are no rows below the names of the columns")
+        for line, cells in rows:
+            if len(cells) != len(names):
+                raise ValueError(f"line {line} has {len(cells)} cells, not {len(names)} as the line of names")
+        values = np.array([[_number(cells[i], line, i, tuple(names)) for i in others] for line, cells in rows])
+        labels = _as_labels([cells[at] for _, cells in rows])
+        return Table(_pixels(values), tuple(names[i] for i in others)), labels
+
+
+def text_labels(path: StrPath) -> np.ndarray:
+    """A label a line: ``[N]`` integers, or strings where not all of them are such. Raises as :func:`read_csv` does."""
+    with _told(path), _opened(path) as text:
+        return _as_labels([line for _, line in _lines(text)])
+
+
+def _place(column: str, names: list[str]) -> tuple[int, list[int]]:
+    """The number of a column, and those of the others."""
+    if column not in names:
+        raise ValueError(f"there is no column {column!r} for the labels among {listed(names)}")
+    at = names.index(column)
+    others = [i for i in range(len(names)) if i != at]
+    if not others:
+        raise ValueError(f"there are no columns beside that of the labels, {column!r}")
+    return at, others
+
+
+def _as_labels(cells: list[str]) -> np.ndarray:
+    cells = [cell.strip().strip('"') for cell in cells]
+    if "" in cells:
+        raise ValueError(f"row {cells.index('') + 1} has no label")
+    try:
+        return np.array([int(cell) for cell in cells])
+    except ValueError:
+        return np.array(cells)
+
+
+@contextmanager
+def _told(path: StrPath) -> Iterator[None]:
+    """Errors name the file."""
+    try:
+        yield
     except UnicodeDecodeError as error:
         raise ValueError(f"{path}: it is not text in UTF-8: {error}") from error
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise ValueError(f"{path}: damaged gzip file: {error}") from error
     except (ValueError, csv.Error) as error:
         raise ValueError(f"{path}: {error}") from error
-    return Table(_pixels(values), names)
 
 
 @contextmanager
@@ -170,6 +222,22 @@ def read_parquet(path: StrPath) -> Table:
     when it is damaged, and the column that is not of numbers or has missing values; ``OSError`` where the file cannot
     be read.
     """
+    return _of_arrow(path, _arrow_table(path))
+
+
+def labelled_parquet(path: StrPath, column: str) -> tuple[Table, np.ndarray]:
+    """The table in a Parquet file without ``column``, and the labels in that one, ``[N]``, integers or strings. Raises
+    as :func:`read_parquet` does, and where there is no such column."""
+    table = _arrow_table(path)
+    with _told(path):
+        _place(column, table.column_names)
+        if table[column].null_count:
+            raise ValueError(f"column {column!r} has {table[column].null_count} rows without a label")
+        labels = np.array(table[column].to_pylist())
+    return _of_arrow(path, table.drop_columns([column])), labels
+
+
+def _arrow_table(path: StrPath) -> Any:
     try:
         import pyarrow as arrow
         import pyarrow.parquet as parquet
@@ -181,7 +249,10 @@ def read_parquet(path: StrPath) -> Table:
         except (arrow.ArrowException, OSError) as error:
             raise ValueError(f"{path}: not a usable Parquet file: {error}") from error
     index = (table.schema.pandas_metadata or {}).get("index_columns", [])
-    table = table.drop_columns([name for name in index if isinstance(name, str)])
+    return table.drop_columns([name for name in index if isinstance(name, str)])
+
+
+def _of_arrow(path: StrPath, table: Any) -> Table:
     try:
         columns = [_arrow_numbers(name, column) for name, column in zip(table.column_names, table.columns, strict=True)]
     except ValueError as error:

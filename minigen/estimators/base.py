@@ -15,9 +15,11 @@ from minigen.datasets import frames
 from minigen.device import get_backend
 from minigen.errors import ArgumentError
 from minigen.estimators import scaling
+from minigen.estimators.conditions import Conditions, Labels, learn
 from minigen.estimators.saving import save
 from minigen.estimators.scaling import Columns
 from minigen.estimators.trained import TrainedModel
+from minigen.models.conditional import Condition, with_condition_beside_input
 from minigen.models.layers import Layer
 from minigen.models.network import Network
 from minigen.models.step import Step
@@ -56,11 +58,15 @@ class Estimator(TrainedModel):
         ``callbacks`` are called at the end of every epoch with an :class:`~minigen.EpochEnd`; training stops when one
         returns ``True``, goes on at another learning rate when one sets ``end.model.learning_rate``, and ends with the
         error that one raises, the model then being as at that epoch's end. ``progress``
-        shows a bar (``None``: on a terminal only). ``y`` is ignored.
+        shows a bar (``None``: on a terminal only).
+
+        With ``y`` the model is conditional, unless the setting ``conditional`` is False: labels ``y[N]``, integers,
+        strings or bools, in a list, an array or a Series; or numbers ``y[N, C]`` beside each row, which are
+        standardised in the model. Whole numbers in floats are labels too.
         Raises ``TypeError`` or ``ValueError`` for a bad setting or bad data, before any work;
         :class:`~minigen.TrainingDiverged` when a loss, a weight or the optimizer's state is no longer finite.
         """
-        return self._fit(X, None, callbacks, progress)
+        return self._fit(X, y, None, callbacks, progress)
 
     def partial_fit(
         self,
@@ -76,10 +82,11 @@ class Estimator(TrainedModel):
         The same data, settings, device and instruction set continue bit for bit, also after :meth:`save` and
         :func:`minigen.load`. Data or a ``batch_size`` with another number of steps begin with a whole epoch, and may
         move the step counter on to the beginning of one. Raises as :meth:`fit` does, and ``ValueError`` where the
-        data's items or a setting that the networks were made with are not those of the model.
+        data's items, labels, or a setting that the networks were made with are not those of the model. A model that was
+        trained with ``y`` needs it here too, with no other labels.
         """
         if not self._fitted():
-            return self._fit(X, epochs, callbacks, progress)
+            return self._fit(X, y, epochs, callbacks, progress)
         self._check_idle("partial_fit")
         self._check_params()
         self._check_frozen()
@@ -87,10 +94,17 @@ class Estimator(TrainedModel):
         with self._ops.on_device_of(X):
             rows = self._check_rows(X)
             self._check_batch_size(rows)
+            codes = self._condition_codes(self._taken(y), len(rows))
             rows = self._standardised(rows)
-        return self._train(rows, epochs, callbacks, progress)
+        return self._train(rows, codes, epochs, callbacks, progress)
 
-    def _fit(self, X: Any, epochs: int | None, callbacks: Sequence[Callback], progress: bool | None) -> Self:
+    def _taken(self, y: Any) -> Any:
+        """``y``, or None where the settings say that it is to be ignored."""
+        if self.conditional is True and y is None:
+            raise ArgumentError("y", "must be given with conditional=True: labels [N] or numbers [N, C]")
+        return None if self.conditional is False else y
+
+    def _fit(self, X: Any, y: Any, epochs: int | None, callbacks: Sequence[Callback], progress: bool | None) -> Self:
         self._check_idle("fit")
         self._check_params()
         _check_training(epochs, callbacks, progress)
@@ -100,6 +114,9 @@ class Estimator(TrainedModel):
             values, bits = scaling.bits_as_bytes(X)
             rows, item_shape = ops.rows_of(values, "X", min_rows=2)
             self._check_batch_size(rows)
+            y = self._taken(y)
+            conditions = None if y is None else learn(y, len(rows), ops)
+            codes = None if conditions is None else conditions.codes("y", y, len(rows))
             if bits is None and rows.dtype == np.uint8 and rows.max() <= 1:  # of a library that NumPy does not know
                 bits = rows.dtype
             from_data = self._choose_range(rows, bits is not None)
@@ -109,17 +126,25 @@ class Estimator(TrainedModel):
                 rows = columns.standardise(rows, ops)
             else:
                 rows = self._in_range(rows, *from_data)
-        self._build(ops, item_shape, rows.dtype if bits is None else bits, *from_data, columns=columns)
+        dtype = rows.dtype if bits is None else bits
+        self._build(ops, item_shape, dtype, *from_data, columns=columns, conditions=conditions)
         self._initialize()
         self.frame_ = frames.library_of(X)
         if (names := frames.column_names(X)) is not None:
             self.feature_names_in_ = names
         self.history_ = History(self._history_names())
-        return self._train(rows, epochs, callbacks, progress)
+        return self._train(rows, codes, epochs, callbacks, progress)
 
-    def _train(self, rows: Array, epochs: int | None, callbacks: Sequence[Callback], progress: bool | None) -> Self:
+    def _train(
+        self,
+        rows: Array,
+        codes: np.ndarray | None,
+        epochs: int | None,
+        callbacks: Sequence[Callback],
+        progress: bool | None,
+    ) -> Self:
         """``epochs`` more, or as many as the hyper-parameter says."""
-        run = self._training(rows)
+        run = self._training(rows, codes)
         if self._state is not None:
             run.load_state(self._state)
             if run.done % run.steps_per_epoch != self.history_.steps_under_way:  # other data than before
@@ -186,15 +211,25 @@ class Estimator(TrainedModel):
         return bool(self.standardize)
 
     def _layers(self, columns: int, *from_data: Any) -> dict[str, list[Layer]]:
-        """The layers of each network, by its name, for data of so many columns."""
+        """The layers of each network, by its name, for data of so many columns, as if there were no conditions."""
         raise NotImplementedError
 
-    def _step(self, rows: Array) -> Step:
-        """The training step of the model on ``rows``."""
+    def _all_layers(self, columns: int, *from_data: Any, condition: Condition | None) -> dict[str, list[Layer]]:
+        """The layers of each network with those that take the condition."""
+        layers = self._layers(columns, *from_data)
+        if condition is None:
+            return layers
+        return {name: self._with_condition(name, of_network, condition) for name, of_network in layers.items()}
+
+    def _with_condition(self, network: str, layers: list[Layer], condition: Condition) -> list[Layer]:
+        return with_condition_beside_input(layers, condition)
+
+    def _step(self, rows: Array, conditions: np.ndarray | None = None) -> Step:
+        """The training step of the model on ``rows``, and on what the networks take as their ``conditions``."""
         raise NotImplementedError
 
-    def _training(self, rows: Array) -> TrainingRun:
-        step = self._step(rows)
+    def _training(self, rows: Array, conditions: np.ndarray | None = None) -> TrainingRun:
+        step = self._step(rows, conditions)
         step.set_learning_rate(self.learning_rate)
         return TrainingRun(step)
 
@@ -210,23 +245,33 @@ class Estimator(TrainedModel):
         raise NotImplementedError
 
     def _build(
-        self, ops: Backend, item_shape: tuple[int, ...], dtype: Any, *from_data: Any, columns: Columns | None = None
+        self,
+        ops: Backend,
+        item_shape: tuple[int, ...],
+        dtype: Any,
+        *from_data: Any,
+        columns: Columns | None = None,
+        conditions: Conditions | None = None,
     ) -> None:
         """Make the networks, uninitialised, for data of this shape and type, as :meth:`_choose_range` decided.
 
         What may fail comes first: a model that was trained before is then left as it was.
         """
-        layers = self._layers(math.prod(item_shape), *from_data)
+        condition = None if conditions is None else conditions.kind
+        layers = self._all_layers(math.prod(item_shape), *from_data, condition=condition)
         self.networks_ = tuple(Network(ops, name, of_network) for name, of_network in layers.items())
         vars(self).update(zip(self.fitted_from_data, from_data, strict=True))
         vars(self).update({f"{net.name}_": net for net in self.networks_})
         self.columns_ = columns
+        self.conditions_ = conditions
+        self.classes_ = np.array(conditions.classes) if isinstance(conditions, Labels) else None
         self._ops = ops
         self._run = None
         self._state = None
         self._freeze()
         self.device_, self.precision_ = ops.name, ops.precision
         self.source_: str | None = None
+        self.labels_source_: str | None = None
         self.frame_ = None
         vars(self).pop("feature_names_in_", None)
         self.item_shape_ = item_shape

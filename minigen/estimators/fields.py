@@ -57,6 +57,11 @@ def _names(name: str, value: Any) -> None:
             _text(f"{name}[{i}]", text)
 
 
+def _list_or_nothing(name: str, value: Any) -> None:
+    if value is not None:
+        _list(name, value)
+
+
 def _one_of(*known: Any) -> Check:
     return lambda name, value: checks.choice(name, value, known)
 
@@ -68,8 +73,11 @@ FIELDS: dict[str, Check] = {
     "fitted.item_shape_": _shape,
     "fitted.data_dtype_": _text,
     "fitted.source_": _text_or_nothing,
+    "fitted.labels_source_": _text_or_nothing,
     "fitted.frame_": _one_of(None, *frames.LIBRARIES),
     "fitted.columns": _names,
+    "fitted.classes": _list_or_nothing,
+    "fitted.counts": _list_or_nothing,
     "fitted.scale_": lambda name, value: checks.number(name, value, 0, exclude_low=True),
     "fitted.shift_": lambda name, value: checks.number(name, value, -math.inf),
     "fitted.output_": _one_of(*RANGES),
@@ -79,7 +87,7 @@ FIELDS: dict[str, Check] = {
 }
 """Every field but the hyper-parameters in ``params``, which the model checks like those that a user gives."""
 
-NEWER = ("fitted.source_", "fitted.frame_", "fitted.columns")
+NEWER = tuple(f"fitted.{name}" for name in ("source_", "labels_source_", "frame_", "columns", "classes", "counts"))
 """Fields that older files of the same format do not have."""
 ONLY_GAN = ("fitted.output_",)
 

@@ -14,6 +14,8 @@ from minigen.errors import ArgumentError
 from minigen.estimators import scaling
 from minigen.estimators.base import Estimator
 from minigen.estimators.scaling import RANGES
+from minigen.estimators.trained import fresh_seed
+from minigen.models.conditional import CONDITIONINGS, Condition, with_projection
 from minigen.models.gan import GanStep
 from minigen.models.hidden import Hidden, dense_layers
 from minigen.models.layers import Layer
@@ -31,6 +33,8 @@ class GAN(Estimator):
 
     The preset ``"quality"`` draws digits that can be read; the defaults are the small model of an article, quick to
     train and coarse.
+
+    With labels, ``fit(digits, digits.labels)``, it draws what it is asked for: ``model.sample(10, y=7)``.
 
     The losses of the default game, in nats: where the discriminator cannot tell real from generated, its own is
     2 log 2 = 1.39 and the generator's log 2 = 0.69 (``loss="minimax"``: -0.69). They tell which player is ahead, not
@@ -64,6 +68,10 @@ class GAN(Estimator):
         ``standardize=True``.
     standardize : take the mean out of each column and divide it by its standard deviation, in the model; samples come
         back in the data's units. ``"auto"``: where the data are floating and the output is linear
+    conditional : whether ``y`` makes the model conditional: ``"auto"`` where ``fit`` is given one; True demands it;
+        False ignores it, as labels in scikit-learn's searches and pipelines are meant for others
+    conditioning : how a conditional model's discriminator takes the condition: ``"input"``, beside its input (Mirza and
+        Osindero 2014), or ``"projection"``, in its last layer (Miyato and Koyama 2018)
     loss : of both players, one of ``minigen.GAN_LOSSES``. Terms and sources: :mod:`minigen.reference.gan_loss`.
     pack : rows that the discriminator judges together, against samples of too little variety (PacGAN, Lin et al. 2018);
         ``batch_size`` must be a multiple of it
@@ -102,6 +110,7 @@ class GAN(Estimator):
         "maxout",
         "spectral_norm",
         "output",
+        "conditioning",
         "pack",
         "ema",
     )
@@ -137,6 +146,8 @@ class GAN(Estimator):
         spectral_norm: bool = False,
         output: str = "auto",
         standardize: str | bool = "auto",
+        conditional: str | bool = "auto",
+        conditioning: str = "input",
         loss: str = "non_saturating",
         pack: int = 1,
         ema: float = 0.0,
@@ -167,6 +178,8 @@ class GAN(Estimator):
         self.spectral_norm = spectral_norm
         self.output = output
         self.standardize = standardize
+        self.conditional = conditional
+        self.conditioning = conditioning
         self.loss = loss
         self.pack = pack
         self.ema = ema
@@ -188,16 +201,26 @@ class GAN(Estimator):
 
     # --- using it -------------------------------------------------------------------------------
 
-    def sample(self, n: int = 1, seed: int | None = None, *, average: bool | None = None) -> np.ndarray:
+    def sample(
+        self, n: int = 1, seed: int | None = None, *, y: Any = None, balanced: bool = False, average: bool | None = None
+    ) -> np.ndarray:
         """``n`` new samples, ``[n, ...]`` in the units, type and shape of the training data.
 
         ``seed=None`` draws fresh noise each time. ``average``: with the average of the generator's weights, or with
-        the weights as they are; ``None`` takes the average where ``ema`` keeps one. Raises
-        :class:`~minigen.NotFittedError` before ``fit``, and ``ValueError`` for an average that there is not.
+        the weights as they are; ``None`` takes the average where ``ema`` keeps one.
+
+        Of a model with labels, ``y`` is the label of all samples or has one for each; without it they are drawn as
+        frequent as in the data, or, ``balanced``, sample ``i`` is of class ``classes_[i % len(classes_)]``. Of a model
+        with numbers beside its rows, ``y[C]`` or ``y[n, C]`` are those.
+
+        Raises :class:`~minigen.NotFittedError` before ``fit``, ``TypeError`` or ``ValueError`` for a bad ``y`` and for
+        an average that there is not.
         """
+        seed = fresh_seed(seed)
         z = self.latent(n, seed)
+        codes = self._codes_to_sample(len(z), seed, y, balanced)
         with self._ops.on_device_of(z):
-            return self._as_frame(self._rounded_if_binary(self._generated(z, average)))
+            return self._as_frame(self._rounded_if_binary(self._generated(z, codes, average)))
 
     def latent(self, n: int = 1, seed: int | None = None) -> np.ndarray:
         """``n`` draws of the noise, ``float32[n, latent_dim]``."""
@@ -205,19 +228,21 @@ class GAN(Estimator):
         width = self._frozen["latent_dim"]
         return self._normal((checks.integer("n", n, 0), width), seed, random.SAMPLE)
 
-    def generate(self, z: Any, *, average: bool | None = None) -> Array:
+    def generate(self, z: Any, y: Any = None, *, average: bool | None = None) -> Array:
         """Samples for given noise ``z[n, latent_dim]``: ``[n, ...]`` in the units, type and shape of the training data.
 
-        For zeros and ones these are float32, between them: how near to 1 the generator comes. ``average`` as in
-        :meth:`sample`. Raises ``TypeError`` or ``ValueError`` for noise of another shape or that is no finite numbers.
+        For zeros and ones these are float32, between them: how near to 1 the generator comes. A conditional model needs
+        ``y``, one condition or one a row. ``average`` as in :meth:`sample`.
+        Raises ``TypeError`` or ``ValueError`` for noise of another shape or that is no finite numbers.
         """
         self._require_fit()
         with self._ops.on_device_of(z) as give:
-            return give(self._as_frame(self._generated(z, average)))
+            z = self._latents(z)
+            return give(self._as_frame(self._generated(z, self._condition_codes(y, len(z)), average)))
 
-    def _generated(self, z: Any, average: bool | None) -> Array:
-        """What the generator makes of noise ``z``, in the units of the data."""
-        return self._to_data(self._apply(self._generator(average), self._latents(z)))
+    def _generated(self, z: Any, codes: np.ndarray | None, average: bool | None) -> Array:
+        """What the generator makes of noise ``z`` under these conditions, in the units of the data."""
+        return self._to_data(self._apply(self._generator(average), self._latents(z), codes))
 
     def _generator(self, average: bool | None) -> Network:
         """The generator with the average of its weights or with the weights, as :meth:`sample` is told."""
@@ -228,14 +253,15 @@ class GAN(Estimator):
             raise ArgumentError("average", "must be None or False for a model that was trained with ema=0")
         return self.averaged_generator_
 
-    def discriminate(self, X: Any) -> Array:
+    def discriminate(self, X: Any, y: Any = None) -> Array:
         """``D(x) = sigmoid(logit)``, the probability of being real, for each row of ``X``: ``float32[N]``.
 
         With a ``loss`` other than those of Goodfellow et al. it is no probability, but still grows with the logit.
         ``X[N, ...]`` has items of the shape and dtype of the training data; flat rows ``[N, height * width]`` stand for
         pictures ``[N, height, width]`` and the other way round. With ``pack = m`` each ``m`` neighbouring rows have one
-        probability, of being real all of them: ``float32[N / m]``. Raises ``TypeError`` or ``ValueError`` for others,
-        and for a number of rows that is no multiple of ``m``.
+        probability, of being real all of them: ``float32[N / m]``. A conditional model needs ``y``, and judges whether
+        the rows are real ones of these conditions. Raises ``TypeError`` or ``ValueError`` for others, and for a number
+        of rows that is no multiple of ``m``.
         """
         self._require_fit()
         m = self._frozen["pack"]
@@ -245,17 +271,19 @@ class GAN(Estimator):
                 raise ArgumentError(
                     "X", f"must have a multiple of {m} rows, which pack={m} judges together, not {len(rows)}"
                 )
+            codes = self._condition_codes(y, len(rows))
             if m > 1:
                 rows = self._to_model(rows).reshape(len(rows) // m, -1)
-            logits = self._apply(self.discriminator_, rows, data=m == 1)
+            logits = self._apply(self.discriminator_, rows, codes, data=m == 1)
             return give(activations.forward(logits[:, 0], "sigmoid"))
 
-    def interpolate(self, a: Any, b: Any, steps: int = 8, *, average: bool | None = None) -> np.ndarray:
+    def interpolate(self, a: Any, b: Any, steps: int = 8, y: Any = None, *, average: bool | None = None) -> np.ndarray:
         """``steps`` samples on the way from ``a`` to ``b``, ends included, ``[steps, ...]``.
 
         ``a`` and ``b`` are points of latent space, ``[latent_dim]``, or seeds. The way is the great circle of White
-        2016 (slerp), on which the noise keeps a length that the generator has been trained with. ``average`` as in
-        :meth:`sample`. Raises ``TypeError`` or ``ValueError`` for other ends, and for fewer than two steps.
+        2016 (slerp), on which the noise keeps a length that the generator has been trained with. A conditional
+        model needs ``y``, one condition or one for each step. ``average`` as in :meth:`sample`. Raises ``TypeError`` or
+        ``ValueError`` for other ends, and for fewer than two steps.
         """
         self._require_fit()
         za, zb = self._endpoint("a", a), self._endpoint("b", b)
@@ -266,7 +294,7 @@ class GAN(Estimator):
             z = (1 - t) * za + t * zb
         else:
             z = (np.sin((1 - t) * angle) * za + np.sin(t * angle) * zb) / np.sin(angle)
-        return self.generate(z, average=average)
+        return self.generate(z, y, average=average)
 
     def _endpoint(self, name: str, value: Any) -> np.ndarray:
         if isinstance(value, (int, np.integer)):
@@ -289,6 +317,7 @@ class GAN(Estimator):
         checks.choice("spectral_norm", self.spectral_norm, (True, False))
         checks.choice("output", self.output, ("auto", *RANGES))
         checks.choice("loss", self.loss, GAN_LOSSES)
+        checks.choice("conditioning", self.conditioning, CONDITIONINGS)
         checks.number("ema", self.ema, 0, 1)
         if self.batch_size % checks.integer("pack", self.pack, 1):
             raise ArgumentError("batch_size", f"must be a multiple of pack={self.pack}, not {self.batch_size}")
@@ -348,8 +377,20 @@ class GAN(Estimator):
         discriminator = dense_layers(sizes, self.activation, "linear", of_discriminator, len(generator))
         return {"generator": generator, "discriminator": discriminator}
 
-    def _build(self, *data: Any, **columns: Any) -> None:
-        super()._build(*data, **columns)
+    def _with_condition(self, network: str, layers: list[Layer], condition: Condition) -> list[Layer]:
+        if network == "discriminator" and self.conditioning == "projection":
+            return with_projection(layers, condition)
+        return super()._with_condition(network, layers, condition)
+
+    def _all_layers(self, columns: int, *from_data: Any, condition: Condition | None) -> dict[str, list[Layer]]:
+        if condition is None and self.conditioning == "projection":
+            raise ArgumentError("conditioning", "must be 'input' without labels: there is nothing to project on")
+        if condition is not None and self.pack > 1:
+            raise ArgumentError("pack", "must be 1 with labels: rows that are judged together have different ones")
+        return super()._all_layers(columns, *from_data, condition=condition)
+
+    def _build(self, *data: Any, **known: Any) -> None:
+        super()._build(*data, **known)
         self.averaged_generator_ = self.generator_.twin() if self._averaged_networks else None
 
     def _initialize(self) -> None:
@@ -367,7 +408,7 @@ class GAN(Estimator):
             if len(self.averaged_generator_.running):
                 self._ops.upload(state["generator.average_running"], out=self.averaged_generator_.running)
 
-    def _step(self, rows: Array) -> GanStep:
+    def _step(self, rows: Array, conditions: np.ndarray | None = None) -> GanStep:
         averaged = self.averaged_generator_
         return GanStep(
             self._ops,
@@ -382,6 +423,7 @@ class GAN(Estimator):
             shift=self.shift_,
             pack=self.pack,
             average=None if averaged is None else Average(averaged, self.ema),
+            conditions=conditions,
         )
 
     def _history_names(self) -> tuple[str, ...]:

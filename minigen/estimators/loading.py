@@ -13,7 +13,7 @@ from minigen import checks
 from minigen.datasets import frames
 from minigen.device import get_backend, precisions
 from minigen.errors import ArgumentError, ModelFileError
-from minigen.estimators import fields
+from minigen.estimators import conditions, fields
 from minigen.estimators.gan import GAN
 from minigen.estimators.saving import check_tensors, from_settings, tuples
 from minigen.estimators.scaling import Columns
@@ -50,8 +50,9 @@ def load(path: str | os.PathLike[str], device: str = "auto", precision: str | No
         fitted = tuples(settings["fitted"])
         dtype = checks.choice("data_dtype_", fitted["data_dtype_"], DTYPES)
         from_data = (fitted[name] for name in model.fitted_from_data)
-        model._build(ops, fitted["item_shape_"], dtype, *from_data, columns=_columns(tensors))
-        model.source_ = fitted.get("source_")
+        known = conditions.from_file(fitted, tensors)
+        model._build(ops, fitted["item_shape_"], dtype, *from_data, columns=_columns(tensors), conditions=known)
+        model.source_, model.labels_source_ = fitted.get("source_"), fitted.get("labels_source_")
         _restore_columns(model, fitted.get("frame_"), fitted.get("columns"))
         for net in model.networks_:
             net.load_state(tensors)

@@ -13,14 +13,14 @@ import numpy as np
 
 from minigen import checks
 from minigen.backend import PRECISIONS
-from minigen.estimators import fields
+from minigen.estimators import conditions, fields
 from minigen.models.network import flat_size, parameter_shapes, running_shapes, running_size
 from minigen.models.optimizer import SLOTS
 from minigen.training import checkpoint
 from minigen.training.checkpoint import Tensors, check_tensor
 
-# Of the data; source_ is their name where the command line gave one.
-FITTED = ("item_shape_", "data_dtype_", "source_", "frame_")
+# Of the data; source_ and labels_source_ are their name and that of the labels where the command line gave one.
+FITTED = ("item_shape_", "data_dtype_", "source_", "labels_source_", "frame_")
 
 
 def save(model: Any, path: str | os.PathLike[str]) -> None:
@@ -36,6 +36,7 @@ def save(model: Any, path: str | os.PathLike[str]) -> None:
         "fitted": {
             **{name: getattr(model, name) for name in (*FITTED, *model.fitted_from_data)},
             "columns": model._column_names(),
+            **conditions.to_file(model.conditions_),
         },
         "history": {"seconds": model.history_.seconds, "stop_reason": model.history_.stop_reason},
     }
@@ -58,7 +59,10 @@ def check_tensors(model: Any, fitted: dict[str, Any], tensors: Tensors) -> None:
     """Raise ValueError or KeyError unless the weights and moments are those of ``model``; nothing is allocated yet."""
     item_shape: Sequence[int] = fitted["item_shape_"]
     columns = math.prod(checks.integer("item_shape_", size, 1) for size in item_shape)
-    for name, layers in model._layers(columns, *(fitted[name] for name in model.fitted_from_data)).items():
+    known = conditions.from_file(fitted, tensors)
+    from_data = (fitted[name] for name in model.fitted_from_data)
+    every = model._all_layers(columns, *from_data, condition=None if known is None else known.kind)
+    for name, layers in every.items():
         for key, shape in (parameter_shapes(name, layers) | running_shapes(name, layers)).items():
             check_tensor(tensors, key, shape, np.float32)
         for slot in SLOTS[model.optimizer]:
@@ -87,6 +91,9 @@ def _tensors(model: Any) -> Tensors:
     tensors.update({f"training.{key}": value for key, value in beside.items()})
     if model.columns_ is not None:
         tensors["columns.mean"], tensors["columns.std"] = model.columns_.mean, model.columns_.std
+    if isinstance(model.conditions_, conditions.Numbers):
+        of_numbers = model.conditions_.columns
+        tensors["conditions.mean"], tensors["conditions.std"] = of_numbers.mean, of_numbers.std
     tensors["history.losses"] = np.ascontiguousarray(model.history_.values)
     tensors["history.rows"] = model.history_.rows
     tensors["history.ends"] = np.array(model.history_.ends, np.int64)

@@ -39,6 +39,7 @@ class Settings:
     normalization: str | None
     dropout: float
     standardize: str | bool
+    conditional: str | bool
     optimizer: str
     learning_rate: float | tuple[float, float]
     schedule: str
@@ -95,6 +96,7 @@ class Settings:
         self._check_normalization("normalization", self.batch_size)
         checks.number("dropout", self.dropout, 0, 1)
         checks.choice("standardize", self.standardize, ("auto", True, False))
+        checks.choice("conditional", self.conditional, ("auto", True, False))
         checks.choice("optimizer", self.optimizer, OPTIMIZERS)
         checks.choice("init", self.init, INITS)
         self._check_learning_rate()

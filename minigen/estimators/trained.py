@@ -12,10 +12,13 @@ from minigen.backend import Array, Backend
 from minigen.datasets import frames
 from minigen.errors import ArgumentError
 from minigen.estimators import inputs, scaling, sklearn_protocol
+from minigen.estimators.conditions import Conditions
 from minigen.estimators.scaling import Columns
 from minigen.estimators.settings import Settings
+from minigen.models.layers import INFERENCE, Context
 from minigen.models.network import Network
 from minigen.notebook import estimator_html
+from minigen.reference import random
 from minigen.training.history import History
 
 ROWS_AT_ONCE = 4096  # rows that sampling and scoring hold in memory at a time
@@ -31,6 +34,7 @@ class TrainedModel(Settings):
     backend in use, and how it takes matrix products), ``source_`` (the name of the data, where the command line gave
     one).
     ``feature_names_in_`` are the names of the columns, where the training data were a table that has such;
+    ``classes_`` are the labels of a model that was trained with labels, in order, else ``None``.
     ``frame_`` is ``"pandas"`` or ``"polars"`` where they were a DataFrame: what the model makes in the data's units
     then comes back as one, or as an array where that library is not installed; set to ``None`` always as an array.
     """
@@ -43,6 +47,8 @@ class TrainedModel(Settings):
     feature_names_in_: np.ndarray
     frame_: str | None
     columns_: Columns | None
+    conditions_: Conditions | None
+    classes_: np.ndarray | None
     history_: History
     networks_: tuple[Network, ...]
     _ops: Backend
@@ -55,7 +61,7 @@ class TrainedModel(Settings):
         they are. Raises ValueError for others."""
         raise NotImplementedError
 
-    def sample(self, n: int = 1, seed: int | None = None) -> np.ndarray:
+    def sample(self, n: int = 1, seed: int | None = None, *, y: Any = None, balanced: bool = False) -> np.ndarray:
         """``n`` new samples, ``[n, ...]`` in the units, type and shape of the training data."""
         raise NotImplementedError
 
@@ -107,15 +113,53 @@ class TrainedModel(Settings):
     # What follows takes arrays of the host and, inside of ``on_device_of``, of the model's GPU: NumPy's functions then
     # call CuPy's of the same name.
 
-    def _apply(self, net: Network, x: Array, *, data: bool = False) -> Array:
-        """Output of ``net`` for rows ``x``, a piece at a time; ``data`` are in the units of the training's data."""
+    def _apply(self, net: Network, x: Array, codes: np.ndarray | None = None, *, data: bool = False) -> Array:
+        """Output of ``net`` for rows ``x``, a piece at a time; ``data`` are in the units of the training's data, and
+        ``codes`` the rows' conditions as the networks take them."""
         out = np.empty_like(x, np.float32, shape=(len(x), net.outputs))
-        work = net.workspace(min(len(x), ROWS_AT_ONCE))
+        most = min(len(x), ROWS_AT_ONCE)
+        context = self._context(None if codes is None else codes[:most])
+        work = net.workspace(most, context=context)
         for a in range(0, len(x), ROWS_AT_ONCE):
             b = min(a + ROWS_AT_ONCE, len(x))
+            if codes is not None and a:
+                self._ops.upload(codes[a:b], out=context.condition[: b - a])  # type: ignore[index]
             rows = self._ops.operand(self._to_model(x[a:b]) if data else x[a:b])
             out[a:b] = self._ops.result(net.forward(rows, work.rows(0, b - a)), x)
         return out
+
+    def _context(self, codes: np.ndarray | None) -> Context:
+        """Of rows with these conditions, which are not trained on."""
+        if codes is None:
+            return INFERENCE
+        return Context(condition=self._ops.upload(codes if codes.ndim == 1 else codes.astype(self._ops.dtype)))
+
+    def _condition_codes(self, y: Any, rows: int) -> np.ndarray | None:
+        """The conditions ``y`` of so many rows as the networks take them; None for a model without."""
+        if self.conditions_ is None:
+            if y is not None:
+                raise ArgumentError("y", "must be None: the model was trained without labels, and does not know any")
+            return None
+        if y is None:
+            what = "the rows' labels" if self.classes_ is not None else "the numbers beside the rows"
+            raise ArgumentError(
+                "y",
+                f"must be given, {what}: the model was trained with them. In a pipeline whose labels are for a later "
+                "step, conditional=False trains without",
+            )
+        return self.conditions_.codes("y", y, rows)
+
+    def _codes_to_sample(self, n: int, seed: int, y: Any, balanced: bool) -> np.ndarray | None:
+        """The conditions of ``n`` new samples: those of ``y``, each class in turn, or labels as frequent as in the data
+        of the training."""
+        if checks.choice("balanced", balanced, (True, False)):
+            if self.classes_ is None or y is not None:
+                reason = "the model has no labels" if self.classes_ is None else "y says which labels"
+                raise ArgumentError("balanced", f"must be False: {reason}")
+            return self.conditions_.balanced(n)  # type: ignore[union-attr]
+        if y is None and self.classes_ is not None:
+            return self.conditions_.draw(self._uniform((n,), seed, random.LABELS, block=0))  # type: ignore[union-attr]
+        return self._condition_codes(y, n)
 
     @property
     def binary_(self) -> bool:
@@ -174,16 +218,29 @@ class TrainedModel(Settings):
         self._ops.random_normal(out, seed, stream, self._ops.upload(np.array([block], np.uint64)))
         return np.array(self._ops.download(out))
 
-    def show(self, n: int = 64, seed: int | None = None, *, columns: int | None = None, **how: Any) -> plotting.Picture:
+    def show(
+        self, n: int = 64, seed: int | None = None, *, y: Any = None, columns: int | None = None, **how: Any
+    ) -> plotting.Picture:
         """``n`` new samples as a grid that a notebook shows, as :func:`minigen.show` does; ``.save(path)`` writes it.
 
-        ``how``: further arguments of :meth:`sample`.
+        Of a model with labels each row of the grid has samples of one class, as many as ``columns`` or else about
+        ``n`` in all, unless ``y`` says which labels to draw. ``how``: further arguments of :meth:`sample`.
 
         Raises ``ValueError`` where the items are no pictures, and :class:`~minigen.NotFittedError` before ``fit``.
         """
         self._require_fit()
-        items = self.sample(checks.integer("n", n, 1), seed, **how)
-        return plotting.Picture(output.picture(self, (items,), columns), f"{n} samples")
+        items, columns = self._grid(checks.integer("n", n, 1), seed, y, columns, **how)
+        return plotting.Picture(output.picture(self, (items,), columns), f"{len(items)} samples")
+
+    def _grid(
+        self, n: int, seed: int | None, y: Any = None, columns: int | None = None, **how: Any
+    ) -> tuple[Any, int | None]:
+        """Samples for a grid, and how many stand in a row of it (None: as looks well): a row a class where there are
+        labels, no more classes than ``n``, and no ``y``."""
+        if y is not None or self.classes_ is None or len(self.classes_) > n:
+            return self.sample(n, seed, **({} if y is None else {"y": y}), **how), columns
+        across = max(1, round(n / len(self.classes_))) if columns is None else checks.integer("columns", columns, 1)
+        return self.sample(across * len(self.classes_), seed, y=np.repeat(self.classes_, across), **how), across
 
     def _uniform(self, shape: tuple[int, ...], seed: int, stream: int, block: int) -> np.ndarray:
         """Uniforms in [0, 1) on the host from the model's device."""

@@ -33,6 +33,12 @@ class VAE(Estimator):
     >>> model = minigen.VAE.preset("quality").fit(minigen.datasets.mnist_sample())
     >>> model.show(64)
 
+    With labels it is conditional (Sohn, Lee and Yan 2015):
+
+    >>> digits = minigen.datasets.mnist_sample()
+    >>> model = minigen.VAE.preset("quality").fit(digits, digits.labels)
+    >>> sevens = model.sample(10, y=7)
+
     Parameters
     ----------
     latent_dim : width of the latent ``z``
@@ -48,6 +54,9 @@ class VAE(Estimator):
     standardize : take the mean out of each column and divide it by its standard deviation, in the model; samples,
         reconstructions and densities are in the data's units. ``"auto"``: where the data are floating and the
         likelihood is Gaussian
+    conditional : whether ``y`` makes the model conditional: ``"auto"`` where ``fit`` is given one, but not
+        ``fit_transform``, since ``transform`` has no labels in a pipeline; True demands it; False ignores it, as labels
+        in scikit-learn's searches and pipelines are meant for others
     beta : weight of the KL; 1 is the evidence lower bound (other values: Higgins et al. 2017)
     optimizer : ``"adam"``, ``"adamw"`` or ``"sgd"``
     learning_rate : step size
@@ -90,6 +99,7 @@ class VAE(Estimator):
         likelihood: str = "bernoulli",
         variance: float = 1.0,
         standardize: str | bool = "auto",
+        conditional: str | bool = "auto",
         beta: float = 1.0,
         optimizer: str = "adam",
         learning_rate: float = 1e-3,
@@ -115,6 +125,7 @@ class VAE(Estimator):
         self.likelihood = likelihood
         self.variance = variance
         self.standardize = standardize
+        self.conditional = conditional
         self.beta = beta
         self.optimizer = optimizer
         self.learning_rate = learning_rate
@@ -134,8 +145,11 @@ class VAE(Estimator):
 
     # --- using it -------------------------------------------------------------------------------
 
-    def encode(self, X: Any, return_logvar: bool = False) -> Array | tuple[Array, Array]:
+    def encode(self, X: Any, y: Any = None, *, return_logvar: bool = False) -> Array | tuple[Array, Array]:
         """``mu[N, latent_dim]`` of ``q(z | x)`` for each row of ``X``, float32; with ``return_logvar`` also ``logvar``.
+
+        A conditional model needs ``y`` in this method and the next ones: the rows' labels, or the numbers beside them,
+        as in ``fit``. Only :meth:`sample` can do without labels.
 
         Data of this method and the next ones, ``X[N, ...]``: items of the shape and dtype of the training data, at
         least one; flat rows ``[N, height * width]`` stand for pictures ``[N, height, width]`` and the other way round.
@@ -144,26 +158,30 @@ class VAE(Estimator):
         """
         self._require_fit()
         with self._ops.on_device_of(X) as give:
-            mu, logvar = self._posterior(self._check_rows(X))
+            rows = self._check_rows(X)
+            mu, logvar = self._posterior(rows, self._condition_codes(y, len(rows)))
             return (give(mu), give(logvar)) if return_logvar else give(mu)
 
-    def transform(self, X: Any) -> Array:
+    def transform(self, X: Any, y: Any = None) -> Array:
         """The mean of the latent for each row of ``X``, ``float32[N, latent_dim]``: :meth:`encode` under the name that
         scikit-learn's pipelines call."""
-        self._require_fit()
-        with self._ops.on_device_of(X) as give:
-            return give(self._posterior(self._check_rows(X))[0])
+        return self.encode(X, y)
 
     def fit_transform(self, X: Any, y: Any = None, **fit_arguments: Any) -> Array:
-        """``fit(X, **fit_arguments).transform(X)``; ``y`` is ignored."""
-        return self.fit(X, y, **fit_arguments).transform(X)
+        """``fit(X, **fit_arguments).transform(X)``. ``y`` is ignored unless ``conditional=True``.
+
+        scikit-learn's pipelines call this with the labels of a later step, and :meth:`transform` without any: an
+        encoder that needs labels would be of no use there, and one that sees them would give them away.
+        """
+        y = y if self.conditional is True else None
+        return self.fit(X, y, **fit_arguments).transform(X, y)
 
     def get_feature_names_out(self, input_features: Any = None) -> np.ndarray:
         """Names of the columns of :meth:`transform`: ``vae0``, ``vae1``, ... ``input_features`` is ignored."""
         self._require_fit()
         return np.array([f"vae{i}" for i in range(self._frozen["latent_dim"])], dtype=object)
 
-    def decode(self, z: Any) -> Array:
+    def decode(self, z: Any, y: Any = None) -> Array:
         """Mean of ``p(x | z)`` for ``z[n, latent_dim]``: ``[n, ...]`` in the training data's units, type and shape.
 
         For zeros and ones these are probabilities, float32.
@@ -171,29 +189,37 @@ class VAE(Estimator):
         """
         self._require_fit()
         with self._ops.on_device_of(z) as give:
-            return give(self._as_frame(self._to_data(self._model_mean(self._latents(z)))))
+            z = self._latents(z)
+            means = self._model_mean(z, self._condition_codes(y, len(z)))
+            return give(self._as_frame(self._to_data(means)))
 
-    def reconstruct(self, X: Any) -> Array:
+    def reconstruct(self, X: Any, y: Any = None) -> Array:
         """``decode(encode(X))``: the mean of ``p(x | z)`` at the mean of ``z``, in the units and the shape of ``X``,
         flat rows or not, so that the two can be subtracted."""
         self._require_fit()
         with self._ops.on_device_of(X) as give:
             rows, item_shape = self._rows_and_shape(X)
-            means = self._as_frame(self._to_data(self._model_mean(self._posterior(rows)[0])))
+            codes = self._condition_codes(y, len(rows))
+            means = self._as_frame(self._to_data(self._model_mean(self._posterior(rows, codes)[0], codes)))
             if item_shape != self.item_shape_:
                 means = frames.without_names(means).reshape(-1, *item_shape)
             return frames.with_index_of(X, give(means))
 
-    def sample(self, n: int = 1, seed: int | None = None) -> np.ndarray:
+    def sample(self, n: int = 1, seed: int | None = None, *, y: Any = None, balanced: bool = False) -> np.ndarray:
         """``n`` new samples, ``[n, ...]``, for ``z ~ N(0, I)``, fresh ones with ``seed=None``.
 
         Of zeros and ones and of standardised columns these are draws from ``p(x | z)``: zeros and ones in the data's
         type, and numbers that vary as the columns do. Of pictures they are the means of ``p(x | z)``, as is usual.
+
+        Of a model with labels, ``y`` is the label of all samples or has one for each; without it they are drawn as
+        frequent as in the data, or, ``balanced``, sample ``i`` is of class ``classes_[i % len(classes_)]``. Of a model
+        with numbers beside its rows, ``y[C]`` or ``y[n, C]`` are those.
         """
         self._require_fit()
         seed, shape = fresh_seed(seed), (checks.integer("n", n, 0), self._frozen["latent_dim"])
+        codes = self._codes_to_sample(n, seed, y, balanced)
         with self._ops.on_device_of(None):
-            means = self._model_mean(self._normal(shape, seed, random.SAMPLE))
+            means = self._model_mean(self._normal(shape, seed, random.SAMPLE), codes)
             if self.columns_ is not None:
                 spread = np.float32(np.sqrt(self._frozen["variance"]))
                 means = means + spread * self._normal(means.shape, seed, random.SAMPLE, block=1)
@@ -201,7 +227,7 @@ class VAE(Estimator):
                 means = (self._uniform(means.shape, seed, random.SAMPLE, block=1) < means).astype(np.float32)
             return self._as_frame(self._rounded_if_binary(self._to_data(means)))
 
-    def elbo(self, X: Any, *, samples: int = 1, seed: int = 0, progress: bool | None = None) -> Array:
+    def elbo(self, X: Any, y: Any = None, *, samples: int = 1, seed: int = 0, progress: bool | None = None) -> Array:
         """Evidence lower bound of each row of ``X``, in nats, ``float64[N]``: ``E_q log p(x | z) - KL``.
 
         The expectation is over ``samples`` draws of ``z`` a row. Higher is likelier. Of a Gaussian likelihood it is a
@@ -212,41 +238,48 @@ class VAE(Estimator):
         the training data that its likelihood overflows float32 scores ``-inf``, never NaN. ``progress`` shows a
         bar (``None``: on a terminal only, and when it takes longer than two seconds).
         """
-        return self._scores(X, samples, seed, progress, weighted=False)
+        return self._scores(X, y, samples, seed, progress, weighted=False)
 
-    def score_samples(self, X: Any, *, samples: int = 64, seed: int = 0, progress: bool | None = None) -> Array:
+    def score_samples(
+        self, X: Any, y: Any = None, *, samples: int = 64, seed: int = 0, progress: bool | None = None
+    ) -> Array:
         """Estimated ``log p(x)`` of each row of ``X``, in nats, ``float64[N]``; low scores are anomalies.
 
         The importance-weighted bound of Burda et al. 2016 (equation 8), ``log mean_k p(x, z_k) / q(z_k | x)`` with
         ``samples`` draws a row, 64 by default: it lies above the ELBO and approaches ``log p(x)`` as ``samples`` grows.
         Each row is encoded once and decoded ``samples`` times. Units, noise and what overflows: see :meth:`elbo`.
         """
-        return self._scores(X, samples, seed, progress, weighted=True)
+        return self._scores(X, y, samples, seed, progress, weighted=True)
 
     def score(self, X: Any, y: Any = None) -> float:
-        """The mean of :meth:`elbo` over the rows of ``X``: higher is better, for searches over settings. ``y`` is
-        ignored."""
-        return float(self.elbo(X).mean())
+        """The mean of :meth:`elbo` over the rows of ``X``: higher is better, for searches over settings. A model that
+        is not conditional ignores ``y``."""
+        self._require_fit()
+        return float(self.elbo(X, y if self.conditions_ is not None else None).mean())
 
-    def _scores(self, X: Any, samples: int, seed: int, progress: bool | None, *, weighted: bool) -> Array:
+    def _scores(self, X: Any, y: Any, samples: int, seed: int, progress: bool | None, *, weighted: bool) -> Array:
         self._require_fit()
         checks.integer("samples", samples, 1)
         checks.seed("seed", seed)
         checks.choice("progress", progress, (None, True, False))
         with self._ops.on_device_of(X) as give:
             rows = self._check_rows(X)
+            codes = self._condition_codes(y, len(rows))
             scores = np.empty_like(rows, np.float64, shape=(len(rows),))
             options = {"unit": "draw", "desc": f"{samples} draws a row", "delay": 0 if progress else BAR_AFTER}
             with progress_bar(len(rows) * samples, progress, **options) as bar:
                 for a in range(0, len(rows), ROWS_AT_ONCE):
                     piece = rows[a : a + ROWS_AT_ONCE]
-                    scores[a : a + len(piece)] = self._score_piece(piece, samples, seed, weighted, bar)
+                    of_piece = None if codes is None else codes[a : a + ROWS_AT_ONCE]
+                    scores[a : a + len(piece)] = self._score_piece(piece, of_piece, samples, seed, weighted, bar)
             return give(scores if self.columns_ is None else scores - self.columns_.log_scale)
 
-    def _score_piece(self, rows: Array, samples: int, seed: int, weighted: bool, bar: Any) -> Array:
+    def _score_piece(
+        self, rows: Array, codes: np.ndarray | None, samples: int, seed: int, weighted: bool, bar: Any
+    ) -> Array:
         """ELBO, or importance-weighted bound, of at most ``ROWS_AT_ONCE`` rows, ``float64``."""
         score: Any = -np.inf if weighted else 0.0
-        for reconstruction, kl, log_ratio in self._draws(rows, samples, seed):
+        for reconstruction, kl, log_ratio in self._draws(rows, codes, samples, seed):
             value = log_ratio - reconstruction if weighted else -(reconstruction + kl)
             value = np.where(np.isnan(value), -np.inf, value)  # data and weights are finite: it is an overflow's
             score = np.logaddexp(score, value) if weighted else score + value
@@ -257,15 +290,17 @@ class VAE(Estimator):
     def _bernoulli(self) -> bool:
         return bool(self._frozen["likelihood"] == "bernoulli")
 
-    def _posterior(self, rows: Array) -> tuple[Array, Array]:
+    def _posterior(self, rows: Array, codes: np.ndarray | None) -> tuple[Array, Array]:
         """``mu`` and ``logvar`` of ``q(z | x)``, each ``[N, latent_dim]``."""
-        return latent.posterior(self._apply(self.encoder_, rows, data=True))
+        return latent.posterior(self._apply(self.encoder_, rows, codes, data=True))
 
-    def _model_mean(self, z: Array) -> Array:
+    def _model_mean(self, z: Array, codes: np.ndarray | None) -> Array:
         """Of ``p(x | z)``, ``[n, D]`` in the units of the model."""
-        return activations.forward(self._apply(self.decoder_, z), "sigmoid" if self._bernoulli else "linear")
+        return activations.forward(self._apply(self.decoder_, z, codes), "sigmoid" if self._bernoulli else "linear")
 
-    def _draws(self, rows: Array, samples: int, seed: int) -> Iterator[tuple[Array, Array, Array]]:
+    def _draws(
+        self, rows: Array, codes: np.ndarray | None, samples: int, seed: int
+    ) -> Iterator[tuple[Array, Array, Array]]:
         """For each of ``samples`` draws of z: reconstruction term, KL, and ``log p(z) / q(z | x)``, a float64 a row.
 
         Computed by the operations of the training step. A draw is a table of noise vectors, and a hash of a row's
@@ -275,11 +310,12 @@ class VAE(Estimator):
         ops, n, width = self._ops, len(rows), self._frozen["latent_dim"]
         noise_rows = ops.operand(_noise_rows(rows, ops), np.int32)
         x = ops.operand(self._to_model(rows))
-        heads = self.encoder_.forward(x, self.encoder_.workspace(n))
+        context = self._context(codes)
+        heads = self.encoder_.forward(x, self.encoder_.workspace(n, context=context))
         mu, logvar = latent.posterior(ops.result(heads, rows).astype(np.float64))
         table, eps, z = ops.empty((NOISE_TABLE, width)), ops.empty((n, width)), ops.empty((n, width))
         nats, kl, loss = ops.empty((n,)), ops.empty((n,)), ops.empty((1,))
-        work, gradient = self.decoder_.workspace(n), ops.empty(tuple(x.shape))
+        work, gradient = self.decoder_.workspace(n, context=context), ops.empty(tuple(x.shape))
         for k in range(samples):
             ops.random_normal(table, seed, random.SAMPLE, ops.upload(np.array([k], np.uint64)))
             ops.batch_gather(table, noise_rows, eps)
@@ -329,7 +365,7 @@ class VAE(Estimator):
         sizes = (self.latent_dim, *hidden[::-1], columns)
         return {"encoder": encoder, "decoder": dense_layers(sizes, self.activation, "linear", options, len(encoder))}
 
-    def _step(self, rows: Array) -> VaeStep:
+    def _step(self, rows: Array, conditions: np.ndarray | None = None) -> VaeStep:
         return VaeStep(
             self._ops,
             self.encoder_,
@@ -344,6 +380,7 @@ class VAE(Estimator):
             scale=self.scale_,
             shift=self.shift_,
             log_scale=0.0 if self.columns_ is None else self.columns_.log_scale,
+            conditions=conditions,
         )
 
     def _history_names(self) -> tuple[str, ...]:

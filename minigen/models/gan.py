@@ -18,6 +18,10 @@ how they lie in memory, and its batch has ``1 / m`` of the rows. Nothing else ch
 
 With batch normalization each ``B`` rows are a batch with statistics of its own: the two of the generator, and the real
 and the generated rows that the discriminator sees (apart, as in DCGAN, Radford et al. 2016).
+
+A conditional GAN (Mirza and Osindero 2014, equation 2) has D judge pairs of a row and its condition, and G draw rows
+for a condition. The real rows of a batch bring theirs, and both halves of the fakes are drawn for the same ones: of a
+whole epoch these are as frequent as in the data, and D compares real and fake at equal conditions.
 """
 
 from __future__ import annotations
@@ -55,6 +59,7 @@ class GanStep(Step):
         seed: int = 0,
         scale: float = 1.0,
         shift: float = 0.0,
+        conditions: np.ndarray | None = None,
     ) -> None:
         self.generator, self.discriminator = generator, discriminator
         optimizers = [Optimizer(ops, net, settings) for net in (generator, discriminator)]
@@ -69,6 +74,7 @@ class GanStep(Step):
             drop_last=True,
             scale=scale,
             shift=shift,
+            conditions=conditions,
         )
         self.loss, self.average, self.pack = loss, average, pack
         B = batch_size
@@ -76,7 +82,8 @@ class GanStep(Step):
         self.generator_noise = self.noise[B:]  # of the fakes that the generator learns from
         rows = ops.empty((3 * B, data.shape[1]))  # real ones, fakes for the discriminator, fakes for the generator
         self.real_rows, self.real_and_fake, self.generator_fakes = rows[:B], rows[: 2 * B], rows[2 * B :]
-        context = Context(training=True, counter=self.counter, seed=seed, groups=2)
+        self.condition = self.condition_buffer(2 * B)  # of two halves of a batch, both the same
+        context = Context(training=True, condition=self.condition, counter=self.counter, seed=seed, groups=2)
         self.generator_work = generator.workspace(2 * B, y=rows[B:], grad_rows=B, context=context)
         self.generator_work_own = self.generator_work.rows(B, 2 * B)  # the part for ``generator_fakes``
         m = B // pack  # of these, the discriminator sees so many
@@ -106,6 +113,9 @@ class GanStep(Step):
 
     def generate(self) -> None:
         """Noise and fakes for both players."""
+        if self.condition is not None:
+            for half in (self.condition[: self.batch_size], self.condition[self.batch_size :]):
+                self.gather_conditions(half)
         self.ops.random_normal(self.noise, self.seed, random.NOISE, self.counter)
         self.generator.forward(self.noise, self.generator_work)  # the fakes lie behind the real rows
 

@@ -37,6 +37,7 @@ class Step:
         drop_last: bool,
         scale: float,
         shift: float,
+        conditions: np.ndarray | None = None,
     ) -> None:
         self.ops = ops
         self.networks = networks
@@ -51,6 +52,9 @@ class Step:
             optimizer.steps_per_epoch = self.steps_per_epoch
         self.data = ops.resident(data)
         self.scale, self.shift = scale, shift
+        if conditions is not None and conditions.dtype != np.int32:
+            conditions = conditions.astype(ops.dtype, copy=False)
+        self.conditions = None if conditions is None else ops.resident(conditions)  # of every row of ``data``
         self.indices = ops.empty((batch_size,), np.int32)
         self.counter = ops.upload(np.zeros(1, np.uint64))  # steps done
         self.losses = ops.upload(np.zeros(len(self.terms), ops.dtype))
@@ -74,11 +78,25 @@ class Step:
 
     def gather(self, out: Array) -> None:
         """The next batch, in the generator's or decoder's range, into ``out[rows, D]``."""
-        indices = self.indices[: len(out)]
+        self.ops.batch_gather(self.data, self._next_rows(len(out)), out, self.scale, self.shift)
+
+    def gather_conditions(self, out: Array) -> None:
+        """The conditions of the next batch's rows: labels into ``int32[rows]``, or numbers into ``[rows, C]``."""
+        gather = self.ops.batch_labels if out.ndim == 1 else self.ops.batch_gather
+        gather(self.conditions, self._next_rows(len(out)), out)
+
+    def _next_rows(self, rows: int) -> Array:
+        """The numbers of the next batch's rows in the data."""
+        indices = self.indices[:rows]
         self.ops.batch_indices(
             indices, len(self.data), self.seed, random.ORDER, self.counter, self.batch_size, self.steps_per_epoch
         )
-        self.ops.batch_gather(self.data, indices, out, self.scale, self.shift)
+        return indices
+
+    def condition_buffer(self, rows: int) -> Array | None:
+        """For the conditions of so many rows; None where the model has none."""
+        c = self.conditions
+        return None if c is None else self.ops.empty((rows, *c.shape[1:]), c.dtype)
 
     def set_learning_rate(self, rate: float | Sequence[float]) -> None:
         """For the steps to come: one rate for all networks, or one for each. A schedule scales it."""

@@ -7,6 +7,9 @@ makes the first term the one-sample estimate of their equation 10, and the decod
 ``p(x | z)``: logits of a Bernoulli, or means of a Gaussian. The gradient runs back through the decoder to ``z``,
 through the reparameterisation (where the KL joins it) to the heads, and through the encoder. ``beta`` = 1 is the
 evidence lower bound (other values: Higgins et al. 2017).
+
+A conditional VAE (Sohn, Lee and Yan 2015) has the condition of a row beside the input of both networks, ``q(z | x, c)``
+and ``p(x | z, c)``; the prior of ``z`` stays N(0, I).
 """
 
 from __future__ import annotations
@@ -49,19 +52,30 @@ class VaeStep(Step):
         scale: float = 1.0,
         shift: float = 0.0,
         log_scale: float = 0.0,
+        conditions: np.ndarray | None = None,
     ) -> None:
         self.encoder, self.decoder = encoder, decoder
         optimizers = [Optimizer(ops, net, settings) for net in (encoder, decoder)]
         self.encoder_optimizer, self.decoder_optimizer = optimizers
         super().__init__(
-            ops, data, (encoder, decoder), optimizers, batch_size, seed, drop_last=False, scale=scale, shift=shift
+            ops,
+            data,
+            (encoder, decoder),
+            optimizers,
+            batch_size,
+            seed,
+            drop_last=False,
+            scale=scale,
+            shift=shift,
+            conditions=conditions,
         )
         self.likelihood, self.variance, self.beta, self.log_scale = likelihood, variance, beta, log_scale
         latent = decoder.inputs
         self.x = ops.empty((batch_size, data.shape[1]))
         self.eps, self.z, self.dz = (ops.empty((batch_size, latent)) for _ in range(3))
         self.nats = ops.empty((batch_size,))
-        context = Context(training=True, counter=self.counter, seed=seed)
+        self.condition = self.condition_buffer(batch_size)
+        context = Context(training=True, condition=self.condition, counter=self.counter, seed=seed)
         self.encoder_work = encoder.workspace(batch_size, context=context)
         self.decoder_work = decoder.workspace(batch_size, context=context)
 
@@ -79,6 +93,8 @@ class VaeStep(Step):
         x, eps, z, dz, nats = (buffer[:rows] for buffer in (self.x, self.eps, self.z, self.dz, self.nats))
         encoder_work, decoder_work = self.encoder_work.rows(0, rows), self.decoder_work.rows(0, rows)
         self.gather(x)
+        if self.condition is not None:
+            self.gather_conditions(self.condition[:rows])
         self.ops.random_normal(eps, self.seed, random.LATENT, self.counter)
         heads = self.encoder.forward(x, encoder_work)
         self.ops.latent_forward(heads, eps, z, nats, self.losses[1:])

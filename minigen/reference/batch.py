@@ -94,6 +94,16 @@ def gather(
 
     Raises ValueError for an index outside [0, N).
     """
-    if len(indices) and not (0 <= indices.min() and indices.max() < len(data)):
-        raise ValueError(f"indices must be in [0, {len(data)}), got {indices.min()} to {indices.max()}")
+    _check_indices(indices, len(data))
     return data[indices].astype(dtype) * scale + shift
+
+
+def labels(labels: np.ndarray, indices: np.ndarray) -> np.ndarray:
+    """``labels[indices]``, both integers; raises as :func:`gather` does."""
+    _check_indices(indices, len(labels))
+    return labels[indices]
+
+
+def _check_indices(indices: np.ndarray, n: int) -> None:
+    if len(indices) and not (0 <= indices.min() and indices.max() < n):
+        raise ValueError(f"indices must be in [0, {n}), got {indices.min()} to {indices.max()}")

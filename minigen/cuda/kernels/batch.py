@@ -115,6 +115,15 @@ def gather(
 
 
 @triton.jit
+def labels_of(pid, labels, chosen, out, B, N, BLOCK: tl.constexpr):
+    """``out[B] = labels[chosen]``, int32; -1 for a row that is not in ``labels[N]``."""
+    rows = pid * BLOCK + tl.arange(0, BLOCK)
+    row = tl.load(chosen + rows, mask=rows < B, other=-1)
+    there = (row >= 0) & (row < N)
+    tl.store(out + rows, tl.load(labels + row, mask=there, other=-1), mask=rows < B)
+
+
+@triton.jit
 def take(
     pid, data, out, step, B, n, order, scale, shift,
     D: tl.constexpr, STEPS_AHEAD: tl.constexpr, ROWS: tl.constexpr, COLS: tl.constexpr,
@@ -181,6 +190,13 @@ def lower_gather(op: Operation, target: Target) -> list[Job]:
     }
     programs = blocks(B, block["ROWS"]) * blocks(D, block["COLS"])
     return [job(op, gather, programs, arguments, 2 * B * D)]
+
+
+@lowers("batch_labels")
+def lower_labels(op: Operation, target: Target) -> list[Job]:
+    B, N = len(op["out"]), len(op["labels"])
+    arguments = {"labels": op["labels"], "chosen": op["indices"], "out": op["out"], "B": B, "N": N, "BLOCK": 128}
+    return [job(op, labels_of, blocks(B, 128), arguments)]
 
 
 @lowers("batch_take")
