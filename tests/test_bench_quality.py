@@ -32,9 +32,10 @@ def test_digits_in_small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     out = tmp_path / "digits.json"
     small = ["--data", "sample", "--rows", "400", "--epochs", "1", "--samples", "100", "--classifier-epochs", "2"]
     changes = ["hidden=(16,)", "hidden_discriminator=(16,)"]
-    digits.main([*small, "--settings", digits.PEER, "--out", str(out)])
+    digits.main([*small, "--settings", digits.PEER, "--out", str(out), "--pictures", str(tmp_path / "seen")])
     digits.main([*small, "--settings", "before", "--seeds", "0", "1", "--set", *changes, "--out", str(out)])
     digits.main([*small, "--settings", "before", "--seeds", "1", "--set", *changes, "--out", str(out)])
+    assert [path.name for path in (tmp_path / "seen").iterdir()] == ["sample-pytorch-gan-1-epochs-seed-0.png"]
     result = json.loads(out.read_text())
     assert [run["seed"] for run in result["runs"]] == [0, 0, 1]
     assert result["runs"][1]["settings"]["hidden"] == [16] and result["runs"][1]["settings"]["latent_dim"] == 64

@@ -1,8 +1,7 @@
 """PyTorch through torch.compile for the GAN's variants: the compiled step of `torch_compile`, Adam written out.
 
-AOTAutograd traces no second derivative through ``backward``, but it does take a gradient inside the traced function,
-which is how the penalties get theirs; where the installed version cannot, the contender fails and is named with its
-reason.
+Not for the penalties: the compiler takes no gradient of a gradient ("torch.compile with aot_autograd does not currently
+support double backward", PyTorch 2.13).
 """
 
 from __future__ import annotations
