@@ -42,6 +42,7 @@ from minigen.reference import (
     activations,
     averaging,
     batch,
+    clipping,
     dense,
     gan_loss,
     latent,
@@ -252,6 +253,20 @@ def _optimizer_operations(rng: np.random.Generator) -> Iterator[Operation]:
     lr, step = np.array([2.0**-7]), np.array([9], np.uint64)
     state = InOut(p), g, InOut(m)
     yield "optimizer", "sgd", "sgd", (*state, lr, 0.9, 0.01), [*optimizer.sgd(p, g, m, 2.0**-7, 0.9, 0.01)]
+    yield (
+        "optimizer",
+        "rmsprop",
+        "rmsprop",
+        (*state, InOut(v), lr, 0.9, 1e-3, 0.5, 0.01),
+        [*optimizer.rmsprop(p, g, m, v, 2.0**-7, 0.9, 1e-3, 0.5, 0.01)],
+    )
+    yield (
+        "optimizer",
+        "lion",
+        "lion",
+        (*state, lr, 0.9, 0.99, 0.01),
+        [*optimizer.lion(p, g, m, 2.0**-7, 0.9, 0.99, 0.01)],
+    )
     yield "optimizer", "adam", "adam", (*state, InOut(v), lr, step), [*optimizer.adam(p, g, m, v, 2.0**-7, 10)]
     yield "optimizer", "adamw", "adamw", (*state, InOut(v), lr, step), [*optimizer.adamw(p, g, m, v, 2.0**-7, 10)]
 
@@ -259,6 +274,9 @@ def _optimizer_operations(rng: np.random.Generator) -> Iterator[Operation]:
 def _training_operations(rng: np.random.Generator) -> Iterator[Operation]:
     (n,) = sizes(rng, 1, 9, 5000)
     p, mean, base = normals(rng, n), normals(rng, n), np.array([2.0**-7])
+    for what, most in (("longer", 1.0), ("shorter", 1e4)):
+        clipped, norm = clipping.clip_norm(p, most)
+        yield "clipping", what, "clip_norm", (InOut(p), Out(1), most), [clipped, np.array([norm])]
     for t in (0, 9, 10_000):
         averaged = InOut(mean), p, np.array([t], np.uint64), 0.999
         yield "averaging", f"step {t}", "average", averaged, [averaging.average(mean, p, t, 0.999)]

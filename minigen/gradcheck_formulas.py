@@ -19,6 +19,7 @@ from minigen.reference import (
     activations,
     averaging,
     batch,
+    clipping,
     condition,
     dense,
     gan_loss,
@@ -55,6 +56,9 @@ FORMULAS = {
     "optimizer sgd": f"{_REF}/optimizer.py: velocity = mu velocity + g + w p, p = p - lr velocity",
     "optimizer adamw": f"{_REF}/optimizer.py: p = p - lr w p, then adam",
     "optimizer adam": f"{_REF}/optimizer.py: m, v, p = p - lr (m / (1 - beta1^t)) / (sqrt(v / (1 - beta2^t)) + eps)",
+    "optimizer rmsprop": f"{_REF}/optimizer.py: velocity = mu velocity + (g + w p) / (sqrt(v) + eps)",
+    "optimizer lion": f"{_REF}/optimizer.py: p = p - lr (sign(beta1 m + (1 - beta1) g) + w p)",
+    "clipping": f"{_REF}/clipping.py: g = g most / norm where norm > most",
     "averaging": f"{_REF}/averaging.py: average + w (p - average), w = max(1 - decay, 10 / (10 + t))",
     "schedule": f"{_REF}/schedule.py: lr = base (t + 1) / W, then base times what is left, its cosine, or a tenth",
     "random": f"{_REF}/random.py: Philox4x32-10, u = (word >> 8) 2^-24, n = sqrt(-2 ln u1) (cos, sin)(2 pi u2)",
@@ -69,6 +73,8 @@ FORMULAS = {
     "initializers": f"{_REF}/initializers.py: Var W = 2 / fan_in (He), 2 / (fan_in + fan_out) (Glorot)",
     "sgd update": f"{_MODELS}/optimizer.py: update of sgd with momentum and weight decay",
     "adam update": f"{_MODELS}/optimizer.py: update of adam with beta1, beta2, eps",
+    "rmsprop update": f"{_MODELS}/optimizer.py: update of rmsprop with beta2, eps, momentum, weight decay",
+    "lion update": f"{_MODELS}/optimizer.py: update of lion with beta1, beta2, weight decay",
     "adamw update": f"{_MODELS}/optimizer.py: update of adamw with beta1, beta2, eps, weight decay",
     "gan initial weights": f"{_MODELS}/layers.py: initial, He for rectifiers, a tensor number for each layer",
     "gan rows": f"{_MODELS}/step.py: gather, rows of the epoch's order from the stream ORDER, scale and shift",
@@ -211,6 +217,18 @@ def _update_values(rng: np.random.Generator) -> Iterator[Value]:
             params, slots = plain.update(p, g, {"m": m, "v": v}, t, s)
             ours = getattr(optimizer, name)(p, g, m, v, 0.1, t, 0.7, 0.8, 0.05, *[decay] * (name == "adamw"))
             yield "optimizer", f"{name} {t}", [*ours], [params, slots["m"], slots["v"]]
+    s = OptimizerSettings("rmsprop", 0.1, beta2=0.8, eps=0.05, momentum=0.6, weight_decay=0.2)
+    params, slots = plain.update(p, g, {"velocity": m, "v": v}, 3, s)
+    ours = optimizer.rmsprop(p, g, m, v, 0.1, 0.8, 0.05, 0.6, 0.2)
+    yield "optimizer", "rmsprop", [*ours], [params, slots["velocity"], slots["v"]]
+    s = OptimizerSettings("lion", 0.1, beta1=0.7, beta2=0.8, weight_decay=0.2)
+    params, slots = plain.update(p, g, {"m": m}, 3, s)
+    yield "optimizer", "lion", [*optimizer.lion(p, g, m, 0.1, 0.7, 0.8, 0.2)], [params, slots["m"]]
+    for most in (0.5, 100.0):
+        s = OptimizerSettings("sgd", 1.0, clip_norm=most)
+        params, _ = plain.update(p, g, {"velocity": 0 * m}, 1, s)
+        clipped, norm = clipping.clip_norm(g, most)
+        yield "clipping", f"to {most}", [p - clipped, norm], [params, np.linalg.norm(g)]
     for t in (0, 1, 8_000, 20_000):
         w = plain.average_weight(t, 0.999)
         yield "averaging", f"step {t}", [averaging.average(m, p, t, 0.999)], [(1 - w) * m + w * p]

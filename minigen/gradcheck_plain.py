@@ -262,9 +262,22 @@ def vae(
 def update(p: np.ndarray, g: np.ndarray, slots: Slots, t: int, settings: Any) -> tuple[np.ndarray, Slots]:
     """Parameters and slots after update number ``t``, counted from 1; ``settings`` as ``OptimizerSettings`` has them.
 
-    Polyak 1964; Kingma and Ba 2015, algorithm 1; Loshchilov and Hutter 2019, algorithm 2.
+    Polyak 1964; Kingma and Ba 2015, algorithm 1; Loshchilov and Hutter 2019, algorithm 2; Tieleman and Hinton 2012;
+    Chen et al. 2023, algorithm 2; the longest gradient of Pascanu et al. 2013, algorithm 1.
     """
     s = settings
+    norm = math.sqrt(sum(float(x) ** 2 for x in g))
+    if s.clip_norm and norm > s.clip_norm:
+        g = g * (s.clip_norm / norm)
+    if s.optimizer == "rmsprop":
+        g = g + s.weight_decay * p
+        v = s.beta2 * slots["v"] + (1 - s.beta2) * g**2
+        velocity = s.momentum * slots["velocity"] + g / (np.sqrt(v) + s.eps)
+        return p - s.learning_rate * velocity, {"velocity": velocity, "v": v}
+    if s.optimizer == "lion":
+        c = s.beta1 * slots["m"] + (1 - s.beta1) * g
+        moved = p - s.learning_rate * (np.where(c > 0, 1.0, 0.0) - np.where(c < 0, 1.0, 0.0) + s.weight_decay * p)
+        return moved, {"m": s.beta2 * slots["m"] + (1 - s.beta2) * g}
     if s.optimizer == "sgd":
         velocity = s.momentum * slots["velocity"] + g + s.weight_decay * p
         return p - s.learning_rate * velocity, {"velocity": velocity}

@@ -261,6 +261,57 @@ class Operations(LayerOperations):
     ) -> None:
         """Adam after ``p -= lr weight_decay p``, decoupled weight decay (Loshchilov and Hutter 2019, algorithm 2)."""
 
+    @operation(
+        "+p[n] g[n] +velocity[n] +v[n] lr[1]",
+        recorded_as="optimizer",
+        implied={"optimizer": "rmsprop"},
+        renamed={"velocity": "m"},
+        beta2=real,
+        eps=real,
+        momentum=real,
+        weight_decay=real,
+        flops=lambda n: 12 * n["n"],
+    )
+    def rmsprop(
+        self,
+        p: Array,
+        g: Array,
+        velocity: Array,
+        v: Array,
+        lr: Array,
+        beta2: float = 0.99,
+        eps: float = 1e-8,
+        momentum: float = 0.0,
+        weight_decay: float = 0.0,
+    ) -> None:
+        """RMSProp (Tieleman and Hinton 2012) with momentum and L2 weight decay, as PyTorch has it."""
+
+    @operation(
+        "+p[n] g[n] +m[n] lr[1]",
+        recorded_as="optimizer",
+        implied={"optimizer": "lion"},
+        beta1=real,
+        beta2=real,
+        weight_decay=real,
+        flops=lambda n: 11 * n["n"],
+    )
+    def lion(
+        self,
+        p: Array,
+        g: Array,
+        m: Array,
+        lr: Array,
+        beta1: float = 0.9,
+        beta2: float = 0.99,
+        weight_decay: float = 0.0,
+    ) -> None:
+        """Lion (Chen et al. 2023): ``p -= lr (sign(beta1 m + (1 - beta1) g) + weight_decay p)``, and ``m`` decays by
+        ``beta2``."""
+
+    @operation("+g[n] =norm[1]", most=within(0, exclude_low=True), flops=lambda n: 3 * n["n"])
+    def clip_norm(self, g: Array, norm: Array, most: float) -> None:
+        """``norm[0] = sqrt(sum g^2)``, and where that is larger than ``most``, ``g *= most / norm[0]``."""
+
     @operation("+average[n] p[n] step:uint64[1]", decay=within(0, 1), flops=lambda n: 3 * n["n"])
     def average(self, average: Array, p: Array, step: Array, decay: float) -> None:
         """``average += w (p - average)``, an exponential average of ``p`` with ``w = max(1 - decay, 10 / (10 + t))``.

@@ -13,6 +13,7 @@ from minigen.reference import (
     activations,
     averaging,
     batch,
+    clipping,
     condition,
     dense,
     dropout,
@@ -75,6 +76,11 @@ def _optimizer(op: Operation) -> Any:
     p, g, rate = op["p"], op["g"], float(op["lr"][0])
     if op["optimizer"] == "sgd":
         return optimizer.sgd(p, g, op["m"], rate, op["momentum"], op["weight_decay"])
+    if op["optimizer"] == "rmsprop":
+        settings = op["beta2"], op["eps"], op["momentum"], op["weight_decay"]
+        return optimizer.rmsprop(p, g, op["m"], op["v"], rate, *settings)
+    if op["optimizer"] == "lion":
+        return optimizer.lion(p, g, op["m"], rate, op["beta1"], op["beta2"], op["weight_decay"])
     betas = op["beta1"], op["beta2"], op["eps"]
     return optimizer.adamw(p, g, op["m"], op["v"], rate, _step(op) + 1, *betas, op["weight_decay"])
 
@@ -129,6 +135,7 @@ FORMULAS: dict[str, Callable[[Operation], Any]] = {
     "latent_forward": lambda op: latent.forward(op["heads"], op["eps"]),
     "latent_backward": lambda op: latent.backward(op["dz"], op["heads"], op["eps"], op["beta"]),
     "optimizer": _optimizer,
+    "clip_norm": lambda op: clipping.clip_norm(op["g"], op["most"]),
     "average": lambda op: averaging.average(op["average"], op["p"], _step(op), op["decay"]),
     "scheduled_rate": lambda op: schedule.rate(
         float(op["base"][0]), _step(op), op["schedule"], op["warmup"], op["horizon"]

@@ -233,7 +233,7 @@ def test_through_the_latent_layer_and_back(rng, latent):
     check(step, "heads eps z rows loss y dheads dx dW", fused, 3, **buffers)
 
 
-@pytest.mark.parametrize("optimizer", ["sgd", "adam", "adamw"])
+@pytest.mark.parametrize("optimizer", ["sgd", "adam", "adamw", "rmsprop", "lion"])
 @pytest.mark.parametrize("slices", [1, 3])
 def test_update_in_the_gradient(rng, monkeypatch, optimizer, slices):
     """The gradient never reaches memory; with slices it is summed in a second pass. A third parameter, whose gradient
@@ -258,7 +258,7 @@ def test_update_in_the_gradient(rng, monkeypatch, optimizer, slices):
         "losses": normals(rng, 2),
         "history": np.ones((5, 2)),
     }
-    results = "p m step history" + " v" * (optimizer != "sgd")
+    results = "p m step history" + " v" * (optimizer not in ("sgd", "lion"))
     schedule = check(step, results, "dense_wgrad", None, **buffers)
     assert all(op["optimizer"] for op in schedule.fused if op.name != "advance")
     assert all(op["steps_ahead"] == 1 for op in schedule.fused if op["optimizer"] == "adam")
@@ -422,3 +422,7 @@ def update(s: Spelled, optimizer: str | None) -> None:
         s.ops.adam(s.p, s.g, s.m, s.v, s.lr, s.step, **ADAM)
     elif optimizer == "adamw":
         s.ops.adamw(s.p, s.g, s.m, s.v, s.lr, s.step, **ADAM, weight_decay=0.05)
+    elif optimizer == "rmsprop":
+        s.ops.rmsprop(s.p, s.g, s.m, s.v, s.lr, 0.9, 1e-3, 0.8, 0.05)
+    elif optimizer == "lion":
+        s.ops.lion(s.p, s.g, s.m, s.lr, 0.9, 0.99, 0.05)

@@ -150,6 +150,12 @@ void add_elementwise(int64_t n) {
        [=, &k] { k.adam(p.get(), g.get(), m.get(), v.get(), n, lr.get(), step.get(), {0.9, 0.999, 1e-8, 0.01}); }, p,
        n});
   const auto q = normals(n), velocity = buffer<float>(n);
+  cases.push_back({"rmsprop" + size,
+                   [=, &k] { k.rmsprop(p.get(), g.get(), m.get(), v.get(), n, lr.get(), 0.9, 1e-8, 0.9, 0.01); }, p,
+                   n});
+  cases.push_back({"lion" + size, [=, &k] { k.lion(p.get(), g.get(), m.get(), n, lr.get(), 0.9, 0.99, 0.01); }, p, n});
+  const auto clipped = normals(n), norm = buffer<float>(1);
+  cases.push_back({"clip_norm" + size, [=, &k] { k.clip_norm(clipped.get(), norm.get(), n, 0.5); }, clipped, n});
   cases.push_back({"average" + size, [=, &k] { k.average(q.get(), g.get(), n, step.get(), 0.9); }, q, n});
   cases.push_back({"sgd" + size, [=, &k] { k.sgd(q.get(), g.get(), velocity.get(), n, lr.get(), 0.9, 0.01); }, q, n});
   const auto uniform = buffer<float>(n), normal = buffer<float>(n);

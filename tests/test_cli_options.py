@@ -109,6 +109,7 @@ COMMON = {
     "warmup": 0.25,
     "momentum": 0.5,
     "weight_decay": 0.1,
+    "clip_norm": 2.0,
 }
 
 

@@ -25,6 +25,7 @@ GAN = {
     "hidden_discriminator": st.none() | widths,
     "activation": st.sampled_from(minigen.ACTIVATIONS),
     "loss": st.sampled_from(minigen.GAN_LOSSES),
+    "optimizer": st.sampled_from(("rmsprop", "lion", "sgd")),
     "pack": st.sampled_from((2, 4)),
     "ema": st.floats(0, 0.99),
     "learning_rate": st.tuples(st.floats(1e-6, 1e-2), st.floats(1e-6, 1e-2)),

@@ -28,7 +28,7 @@ SETTINGS: dict[str, Any] = {
     **{"variance": 0.3, "beta": 0.7, "momentum": 0.9, "weight_decay": 0.05, "beta1": 0.6, "beta2": 0.9, "eps": 1e-3},
     **{"seed": 12, "stream": 3, "scale": 0.5, "shift": -1.0, "n": 10_000, "batch_size": 200, "steps_per_epoch": 50},
     **{"first": 5, "rate": 0.4},
-    **{"decay": 0.95, "warmup": 3, "horizon": 20},
+    **{"most": 1.5, "decay": 0.95, "warmup": 3, "horizon": 20},
 }
 """Of the others every allowed value is taken."""
 
@@ -62,7 +62,7 @@ def argument(row: Row, buffer: Buffer, sizes: dict[str, int], rng: np.random.Gen
         value = rng.integers(0, 256, shape, np.uint8) if rng.integers(2) else rounded(rng.normal(size=shape))
     elif buffer.name == "running_var":
         value = rounded(rng.random(shape))
-    elif buffer.name in ("v", "lr", "x") and row.name in ("adam", "adamw", "sgd", "vae_loss"):
+    elif buffer.name in ("v", "lr", "x") and row.name in ("adam", "adamw", "sgd", "rmsprop", "vae_loss"):
         value = rounded(rng.random(shape))
     else:
         value = rounded(normals(rng, *shape))

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 
-from helpers import InOut, Out, assert_close, f32, normals, refuses_bad_buffers, relative_error, tolerance
-from minigen.reference import optimizer
+import minigen
+from helpers import InOut, Out, assert_close, f32, normals, refuses_bad_buffers, relative_error, tolerance, use_threads
+from minigen.reference import clipping, optimizer
+from models import blobs
 
 LENGTHS = (0, 1, 2, 15, 17, 63, 1000, 5003)
 LR = 2.0**-7
@@ -45,6 +49,63 @@ def test_adam_and_adamw(arena, rng, t):
             check(arena.backend, outputs, getattr(optimizer, name)(p, g, m, v, LR, t, *extra), (p, m, v), g)
 
 
+@pytest.mark.parametrize(("momentum", "decay"), [(0.0, 0.0), (0.9, 0.0), (0.0, 0.01), (0.5, 0.1)])
+def test_rmsprop(arena, rng, momentum, decay):
+    for n in LENGTHS:
+        p, g, velocity, v = normals(rng, n), normals(rng, n), normals(rng, n), f32(normals(rng, n) ** 2)
+        settings = 0.9, 1e-3, momentum, decay
+        outputs = arena.call("rmsprop", InOut(p), g, InOut(velocity), InOut(v), lr(), *settings)
+        expected = optimizer.rmsprop(p, g, velocity, v, LR, *settings)
+        check(arena.backend, outputs, expected, (p, velocity, v), g)
+
+
+@pytest.mark.parametrize("decay", [0.0, 0.1])
+def test_lion(arena, rng, decay):
+    for n in LENGTHS:
+        p, g, m = normals(rng, n), normals(rng, n), normals(rng, n)
+        m[::3] = g[::3] = 0  # whose sign is 0
+        m[1::3] = np.abs(m[1::3]) * np.sign(g[1::3])  # no blend is so near 0 that rounding has its sign
+        g[2::3] = 100 * np.copysign(1 + np.abs(g[2::3]), g[2::3])
+        outputs = arena.call("lion", InOut(p), g, InOut(m), lr(), 0.9, 0.99, decay)
+        check(arena.backend, outputs, optimizer.lion(p, g, m, LR, 0.9, 0.99, decay), (p, m), g)
+
+
+def test_lion_moves_every_parameter_by_the_rate_or_not_at_all(arena):
+    """From m = 0 by lr sign(g)."""
+    g = np.array([1e-30, -1e3, 0.0, 2.0, -1e-12])
+    p, m = arena.call("lion", InOut(np.zeros(5)), g, InOut(np.zeros(5)), lr(), 0.9, 0.99, 0.0)
+    np.testing.assert_array_equal(p, -LR * np.sign(g))
+    np.testing.assert_allclose(m, 0.01 * g, rtol=1e-5)
+
+
+@pytest.mark.parametrize("most", [1e-3, 1.0, 1e6])
+def test_clip_norm(arena, rng, most):
+    for n in (*LENGTHS, 4095, 4097, 20_000):
+        g = normals(rng, n)
+        clipped, norm = arena.call("clip_norm", InOut(g), Out(1), most)
+        expected, length = clipping.clip_norm(g, most)
+        assert_close(arena.backend, norm, [length])
+        assert_close(arena.backend, clipped, expected)
+        if length <= most:
+            np.testing.assert_array_equal(clipped, g.astype(arena.backend.dtype))
+
+
+@pytest.mark.parametrize("size", [1e25, 1e-25])
+def test_clip_norm_of_gradients_whose_squares_no_float32_holds(arena, rng, size):
+    g = f32(size * normals(rng, 3000))
+    clipped, norm = arena.call("clip_norm", InOut(g), Out(1), 2.0)
+    assert_close(arena.backend, norm, [np.linalg.norm(g)])
+    assert_close(arena.backend, clipped, g * min(1, 2 / np.linalg.norm(g)))
+
+
+def test_clip_norm_leaves_what_is_not_finite_to_be_found(arena, rng):
+    for bad in (np.nan, np.inf):
+        g = normals(rng, 2500)
+        g[1234] = bad
+        clipped, norm = arena.call("clip_norm", InOut(g), Out(1), 1.0)
+        assert not np.isfinite(clipped[1234]) and not np.isfinite(norm[0])
+
+
 def test_first_step_moves_by_the_learning_rate(arena, rng):
     """From m = v = 0 the corrected means are g and g^2, so p moves by lr sign(g), however small g is."""
     g = np.array([1e-3, -1e-3, 1.0, -50.0, 1e3])
@@ -65,7 +126,13 @@ def test_nan_passes_through(arena, rng):
     g = normals(rng, 35)
     g[[0, 34]] = np.nan
     ones = np.ones(35)
-    for name, more in (("sgd", (lr(),)), ("adam", (InOut(ones), lr(), step(3)))):
+    rules = (
+        ("sgd", (lr(),)),
+        ("adam", (InOut(ones), lr(), step(3))),
+        ("rmsprop", (InOut(ones), lr())),
+        ("lion", (lr(),)),
+    )
+    for name, more in rules:
         for out in arena.call(name, InOut(ones), g, InOut(ones), *more):
             assert np.flatnonzero(np.isnan(out)).tolist() == [0, 34]
 
@@ -97,6 +164,8 @@ def test_trajectories_of_the_reference_against_pytorch(rng):
     for ours, theirs, settings in (
         ("sgd", torch.optim.SGD, {"momentum": 0.9, "weight_decay": 0.01}),
         ("sgd", torch.optim.SGD, {}),
+        ("rmsprop", torch.optim.RMSprop, {"alpha": 0.9, "eps": 1e-3, "momentum": 0.8, "weight_decay": 0.01}),
+        ("rmsprop", torch.optim.RMSprop, {}),
         ("adam", torch.optim.Adam, {"betas": (0.5, 0.99), "eps": 1e-6}),
         ("adamw", torch.optim.AdamW, {"weight_decay": 0.1}),
     ):
@@ -105,15 +174,45 @@ def test_trajectories_of_the_reference_against_pytorch(rng):
         torch_optimizer = theirs([tensor], lr=0.01, **settings)
         state = [np.zeros(50)] if ours == "sgd" else [np.zeros(50), np.zeros(50)]
         options = {name: value for name, value in settings.items() if name != "betas"}
+        if "alpha" in options:
+            options["beta2"] = options.pop("alpha")
         if "betas" in settings:
             options["beta1"], options["beta2"] = settings["betas"]
         for t in range(1, 21):
             g = normals(rng, 50)
             tensor.grad = torch.tensor(g)
             torch_optimizer.step()
-            time = [] if ours == "sgd" else [t]
+            time = [t] if ours in ("adam", "adamw") else []
             p, *state = getattr(optimizer, ours)(p, g, *state, 0.01, *time, **options)
         assert relative_error(p, tensor.detach().numpy()) < 1e-12, ours
+
+
+def test_lion_of_the_reference_is_its_papers(rng):
+    """Algorithm 2 of Chen et al. 2023, number by number."""
+    p, m = normals(rng, 6), np.zeros(6)
+    theta, mean, rate, beta1, beta2, decay = list(p), [0.0] * 6, 0.01, 0.9, 0.99, 0.1
+    for _ in range(20):
+        g = normals(rng, 6)
+        p, m = optimizer.lion(p, g, m, rate, beta1, beta2, decay)
+        for i in range(6):
+            c = beta1 * mean[i] + (1 - beta1) * g[i]
+            theta[i] -= rate * (math.copysign(1, c) + decay * theta[i])
+            mean[i] = beta2 * mean[i] + (1 - beta2) * g[i]
+    assert relative_error(p, np.array(theta)) < 1e-12
+
+
+def test_clip_norm_is_pytorchs(rng):
+    torch = pytest.importorskip("torch")
+    for most in (0.5, 100.0):
+        tensors = [torch.zeros(n, dtype=torch.float64, requires_grad=True) for n in (3, 40)]
+        for tensor in tensors:
+            tensor.grad = torch.tensor(normals(rng, len(tensor)))
+        g = np.concatenate([tensor.grad.numpy() for tensor in tensors])
+        norm = torch.nn.utils.clip_grad_norm_(tensors, most)
+        clipped, length = clipping.clip_norm(g, most)
+        assert length == pytest.approx(norm.item(), rel=1e-12)
+        theirs = np.concatenate([tensor.grad.numpy() for tensor in tensors])
+        np.testing.assert_allclose(clipped, theirs, rtol=1e-5)  # PyTorch adds 1e-6 to the norm
 
 
 def test_reference_keeps_the_dtype_and_its_arguments(rng):
@@ -130,3 +229,36 @@ def test_bad_buffers_are_refused(backend, rng):
     refuses_bad_buffers(backend, "sgd", **state, velocity=Out(9), momentum=0.9)
     for name in ("adam", "adamw"):
         refuses_bad_buffers(backend, name, **state, m=Out(9), v=Out(9), step=step(1))
+
+
+@pytest.mark.parametrize("name", ["rmsprop", "lion"])
+@pytest.mark.parametrize("family", [minigen.GAN, minigen.VAE])
+def test_a_training_goes_on_from_its_file_to_the_bit(family, name, tmp_path):
+    settings = {"hidden": (7,), "latent_dim": 3, "batch_size": 16, "optimizer": name, "clip_norm": 0.3}
+    X = blobs(50)
+    whole = family(**settings, epochs=3).fit(X, progress=False)
+    half = family(**settings, epochs=2).fit(X, progress=False)
+    half.save(tmp_path / "m")
+    loaded = minigen.load(tmp_path / "m").partial_fit(X, epochs=1, progress=False)
+    for key, value in whole._state.items():
+        assert value.tobytes() == loaded._state[key].tobytes(), key
+
+
+def test_a_bad_clip_norm_is_refused():
+    for bad in (-1, float("inf"), float("nan")):
+        with pytest.raises(ValueError, match="clip_norm must be a finite number in"):
+            minigen.VAE(clip_norm=bad).fit(blobs())
+
+
+def test_the_bits_of_a_norm_do_not_depend_on_the_threads(rng):
+    cpu = pytest.importorskip("minigen.cpu", reason="no compiled backend", exc_type=ImportError)
+    before, g, found = cpu.get_num_threads(), normals(rng, 3_000_001).astype(np.float32), set()
+    try:
+        for threads in (1, 2, 3, 5):
+            use_threads(threads)
+            clipped, norm = g.copy(), np.empty(1, np.float32)
+            cpu.CpuBackend().clip_norm(clipped, norm, 1.0)
+            found.add((norm.tobytes(), clipped.tobytes()))
+    finally:
+        cpu.set_num_threads(before)
+    assert len(found) == 1

@@ -23,7 +23,9 @@ DATA = np.random.default_rng(3).integers(0, 256, (ROWS, COLUMNS), np.uint8)
 OPTIMIZERS = {
     "adam": {"learning_rate": 0.02, "beta1": 0.6, "beta2": 0.93, "eps": 1e-2},
     "adamw": {"learning_rate": 0.02, "beta1": 0.4, "beta2": 0.97, "eps": 3e-3, "weight_decay": 0.3},
-    "sgd": {"learning_rate": 0.05, "momentum": 0.7, "weight_decay": 0.05},
+    "sgd": {"learning_rate": 0.05, "momentum": 0.7, "weight_decay": 0.05, "clip_norm": 0.2},
+    "rmsprop": {"learning_rate": 0.01, "beta2": 0.8, "eps": 2e-2, "momentum": 0.4, "weight_decay": 0.1},
+    "lion": {"learning_rate": 0.01, "beta1": 0.7, "beta2": 0.95, "weight_decay": 0.2},
 }
 GANS: dict[str, dict[str, Any]] = {
     "adam": {"hidden": (5, 7), "pack": 2},
@@ -52,6 +54,7 @@ GANS: dict[str, dict[str, Any]] = {
         "pack": 4,
     },
 }
+GANS["rmsprop"] = {"hidden": (5, 4), "clip_norm": 0.1}
 VAES: dict[str, dict[str, Any]] = {
     "adam": {"hidden": (5, 7), "beta": 0.3},
     "adamw": {"hidden": (5, 7), "likelihood": "gaussian", "variance": 0.4, "beta": 2.5, "init": "auto"},
@@ -63,6 +66,7 @@ VAES: dict[str, dict[str, Any]] = {
         "schedule": "cosine",
         "warmup": 0.5,
     },
+    "lion": {"hidden": (4, 5), "activation": "tanh", "clip_norm": 1.0},
     "adam-": {"hidden": (5, 7), "activation": "sigmoid", "likelihood": "gaussian", "beta": 0.5, "init": "he_uniform"},
 }
 
@@ -121,8 +125,8 @@ class Spelled:
             self.nets[name] = plain.initial(widths, self.hidden, outputs[name], model.init, SEED, first)
             first += len(widths) - 1
             zeros = np.zeros_like(plain.flat(self.nets[name]))
-            names = ["velocity"] if self.settings.optimizer == "sgd" else ["m", "v"]
-            self.slots[name] = dict.fromkeys(names, zeros)
+            names = {"sgd": ["velocity"], "rmsprop": ["velocity", "v"], "lion": ["m"]}
+            self.slots[name] = dict.fromkeys(names.get(self.settings.optimizer, ["m", "v"]), zeros)
 
     def update(self, name: str, gradient: plain.Net, step: int) -> None:
         weights, gradient = plain.flat(self.nets[name]), plain.flat(gradient)

@@ -121,7 +121,7 @@ def call(op: Operation) -> tuple[str, tuple[Any, ...]]:
     if kernel == "dense_wgrad_adam":
         values |= {name: (op[name], op[f"{name}_m"], op[f"{name}_v"]) for name in "Wb"}
     values |= {name: buffer for name, buffer in op.buffers.items() if name not in values}
-    if "beta1" in values:
+    if "settings" in PARAMETERS[kernel]:
         values["settings"] = tuple(values[name] for name in ("beta1", "beta2", "eps", "weight_decay"))
     return kernel, tuple(values.get(name) for name in PARAMETERS[kernel])
 

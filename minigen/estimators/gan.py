@@ -13,6 +13,7 @@ from minigen.datasets.load import as_numbers
 from minigen.errors import ArgumentError
 from minigen.estimators import scaling
 from minigen.estimators.base import Estimator
+from minigen.estimators.interpolation import great_circle
 from minigen.estimators.scaling import RANGES
 from minigen.estimators.trained import fresh_seed
 from minigen.models.conditional import CONDITIONINGS, Condition, with_projection
@@ -78,18 +79,21 @@ class GAN(Estimator):
     ema : decay of an average of the generator's weights over the steps, such as 0.999; 0 keeps none. Samples are drawn
         with the average then, which does not jump about as the weights do (Yazıcı et al. 2019). The first steps take a
         shorter average, Shamir and Zhang 2013: :mod:`minigen.reference.averaging`.
-    optimizer : ``"adam"``, ``"adamw"`` or ``"sgd"``, for both networks
+    optimizer : ``"adam"``, ``"adamw"``, ``"sgd"``, ``"rmsprop"`` or ``"lion"``, for both networks. Formulas and
+        sources: :mod:`minigen.reference.optimizer`.
     learning_rate : step size; a pair such as ``(1e-4, 4e-4)`` is the generator's and the discriminator's (Heusel et al.
         2017, two time-scales)
     schedule : of the learning rate over the ``epochs``: ``"constant"``; ``"cosine"`` or ``"linear"``, down to 0; or
         ``"step"``, a tenth of it in the last tenth of the training. Steps beyond the ``epochs`` keep the last one's
         rate. Formulas: :mod:`minigen.reference.schedule`.
     warmup : epochs, or a part of one, in which the learning rate rises to its value
-    beta1 : decay of Adam's first moment
-    beta2 : decay of Adam's second moment
-    eps : what Adam adds to the root of its second moment
-    momentum : of ``"sgd"``
-    weight_decay : of ``"adamw"``, decoupled from the gradient, and ``"sgd"``
+    beta1 : decay of Adam's first moment; of Lion what the mean has in its step, 0.9 in its paper
+    beta2 : decay of Adam's and RMSProp's second moment, and of Lion's mean, 0.99 in its paper
+    eps : what Adam and RMSProp add to the root of the second moment
+    momentum : of ``"sgd"`` and ``"rmsprop"``
+    weight_decay : of ``"adamw"`` and ``"lion"``, decoupled from the gradient, of ``"sgd"`` and ``"rmsprop"`` part of it
+    clip_norm : largest norm of a network's gradient, all its parameters together; a longer one is shortened (Pascanu et
+        al. 2013). 0 sets none.
     batch_size : real rows a step; as many generated ones join them. The rows that an epoch leaves over are dropped.
     epochs : passes over the data
     init : initial weights: ``"glorot_uniform"``, ``"glorot_normal"``, ``"he_uniform"``, ``"he_normal"``, or ``"auto"``,
@@ -160,6 +164,7 @@ class GAN(Estimator):
         eps: float = 1e-8,
         momentum: float = 0.0,
         weight_decay: float = 0.0,
+        clip_norm: float = 0.0,
         batch_size: int = 128,
         epochs: int = 300,
         init: str = "auto",
@@ -192,6 +197,7 @@ class GAN(Estimator):
         self.eps = eps
         self.momentum = momentum
         self.weight_decay = weight_decay
+        self.clip_norm = clip_norm
         self.batch_size = batch_size
         self.epochs = epochs
         self.init = init
@@ -287,13 +293,7 @@ class GAN(Estimator):
         """
         self._require_fit()
         za, zb = self._endpoint("a", a), self._endpoint("b", b)
-        t = np.linspace(0, 1, checks.integer("steps", steps, 2))[:, None]
-        cosine = np.dot(za, zb) / max(np.linalg.norm(za) * np.linalg.norm(zb), 1e-12)
-        angle = np.arccos(np.clip(cosine, -1, 1))
-        if np.sin(angle) < 1e-6:  # the same direction or opposite ones: no circle to follow, a line will do
-            z = (1 - t) * za + t * zb
-        else:
-            z = (np.sin((1 - t) * angle) * za + np.sin(t * angle) * zb) / np.sin(angle)
+        z = great_circle(za, zb, checks.integer("steps", steps, 2))
         return self.generate(z, y, average=average)
 
     def _endpoint(self, name: str, value: Any) -> np.ndarray:

@@ -49,6 +49,7 @@ class Settings:
     eps: float
     momentum: float
     weight_decay: float
+    clip_norm: float
     batch_size: int
     epochs: int
     init: str
@@ -107,8 +108,9 @@ class Settings:
         checks.number("eps", self.eps, 0, exclude_low=True)
         checks.number("momentum", self.momentum, 0, 1)
         checks.number("weight_decay", self.weight_decay, 0)
+        checks.number("clip_norm", self.clip_norm, 0)
         if self.weight_decay and self.optimizer == "adam":
-            raise ArgumentError("weight_decay", "must be 0 with optimizer='adam'; use optimizer='adamw' or 'sgd'")
+            raise ArgumentError("weight_decay", "must be 0 with optimizer='adam'; use optimizer='adamw' or another")
         checks.integer("batch_size", self.batch_size, 1)
         checks.integer("epochs", self.epochs, 0)
         if self.schedule != "constant" and self.warmup and self.warmup >= self.epochs:

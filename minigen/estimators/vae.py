@@ -58,17 +58,20 @@ class VAE(Estimator):
         ``fit_transform``, since ``transform`` has no labels in a pipeline; True demands it; False ignores it, as labels
         in scikit-learn's searches and pipelines are meant for others
     beta : weight of the KL; 1 is the evidence lower bound (other values: Higgins et al. 2017)
-    optimizer : ``"adam"``, ``"adamw"`` or ``"sgd"``
+    optimizer : ``"adam"``, ``"adamw"``, ``"sgd"``, ``"rmsprop"`` or ``"lion"``. Formulas and sources:
+        :mod:`minigen.reference.optimizer`.
     learning_rate : step size
     schedule : of the learning rate over the ``epochs``: ``"constant"``; ``"cosine"`` or ``"linear"``, down to 0; or
         ``"step"``, a tenth of it in the last tenth of the training. Steps beyond the ``epochs`` keep the last one's
         rate. Formulas: :mod:`minigen.reference.schedule`.
     warmup : epochs, or a part of one, in which the learning rate rises to its value
-    beta1 : decay of Adam's first moment
-    beta2 : decay of Adam's second moment
-    eps : what Adam adds to the root of its second moment
-    momentum : of ``"sgd"``
-    weight_decay : of ``"adamw"``, decoupled from the gradient, and ``"sgd"``
+    beta1 : decay of Adam's first moment; of Lion what the mean has in its step, 0.9 in its paper
+    beta2 : decay of Adam's and RMSProp's second moment, and of Lion's mean, 0.99 in its paper
+    eps : what Adam and RMSProp add to the root of the second moment
+    momentum : of ``"sgd"`` and ``"rmsprop"``
+    weight_decay : of ``"adamw"`` and ``"lion"``, decoupled from the gradient, of ``"sgd"`` and ``"rmsprop"`` part of it
+    clip_norm : largest norm of a network's gradient, all its parameters together; a longer one is shortened (Pascanu et
+        al. 2013). 0 sets none.
     batch_size : rows a step; the rows that an epoch leaves over form a last, smaller step
     epochs : passes over the data
     init : initial weights: ``"glorot_uniform"``, ``"glorot_normal"``, ``"he_uniform"``, ``"he_normal"``, or ``"auto"``,
@@ -110,6 +113,7 @@ class VAE(Estimator):
         eps: float = 1e-8,
         momentum: float = 0.0,
         weight_decay: float = 0.0,
+        clip_norm: float = 0.0,
         batch_size: int = 128,
         epochs: int = 10,
         init: str = "glorot_uniform",
@@ -136,6 +140,7 @@ class VAE(Estimator):
         self.eps = eps
         self.momentum = momentum
         self.weight_decay = weight_decay
+        self.clip_norm = clip_norm
         self.batch_size = batch_size
         self.epochs = epochs
         self.init = init

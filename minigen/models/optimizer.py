@@ -11,7 +11,7 @@ from minigen.backend import Array, Backend
 from minigen.models.network import Network
 from minigen.registry import MOST
 
-SLOTS = {"adam": ("m", "v"), "adamw": ("m", "v"), "sgd": ("velocity",)}
+SLOTS = {"adam": ("m", "v"), "adamw": ("m", "v"), "sgd": ("velocity",), "rmsprop": ("velocity", "v"), "lion": ("m",)}
 OPTIMIZERS = tuple(SLOTS)
 
 
@@ -26,6 +26,7 @@ class OptimizerSettings:
     eps: float = 1e-8
     momentum: float = 0.0
     weight_decay: float = 0.0
+    clip_norm: float = 0.0  # 0: none
     schedule: str = "constant"
     warmup: float = 0.0  # epochs
     epochs: int = 1  # of the schedule
@@ -63,6 +64,8 @@ class Optimizer:
         self.base = ops.upload(np.array([settings.learning_rate], ops.dtype))
         self.lr = ops.upload(self.base) if self.scheduled else self.base
 
+        self.norm = ops.upload(np.zeros(1, ops.dtype))  # of the last gradient, where it is clipped
+
     def set_learning_rate(self, rate: float) -> None:
         """For the updates to come. It lies in the device's memory: a captured step reads it there."""
         self.ops.upload(np.array([rate], self.ops.dtype), out=self.base)
@@ -72,13 +75,19 @@ class Optimizer:
         p, g, s = self.net.params, self.net.grads, self.settings
         if self.scheduled:
             self.ops.scheduled_rate(self.lr, self.base, step, s.schedule, *self._warmup_and_horizon())
+        if s.clip_norm:
+            self.ops.clip_norm(g, self.norm, s.clip_norm)
+        slots = self.slots
         if s.optimizer == "sgd":
-            self.ops.sgd(p, g, self.slots["velocity"], self.lr, s.momentum, s.weight_decay)
+            self.ops.sgd(p, g, slots["velocity"], self.lr, s.momentum, s.weight_decay)
+        elif s.optimizer == "rmsprop":
+            self.ops.rmsprop(p, g, slots["velocity"], slots["v"], self.lr, s.beta2, s.eps, s.momentum, s.weight_decay)
+        elif s.optimizer == "lion":
+            self.ops.lion(p, g, slots["m"], self.lr, s.beta1, s.beta2, s.weight_decay)
         elif s.optimizer == "adam":
-            self.ops.adam(p, g, self.slots["m"], self.slots["v"], self.lr, step, s.beta1, s.beta2, s.eps)
+            self.ops.adam(p, g, slots["m"], slots["v"], self.lr, step, s.beta1, s.beta2, s.eps)
         else:
-            m, v = self.slots["m"], self.slots["v"]
-            self.ops.adamw(p, g, m, v, self.lr, step, s.beta1, s.beta2, s.eps, s.weight_decay)
+            self.ops.adamw(p, g, slots["m"], slots["v"], self.lr, step, s.beta1, s.beta2, s.eps, s.weight_decay)
 
     def _warmup_and_horizon(self) -> tuple[int, int]:
         """Of the schedule, in steps; a constant rate has no other end than that of its warm-up."""

@@ -1,4 +1,4 @@
-"""optimizer: SGD with momentum, Adam and AdamW. :mod:`minigen.reference.optimizer` gives the formulas.
+"""optimizer: SGD with momentum, Adam and AdamW, RMSProp, Lion. :mod:`minigen.reference.optimizer` has the formulas.
 
 :func:`update` is the formula on a tile, for the epilogue of a weight gradient; :func:`flat` applies it to a part of
 the flat parameters. Either way a program reads and writes the p, m and v of its own elements only.
@@ -20,7 +20,7 @@ from minigen.step.record import Operation
 
 
 class Parameters(NamedTuple):
-    """Parameters ``p`` and what their optimizer keeps: Adam's moments ``m`` and ``v``; of SGD ``m`` is the velocity."""
+    """Parameters ``p`` and what their optimizer keeps, means ``m`` and ``v``; a velocity is called ``m``."""
 
     p: Any
     m: Any
@@ -32,6 +32,28 @@ class Sgd(NamedTuple):
 
     lr: Any
     momentum: float
+    weight_decay: float
+
+
+class RmsProp(NamedTuple):
+    """``lr`` is a buffer; ``weight_decay`` is the L2 penalty's."""
+
+    lr: Any
+    beta2: float
+    one_minus_beta2: float
+    eps: float
+    momentum: float
+    weight_decay: float
+
+
+class Lion(NamedTuple):
+    """``lr`` is a buffer."""
+
+    lr: Any
+    beta1: float
+    beta2: float
+    one_minus_beta1: float
+    one_minus_beta2: float
     weight_decay: float
 
 
@@ -62,7 +84,7 @@ def bias_corrections(step, log_beta1, log_beta2, STEPS_AHEAD: tl.constexpr):
 def update(params, rule, offsets, mask, g, OPTIMIZER: tl.constexpr, STEPS_AHEAD: tl.constexpr):
     """Update ``params`` (:class:`Parameters`) at ``offsets`` from their gradient ``g`` (a tile).
 
-    ``rule`` is :class:`Sgd` for ``"sgd"``, :class:`Adam` for ``"adam"``.
+    ``rule`` is :class:`Sgd` for ``"sgd"``, and so on.
     """
     rate = tl.load(rule.lr)
     parameter = tl.load(params.p + offsets, mask=mask, other=0.0)
@@ -70,6 +92,17 @@ def update(params, rule, offsets, mask, g, OPTIMIZER: tl.constexpr, STEPS_AHEAD:
     if OPTIMIZER == "sgd":
         first = rule.momentum * first + (g + rule.weight_decay * parameter)
         parameter = parameter - rate * first
+    elif OPTIMIZER == "rmsprop":
+        second = tl.load(params.v + offsets, mask=mask, other=0.0)
+        decayed = g + rule.weight_decay * parameter
+        second = rule.beta2 * second + rule.one_minus_beta2 * (decayed * decayed)
+        first = rule.momentum * first + decayed / (tl.sqrt_rn(second) + rule.eps)
+        parameter = parameter - rate * first
+    elif OPTIMIZER == "lion":
+        blend = rule.beta1 * first + rule.one_minus_beta1 * g
+        sign = tl.where(blend > 0.0, 1.0, tl.where(blend < 0.0, -1.0, blend))  # 0 and NaN are their own
+        parameter = parameter - rate * (sign + rule.weight_decay * parameter)
+        first = rule.beta2 * first + rule.one_minus_beta2 * g
     else:
         second = tl.load(params.v + offsets, mask=mask, other=0.0)
         correction1, correction2 = bias_corrections(rule.step, rule.log_beta1, rule.log_beta2, STEPS_AHEAD)
@@ -79,7 +112,7 @@ def update(params, rule, offsets, mask, g, OPTIMIZER: tl.constexpr, STEPS_AHEAD:
         parameter = parameter - (rate / correction1) * first / (tl.sqrt_rn(second * (1.0 / correction2)) + rule.eps)
     # A tile smaller than the block lies in several threads at once: all must have read before one of them writes.
     tl.debug_barrier()
-    if OPTIMIZER != "sgd":
+    if OPTIMIZER == "adam" or OPTIMIZER == "rmsprop":
         tl.store(params.v + offsets, second, mask=mask)
     tl.store(params.m + offsets, first, mask=mask)
     tl.store(params.p + offsets, parameter, mask=mask)
@@ -117,11 +150,15 @@ NO_UPDATE = {"weights": None, "bias": None, "rule": None, "OPTIMIZER": None, "ST
 """Arguments of a gradient that is stored."""
 
 
-def rule_of(op: Operation) -> Sgd | Adam:
+def rule_of(op: Operation) -> Sgd | RmsProp | Lion | Adam:
     """The settings of an update."""
+    beta1, beta2, decay = op["beta1"], op["beta2"], op["weight_decay"]
     if op["optimizer"] == "sgd":
-        return Sgd(op["lr"], op["momentum"], op["weight_decay"])
-    beta1, beta2 = op["beta1"], op["beta2"]
+        return Sgd(op["lr"], op["momentum"], decay)
+    if op["optimizer"] == "rmsprop":
+        return RmsProp(op["lr"], beta2, 1 - beta2, op["eps"], op["momentum"], decay)
+    if op["optimizer"] == "lion":
+        return Lion(op["lr"], beta1, beta2, 1 - beta1, 1 - beta2, decay)
     log_beta1, log_beta2 = (math.log(beta) if beta > 0 else -math.inf for beta in (beta1, beta2))
     return Adam(
         lr=op["lr"],
@@ -133,7 +170,7 @@ def rule_of(op: Operation) -> Sgd | Adam:
         log_beta1=log_beta1,
         log_beta2=log_beta2,
         eps=op["eps"],
-        weight_decay=op["weight_decay"],
+        weight_decay=decay,
     )
 
 
@@ -162,7 +199,7 @@ def lower_update(op: Operation, target: Target) -> list[Job]:
         "STEPS_AHEAD": op["steps_ahead"],
         "BLOCK": BLOCK,
     }
-    flops = n * (6 if op["optimizer"] == "sgd" else 14)
+    flops = n * {"sgd": 6, "lion": 11, "rmsprop": 12, "adam": 14}[op["optimizer"]]
     return [job(op, flat, blocks(n, BLOCK), arguments, flops)]
 
 
