@@ -37,8 +37,8 @@ def test_backward(library: Any, measure: Any, shape: tuple[int, int]) -> None:
     eps, dz = library.array(normal(*shape)), library.array(normal(*shape))
     moved = 24 * rows * latent
     if library.kind == "minigen":
-        dheads = library.array(normal(rows, 2 * latent))
-        measure(lambda: library.ops.latent_backward(dz, heads, eps, dheads), bytes=moved)
+        dheads, weights = library.array(normal(rows, 2 * latent)), library.array(normal(latent))
+        measure(lambda: library.ops.latent_backward(dz, heads, eps, weights, dheads), bytes=moved)
         return
     xp = library.xp if library.kind == "arrays" else library.torch
 

@@ -1,4 +1,5 @@
-"""Optimizers over a flat buffer: SGD moves 20 bytes a parameter (p and velocity both ways, g in), Adam 28."""
+"""Optimizers over a flat buffer: SGD and Lion move 20 bytes a parameter (p and velocity both ways, g in), Adam and
+RMSProp 28; an average of the parameters 12, the norm of a gradient that is short enough 4."""
 
 from __future__ import annotations
 
@@ -60,6 +61,82 @@ def test_adam(library: Any, measure: Any, size: int, decoupled: bool) -> None:
         kind = library.torch.optim.AdamW if decoupled else library.torch.optim.Adam
         optimizer = torch_optimizer(library, p, g, kind, lr=LR, betas=(BETA1, BETA2), eps=EPS)
         measure(optimizer.step, bytes=28 * size)
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_rmsprop(library: Any, measure: Any, size: int) -> None:
+    p, g, velocity, v = buffers(library, size, 4)
+    if library.kind == "minigen":
+        lr = library.array(np.array([LR], np.float32))
+        measure(lambda: library.ops.rmsprop(p, g, velocity, v, lr, BETA2, EPS, MOMENTUM), bytes=28 * size)
+    elif library.kind == "arrays":
+
+        def formula() -> None:
+            v[...] = BETA2 * v + (1 - BETA2) * g**2
+            velocity[...] = MOMENTUM * velocity + g / (library.xp.sqrt(v) + EPS)
+            p[...] -= LR * velocity
+
+        measure(formula, bytes=28 * size)
+    else:
+        parameter = library.torch.nn.Parameter(p)
+        parameter.grad = g
+        settings = {"lr": LR, "alpha": BETA2, "eps": EPS, "momentum": MOMENTUM}
+        measure(library.torch.optim.RMSprop([parameter], **settings, foreach=True).step, bytes=28 * size)
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_lion(library: Any, measure: Any, size: int) -> None:
+    p, g, m = buffers(library, size, 3)
+    if library.kind == "minigen":
+        lr = library.array(np.array([LR], np.float32))
+        measure(lambda: library.ops.lion(p, g, m, lr, BETA1, BETA2, DECAY), bytes=20 * size)
+    elif library.kind == "arrays":
+
+        def formula() -> None:
+            p[...] -= LR * (library.xp.sign(BETA1 * m + (1 - BETA1) * g) + DECAY * p)
+            m[...] = BETA2 * m + (1 - BETA2) * g
+
+        measure(formula, bytes=20 * size)
+    else:
+        pytest.skip("PyTorch has no Lion")
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_average(library: Any, measure: Any, size: int) -> None:
+    average, p = buffers(library, size, 2)
+    if library.kind == "minigen":
+        measure(lambda: library.ops.average(average, p, library.step, BETA2), bytes=12 * size)
+    elif library.kind == "arrays":
+
+        def formula() -> None:
+            average[...] += (1 - BETA2) * (p - average)
+
+        measure(formula, bytes=12 * size)
+    else:
+        measure(lambda: average.lerp_(p, 1 - BETA2), bytes=12 * size)
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_clip_norm(library: Any, measure: Any, size: int) -> None:
+    """Of a gradient that is not too long, which is then only read (PyTorch multiplies by 1)."""
+    (g,) = buffers(library, size, 1)
+    most = 1e9
+    if library.kind == "minigen":
+        norm = library.array(np.zeros(1, np.float32))
+        measure(lambda: library.ops.clip_norm(g, norm, most), bytes=4 * size)
+    elif library.kind == "arrays":
+
+        def formula() -> None:
+            norm = float(library.xp.sqrt((g * g).sum()))
+            if norm > most:
+                g[...] *= most / norm
+
+        measure(formula, bytes=4 * size)
+    else:
+        parameter = library.torch.nn.Parameter(library.torch.zeros_like(g))
+        parameter.grad = g
+        clip = library.torch.nn.utils.clip_grad_norm_
+        measure(lambda: clip([parameter], most), bytes=4 * size)
 
 
 def torch_optimizer(library: Any, p: Any, g: Any, kind: Any, **settings: Any) -> Any:

@@ -19,10 +19,13 @@ from minigen.reference import (
     activations,
     averaging,
     batch,
+    categorical_loss,
     clipping,
     condition,
     dense,
     gan_loss,
+    gaussian_loss,
+    importance,
     initializers,
     latent,
     optimizer,
@@ -51,8 +54,15 @@ FORMULAS = {
     "gan_loss generator": f"{_REF}/gan_loss.py: {_LOSS_G}, or that term of the loss",
     "vae_loss bernoulli": f"{_REF}/vae_loss.py: -log p = softplus(l) - x l, d/dl = (sigmoid(l) - x) / B",
     "vae_loss gaussian": f"{_REF}/vae_loss.py: (x - mean)^2 / (2 v) + log(2 pi v) / 2, d/dmean = (mean - x) / (v B)",
+    "vae_loss continuous": f"{_REF}/vae_loss.py: -log p = log((e^l - 1) / l) - x l, d/dl = (E[x] - x) / B",
+    "gaussian_loss means": f"{_REF}/gaussian_loss.py: ((x - m)^2 / v + log(2 pi v)) / 2, dm = (m - x) / (v B)",
+    "gaussian_loss logvar": f"{_REF}/gaussian_loss.py: dlogvar = (1 - sum over rows of dm (m - x)) / 2",
+    "categorical_loss": f"{_REF}/categorical_loss.py: t log(sum e^l) - sum x l, dl = (t softmax(l) - x) / B",
     "latent forward": f"{_REF}/latent.py: z = mu + sigma eps, KL = (mu^2 + sigma^2 - 1 - logvar) / 2",
-    "latent backward": f"{_REF}/latent.py: dmu = dz + beta mu / B, dlogvar = dz eps sigma/2 + beta (sigma^2 - 1)/2B",
+    "latent backward": f"{_REF}/latent.py: dmu = dz + w mu / B, dlogvar = dz eps sigma/2 + w (sigma^2 - 1)/2B",
+    "latent free bits": f"{_REF}/latent.py: penalty = beta sum max(lambda, mean KL), w = beta or 0",
+    "latent warm-up": f"{_REF}/latent.py: ramp, high min(1, step / steps)",
+    "importance": f"{_REF}/importance.py: log w = -(nats + ratio), weights = k softmax, and the gradient of the heads",
     "optimizer sgd": f"{_REF}/optimizer.py: velocity = mu velocity + g + w p, p = p - lr velocity",
     "optimizer adamw": f"{_REF}/optimizer.py: p = p - lr w p, then adam",
     "optimizer adam": f"{_REF}/optimizer.py: m, v, p = p - lr (m / (1 - beta1^t)) / (sqrt(v / (1 - beta2^t)) + eps)",
@@ -92,6 +102,9 @@ FORMULAS = {
     "vae noise": f"{_MODELS}/vae.py: gradient, normals of the seed from the stream LATENT",
     "vae reconstruction": f"{_MODELS}/vae.py: _reconstruct, or {_MODELS}/network.py: forward",
     "vae KL": f"{_MODELS}/vae.py: gradient, KL of the encoder's heads",
+    "vae penalty": f"{_MODELS}/vae.py: _weigh_kl, beta of the warm-up and sum max(lambda, mean KL)",
+    "vae bound": f"{_MODELS}/iwae.py: gradient, -log 1/k sum w",
+    "vae variance gradient": f"{_MODELS}/likelihood.py: noise_gradient, dlogvar",
     "vae decoder gradient": f"{_MODELS}/vae.py: gradient of the decoder, or {_MODELS}/network.py: backward",
     "vae encoder gradient": f"{_MODELS}/vae.py: back through z and the heads, beta, or {_MODELS}/network.py: backward",
     "vae gradient": f"{_MODELS}/vae.py: gradient, or {_MODELS}/network.py: backward",
@@ -197,12 +210,49 @@ def _loss_values(rng: np.random.Generator) -> Iterator[Value]:
         [*vae_loss.forward(out, x, "gaussian", 0.3)],
         [rows, rows.mean(), (out - x) / (0.3 * 7)],
     )
+    yield from _likelihood_values(rng, x, out)
     mu, logvar, eps, dz = (rng.normal(size=(7, 4)) for _ in range(4))
     heads, sigma = np.hstack([mu, logvar]), np.exp(logvar) ** 0.5
     rows = (mu**2 + sigma**2 - 1 - logvar).sum(axis=1) / 2
     yield "latent", "forward", [*latent.forward(heads, eps)], [mu + sigma * eps, rows, rows.mean()]
     dheads = np.hstack([dz + 1.3 * mu / 7, dz * eps * sigma / 2 + 1.3 * (sigma**2 - 1) / 14])
     yield "latent", "backward", [latent.backward(dz, heads, eps, 1.3)], [dheads]
+    mean_kl = ((mu**2 + sigma**2 - 1 - logvar) / 2).mean(axis=0)
+    free_bits = float(np.sort(mean_kl)[1:3].mean())  # two latents of four are within it
+    expected = [np.where(mean_kl > free_bits, 1.3, 0), 1.3 * np.maximum(mean_kl, free_bits).sum()]
+    yield "latent", "free bits", [*latent.kl_weights(heads, 1.3, free_bits)], expected
+    yield "latent", "warm-up", [latent.ramp(t, 1.3, 4) for t in (0, 1, 4, 9)], [0, 0.325, 1.3, 1.3]
+    eps, seen = rng.normal(size=(2, 21, 4))
+    mu, sigma = np.tile(mu, (3, 1)), np.tile(sigma, (3, 1))
+    z = mu + sigma * eps
+    log_q = -((z - mu) ** 2) / (2 * sigma**2) - np.log(sigma)
+    ratios = (log_q + z**2 / 2).sum(axis=1)
+    yield "importance", "sample", [*importance.sample(heads, eps)], [z, ratios, ratios.mean()]
+    w = np.exp(-((z - seen) ** 2).sum(axis=1) / 2 - ratios).reshape(3, 7)
+    expected = [(3 * w / w.sum(axis=0)).ravel(), -np.log(w.mean(axis=0)).mean()]
+    yield "importance", "weights", [*importance.weights(((z - seen) ** 2).sum(axis=1) / 2, ratios, 3)], expected
+
+
+def _likelihood_values(rng: np.random.Generator, x: np.ndarray, out: np.ndarray) -> Iterator[Value]:
+    far = np.concatenate([out, np.clip(10 * out, -150, 150)]) * rng.integers(0, 2, (14, 4))  # 0 among them
+    seen = np.concatenate([x, x])
+    terms, slope = plain.continuous_bernoulli(far, seen)
+    ours: Any = vae_loss.forward(far, seen, "continuous_bernoulli")
+    yield "vae_loss", "continuous_bernoulli", [*ours], [terms.sum(axis=1), terms.sum(axis=1).mean(), slope / 14]
+    for logvar in (rng.normal(size=4), rng.normal(size=1)):
+        rows = ((x - out) ** 2 / np.exp(logvar) / 2 + np.log(2 * np.pi * np.exp(logvar)) / 2).sum(axis=1)
+        dmean = (out - x) / np.exp(logvar) / 7
+        expected = [rows, rows.mean(), dmean]
+        yield "gaussian_loss", f"means {len(logvar)}", [*gaussian_loss.forward(out, x, logvar)], expected
+        slopes = (1 - (x - out) ** 2 / np.exp(logvar)).mean(axis=0) / 2
+        slopes = slopes if len(logvar) == 4 else slopes.sum(keepdims=True)
+        yield "gaussian_loss", f"logvar {len(logvar)}", [gaussian_loss.logvar_gradient(dmean, out, x, logvar)], [slopes]
+    labels = np.hstack([np.ones((7, 1)), np.eye(3)[rng.integers(0, 3, 7)]])  # blocks of one column and of three
+    p = np.exp(out[:, 1:]) / np.exp(out[:, 1:]).sum(axis=1, keepdims=True)
+    rows = -(labels[:, 1:] * np.log(p)).sum(axis=1)
+    slope = np.hstack([np.zeros((7, 1)), p - labels[:, 1:]]) / 7
+    ours = categorical_loss.forward(out, labels, np.array([1, 4]))
+    yield "categorical_loss", "logits", [*ours], [rows, rows.mean(), slope]
 
 
 def _update_values(rng: np.random.Generator) -> Iterator[Value]:

@@ -17,17 +17,17 @@ MOMENTUM, EPS = 0.3, 0.1  # a small eps makes functions so steep that a differen
 def layer_derivatives(rng: np.random.Generator) -> Iterator[Derivative]:
     """As :func:`minigen.gradcheck.derivatives`."""
     G, R, D = sizes(rng, 3, 3, 7)
-    z, c = normals(rng, R, D), normals(rng, R, D)
+    z, c, above = normals(rng, R, D), normals(rng, R, D), normals(rng, R, D)
     for kind in self_gated.SELF_GATED:
 
         def gated(z: np.ndarray, kind: str = kind) -> np.floating:
             return (c * self_gated.forward(z, kind)).sum()
 
-        def slope(z: np.ndarray, kind: str = kind) -> np.floating:
-            return (c * self_gated.derivative(z, kind)).sum()
+        def slope_along(z: np.ndarray, kind: str = kind) -> np.floating:
+            return (c * above * self_gated.derivative(z, kind)).sum()
 
+        yield "self_gated", f"{kind} curvature", slope_along, z, self_gated.curvature(c, above, z, kind)
         yield "self_gated", kind, gated, z, self_gated.backward(c, z, kind)
-        yield "self_gated", f"{kind} second", slope, z, c * self_gated.second_derivative(z, kind)
     yield from _batch_norm(rng, G, R, D)
     yield from _layer_norm(rng, R, D)
     x, key = normals(rng, G, R, D), (int(rng.integers(2**32)), 7, int(rng.integers(2**60)), int(rng.integers(9)), 0.4)
@@ -37,6 +37,9 @@ def layer_derivatives(rng: np.random.Generator) -> Iterator[Derivative]:
     apart = rng.permuted(np.broadcast_to(np.arange(R)[:, None], (G, R, D)), axis=1)  # no two pieces near each other
     x = apart + 0.2 * rng.random((G, R, D))
     yield "maxout", "backward", lambda x: (dy * maxout.forward(x)).sum(), x, maxout.backward(dy, x)
+    t = 0.1 * rng.random((G, R, D))
+    along = np.array([(dy * maxout.tangent(t, x)).sum()])
+    yield "maxout", "tangent", lambda far: (dy * maxout.forward(x + far[0] * t)).sum(), np.zeros(1), along
     yield _spectral_norm(rng, R, D)
 
 
@@ -65,6 +68,17 @@ def _layer_norm(rng: np.random.Generator, B: int, D: int) -> Iterator[Derivative
     yield "normalization", "layer dgrad", total, x, normalization.layer_dgrad(above, x, gamma, mean, inv_std)
     yield "normalization", "layer wgrad dgamma", lambda gamma: total(x, gamma), gamma, dgamma
     yield "normalization", "layer wgrad dbeta", lambda beta: total(x, beta=beta), beta, dbeta
+    t = normals(rng, B, D)
+
+    def moved(x: np.ndarray, gamma: np.ndarray = gamma) -> np.floating:
+        _, mean, inv_std = normalization.layer_forward(x, gamma, beta, EPS)
+        return (above * normalization.layer_tangent(t, x, gamma, mean, inv_std)).sum()
+
+    curvature = normalization.layer_curvature(above, t, x, gamma, mean, inv_std)
+    yield "normalization", "layer tangent", lambda far: total(x + far[0] * t), np.zeros(1), np.array([moved(x)])
+    dgamma = normalization.layer_tangent_wgrad(above, t, x, mean, inv_std)
+    yield "normalization", "layer tangent wgrad", lambda gamma: moved(x, gamma), gamma, dgamma
+    yield "normalization", "layer curvature", moved, x, curvature
 
 
 def _spectral_norm(rng: np.random.Generator, C: int, D: int) -> Derivative:
@@ -87,14 +101,21 @@ def layer_operations(rng: np.random.Generator, scale: int = 1) -> Iterator[Opera
         forward, backward = self_gated.forward(z, kind), self_gated.backward(dy, z, kind)
         yield "self_gated", f"{kind} forward", "self_gated_forward", (z, Out(R, D), kind), [forward]
         yield "self_gated", f"{kind} backward", "self_gated_backward", (dy, z, Out(R, D), kind), [backward]
+        along, held = normals(rng, R, D), normals(rng, R, D)
+        bent = self_gated.curvature(dy, along, z, kind)
+        yield "self_gated", f"{kind} curvature", "self_gated_curvature", (dy, along, z, Out(R, D), kind), [bent]
+        arguments: tuple[Any, ...] = (dy, along, z, InOut(held), kind, True)
+        yield "self_gated", f"{kind} curvature, added", "self_gated_curvature", arguments, [held + bent]
     yield from _normalizations(rng, G, R, D)
     seed, step, first = int(rng.integers(2**32)), int(rng.integers(2**60)), int(rng.integers(100))
     dropped = dropout.forward(z, seed, 1029, step, first, 0.3)
-    arguments: tuple[Any, ...] = (z, Out(R, D), seed, 1029, np.array([step], np.uint64), first, 0.3)
+    arguments = (z, Out(R, D), seed, 1029, np.array([step], np.uint64), first, 0.3)
     yield "dropout", "forward", "dropout", arguments, [dropped]
     x = normals(rng, R, G, D)
     yield "maxout", "forward", "maxout_forward", (x, Out(R, D)), [maxout.forward(x)]
     yield "maxout", "backward", "maxout_backward", (dy, x, Out(R, G, D)), [maxout.backward(dy, x)]
+    t = normals(rng, R, G, D)
+    yield "maxout", "tangent", "maxout_tangent", (t, x, Out(R, D)), [maxout.tangent(t, x)]
     W, u = normals(rng, R, D), normals(rng, D)
     for iterate in (True, False):
         outputs = (InOut(u), Out(R), Out(1), Out(R, D), iterate)
@@ -102,6 +123,8 @@ def layer_operations(rng: np.random.Generator, scale: int = 1) -> Iterator[Opera
     made = [normals(rng, R, D), normals(rng, D), normals(rng, R), np.array([1.5])]
     gradient = [spectral_norm.backward(dy, *made)]
     yield "spectral_norm", "backward", "spectral_norm_backward", (dy, *made, Out(R, D)), gradient
+    expected = [W + gradient[0]]
+    yield "spectral_norm", "backward, added", "spectral_norm_backward", (dy, *made, InOut(W), True), expected
 
 
 def _normalizations(rng: np.random.Generator, G: int, R: int, D: int) -> Iterator[Operation]:
@@ -130,3 +153,17 @@ def _normalizations(rng: np.random.Generator, G: int, R: int, D: int) -> Iterato
     yield "normalization", "layer dgrad", "layer_norm_dgrad", (dz, x, gamma, *statistics, Out(R, D)), expected
     expected = [*normalization.layer_wgrad(dz, x, *statistics)]
     yield "normalization", "layer wgrad", "layer_norm_wgrad", (dz, x, *statistics, Out(D), Out(D)), expected
+    held = InOut(gamma), InOut(beta)
+    expected = [gamma + expected[0], beta + expected[1]]
+    yield "normalization", "layer wgrad, added", "layer_norm_wgrad", (dz, x, *statistics, *held, True), expected
+    t, held_x = normals(rng, R, D), normals(rng, R, D)
+    expected = [normalization.layer_tangent(t, x, gamma, *statistics)]
+    yield "normalization", "layer tangent", "layer_norm_tangent", (t, x, gamma, *statistics, Out(R, D)), expected
+    expected = [gamma + normalization.layer_tangent_wgrad(dz, t, x, *statistics)]
+    arguments = (dz, t, x, *statistics, InOut(gamma))
+    yield "normalization", "layer tangent wgrad", "layer_norm_tangent_wgrad", arguments, expected
+    bent = normalization.layer_curvature(dz, t, x, gamma, *statistics)
+    arguments = (dz, t, x, gamma, *statistics)
+    yield "normalization", "layer curvature", "layer_norm_curvature", (*arguments, Out(R, D)), [bent]
+    added = (*arguments, InOut(held_x), True)
+    yield "normalization", "layer curvature, added", "layer_norm_curvature", added, [held_x + bent]

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -223,6 +223,49 @@ def gan_generator(
     return float(loss), backward(generator, noise, dfake.reshape(rows.shape), hidden, output)[0]
 
 
+def continuous_bernoulli(logits: np.ndarray, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """``-log p(x|l)`` of each column and its derivative, from ``e^(l x)`` and its integral over [0, 1] by quadrature.
+
+    Loaiza-Ganem and Cunningham 2019. Good for logits of up to 200: a hundred points of Gauss and Legendre.
+    """
+    points, widths = np.polynomial.legendre.leggauss(100)
+    at, top = (points + 1) / 2, np.maximum(logits, 0)
+    density = np.exp(logits[..., None] * at - top[..., None]) * widths / 2
+    integral = density.sum(axis=-1)
+    return top + np.log(integral) - x * logits, (density * at).sum(axis=-1) / integral - x
+
+
+def reconstruction(
+    likelihood: str, out: np.ndarray, x: np.ndarray, variance: Any, blocks: Sequence[int]
+) -> tuple[np.ndarray, np.ndarray]:
+    """``-log p(x | z)`` of each row, and its derivative by the decoder's output; ``variance`` a number or ``[D]``."""
+    if likelihood == "bernoulli":
+        return (x * _softplus(-out) + (1 - x) * _softplus(out)).sum(axis=1), _sigmoid(out) - x
+    if likelihood == "continuous_bernoulli":
+        nats, slope = continuous_bernoulli(out, x)
+        return nats.sum(axis=1), slope
+    if likelihood == "gaussian":
+        squares = (x - out) ** 2 / variance
+        return (squares / 2 + np.log(2 * math.pi * variance) / 2).sum(axis=1), (out - x) / variance
+    nats, slope, start = np.zeros(len(x)), np.empty_like(out), 0
+    for width in blocks:
+        block = slice(start, start + width)
+        p = np.exp(out[:, block]) / np.exp(out[:, block]).sum(axis=1, keepdims=True)
+        nats -= (x[:, block] * np.log(p)).sum(axis=1)
+        slope[:, block] = x[:, block].sum(axis=1, keepdims=True) * p - x[:, block]
+        start += width
+    return nats, slope
+
+
+class VaeGradient(NamedTuple):
+    """The losses that a step keeps, and its gradients; ``logvar[D]`` is that of a Gaussian's log variances."""
+
+    terms: tuple[float, ...]
+    encoder: Net
+    decoder: Net
+    logvar: np.ndarray
+
+
 def vae(
     encoder: Net,
     decoder: Net,
@@ -230,12 +273,15 @@ def vae(
     eps: np.ndarray,
     hidden: str,
     likelihood: str,
-    variance: float,
+    variance: Any,
     beta: float,
-) -> tuple[tuple[float, float], Net, Net]:
-    """Reconstruction term and KL, nats a row, and the gradients of the first + beta times the second.
+    free_bits: float = 0.0,
+    blocks: Sequence[int] = (),
+) -> VaeGradient:
+    """Reconstruction term, KL and penalty, nats a row, and the gradients of the first plus the penalty.
 
-    Kingma and Welling 2014, equation 10 and appendices B and C; beta of Higgins et al. 2017.
+    Kingma and Welling 2014, equation 10 and appendices B and C; beta of Higgins et al. 2017; free bits of Kingma et al.
+    2016, equation 15.
     """
     rows = len(x)
     heads = apply(encoder, x, hidden, "linear")
@@ -243,17 +289,48 @@ def vae(
     sigma = np.exp(logvar / 2)
     z = mu + sigma * eps
     out = apply(decoder, z, hidden, "linear")
-    if likelihood == "bernoulli":
-        reconstruction, dout = x * _softplus(-out) + (1 - x) * _softplus(out), _sigmoid(out) - x
-    else:
-        squares = (x - out) ** 2 / variance
-        reconstruction, dout = squares / 2 + math.log(2 * math.pi * variance) / 2, (out - x) / variance
-    kl = (mu**2 + sigma**2 - 1 - logvar) / 2
+    nats, dout = reconstruction(likelihood, out, x, variance, blocks)
+    kl = ((mu**2 + sigma**2 - 1 - logvar) / 2).mean(axis=0)  # of each latent
+    weight = np.where(kl > free_bits, beta, 0)
     of_decoder, dz = backward(decoder, z, dout / rows, hidden, "linear")
-    dmu = dz + beta * mu / rows
-    dlogvar = dz * eps * sigma / 2 + beta * (sigma**2 - 1) / (2 * rows)
+    dmu = dz + weight * mu / rows
+    dlogvar = dz * eps * sigma / 2 + weight * (sigma**2 - 1) / (2 * rows)
     of_encoder, _ = backward(encoder, x, np.hstack([dmu, dlogvar]), hidden, "linear")
-    return (float(reconstruction.sum() / rows), float(kl.sum() / rows)), of_encoder, of_decoder
+    terms = float(nats.mean()), float(kl.sum()), float(beta * np.maximum(kl, free_bits).sum())
+    return VaeGradient(terms, of_encoder, of_decoder, (1 - (x - out) ** 2 / variance).mean(axis=0) / 2)
+
+
+def iwae(
+    encoder: Net,
+    decoder: Net,
+    x: np.ndarray,
+    eps: np.ndarray,
+    hidden: str,
+    likelihood: str,
+    variance: Any,
+    blocks: Sequence[int] = (),
+) -> VaeGradient:
+    """Mean reconstruction term, mean log q(z | x) / p(z), and the loss, with the gradients of the loss.
+
+    Burda et al. 2016, equations 8, 13 and 14, with as many draws as ``eps`` has blocks of the rows of ``x``.
+    """
+    draws = len(eps) // len(x)
+    repeated = np.tile(x, (draws, 1))
+    mu, logvar = np.split(apply(encoder, repeated, hidden, "linear"), 2, axis=1)
+    sigma = np.exp(logvar / 2)
+    z = mu + sigma * eps
+    out = apply(decoder, z, hidden, "linear")
+    nats, dout = reconstruction(likelihood, out, repeated, variance, blocks)
+    ratio = (z**2 - eps**2 - logvar).sum(axis=1) / 2
+    w = np.exp(-nats - ratio).reshape(draws, len(x))
+    share = (w / w.sum(axis=0) / len(x)).reshape(-1, 1)  # what each draw's loss counts for
+    of_decoder, dz = backward(decoder, z, dout * share, hidden, "linear")
+    dmu = dz + share * z
+    dlogvar = dmu * eps * sigma / 2 - share / 2
+    of_encoder, _ = backward(encoder, repeated, np.hstack([dmu, dlogvar]), hidden, "linear")
+    terms = float(nats.mean()), float(ratio.mean()), float(-np.log(w.mean(axis=0)).mean())
+    of_logvar = (share * (1 - (repeated - out) ** 2 / variance)).sum(axis=0) / 2
+    return VaeGradient(terms, of_encoder, of_decoder, of_logvar)
 
 
 # --- the update --------------------------------------------------------------------------------------------

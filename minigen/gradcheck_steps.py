@@ -17,9 +17,12 @@ from minigen.backend import GAN_LOSSES, Backend
 from minigen.gradcheck_formulas import FORMULAS
 from minigen.gradcheck_tools import BACKEND_TOLERANCE, DIFFERENCES_TOLERANCE, Row, differences, relative_error
 from minigen.models.gan import GanStep
+from minigen.models.iwae import IwaeStep
+from minigen.models.likelihood import LEARNED, LogVariance
 from minigen.models.network import Network, dense_layers
 from minigen.models.optimizer import Optimizer, OptimizerSettings
-from minigen.models.vae import LIKELIHOODS, VaeStep
+from minigen.models.vae import NOISE_RATE, VaeStep
+from minigen.reference import latent
 from minigen.reference_backend import NumpyBackend
 
 COLUMNS, HIDDEN, LATENT, ROWS = 7, (5, 3), 4, 6
@@ -115,8 +118,8 @@ def _gradients(ops: Backend, hidden: str, seed: int) -> Iterator[Gradient]:
             yield Gradient("gan", f"{kind} discriminator loss", compute, _reader(gan, 0), (discriminator,))
         compute = _after(gan.generate, gan.generator_gradient)
         yield Gradient("gan", f"{kind} generator loss", compute, _reader(gan, 1), (generator,))
-    for likelihood in LIKELIHOODS:
-        yield _vae_gradient(ops, hidden, seed, data, likelihood)
+    for variant in (VAES[0], VAES[1], VAES[4], VAES[7]):  # the others differ in their losses alone
+        yield _vae_gradient(ops, hidden, seed, data, variant)
 
 
 def _after(first: Callable[[], None], second: Callable[[], None]) -> Callable[[], None]:
@@ -127,7 +130,7 @@ def _after(first: Callable[[], None], second: Callable[[], None]) -> Callable[[]
     return both
 
 
-def _vae_gradient(ops: Backend, hidden: str, seed: int, data: np.ndarray, likelihood: str) -> Gradient:
+def _vae_gradient(ops: Backend, hidden: str, seed: int, data: np.ndarray, variant: dict[str, Any]) -> Gradient:
     encoder, decoder = _networks(
         ops,
         seed,
@@ -135,27 +138,51 @@ def _vae_gradient(ops: Backend, hidden: str, seed: int, data: np.ndarray, likeli
         encoder=((COLUMNS, *HIDDEN, 2 * LATENT), "linear"),
         decoder=((LATENT, *HIDDEN, COLUMNS), "linear"),
     )
-    vae = VaeStep(
-        ops,
-        encoder,
-        decoder,
-        data,
-        batch_size=ROWS,
-        settings=OptimizerSettings(),
-        likelihood=likelihood,
-        variance=0.5,
-        beta=0.7,
-        seed=seed,
-        scale=1 / 255,
-    )
-    terms = _reader(vae, 0), _reader(vae, 1)
-    return Gradient(
-        "vae",
-        f"{likelihood} loss",
-        lambda: vae.gradient(ROWS),
-        lambda: terms[0]() + vae.beta * terms[1](),
-        (encoder, decoder),
-    )
+    vae = _vae_step(ops, encoder, decoder, data, variant, OptimizerSettings(), seed)
+    ops.upload(np.array([2], np.uint64), out=vae.counter)  # a warm-up has begun
+    if vae.free_bits:  # some latents are within them, and none near the edge, where there is no derivative
+        vae.gradient(ROWS)
+        mu, logvar = latent.posterior(np.asarray(ops.download(vae.encoder_work[-1].y), np.float64))
+        vae.free_bits = float(np.sort((mu**2 + np.expm1(logvar) - logvar).mean(axis=0) / 2)[1:3].mean())
+    name = ", ".join([f"{key} {value}" for key, value in variant.items() if key not in ("blocks", "beta")])
+    value = _reader(vae, 2) if len(vae.terms) == 3 else lambda: _reader(vae, 0)() + vae.beta * _reader(vae, 1)()
+    if vae.weighs_kl:
+        value = lambda: _reader(vae, 0)() + _reader(vae, 2)()  # noqa: E731
+    return Gradient("vae", f"{name} loss", lambda: vae.gradient(ROWS), value, tuple(vae.networks))
+
+
+VAES: tuple[dict[str, Any], ...] = (
+    {"likelihood": "bernoulli", "beta": 1.7},
+    {"likelihood": "gaussian", "variance": 0.4, "beta": 0.7},
+    {"likelihood": "continuous_bernoulli", "beta": 1.7, "kl_warmup": 1.5},
+    {"likelihood": "categorical", "blocks": (1, 2, COLUMNS - 3), "beta": 0.7, "free_bits": 0.3},
+    {"likelihood": "gaussian", "variance": "learned", "beta": 1.7, "kl_warmup": 3.0, "free_bits": 0.2},
+    {"likelihood": "gaussian", "variance": "learned_scalar", "beta": 0.7},
+    {"likelihood": "bernoulli", "draws": 3},
+    {"likelihood": "gaussian", "variance": "learned", "draws": 2},
+    {"likelihood": "categorical", "blocks": (4, COLUMNS - 4), "draws": 5},
+)
+"""What a VAE's step can be told, in turn."""
+
+
+def _vae_step(
+    ops: Backend,
+    encoder: Network,
+    decoder: Network,
+    data: np.ndarray,
+    variant: dict[str, Any],
+    settings: OptimizerSettings,
+    seed: int,
+) -> VaeStep:
+    given = dict(variant)
+    if (variance := given.get("variance")) in LEARNED:
+        noise = Network(ops, "noise", [LogVariance(COLUMNS, COLUMNS if variance == "learned" else 1)])
+        start = np.random.default_rng(seed).normal(-1, 0.3, noise.layers[0].shapes["logvar"])
+        noise.load_state({"noise.0.logvar": start})
+        given["variance"] = noise
+    kind = IwaeStep if "draws" in given else VaeStep
+    given |= {"batch_size": ROWS, "settings": settings, "seed": seed, "scale": 1 / 255}
+    return kind(ops, encoder, decoder, data, **given)
 
 
 def _networks(ops: Backend, seed: int, hidden: str, **shapes: tuple[tuple[int, ...], str]) -> list[Network]:
@@ -239,7 +266,10 @@ class _Steps:
         """All that the update of a network's flat buffers has written."""
         net = optimizer.net
         gradient = np.asarray(self.ops.download(net.grads), np.float64)
-        params, slots = plain.update(before[0], gradient, before[1], step + 1, self.settings)
+        settings = self.settings
+        if net.name == "noise":
+            settings = replace(settings, learning_rate=NOISE_RATE * settings.learning_rate, weight_decay=0.0)
+        params, slots = plain.update(before[0], gradient, before[1], step + 1, settings)
         self.compare(f"{net.name} update", self.ops.download(net.params), params)
         for slot, expected in slots.items():
             self.compare(f"{net.name} update", self.ops.download(optimizer.slots[slot]), expected)
@@ -341,40 +371,53 @@ class _VaeSteps(_Steps):
         self, ops: Backend, seed: int, hidden: str, init: str, settings: OptimizerSettings, number: int
     ) -> None:
         super().__init__(ops, seed, hidden, init, settings)
-        self.likelihood = LIKELIHOODS[number % 2]
+        self.variant = VAES[number % len(VAES)]
         nets = self.networks(
             encoder=((COLUMNS, *HIDDEN, 2 * LATENT), "linear"), decoder=((LATENT, *HIDDEN[::-1], COLUMNS), "linear")
         )
-        self.training = VaeStep(
-            ops,
-            nets[0],
-            nets[1],
-            self.data,
-            batch_size=ROWS,
-            settings=settings,
-            likelihood=self.likelihood,
-            variance=0.4,
-            beta=1.7,
-            seed=self.seed,
-            scale=1 / 255,
-        )
+        self.training = _vae_step(ops, nets[0], nets[1], self.data, self.variant, settings, self.seed)
+
+    def variance(self) -> np.ndarray:
+        """Of each column, before the step."""
+        if (noise := self.training.likelihood.noise) is None:
+            return np.full(COLUMNS, self.training.likelihood.variance)
+        logvar = np.asarray(self.ops.download(noise.layers[0].params["logvar"]), np.float64)
+        return np.exp(np.broadcast_to(logvar, (COLUMNS,)))
+
+    def expected(self, x: np.ndarray, eps: np.ndarray, step: int) -> plain.VaeGradient:
+        """By the formulas, at the numbers of the step."""
+        encoder, decoder = self.before
+        told, common = self.variant, {"blocks": self.variant.get("blocks", ())}
+        if "draws" in told:
+            return plain.iwae(encoder, decoder, x, eps, self.hidden, told["likelihood"], self.of_noise, **common)
+        warm = told.get("kl_warmup", 0) * self.training.steps_per_epoch
+        beta = told["beta"] * min(1, step / warm) if warm else told["beta"]
+        common |= {"free_bits": told.get("free_bits", 0.0)}
+        return plain.vae(encoder, decoder, x, eps, self.hidden, told["likelihood"], self.of_noise, beta, **common)
 
     def step(self, step: int) -> None:
         training, out = self.training, lambda buffer: np.asarray(self.ops.download(buffer), np.float64)
-        encoder, decoder = _weights(training.encoder), _weights(training.decoder)
-        before = self.state(training.encoder_optimizer), self.state(training.decoder_optimizer)
+        self.before, self.of_noise = (_weights(training.encoder), _weights(training.decoder)), self.variance()
+        before = [self.state(optimizer) for optimizer in training.optimizers]
         chosen = self.rows_of(step)
-        rows = len(chosen)
+        rows, draws = len(chosen), self.variant.get("draws", 1)
         training.compute(rows)
-        x, eps = out(training.x)[:rows], out(training.eps)[:rows]
+        x, eps = out(training.x)[:rows], out(training.eps)[: draws * rows]
         self.compare("rows", x, self.data[chosen] / 255)
         self.compare("noise", eps, plain.normals(eps.shape, self.seed, plain.LATENT, step))
-        terms, of_encoder, of_decoder = plain.vae(encoder, decoder, x, eps, self.hidden, self.likelihood, 0.4, 1.7)
+        expected = self.expected(x, eps, step)
+        reconstruction, kl, third = expected.terms
         losses = out(training.losses)
-        self.compare("reconstruction", losses[0], terms[0], least=1)
-        self.compare("KL", losses[1], terms[1], least=1)
-        self.compare("reported losses", training.report(losses[None])[0], [losses[0] + 1.7 * losses[1], *losses])
-        self.compare("decoder gradient", _gradient(training.decoder), plain.flat(of_decoder), least=0.01)
-        self.compare("encoder gradient", _gradient(training.encoder), plain.flat(of_encoder), least=0.01)
-        self.compare_update(training.encoder_optimizer, before[0], step)
-        self.compare_update(training.decoder_optimizer, before[1], step)
+        self.compare("reconstruction", losses[0], reconstruction, least=1)
+        self.compare("KL", losses[1], kl, least=1)
+        if len(losses) == 3:
+            self.compare("bound" if draws > 1 else "penalty", losses[2], third, least=1)
+        total = third if draws > 1 else reconstruction + third
+        self.compare("reported losses", training.report(losses[None])[0], [total, reconstruction, kl], least=1)
+        self.compare("decoder gradient", _gradient(training.decoder), plain.flat(expected.decoder), least=0.01)
+        self.compare("encoder gradient", _gradient(training.encoder), plain.flat(expected.encoder), least=0.01)
+        if (noise := training.likelihood.noise) is not None:
+            learned = _gradient(noise)
+            self.compare("variance gradient", learned, expected.logvar if len(learned) > 1 else expected.logvar.sum())
+        for optimizer, state in zip(training.optimizers, before, strict=True):
+            self.compare_update(optimizer, state, step)

@@ -12,10 +12,11 @@ A buffer is written as ``name[shape]``, in the order in which the reference take
     step:uint64[1]  of this dtype, not the backend's;  ``data``: the backend's or uint8
     logits[B+,1]    at least one row
 
-Letters are sizes: ``B`` rows of a batch, ``I`` inputs and ``O`` outputs of a dense layer, ``L`` latent variables, ``D``
-columns of the data, ``K`` losses, ``n`` elements, also of buffers of any shape. Every buffer is C-contiguous. What an
-operation writes overlaps nothing else that it is given. ``step`` counts the training steps done so far and ``lr`` is
-the learning rate: both lie in the device's memory, so that a captured step can be repeated while they change.
+Letters are sizes: ``B`` rows of a batch, ``I`` inputs and ``O`` outputs of a dense layer, ``L`` latent variables, ``R``
+draws of them, ``D`` columns of the data, ``G`` blocks of columns, ``V`` variances, ``K`` losses, ``n`` elements, also
+of buffers of any shape. Every buffer is C-contiguous. What an operation writes overlaps nothing else that it is given.
+``step`` counts the training steps done so far and ``lr`` is the learning rate: both lie in the device's memory, so that
+a captured step can be repeated while they change.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ import numpy as np
 from minigen import checks
 from minigen.errors import ArgumentError
 from minigen.ops_layers import LayerOperations
+from minigen.ops_vae import VaeOperations
 from minigen.reference.activations import DENSE_ACTIVATIONS, LEAKY_SLOPE
 from minigen.reference.gan_loss import GAN_LOSSES
 from minigen.reference.schedule import SCHEDULES
@@ -84,7 +86,7 @@ ADAM = "+p[n] g[n] +m[n] +v[n] lr[1] step:uint64[1]"
 ADAM_SETTINGS: dict[str, Any] = {"beta1": real, "beta2": real, "eps": real, "flops": lambda n: 14 * n["n"]}
 
 
-class Operations(LayerOperations):
+class Operations(LayerOperations, VaeOperations):
     """What a model spells its training step out with; a :class:`minigen.backend.Backend` has them all.
 
     Each call raises TypeError for a buffer that is no array of the backend or has the wrong dtype, and ValueError for
@@ -210,9 +212,9 @@ class Operations(LayerOperations):
         ``heads[B,2L]`` holds ``mu`` in its first ``L`` columns and ``h`` in the others, ``logvar`` before its bound.
         """
 
-    @operation("dz[B,L] heads[B,2L] eps[B,L] =dheads[B,2L]", beta=real, flops=lambda n: 8 * n["B"] * n["L"])
-    def latent_backward(self, dz: Array, heads: Array, eps: Array, dheads: Array, beta: float = 1.0) -> None:
-        """``dheads[B,2L]``: gradient of (loss behind ``dz[B,L]``) + ``beta`` * mean KL."""
+    @operation("dz[B,L] heads[B,2L] eps[B,L] weights[L] =dheads[B,2L]", flops=lambda n: 8 * n["B"] * n["L"])
+    def latent_backward(self, dz: Array, heads: Array, eps: Array, weights: Array, dheads: Array) -> None:
+        """``dheads[B,2L]``: gradient of (loss behind ``dz[B,L]``) + the mean KL of each latent times ``weights[L]``."""
 
     # --- optimizer: all parameters of a network lie in one flat buffer -----------------------------------
 

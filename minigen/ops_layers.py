@@ -25,6 +25,17 @@ class LayerOperations:
     def self_gated_backward(self, dy: Array, z: Array, dz: Array, activation: str) -> None:
         """``dz = dy * act'(z)``, elementwise; ``dz`` may be ``dy``."""
 
+    @operation(
+        "dy[...] z_tangent[...] z[...] =dz[...]",
+        activation=OneOf(SELF_GATED),
+        accumulate=flag,
+        flops=lambda n: 20 * n["n"],
+    )
+    def self_gated_curvature(
+        self, dy: Array, z_tangent: Array, z: Array, dz: Array, activation: str, accumulate: bool = False
+    ) -> None:
+        """``dz = dy * z_tangent * act''(z)``, elementwise; with ``accumulate`` added to ``dz``."""
+
     # --- normalization: z = gamma (x - mean) inv_std + beta ---------------------------------------------
 
     @operation(
@@ -107,9 +118,45 @@ class LayerOperations:
     def layer_norm_dgrad(self, dz: Array, x: Array, gamma: Array, mean: Array, inv_std: Array, dx: Array) -> None:
         """``dx = inv_std (g - mean g - h mean(g h))`` with ``g = dz gamma``, means over a row's columns."""
 
-    @operation("dz[B,O] x[B,O] mean[B] inv_std[B] =dgamma[O] =dbeta[O]", flops=lambda n: 5 * n["B"] * n["O"])
-    def layer_norm_wgrad(self, dz: Array, x: Array, mean: Array, inv_std: Array, dgamma: Array, dbeta: Array) -> None:
-        """``dgamma = sum of dz h``, ``dbeta = sum of dz``, over the rows."""
+    @operation(
+        "dz[B,O] x[B,O] mean[B] inv_std[B] =dgamma[O] =dbeta[O]", accumulate=flag, flops=lambda n: 5 * n["B"] * n["O"]
+    )
+    def layer_norm_wgrad(
+        self, dz: Array, x: Array, mean: Array, inv_std: Array, dgamma: Array, dbeta: Array, accumulate: bool = False
+    ) -> None:
+        """``dgamma = sum of dz h``, ``dbeta = sum of dz``, over the rows; with ``accumulate`` added."""
+
+    @operation(
+        "x_tangent[B,O] x[B,O] gamma[O] mean[B] inv_std[B] =z_tangent[B,O]", flops=lambda n: 10 * n["B"] * n["O"]
+    )
+    def layer_norm_tangent(
+        self, x_tangent: Array, x: Array, gamma: Array, mean: Array, inv_std: Array, z_tangent: Array
+    ) -> None:
+        """How ``z`` moves when ``x`` moves along ``x_tangent``: ``gamma inv_std (t - mean t - h mean(h t))``."""
+
+    @operation("dz[B,O] x_tangent[B,O] x[B,O] mean[B] inv_std[B] +dgamma[O]", flops=lambda n: 12 * n["B"] * n["O"])
+    def layer_norm_tangent_wgrad(
+        self, dz: Array, x_tangent: Array, x: Array, mean: Array, inv_std: Array, dgamma: Array
+    ) -> None:
+        """The gradient of ``<dz, z_tangent>`` by ``gamma``, added to ``dgamma``."""
+
+    @operation(
+        "dz[B,O] x_tangent[B,O] x[B,O] gamma[O] mean[B] inv_std[B] =dx[B,O]",
+        accumulate=flag,
+        flops=lambda n: 20 * n["B"] * n["O"],
+    )
+    def layer_norm_curvature(
+        self,
+        dz: Array,
+        x_tangent: Array,
+        x: Array,
+        gamma: Array,
+        mean: Array,
+        inv_std: Array,
+        dx: Array,
+        accumulate: bool = False,
+    ) -> None:
+        """The gradient of ``<dz, z_tangent>`` by ``x``; with ``accumulate`` added to ``dx``."""
 
     # --- dropout, maxout, spectral_norm ---------------------------------------------------------------------
 
@@ -136,6 +183,10 @@ class LayerOperations:
     def maxout_backward(self, dy: Array, x: Array, dx: Array) -> None:
         """``dx[B,K,O]``: ``dy`` at the first of the largest pieces, 0 at the others."""
 
+    @operation("x_tangent[B,K,O] x[B,K,O] =y_tangent[B,O]", flops=lambda n: n["B"] * n["K"] * n["O"])
+    def maxout_tangent(self, x_tangent: Array, x: Array, y_tangent: Array) -> None:
+        """``y_tangent[B,O]``: of ``x_tangent`` the piece that is the first of the largest of ``x``."""
+
     @operation("W[I,O] +u[O] =v[I] =sigma[1] =normalized[I,O]", iterate=flag, flops=lambda n: 5 * n["I"] * n["O"])
     def spectral_norm(
         self, W: Array, u: Array, v: Array, sigma: Array, normalized: Array, iterate: bool = True
@@ -145,8 +196,19 @@ class LayerOperations:
         Without ``iterate`` ``u`` stays as it is.
         """
 
-    @operation("dnormalized[I,O] normalized[I,O] u[O] v[I] sigma[1] =dW[I,O]", flops=lambda n: 5 * n["I"] * n["O"])
+    @operation(
+        "dnormalized[I,O] normalized[I,O] u[O] v[I] sigma[1] =dW[I,O]",
+        accumulate=flag,
+        flops=lambda n: 5 * n["I"] * n["O"],
+    )
     def spectral_norm_backward(
-        self, dnormalized: Array, normalized: Array, u: Array, v: Array, sigma: Array, dW: Array
+        self,
+        dnormalized: Array,
+        normalized: Array,
+        u: Array,
+        v: Array,
+        sigma: Array,
+        dW: Array,
+        accumulate: bool = False,
     ) -> None:
-        """``dW = (dN - <dN, N> v u^T) / sigma`` for ``N = W / sigma``."""
+        """``dW = (dN - <dN, N> v u^T) / sigma`` for ``N = W / sigma``; with ``accumulate`` on top of what is there."""

@@ -73,15 +73,18 @@ def write_items(path: Path, model: Any, *columns: Any, across: int | None = None
         write_atomically(path, memory.getvalue())
 
 
-def write_samples(path: Path, model: Any, n: int, seed: int, label: Any = None, across: int | None = None) -> int:
+def write_samples(
+    path: Path, model: Any, n: int, seed: int, label: Any = None, across: int | None = None, **how: Any
+) -> int:
     """Draw ``n`` samples, of one ``label`` if that is given, and write them; how many they have become.
 
-    Where there are labels a picture has a row for each, of about ``n`` samples in all.
+    Where there are labels a picture has a row for each, of about ``n`` samples in all. ``how`` is what else ``sample``
+    is told.
     """
     if path.suffix.lower() == ".png":
-        items, across = model._grid(n, seed, label, across)
+        items, across = model._grid(n, seed, label, across, **how)
     else:
-        items = model.sample(n, seed, **({} if label is None else {"y": label}))
+        items = model.sample(n, seed, **({} if label is None else {"y": label}), **how)
     write_items(path, model, items, across=across)
     return len(items)
 

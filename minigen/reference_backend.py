@@ -13,11 +13,14 @@ from minigen.reference import (
     activations,
     averaging,
     batch,
+    categorical_loss,
     clipping,
     condition,
     dense,
     dropout,
     gan_loss,
+    gaussian_loss,
+    importance,
     latent,
     maxout,
     normalization,
@@ -114,6 +117,7 @@ FORMULAS: dict[str, Callable[[Operation], Any]] = {
     "activation_backward": lambda op: activations.backward(op["dy"], op["y"], op["activation"]),
     "self_gated_forward": lambda op: self_gated.forward(op["z"], op["activation"]),
     "self_gated_backward": lambda op: self_gated.backward(op["dy"], op["z"], op["activation"]),
+    "self_gated_curvature": lambda op: _on_top(op, "dz", self_gated.curvature(*_of(op, "dy z_tangent z activation"))),
     "batch_norm_forward": lambda op: normalization.batch_forward(
         *_of(op, "x gamma beta running_mean running_var momentum eps activation")
     ),
@@ -124,16 +128,40 @@ FORMULAS: dict[str, Callable[[Operation], Any]] = {
     "batch_norm_wgrad": lambda op: normalization.batch_wgrad(*_of(op, "dz x mean inv_std")),
     "layer_norm_forward": lambda op: normalization.layer_forward(*_of(op, "x gamma beta eps activation")),
     "layer_norm_dgrad": lambda op: normalization.layer_dgrad(*_of(op, "dz x gamma mean inv_std")),
-    "layer_norm_wgrad": lambda op: normalization.layer_wgrad(*_of(op, "dz x mean inv_std")),
+    "layer_norm_wgrad": lambda op: _on_top(
+        op, "dgamma dbeta", *normalization.layer_wgrad(*_of(op, "dz x mean inv_std"))
+    ),
+    "layer_norm_tangent": lambda op: normalization.layer_tangent(*_of(op, "x_tangent x gamma mean inv_std")),
+    "layer_norm_tangent_wgrad": lambda op: (
+        op["dgamma"] + normalization.layer_tangent_wgrad(*_of(op, "dz x_tangent x mean inv_std"))
+    ),
+    "layer_norm_curvature": lambda op: _on_top(
+        op, "dx", normalization.layer_curvature(*_of(op, "dz x_tangent x gamma mean inv_std"))
+    ),
     "dropout": lambda op: dropout.forward(op["x"], op["seed"], op["stream"], _step(op), op["first"], op["rate"]),
     "maxout_forward": lambda op: maxout.forward(op["x"]),
+    "maxout_tangent": lambda op: maxout.tangent(op["x_tangent"], op["x"]),
     "maxout_backward": lambda op: maxout.backward(op["dy"], op["x"]),
     "spectral_norm": lambda op: spectral_norm.forward(op["W"], op["u"], op["iterate"]),
-    "spectral_norm_backward": lambda op: spectral_norm.backward(*_of(op, "dnormalized normalized u v sigma")),
+    "spectral_norm_backward": lambda op: _on_top(
+        op, "dW", spectral_norm.backward(*_of(op, "dnormalized normalized u v sigma"))
+    ),
     "gan_loss": _gan_loss,
     "vae_loss": lambda op: vae_loss.forward(op["output"], op["x"], op["likelihood"], op["variance"]),
+    "gaussian_loss": lambda op: gaussian_loss.forward(op["output"], op["x"], op["logvar"]),
+    "gaussian_logvar_gradient": lambda op: gaussian_loss.logvar_gradient(
+        op["doutput"], op["output"], op["x"], op["logvar"]
+    ),
+    "categorical_loss": lambda op: categorical_loss.forward(op["output"], op["x"], op["ends"]),
     "latent_forward": lambda op: latent.forward(op["heads"], op["eps"]),
-    "latent_backward": lambda op: latent.backward(op["dz"], op["heads"], op["eps"], op["beta"]),
+    "latent_backward": lambda op: latent.backward(op["dz"], op["heads"], op["eps"], op["weights"]),
+    "kl_weights": lambda op: latent.kl_weights(op["heads"], op["beta"][0], op["free_bits"]),
+    "ramp": lambda op: latent.ramp(_step(op), op["high"], op["steps"]),
+    "repeat_rows": lambda op: importance.repeat(op["x"], len(op["y"])),
+    "importance_sample": lambda op: importance.sample(op["heads"], op["eps"]),
+    "importance_weights": lambda op: importance.weights(op["nats"], op["ratios"], op["draws"]),
+    "scale_rows": lambda op: op["g"] * op["weights"][:, None],
+    "importance_backward": lambda op: importance.backward(op["dz"], op["z"], op["heads"], op["eps"], op["weights"]),
     "optimizer": _optimizer,
     "clip_norm": lambda op: clipping.clip_norm(op["g"], op["most"]),
     "average": lambda op: averaging.average(op["average"], op["p"], _step(op), op["decay"]),
@@ -155,6 +183,12 @@ FORMULAS: dict[str, Callable[[Operation], Any]] = {
     "advance": _advance,
 }
 """What an operation writes, in the order in which its row names the buffers."""
+
+
+def _on_top(op: Operation, names: str, *gradients: np.ndarray) -> tuple[np.ndarray, ...]:
+    """``gradients`` for the buffers ``names``, with ``accumulate`` on top of what they hold."""
+    held = zip(names.split(), gradients, strict=True)
+    return tuple(op[name] + gradient for name, gradient in held) if op["accumulate"] else gradients
 
 
 def _of(op: Operation, names: str) -> list[Any]:

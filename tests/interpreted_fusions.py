@@ -207,7 +207,7 @@ def test_through_the_latent_layer_and_back(rng, latent):
         s.ops.latent_forward(s.heads, s.eps, s.z, s.rows, s.loss)
         s.ops.dense_forward(s.z, s.W_decoder, s.b_decoder, s.y, "relu")
         s.ops.dense_dgrad(s.y, s.W_decoder, s.dz)
-        s.ops.latent_backward(s.dz, s.heads, s.eps, s.dheads, 0.7)
+        s.ops.latent_backward(s.dz, s.heads, s.eps, s.weights, s.dheads)
         s.ops.dense_wgrad(s.x, s.dheads, s.dW, s.db)
         s.ops.dense_dgrad(s.dheads, s.W, s.dx, s.x, "tanh")
 
@@ -225,6 +225,7 @@ def test_through_the_latent_layer_and_back(rng, latent):
         "b_decoder": normals(rng, n_out),
         "y": (B, n_out),
         "dheads": (B, 2 * latent),
+        "weights": rng.random(latent),
         "dx": (B, n_in),
         "dW": (n_in, 2 * latent),
         "db": (2 * latent,),

@@ -65,8 +65,17 @@ def test_any_gan(rng, optimizer):
     )
 
 
-@pytest.mark.parametrize("likelihood", ["bernoulli", "gaussian"])
-def test_any_vae(rng, likelihood):
+@pytest.mark.parametrize(
+    "told",
+    [
+        {"likelihood": "bernoulli"},
+        {"likelihood": "gaussian"},
+        {"likelihood": "gaussian", "variance": "learned", "kl_warmup": 1.5, "free_bits": 0.1},
+        {"likelihood": "continuous_bernoulli", "draws": 3},
+    ],
+    ids=str,
+)
+def test_any_vae(rng, told):
     hidden = tuple(int(n) for n in rng.integers(1, 40, rng.integers(0, 3)))
     compare(
         models.vae_training,
@@ -75,7 +84,7 @@ def test_any_vae(rng, likelihood):
         latent=int(rng.integers(1, 9)),
         batch_size=int(rng.integers(2, 30)),
         seed=int(rng.integers(2**32)),
-        likelihood=likelihood,
+        told=told,
         eps=1e-6,
     )
 

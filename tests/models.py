@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 
 from minigen.models.gan import GanStep
+from minigen.models.iwae import IwaeStep
+from minigen.models.likelihood import LEARNED, LogVariance
 from minigen.models.network import Network, dense_layers
 from minigen.models.optimizer import Average, OptimizerSettings
 from minigen.models.vae import VaeStep
@@ -64,27 +66,22 @@ def vae_training(
     latent: int = 4,
     batch_size: int = 32,
     seed: int = 0,
-    likelihood: str = "bernoulli",
+    told: dict[str, Any] | None = None,
     **settings: Any,
 ) -> TrainingRun:
-    """A small VAE."""
-    columns = data.shape[1]
+    """A small VAE; ``told`` are arguments of its step: with ``draws`` it is an IWAE, and ``variance`` may be a word."""
+    columns, told = data.shape[1], dict(told or {})
     encoder = Network(ops, "encoder", dense_layers((columns, *hidden, 2 * latent), "relu", "linear"))
     decoder = Network(ops, "decoder", dense_layers((latent, *hidden[::-1], columns), "relu", "linear"))
     encoder.initialize(seed, "auto", 0)
     decoder.initialize(seed, "auto", len(encoder.layers))
-    step = VaeStep(
-        ops,
-        encoder,
-        decoder,
-        data,
-        batch_size=batch_size,
-        settings=OptimizerSettings(**settings),
-        seed=seed,
-        likelihood=likelihood,
-        scale=1 / 255,
-    )
-    return TrainingRun(step)
+    if told.get("variance") in LEARNED:
+        noise = Network(ops, "noise", [LogVariance(columns, columns if told["variance"] == "learned" else 1)])
+        shape = noise.layers[0].shapes["logvar"]
+        noise.load_state({"noise.0.logvar": np.random.default_rng(seed).normal(-1, 0.5, shape)})
+        told["variance"] = noise
+    told |= {"batch_size": batch_size, "settings": OptimizerSettings(**settings), "seed": seed, "scale": 1 / 255}
+    return TrainingRun((IwaeStep if "draws" in told else VaeStep)(ops, encoder, decoder, data, **told))
 
 
 def run(training: Any, steps: int) -> None:

@@ -164,23 +164,158 @@ void add_elementwise(int64_t n) {
   cases.push_back({"random_normal" + size, [=, &k] { k.random_normal(normal.get(), n, 1, 2, step.get()); }, normal, n});
 }
 
+// What lies between dense layers, on G batches of R rows with O columns, or one of G R rows; G pieces.
+void add_between(int64_t G, int64_t R, int64_t O) {
+  const Kernels& k = kernels();
+  const std::string shape = " " + std::to_string(G) + "x" + std::to_string(R) + "x" + std::to_string(O);
+  const int64_t n = G * R * O, B = G * R;
+  const auto x = normals(n), dz = normals(n), t = normals(n), gamma = normals(O), beta = normals(O);
+  const auto mean = normals(B * O), inv_std = normals(B * O), running_mean = normals(O), y = buffer<float>(n);
+  const auto running_var = buffer<float>(O), made_mean = buffer<float>(B * O), made_std = buffer<float>(B * O);
+  const auto dgamma = buffer<float>(O), dbeta = buffer<float>(O);
+  const auto step = buffer<uint64_t>(1);
+  const auto add = [&](const char* name, std::function<void()> run, std::shared_ptr<float[]> output, int64_t size) {
+    cases.push_back({name + shape, std::move(run), std::move(output), size});
+  };
+  add(
+      "batch_norm_forward",
+      [=, &k] {
+        k.batch_norm_forward(x.get(), gamma.get(), beta.get(), y.get(), made_mean.get(), made_std.get(),
+                             running_mean.get(), running_var.get(), G, R, O, 0.1, 1e-3, Activation::elu);
+      },
+      y, n);
+  add(
+      "batch_norm_infer",
+      [=, &k] {
+        k.batch_norm_infer(x.get(), gamma.get(), beta.get(), running_mean.get(), running_var.get(), y.get(), B, O, 1e-3,
+                           Activation::tanh);
+      },
+      y, n);
+  add(
+      "batch_norm_dgrad",
+      [=, &k] { k.batch_norm_dgrad(dz.get(), x.get(), gamma.get(), mean.get(), inv_std.get(), y.get(), G, R, O); }, y,
+      n);
+  add(
+      "batch_norm_wgrad",
+      [=, &k] { k.batch_norm_wgrad(dz.get(), x.get(), mean.get(), inv_std.get(), dgamma.get(), dbeta.get(), G, R, O); },
+      dgamma, O);
+  add(
+      "layer_norm_forward",
+      [=, &k] {
+        k.layer_norm_forward(x.get(), gamma.get(), beta.get(), y.get(), made_mean.get(), made_std.get(), B, O, 1e-3,
+                             Activation::linear);
+      },
+      y, n);
+  add(
+      "layer_norm_dgrad",
+      [=, &k] { k.layer_norm_dgrad(dz.get(), x.get(), gamma.get(), mean.get(), inv_std.get(), y.get(), B, O); }, y, n);
+  add(
+      "layer_norm_wgrad",
+      [=, &k] {
+        k.layer_norm_wgrad(dz.get(), x.get(), mean.get(), inv_std.get(), dgamma.get(), dbeta.get(), B, O, false);
+      },
+      dbeta, O);
+  add(
+      "layer_norm_tangent",
+      [=, &k] { k.layer_norm_tangent(t.get(), x.get(), gamma.get(), mean.get(), inv_std.get(), y.get(), B, O); }, y, n);
+  add(
+      "layer_norm_tangent_wgrad",
+      [=, &k] {
+        k.layer_norm_tangent_wgrad(dz.get(), t.get(), x.get(), mean.get(), inv_std.get(), dgamma.get(), B, O);
+      },
+      dgamma, O);
+  add(
+      "layer_norm_curvature",
+      [=, &k] {
+        k.layer_norm_curvature(dz.get(), t.get(), x.get(), gamma.get(), mean.get(), inv_std.get(), y.get(), B, O,
+                               false);
+      },
+      y, n);
+  for (const SelfGated kind : {SelfGated::gelu, SelfGated::silu}) {
+    add("self_gated_forward", [=, &k] { k.self_gated_forward(x.get(), y.get(), n, kind); }, y, n);
+    add("self_gated_backward", [=, &k] { k.self_gated_backward(dz.get(), x.get(), y.get(), n, kind); }, y, n);
+    add(
+        "self_gated_curvature",
+        [=, &k] { k.self_gated_curvature(dz.get(), t.get(), x.get(), y.get(), n, kind, false); }, y, n);
+  }
+  add("dropout", [=, &k] { k.dropout(x.get(), y.get(), n, 7, 5, step.get(), 61, 0.3); }, y, n);
+  const auto outputs = buffer<float>(R * O);
+  add("maxout_forward", [=, &k] { k.maxout_forward(x.get(), outputs.get(), R, G, O); }, outputs, R * O);
+  add("maxout_tangent", [=, &k] { k.maxout_tangent(t.get(), x.get(), outputs.get(), R, G, O); }, outputs, R * O);
+  add("maxout_backward", [=, &k] { k.maxout_backward(dz.get(), x.get(), y.get(), R, G, O); }, y, n);
+  const auto u = normals(O), v = buffer<float>(B), sigma = buffer<float>(1), normalized = buffer<float>(n);
+  add(
+      "spectral_norm",
+      [=, &k] {
+        k.spectral_norm(x.get(), u.get(), v.get(), sigma.get(), normalized.get(), B, O, true);
+        k.spectral_norm_backward(dz.get(), normalized.get(), u.get(), v.get(), sigma.get(), y.get(), B, O, false);
+      },
+      y, n);
+}
+
 void add_losses(int64_t B, int64_t D) {
   const Kernels& k = kernels();
   const std::string shape = " " + std::to_string(B) + "x" + std::to_string(D);
   const auto logits = normals(B * D), x = normals(B * D), gradient = buffer<float>(B * D), rows = buffer<float>(B),
              loss = buffer<float>(1);
-  for (const Likelihood likelihood : {Likelihood::bernoulli, Likelihood::gaussian})
+  for (const Likelihood likelihood : {Likelihood::bernoulli, Likelihood::gaussian, Likelihood::continuous_bernoulli})
     cases.push_back(
         {"vae_loss" + shape,
          [=, &k] { k.vae_loss(logits.get(), x.get(), gradient.get(), rows.get(), loss.get(), B, D, likelihood, 0.5); },
          gradient, B * D});
+  const auto logvar = normals(D), dlogvar = buffer<float>(D);
+  for (const int64_t V : {int64_t{1}, D}) {
+    cases.push_back({"gaussian_loss" + shape,
+                     [=, &k] {
+                       k.gaussian_loss(logits.get(), x.get(), logvar.get(), gradient.get(), rows.get(), loss.get(), B,
+                                       D, V);
+                     },
+                     gradient, B * D});
+    cases.push_back({"gaussian_logvar_gradient" + shape,
+                     [=, &k] {
+                       k.gaussian_logvar_gradient(logits.get(), x.get(), logits.get(), logvar.get(), dlogvar.get(), B,
+                                                  D, V);
+                     },
+                     dlogvar, V});
+  }
+  const auto ends = buffer<int32_t>(2);
+  ends.get()[0] = static_cast<int32_t>((D + 1) / 2);
+  ends.get()[1] = static_cast<int32_t>(D);
+  cases.push_back({"categorical_loss" + shape,
+                   [=, &k] {
+                     k.categorical_loss(logits.get(), x.get(), ends.get(), gradient.get(), rows.get(), loss.get(), B, D,
+                                        D > 1 ? 2 : 1);
+                   },
+                   gradient, B * D});
   const auto heads = normals(B * 2 * D), z = buffer<float>(B * D), dheads = buffer<float>(B * 2 * D);
   cases.push_back({"latent_forward" + shape,
                    [=, &k] { k.latent_forward(heads.get(), x.get(), z.get(), rows.get(), loss.get(), B, D); }, z,
                    B * D});
   cases.push_back({"latent_backward" + shape,
-                   [=, &k] { k.latent_backward(logits.get(), heads.get(), x.get(), dheads.get(), B, D, 2.0); }, dheads,
-                   B * 2 * D});
+                   [=, &k] { k.latent_backward(logits.get(), heads.get(), x.get(), logvar.get(), dheads.get(), B, D); },
+                   dheads, B * 2 * D});
+  const auto weights = buffer<float>(D), one = normals(1);
+  cases.push_back({"kl_weights" + shape,
+                   [=, &k] { k.kl_weights(heads.get(), one.get(), weights.get(), loss.get(), B, D, 0.1); }, weights,
+                   D});
+  const int64_t R = 3 * B;
+  const auto draws = normals(R * D), of_draws = buffer<float>(R * D), ratios = buffer<float>(R), shares = normals(R);
+  cases.push_back(
+      {"repeat_rows" + shape, [=, &k] { k.repeat_rows(x.get(), of_draws.get(), B, R, D); }, of_draws, R * D});
+  cases.push_back(
+      {"importance_sample" + shape,
+       [=, &k] { k.importance_sample(heads.get(), draws.get(), of_draws.get(), ratios.get(), loss.get(), B, R, D); },
+       of_draws, R * D});
+  const auto balanced = buffer<float>(R);
+  cases.push_back({"importance_weights" + shape,
+                   [=, &k] { k.importance_weights(shares.get(), shares.get(), balanced.get(), loss.get(), R, 3); },
+                   balanced, R});
+  cases.push_back({"importance_backward" + shape,
+                   [=, &k] {
+                     k.importance_backward(draws.get(), draws.get(), heads.get(), draws.get(), shares.get(),
+                                           dheads.get(), B, R, D);
+                   },
+                   dheads, B * 2 * D});
   const auto column = normals(B), dcolumn = buffer<float>(B);
   const auto W = normals(D), b = normals(1), dx = buffer<float>(B * D), dW = buffer<float>(D), db = buffer<float>(1);
 #define GAME(name, real, fake, generator) GanLoss::name,
@@ -307,6 +442,8 @@ int main() {
     if (bf16_kernels().bf16x6) add_products(*bf16_kernels().bf16x6, " in bf16x6", shape);
   }
   for (const int64_t n : {0, 1, 3, 15, 16, 17, 63, 64, 65, 127, 1000, 40001}) add_elementwise(n);
+  for (const auto& shape : {std::vector<int64_t>{1, 1, 1}, {2, 3, 33}, {3, 5, 31}, {2, 64, 129}, {1, 300, 7}})
+    add_between(shape[0], shape[1], shape[2]);
   for (const auto& shape : {std::vector<int64_t>{1, 1}, {2, 15}, {3, 16}, {5, 17}, {7, 33}, {129, 785}})
     add_losses(shape[0], shape[1]);
   for (const auto& shape : {std::vector<int64_t>{1, 1, 1}, {2, 2, 3}, {300, 299, 5}, {70, 65, 785}, {1000, 131, 16}})

@@ -96,7 +96,15 @@ GIVEN = {
         "pack": 4,
         "learning_rate": (0.01, 0.04),
     },
-    "vae": {"seed": 7, "likelihood": "gaussian", "variance": 0.5, "beta": 2.0, "activation": "tanh"},
+    "vae": {
+        "seed": 7,
+        "likelihood": "gaussian",
+        "variance": 0.5,
+        "beta": 2.0,
+        "activation": "tanh",
+        "kl_warmup": 3.0,
+        "free_bits": 0.25,
+    },
 }
 COMMON = {
     "init": "he_normal",
@@ -123,6 +131,16 @@ def test_every_setting_reaches_the_model(command, kind):
     saved = minigen.load(f"out/{MODEL}").get_params()
     expected = {**given, "hidden": (5,), "latent_dim": 3, "batch_size": 16, "epochs": 1}
     assert {name: saved[name] for name in expected} == expected
+
+
+def test_a_variance_is_a_number_or_a_word(command):
+    given = ["--likelihood", "gaussian", "--variance", "learned", "--importance-samples", "2", "--epochs", "1"]
+    command("train", "vae", *TRAIN, *given, "--out", "out")
+    saved = minigen.load(f"out/{MODEL}")
+    assert (saved.variance, saved.importance_samples, saved.variance_.shape) == ("learned", 2, (16,))
+    for noise in (True, False):
+        command("sample", "out", "-n", "4", "--seed", "3", "--noise", "yes" if noise else "no", "--out", "s.npy")
+        np.testing.assert_array_equal(np.load("s.npy"), saved.sample(4, seed=3, noise=noise))
 
 
 def test_columns(command, runs):

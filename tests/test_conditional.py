@@ -191,6 +191,8 @@ def test_a_condition_is_the_same_as_more_columns_of_the_input(kind, rng):
     work = conditional.workspace(9, context=minigen.models.layers.Context(condition=conditions))
     all_of_it = plain.workspace(9)
     np.testing.assert_allclose(conditional.forward(x, work), plain.forward(wide, all_of_it), rtol=1e-12)
+    np.testing.assert_allclose(conditional.forward(x[2:7], work.rows(2, 7)), plain.forward(wide, all_of_it)[2:7])
+    conditional.forward(x, work)
     dx, dwide = np.empty((9, 4)), np.empty_like(wide)
     for net, stored, rows, out in ((conditional, work, x, dx), (plain, all_of_it, wide, dwide)):
         stored[-1].dz[...] = dz
@@ -314,12 +316,12 @@ def test_samples_of_classes(kind):
 
 def test_rows_beyond_those_that_are_held_at_once(monkeypatch):
     """Labels go with their rows from one piece to the next, also where the last is shorter."""
-    from minigen.estimators import trained, vae
+    from minigen.estimators import scoring, trained
 
     X, y = blobs(47), np.arange(47) % 3
     models = [MODELS[kind]().fit(X, y, **QUIET) for kind in MODELS]
     whole = [uses(model, X, y) for model in models]
-    for module in (trained, vae):
+    for module in (trained, scoring):
         monkeypatch.setattr(module, "ROWS_AT_ONCE", 10)
     for model, before in zip(models, whole, strict=True):
         for name, result in uses(model, X, y).items():
@@ -451,3 +453,27 @@ def test_a_file_with_wrong_labels_is_refused(change, tmp_path):
     checkpoint.write(path, json.dumps(settings), tensors)
     with pytest.raises(minigen.ModelFileError, match="classes|counts"):
         minigen.load(path, "numpy")
+
+
+SHORT = {"hidden": (256,), "batch_size": 32, "epochs": 20, "learning_rate": 6e-4}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "model",
+    [minigen.VAE.preset("quality", epochs=10), minigen.GAN(**SHORT), minigen.GAN(conditioning="projection", **SHORT)],
+    ids=["vae", "gan", "projection"],
+)
+def test_digits_are_the_ones_asked_for(model):
+    """After few epochs a classifier finds the digit asked for several times as often as chance would."""
+    linear_model = pytest.importorskip("sklearn.linear_model")
+    digits = minigen.datasets.mnist_sample()
+    rows = digits.images.reshape(-1, 784) / 255
+    classifier = linear_model.LogisticRegression(C=0.05, max_iter=500).fit(rows[:2500], digits.labels[:2500])
+    assert classifier.score(rows[2500:], digits.labels[2500:]) > 0.85
+    model.fit(digits, digits.labels, **QUIET)
+    asked = np.repeat(model.classes_, 50)
+    found = classifier.predict(model.sample(500, seed=1, y=asked).reshape(-1, 784) / 255)
+    share = (found == asked).mean()
+    print(f"{share:.2f} of the samples are of the class asked for")
+    assert share > 0.4

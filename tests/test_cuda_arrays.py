@@ -106,9 +106,9 @@ USES = [
 def test_results_stay_on_the_gpu(gpu, rng, no_copies, kind, method, what, dtype, monkeypatch):
     """Those of the host, from arrays that never pass through it; more rows than are worked on at a time."""
     items = blobs(90).reshape(90, 3, 4) if dtype == np.uint8 else (blobs(90).reshape(90, 3, 4) / 255).astype(dtype)
-    from minigen.estimators import trained, vae
+    from minigen.estimators import scoring, trained
 
-    for module in (trained, vae):
+    for module in (trained, scoring):
         monkeypatch.setattr(module, "ROWS_AT_ONCE", 40)
     model = TRAIN[kind](items, device="cuda", **SMALL)
     given = items if what == "data" else normals(rng, 90, 4).astype(np.float32)

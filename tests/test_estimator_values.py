@@ -191,7 +191,7 @@ def test_one_draw_weighted_by_its_importance(vae):
 def test_rows_of_a_large_X_do_not_share_noise_because_of_the_pieces(vae, monkeypatch):
     """Noise may depend on a row's place or not, but not on its place within a piece."""
     X = blobs(1).repeat(21, axis=0)
-    for module in ("trained", "vae"):
+    for module in ("trained", "scoring"):
         monkeypatch.setattr(f"minigen.estimators.{module}.ROWS_AT_ONCE", 7)
     for bound in (vae.elbo, vae.score_samples):
         values = bound(X, samples=2, seed=1)

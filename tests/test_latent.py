@@ -28,7 +28,7 @@ def test_forward(arena, rng):
 def test_backward(arena, rng, beta):
     for B, L in [*shapes(rng, 2), (129, 20)]:
         heads, eps, dz = normals(rng, B, 2 * L), normals(rng, B, L), normals(rng, B, L)
-        (dheads,) = arena.call("latent_backward", dz, heads, eps, Out(B, 2 * L), beta)
+        (dheads,) = arena.call("latent_backward", dz, heads, eps, np.full(L, beta), Out(B, 2 * L))
         terms = latent.backward(np.abs(dz), np.abs(heads), np.abs(eps), beta)
         assert_close(arena.backend, dheads, latent.backward(dz, heads, eps, beta), terms)
 
@@ -53,7 +53,7 @@ def test_vanishing_variance(arena):
     z, rows, _ = arena.call("latent_forward", heads, eps, Out(1, 2), Out(1), Out(1))
     assert z.tolist() == [[0.5, -2.0]]
     np.testing.assert_allclose(rows, (0.25 + 4 - 2 + 2e4) / 2, rtol=tolerance(arena.backend))
-    (dheads,) = arena.call("latent_backward", np.ones((1, 2)), heads, eps, Out(1, 4))
+    (dheads,) = arena.call("latent_backward", np.ones((1, 2)), heads, eps, np.ones(2), Out(1, 4))
     np.testing.assert_allclose(dheads, [[1.5, -1.0, -0.5, -0.5]], rtol=tolerance(arena.backend))
 
 
@@ -69,10 +69,10 @@ def test_logvar_is_bounded(arena, rng):
     assert_close(arena.backend, rows, (np.expm1(bounded) - bounded).sum(axis=1) / 2)
     assert_close(arena.backend, loss, rows)
     dz = normals(rng, 1, 7)
-    (dheads,) = arena.call("latent_backward", dz, heads, eps, Out(1, 14), 0.7)
+    (dheads,) = arena.call("latent_backward", dz, heads, eps, np.full(7, 0.75), Out(1, 14))
     assert dheads[0, 7:12][np.array([True, False, True, True, True])].tolist() == [0.0] * 4
     inside = [8, 12, 13]
-    expected = dz * eps * np.exp(bounded / 2) / 2 + 0.7 * np.expm1(bounded) / 2
+    expected = dz * eps * np.exp(bounded / 2) / 2 + 0.75 * np.expm1(bounded) / 2
     assert_close(arena.backend, dheads[0, inside], expected[0, np.array(inside) - 7])
     assert_close(arena.backend, dheads[0, :7], dz[0])
 
@@ -98,7 +98,7 @@ def test_nan_stays_in_its_row(arena, rng):
     z, rows, loss = arena.call("latent_forward", heads, eps, Out(9, 3), Out(9), Out(1))
     assert np.argwhere(np.isnan(z)).tolist() == [[4, 2]]
     assert np.flatnonzero(np.isnan(rows)).tolist() == [4] and np.isnan(loss[0])
-    (dheads,) = arena.call("latent_backward", np.ones((9, 3)), heads, eps, Out(9, 6))
+    (dheads,) = arena.call("latent_backward", np.ones((9, 3)), heads, eps, np.ones(3), Out(9, 6))
     assert np.argwhere(np.isnan(dheads)).tolist() == [[4, 5]]
 
 
@@ -140,6 +140,6 @@ def test_reference_against_pytorch(rng):
 def test_bad_arguments_are_refused(arena, backend, rng):
     heads, eps = normals(rng, 4, 6), normals(rng, 4, 3)
     refuses_bad_buffers(backend, "latent_forward", heads=heads, eps=eps, z=Out(4, 3), rows=Out(4), loss=Out(1))
-    refuses_bad_buffers(backend, "latent_backward", dz=eps, heads=heads, eps=eps, dheads=Out(4, 6), beta=0.5)
+    refuses_bad_buffers(backend, "latent_backward", dz=eps, heads=heads, eps=eps, weights=eps[0], dheads=Out(4, 6))
     with pytest.raises(ValueError, match="rows"):
         arena.call("latent_forward", np.empty((0, 6)), np.empty((0, 3)), Out(0, 3), Out(0), Out(1))

@@ -18,7 +18,7 @@ LAYERS = (
     "placement",
     "reference step.record",
     "registry",
-    "ops_layers",
+    "ops_layers ops_vae",
     "ops",
     "backend step",
     "reference_backend cpu cuda device",

@@ -134,7 +134,7 @@ class Everything:
         add("vae_loss", z, x, out(B, D), rows, loss, "bernoulli")
         add("vae_loss", z, x, out(B, D), out(B), out(1), "gaussian", 0.3)
         add("latent_forward", normal(B, 2 * D), x, out(B, D), out(B), out(1))
-        add("latent_backward", z, normal(B, 2 * D), x, out(B, 2 * D), 4.0)
+        add("latent_backward", z, normal(B, 2 * D), x, normal(D), out(B, 2 * D))
         add("sgd", state(n), normal(n), state(n), lr, 0.9, 0.01)
         add("adam", state(n), normal(n), state(n), state(n), lr, step)
         add("adamw", state(n), normal(n), state(n), state(n), lr, step)

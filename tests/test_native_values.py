@@ -149,7 +149,7 @@ def test_the_kl_of_wide_and_narrow_posteriors(ops: Any, rng: np.random.Generator
     np.testing.assert_allclose(got_rows, rows, rtol=1e-6)
     np.testing.assert_allclose(got_loss[0], loss, rtol=1e-6)
     dheads = poisoned(ops, B, 2 * L)
-    ops.latent_backward(on[2], on[0], on[1], dheads, 1.5)
+    ops.latent_backward(on[2], on[0], on[1], np.full(dz.shape[1], 1.5, np.float32), dheads)
     expected = latent.backward(dz, heads, eps, 1.5)
     size = latent.backward(np.abs(dz), np.abs(heads), np.abs(eps), 1.5)
     np.testing.assert_array_less(np.abs(dheads - expected), 3e-6 * np.abs(size) + 1e-6)

@@ -49,7 +49,7 @@ def test_losses_far_out(dtype):
         assert np.isfinite(loss) and np.isfinite(gradient).all()
     heads = np.array([[1e-30, -1e3], [1e-30, -80]], dtype)
     assert np.isfinite(latent.forward(heads, np.full((2, 1), 1e-20, dtype))[0]).all()
-    assert np.isfinite(latent.backward(np.full((2, 1), 1e-30, dtype), heads, np.ones((2, 1), dtype))).all()
+    assert np.isfinite(latent.backward(np.full((2, 1), 1e-30, dtype), heads, np.ones((2, 1), dtype), 1.0)).all()
 
 
 @pytest.mark.parametrize("device", DEVICES)

@@ -8,6 +8,7 @@ every operation too.
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Callable
 from typing import Any
@@ -26,6 +27,7 @@ SIZES = {"T": 5, "N": 23}
 """Of what is not drawn."""
 SETTINGS: dict[str, Any] = {
     **{"variance": 0.3, "beta": 0.7, "momentum": 0.9, "weight_decay": 0.05, "beta1": 0.6, "beta2": 0.9, "eps": 1e-3},
+    **{"free_bits": 0.6, "high": 1.5, "steps": 9, "draws": 3},
     **{"seed": 12, "stream": 3, "scale": 0.5, "shift": -1.0, "n": 10_000, "batch_size": 200, "steps_per_epoch": 50},
     **{"first": 5, "rate": 0.4},
     **{"most": 1.5, "decay": 0.95, "warmup": 3, "horizon": 20},
@@ -56,6 +58,9 @@ def argument(row: Row, buffer: Buffer, sizes: dict[str, int], rng: np.random.Gen
         return Out(*shape, dtype=None if buffer.dtype == "float" else buffer.dtype)
     if buffer.dtype == "uint64":
         value: np.ndarray = np.array([7], np.uint64)
+    elif buffer.name == "ends":
+        value = 1 + np.sort(rng.choice(sizes["D"], sizes["G"], replace=False)).astype(np.int32)
+        value[-1] = sizes["D"]
     elif buffer.dtype == "int32":
         value = rng.integers(0, SIZES["N"], shape, np.int32)
     elif buffer.dtype == "data":
@@ -70,21 +75,19 @@ def argument(row: Row, buffer: Buffer, sizes: dict[str, int], rng: np.random.Gen
 
 
 def calls(row: Row, rng: np.random.Generator, sizes: dict[str, int]) -> list[dict[str, Any]]:
-    """Arguments by name: for each value of a choice one call."""
+    """Arguments by name: one call for each combination of choices."""
     choices: dict[str, tuple[Any, ...]] = {
         name: check.known for name, check in row.settings.items() if isinstance(check, OneOf)
     }
     choices |= {name: (False,) for name in row.settings if name == "accumulate"}
     choices |= {name: (False, True) for name in row.settings if name == "iterate"}
-    assert len(choices) <= 1, "more than one choice: take their product here"
-    name, known = next(iter(choices.items()), ("", (None,)))
     found = []
-    for value in known:
+    for chosen in itertools.product(*choices.values()):
         arguments = {buffer.name: argument(row, buffer, sizes, rng) for buffer in row.buffers}
         arguments |= {key: SETTINGS[key] for key in row.settings if key in SETTINGS}
         if "n_real" in row.settings:
             arguments["n_real"] = 1 + int(rng.integers(sizes["B"] - 1))
-        found.append(arguments | ({name: value} if name else {}))
+        found.append(arguments | dict(zip(choices, chosen, strict=True)))
     for arguments in found:
         missing = set(row.signature.parameters) - {"self"} - set(arguments)
         assert not missing, f"tests/test_ops.py knows no {missing} for {row.name}"
@@ -103,6 +106,12 @@ def test_against_the_float64_reference(arena: Any, rng: np.random.Generator, nam
         sizes |= {letter: min(sizes[letter], 4) for letter in "GK" if letter in sizes}  # batches, pieces: there are few
         if "n_real" in row.settings:
             sizes["B"] = max(2, sizes["B"])
+        if "V" in sizes:
+            sizes["V"] = int(rng.choice([1, sizes["D"]]))
+        if "draws" in row.settings:
+            sizes["R"] *= SETTINGS["draws"]
+        if "G" in sizes and "D" in sizes:  # blocks of columns
+            sizes["G"] = min(sizes["G"], sizes["D"])
         for arguments in calls(row, rng, sizes):
             given = ordered(row, arguments)
             got = arena.call(name, *given)
@@ -117,6 +126,12 @@ def test_against_the_float64_reference(arena: Any, rng: np.random.Generator, nam
 def test_bad_buffers_are_refused(backend: Any, rng: np.random.Generator, name: str) -> None:
     row = OPERATIONS[name]
     sizes = SIZES | dict(zip(letters(row), range(4, 10), strict=False))
+    if "V" in sizes:
+        sizes["V"] = sizes["D"]
+    if "G" in sizes and "D" in sizes:
+        sizes["G"] = 3
+    if "draws" in row.settings:
+        sizes["R"] = 2 * SETTINGS["draws"]
     every = [size for buffer in row.buffers for size in buffer.shape or ()]
     free: list[tuple[str, Any]] = [
         (buffer.name, axis)

@@ -226,7 +226,7 @@ def test_a_row_scores_alone_as_in_a_crowd(device, data, method, monkeypatch, rng
         np.testing.assert_allclose(score(X[i : i + 1])[0], crowd[i], **close)
     order = rng.permutation(300)
     np.testing.assert_allclose(score(X[order]), crowd[order], **close)
-    monkeypatch.setattr("minigen.estimators.vae.ROWS_AT_ONCE", 70)
+    monkeypatch.setattr("minigen.estimators.scoring.ROWS_AT_ONCE", 70)
     np.testing.assert_allclose(score(X), crowd, **close)
     others = getattr(model, method)(X, samples=3, seed=1)
     assert np.abs(others - crowd).max() > 1e-3, "the seed decides nothing"
@@ -240,7 +240,7 @@ def test_chance_averages_out_over_rows():
     one = np.array([model.elbo(X, seed=seed) for seed in range(8)])
     deviation = (one - exact).std()
     assert np.abs(one.mean(axis=1) - exact.mean()).max() < 5 * deviation / np.sqrt(1000)
-    assert np.unique(minigen.estimators.vae._noise_rows(X, NumpyBackend())).size > 700
+    assert np.unique(minigen.estimators.scoring._noise_rows(X, NumpyBackend())).size > 700
 
 
 def test_rows_are_encoded_once(monkeypatch):

@@ -7,64 +7,8 @@ import pytest
 
 import minigen
 from helpers import relative_error
-from minigen.reference import random
 from minigen.reference_backend import NumpyBackend
 from models import blobs, run, vae_training
-
-
-def torch_gradients(training, rows: int):
-    """Gradients and loss terms of one step by autograd, from the weights, rows and noise of ``training``."""
-    torch = pytest.importorskip("torch")
-    state = {**training.step.encoder.state(), **training.step.decoder.state()}
-    p = {key: torch.tensor(value, dtype=torch.float64, requires_grad=True) for key, value in state.items()}
-
-    def mlp(name, x):
-        count = sum(key.startswith(name) for key in p) // 2
-        for i in range(count):
-            x = x @ p[f"{name}.{i}.W"] + p[f"{name}.{i}.b"]
-            x = torch.relu(x) if i < count - 1 else x
-        return x
-
-    x = torch.tensor(np.asarray(training.ops.download(training.step.x[:rows]), np.float64))
-    latent = training.step.decoder.sizes[0]
-    eps = torch.tensor(random.normal((rows, latent), training.step.seed, random.LATENT, training.done, np.float64))
-    heads = mlp("encoder", x)
-    q = torch.distributions.Normal(heads[:, :latent], torch.exp(heads[:, latent:] / 2))
-    kl = torch.distributions.kl_divergence(q, torch.distributions.Normal(0.0, 1.0)).sum(1).mean()
-    output = mlp("decoder", q.loc + q.scale * eps)
-    if training.step.likelihood == "bernoulli":
-        nll = torch.nn.functional.binary_cross_entropy_with_logits(output, x, reduction="sum") / rows
-    else:
-        scale = torch.tensor(training.step.variance, dtype=torch.float64).sqrt()
-        nll = -torch.distributions.Normal(output, scale).log_prob(x).sum(1).mean()
-    gradients = torch.autograd.grad(nll + training.step.beta * kl, list(p.values()))
-    return {key: g.numpy() for key, g in zip(p, gradients, strict=True)}, [nll.item(), kl.item()]
-
-
-@pytest.mark.parametrize("likelihood", ["bernoulli", "gaussian"])
-@pytest.mark.parametrize("hidden", [(1,), (17,), (33, 9)])
-def test_gradients_of_a_step_agree_with_autograd(backend, likelihood, hidden, rng):
-    training = vae_training(
-        backend,
-        blobs(40, int(rng.integers(1, 40))),
-        hidden,
-        likelihood=likelihood,
-        batch_size=13,
-        seed=int(rng.integers(1, 2**32)),
-    )
-    training.step.variance, training.step.beta = 0.4, 0.7
-    rows = int(rng.integers(1, 14))
-    for net in training.step.networks:
-        backend.upload(np.full(net.grads.shape, np.nan, backend.dtype), out=net.grads)
-    training.step.gradient(rows)
-    expected, losses = torch_gradients(training, rows)
-    tolerance = {"float32": 2e-5, "float64": 1e-12}[backend.dtype.name]
-    for net in training.step.networks:
-        size = max(np.abs(expected[key]).max() for key in expected if key.startswith(net.name))
-        for layer in net.layers:
-            for part, key in ((layer.grads["W"], f"{layer.name}.W"), (layer.grads["b"], f"{layer.name}.b")):
-                np.testing.assert_allclose(backend.download(part), expected[key], rtol=tolerance, atol=tolerance * size)
-    np.testing.assert_allclose(backend.download(training.step.losses), losses, rtol=tolerance, atol=tolerance)
 
 
 def test_backends_follow_the_float64_trajectory_for_100_steps(backend):
@@ -192,7 +136,7 @@ def test_large_inputs_are_scored_in_pieces(trained, monkeypatch):
     X = blobs(100, 12).reshape(100, 3, 4)
     whole = trained.encode(X), trained.reconstruct(X)
     monkeypatch.setattr("minigen.estimators.trained.ROWS_AT_ONCE", 7)
-    monkeypatch.setattr("minigen.estimators.vae.ROWS_AT_ONCE", 7)
+    monkeypatch.setattr("minigen.estimators.scoring.ROWS_AT_ONCE", 7)
     np.testing.assert_allclose(trained.encode(X), whole[0], rtol=1e-5, atol=1e-6)
     assert np.abs(trained.reconstruct(X).astype(int) - whole[1]).max() <= 1
     assert trained.elbo(X).shape == (100,)

@@ -189,7 +189,7 @@ def spelled_vae(model: Any, data: np.ndarray, epochs: int) -> tuple[Spelled, np.
     losses = []
     for step, rows in batches(len(data), True, epochs):
         eps = plain.normals((len(rows), LATENT), SEED, plain.LATENT, step)
-        (reconstruction, kl), of_encoder, of_decoder = plain.vae(
+        (reconstruction, kl, _), of_encoder, of_decoder, _ = plain.vae(
             run.nets["encoder"],
             run.nets["decoder"],
             data[rows] / 255,

@@ -50,6 +50,17 @@ void self_gated_backward(const float* dy, const float* z, float* dz, int64_t n) 
   });
 }
 
+template <SelfGated kind>
+void self_gated_curvature(const float* dy, const float* z_tangent, const float* z, float* dz, int64_t n,
+                          bool accumulate) {
+  parallel_ranges(n, 64, n * 1.0, [=](int64_t begin, int64_t end) {
+    if (!accumulate)
+      for (int64_t i = begin; i < end; ++i) dz[i] = 0.0f;
+#pragma omp simd
+    for (int64_t i = begin; i < end; ++i) dz[i] += dy[i] * z_tangent[i] * self_gated_second_derivative(z[i], kind);
+  });
+}
+
 }  // namespace
 
 void self_gated_forward(const float* z, float* y, int64_t n, SelfGated activation) {
@@ -60,6 +71,12 @@ void self_gated_forward(const float* z, float* y, int64_t n, SelfGated activatio
 void self_gated_backward(const float* dy, const float* z, float* dz, int64_t n, SelfGated activation) {
   if (activation == SelfGated::gelu) return self_gated_backward<SelfGated::gelu>(dy, z, dz, n);
   self_gated_backward<SelfGated::silu>(dy, z, dz, n);
+}
+
+void self_gated_curvature(const float* dy, const float* z_tangent, const float* z, float* dz, int64_t n,
+                          SelfGated activation, bool accumulate) {
+  if (activation == SelfGated::gelu) return self_gated_curvature<SelfGated::gelu>(dy, z_tangent, z, dz, n, accumulate);
+  self_gated_curvature<SelfGated::silu>(dy, z_tangent, z, dz, n, accumulate);
 }
 
 }  // namespace minigen::MINIGEN_ISA

@@ -44,6 +44,15 @@ void maxout_forward(const float* x, float* y, int64_t B, int64_t K, int64_t O) {
   });
 }
 
+void maxout_tangent(const float* x_tangent, const float* x, float* y_tangent, int64_t B, int64_t K, int64_t O) {
+  for_blocks(B, K, O, [=](int64_t r, int64_t first, int64_t width) {
+    float largest[block];
+    int32_t piece[block];
+    largest_piece(x + r * K * O + first, K, O, width, largest, piece);
+    for (int64_t j = 0; j < width; ++j) y_tangent[r * O + first + j] = x_tangent[(r * K + piece[j]) * O + first + j];
+  });
+}
+
 void maxout_backward(const float* dy, const float* x, float* dx, int64_t B, int64_t K, int64_t O) {
   for_blocks(B, K, O, [=](int64_t r, int64_t first, int64_t width) {
     float largest[block];

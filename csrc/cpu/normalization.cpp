@@ -1,6 +1,9 @@
 // Batch and layer normalization: minigen/reference/normalization.py derives both.
+#include <new>
+
 #include "kernels.hpp"
 #include "row_losses.hpp"
+#include "scratch.hpp"
 
 namespace minigen::MINIGEN_ISA {
 
@@ -189,7 +192,104 @@ void row_dgrad(const float* dz, const float* x, const float* gamma, float mean, 
     dx[j] = inv_std * (dz[j] * gamma[j] - from_sum - (x[j] - mean) * inv_std * from_products);
 }
 
+// out = inv_std (t - mean t - h mean(h t)), times gamma: how z moves with x along t.
+void row_tangent(const float* t, const float* x, const float* gamma, float mean, float inv_std, float* out, int64_t O) {
+  float total = 0, products = 0;
+#pragma omp simd reduction(+ : total, products)
+  for (int64_t j = 0; j < O; ++j) {
+    total += t[j];
+    products += t[j] * ((x[j] - mean) * inv_std);
+  }
+  const float columns = static_cast<float>(O), from_sum = total / columns, from_products = products / columns;
+#pragma omp simd
+  for (int64_t j = 0; j < O; ++j)
+    out[j] = gamma[j] * (inv_std * (t[j] - from_sum - (x[j] - mean) * inv_std * from_products));
+}
+
+// Adds -s^2 (b g + a t + (c - 3 a b) h) to dx, in the names of the derivation.
+void row_curvature(const float* dz, const float* tangent, const float* x, const float* gamma, float mean, float inv_std,
+                   float* dx, int64_t O) {
+  const float columns = static_cast<float>(O);
+  float sum_g = 0, sum_t = 0;
+#pragma omp simd reduction(+ : sum_g, sum_t)
+  for (int64_t j = 0; j < O; ++j) {
+    sum_g += dz[j] * gamma[j];
+    sum_t += tangent[j];
+  }
+  const float mean_g = sum_g / columns, mean_t = sum_t / columns;
+  float a = 0, b = 0, c = 0;
+#pragma omp simd reduction(+ : a, b, c)
+  for (int64_t j = 0; j < O; ++j) {
+    const float h = (x[j] - mean) * inv_std, g = dz[j] * gamma[j] - mean_g, t = tangent[j] - mean_t;
+    a += h * g;
+    b += h * t;
+    c += g * t;
+  }
+  a /= columns;
+  b /= columns;
+  const float along = c / columns - 3.0f * a * b, square = inv_std * inv_std;
+#pragma omp simd
+  for (int64_t j = 0; j < O; ++j) {
+    const float h = (x[j] - mean) * inv_std, g = dz[j] * gamma[j] - mean_g, t = tangent[j] - mean_t;
+    dx[j] -= square * (b * g + a * t + along * h);
+  }
+}
+
+// sums += dz h' of a row, of the columns from `first` on; h' = inv_std (t - from_sum - h from_products).
+void add_tangent_products(const float* dz, const float* t, const float* x, float mean, float inv_std, float from_sum,
+                          float from_products, int64_t width, double* sums) {
+#pragma omp simd
+  for (int64_t j = 0; j < width; ++j)
+    sums[j] += dz[j] * (inv_std * (t[j] - from_sum - (x[j] - mean) * inv_std * from_products));
+}
+
 }  // namespace
+
+void layer_norm_tangent(const float* x_tangent, const float* x, const float* gamma, const float* mean,
+                        const float* inv_std, float* z_tangent, int64_t B, int64_t O) {
+  for_rows(B, B * O * 0.6, [=](int64_t r) {
+    row_tangent(x_tangent + r * O, x + r * O, gamma, mean[r], inv_std[r], z_tangent + r * O, O);
+  });
+}
+
+void layer_norm_curvature(const float* dz, const float* x_tangent, const float* x, const float* gamma,
+                          const float* mean, const float* inv_std, float* dx, int64_t B, int64_t O, bool accumulate) {
+  for_rows(B, B * O * 1.0, [=](int64_t r) {
+    float* out = dx + r * O;
+    if (!accumulate)
+      for (int64_t j = 0; j < O; ++j) out[j] = 0.0f;
+    row_curvature(dz + r * O, x_tangent + r * O, x + r * O, gamma, mean[r], inv_std[r], out, O);
+  });
+}
+
+void layer_norm_tangent_wgrad(const float* dz, const float* x_tangent, const float* x, const float* mean,
+                              const float* inv_std, float* dgamma, int64_t B, int64_t O) {
+  static thread_local Scratch<float> scratch;
+  float* const means = scratch.get(2 * B);  // of each row, of t and of t h
+  if (!means) throw std::bad_alloc();
+  for_rows(B, B * O * 0.3, [=](int64_t r) {
+    const float *t = x_tangent + r * O, *row = x + r * O;
+    const float m = mean[r], s = inv_std[r], columns = static_cast<float>(O);
+    float total = 0, products = 0;
+#pragma omp simd reduction(+ : total, products)
+    for (int64_t j = 0; j < O; ++j) {
+      total += t[j];
+      products += t[j] * ((row[j] - m) * s);
+    }
+    means[2 * r] = total / columns;
+    means[2 * r + 1] = products / columns;
+  });
+  for_columns(O, B * O * 0.5, [=](int64_t first, int64_t width) {
+    double sums[block];
+    clear(sums);
+    for (int64_t r = 0; r < B; ++r) {
+      const int64_t at = r * O + first;
+      add_tangent_products(dz + at, x_tangent + at, x + at, mean[r], inv_std[r], means[2 * r], means[2 * r + 1], width,
+                           sums);
+    }
+    for (int64_t j = 0; j < width; ++j) dgamma[first + j] += static_cast<float>(sums[j]);
+  });
+}
 
 void layer_norm_forward(const float* x, const float* gamma, const float* beta, float* y, float* mean, float* inv_std,
                         int64_t B, int64_t O, double eps, Activation activation) {
@@ -212,7 +312,7 @@ void layer_norm_dgrad(const float* dz, const float* x, const float* gamma, const
 }
 
 void layer_norm_wgrad(const float* dz, const float* x, const float* mean, const float* inv_std, float* dgamma,
-                      float* dbeta, int64_t B, int64_t O) {
+                      float* dbeta, int64_t B, int64_t O, bool accumulate) {
   for_columns(O, B * O * 0.5, [&](int64_t first, int64_t width) {
     double sums[block], products[block];
     clear(sums);
@@ -227,8 +327,8 @@ void layer_norm_wgrad(const float* dz, const float* x, const float* mean, const 
       }
     }
     for (int64_t j = 0; j < width; ++j) {
-      dgamma[first + j] = static_cast<float>(products[j]);
-      dbeta[first + j] = static_cast<float>(sums[j]);
+      dgamma[first + j] = (accumulate ? dgamma[first + j] : 0.0f) + static_cast<float>(products[j]);
+      dbeta[first + j] = (accumulate ? dbeta[first + j] : 0.0f) + static_cast<float>(sums[j]);
     }
   });
 }

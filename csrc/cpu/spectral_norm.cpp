@@ -1,6 +1,9 @@
 // A weight divided by its largest singular value: minigen/reference/spectral_norm.py derives forward and backward.
+#include <new>
+
 #include "kernels.hpp"
 #include "row_losses.hpp"
+#include "scratch.hpp"
 
 namespace minigen::MINIGEN_ISA {
 
@@ -61,18 +64,22 @@ void spectral_norm(const float* W, float* u, float* v, float* sigma, float* norm
 }
 
 void spectral_norm_backward(const float* dnormalized, const float* normalized, const float* u, const float* v,
-                            const float* sigma, float* dW, int64_t I, int64_t O) {
-  // The sums of the rows stand in the first column of dW until all of them are known.
-  for_rows(I, I * O * 0.2, [=](int64_t i) { dW[i * O] = dot(dnormalized + i * O, normalized + i * O, O); });
+                            const float* sigma, float* dW, int64_t I, int64_t O, bool accumulate) {
+  static thread_local Scratch<float> scratch;
+  float* const sums = scratch.get(I);  // of each row
+  if (!sums) throw std::bad_alloc();
+  for_rows(I, I * O * 0.2, [=](int64_t i) { sums[i] = dot(dnormalized + i * O, normalized + i * O, O); });
   double total = 0;
-  for (int64_t i = 0; i < I; ++i) total += dW[i * O];
+  for (int64_t i = 0; i < I; ++i) total += sums[i];
   const float along = static_cast<float>(total), divisor = sigma[0];
   for_rows(I, I * O * 0.2, [=](int64_t i) {
     const float share = along * v[i];
     const float* row = dnormalized + i * O;
     float* out = dW + i * O;
+    if (!accumulate)
+      for (int64_t j = 0; j < O; ++j) out[j] = 0.0f;
 #pragma omp simd
-    for (int64_t j = 0; j < O; ++j) out[j] = (row[j] - share * u[j]) / divisor;
+    for (int64_t j = 0; j < O; ++j) out[j] += (row[j] - share * u[j]) / divisor;
   });
 }
 

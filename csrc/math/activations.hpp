@@ -93,17 +93,19 @@ enum class SelfGated : int { gelu, silu };
 constexpr float gelu_scale = 1.59576912f;  // 2 sqrt(2 / pi)
 constexpr float gelu_cube = 0.044715f;
 
-// p(z) and p'(z); gelu's of a z that is at most 100 from 0, where its sigmoid is 0 or 1, so that no cube overflows.
+// p(z), p'(z) and p''(z); gelu's of a z that is at most 100 from 0, where its sigmoid is 0 or 1, so that no cube
+// overflows.
 struct GateArgument {
-  float value, slope;
+  float value, slope, bend;
 };
 
 MINIGEN_FN GateArgument gate_argument(float z, SelfGated kind) {
-  if (kind == SelfGated::silu) return {z, 1.0f};
+  if (kind == SelfGated::silu) return {z, 1.0f, 0.0f};
   const float low = z < -100.0f ? -100.0f : z;
   const float near = low > 100.0f ? 100.0f : low;
   const float square = gelu_cube * near * near;
-  return {gelu_scale * (near + near * square), gelu_scale * (1.0f + 3.0f * square)};
+  return {gelu_scale * (near + near * square), gelu_scale * (1.0f + 3.0f * square),
+          (6.0f * gelu_scale * gelu_cube) * near};
 }
 
 MINIGEN_FN float self_gated_forward(float z, SelfGated kind) {
@@ -115,6 +117,13 @@ MINIGEN_FN float self_gated_derivative(float z, SelfGated kind) {
   const GateArgument p = gate_argument(z, kind);
   const float gate = softplus_sigmoid(p.value).sigmoid;
   return gate + z * (gate * (1.0f - gate)) * p.slope;
+}
+
+// act''(z) = 2 s' p' + z (s' (1 - 2 s) p'^2 + s' p'') with s' = s (1 - s)
+MINIGEN_FN float self_gated_second_derivative(float z, SelfGated kind) {
+  const GateArgument p = gate_argument(z, kind);
+  const float gate = softplus_sigmoid(p.value).sigmoid, steep = gate * (1.0f - gate);
+  return 2.0f * steep * p.slope + z * (steep * (1.0f - 2.0f * gate) * p.slope * p.slope + steep * p.bend);
 }
 
 }  // namespace minigen

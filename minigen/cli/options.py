@@ -27,6 +27,14 @@ def number(text: str) -> float:
         raise typer.BadParameter(f"{text!r} is not a number") from None
 
 
+def number_or_word(text: str) -> float | str:
+    """A number, or a word that the model knows the meaning of."""
+    try:
+        return float(text)
+    except ValueError:
+        return text
+
+
 def number_or_pair(text: str) -> float | tuple[float, ...]:
     values = tuple(map(number, text.split(",")))
     return values[0] if len(values) == 1 else values

@@ -15,7 +15,7 @@ from collections.abc import Callable, Collection
 from typing import Annotated, Any
 
 import minigen
-from minigen.cli.options import MODEL, OPTIMIZER, RUN, option, words
+from minigen.cli.options import MODEL, OPTIMIZER, RUN, number_or_word, option, words
 from minigen.models.optimizer import OptimizerSettings
 
 ABOUT_THE_RUN = ("batch_size", "epochs", "seed", "device", "precision")
@@ -70,6 +70,8 @@ def _reading(name: str, hint: Any, default: Any) -> tuple[str, Callable[[str], A
     if kinds in ({bool}, {str, bool}):
         values = {**({default: default} if isinstance(default, str) else {}), "yes": True, "no": False}
         return "|".join(values), words(values)
+    if kinds == {float, str}:
+        return "FLOAT|NAME", number_or_word
     if kinds == {float, tuple[float, float]}:
         return "FLOAT|FLOAT,FLOAT", None
     if len(kinds) == 1 and (metavar := METAVARS.get(*kinds)):

@@ -7,7 +7,19 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from minigen.cli.application import app, command
-from minigen.cli.options import DATA, RUN, Columns, DataName, Device, ItemFile, LabelsName, ModelFile, option
+from minigen.cli.options import (
+    DATA,
+    MODEL,
+    RUN,
+    Columns,
+    DataName,
+    Device,
+    ItemFile,
+    LabelsName,
+    ModelFile,
+    option,
+    words,
+)
 from minigen.cli.saved import model_file, parameter_count, require_kind, some_labelled, source_of, with_labels
 
 
@@ -23,6 +35,16 @@ def sample(
             "INT",
             "Of the noise: the same seed draws the same samples, to the bit on the same device and "
             "instruction set. Default: a fresh one.",
+        ),
+    ] = None,
+    noise: Annotated[
+        str | None,
+        option(
+            MODEL,
+            "yes|no",
+            "Of a VAE: yes draws from its likelihood, no takes the likelihood's mean. Default: as is usual for the "
+            "kind of data.",
+            parser=words({"yes": True, "no": False}),
         ),
     ] = None,
     label: Annotated[
@@ -59,7 +81,11 @@ def sample(
     trained = load(model_file(model), device)
     path = out or Path(f"samples{output.natural_suffix(trained)}")
     output.check_item_file(path, trained)
-    written = output.write_samples(path, trained, n, seed, _label_of(trained, label), columns)
+    how = {}
+    if noise is not None:
+        require_kind(trained, "vae", model_file(model))
+        how = {"noise": noise}
+    written = output.write_samples(path, trained, n, seed, _label_of(trained, label), columns, **how)
     print(f"{path}: {written} samples, seed {seed}")
 
 

@@ -128,7 +128,7 @@ class Estimator(TrainedModel):
                 rows = self._in_range(rows, *from_data)
         dtype = rows.dtype if bits is None else bits
         self._build(ops, item_shape, dtype, *from_data, columns=columns, conditions=conditions)
-        self._initialize()
+        self._initialize(rows)
         self.frame_ = frames.library_of(X)
         if (names := frames.column_names(X)) is not None:
             self.feature_names_in_ = names
@@ -157,7 +157,11 @@ class Estimator(TrainedModel):
             raise
         finally:
             self._state, self._run = run.state(), None
+        self._look_back()
         return self
+
+    def _look_back(self) -> None:
+        """Warn of what a training that is over has come to, where that is of no use."""
 
     def _check_idle(self, method: str) -> None:
         """Raise RuntimeError in the middle of a training, such as in a callback."""
@@ -278,7 +282,8 @@ class Estimator(TrainedModel):
         self.n_features_in_ = math.prod(item_shape)
         self.data_dtype_ = np.dtype(dtype)
 
-    def _initialize(self) -> None:
+    def _initialize(self, rows: Array) -> None:
+        """First parameters of the networks, which are to be trained on ``rows``."""
         first = 0
         for net in self.networks_:
             net.initialize(self.seed, self.init, first)

@@ -393,8 +393,8 @@ class GAN(Estimator):
         super()._build(*data, **known)
         self.averaged_generator_ = self.generator_.twin() if self._averaged_networks else None
 
-    def _initialize(self) -> None:
-        super()._initialize()
+    def _initialize(self, rows: Array) -> None:
+        super()._initialize(rows)
         if self.averaged_generator_ is not None:
             self.averaged_generator_.load_state(self.generator_.state())
 

@@ -2,32 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import warnings
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import numpy as np
 
 from minigen import checks
-from minigen.backend import Array, Backend
+from minigen.backend import Array
 from minigen.datasets import frames
 from minigen.errors import ArgumentError
-from minigen.estimators import scaling
+from minigen.estimators import decoding, scaling, vae_checks
 from minigen.estimators.base import Estimator
-from minigen.estimators.trained import ROWS_AT_ONCE, fresh_seed
+from minigen.estimators.scoring import Scores
+from minigen.estimators.trained import fresh_seed
+from minigen.models.conditional import Condition
 from minigen.models.hidden import Hidden, dense_layers
+from minigen.models.iwae import IwaeStep
 from minigen.models.layers import Layer
+from minigen.models.likelihood import LEARNED, LIKELIHOODS, Likelihood, LogVariance
 from minigen.models.network import Network
-from minigen.models.vae import LIKELIHOODS, VaeStep
-from minigen.reference import activations, latent, random
+from minigen.models.vae import VaeStep
+from minigen.reference import gaussian_loss, latent, random
 from minigen.training.loop import Callback
-from minigen.training.progress import progress_bar
 
-NOISE_BITS = 11
-NOISE_TABLE = 2**NOISE_BITS  # noise vectors in a draw; of more rows of data some share theirs
-BAR_AFTER = 2.0  # seconds of scoring without a progress bar
+LEAST_OF_MEAN = 0.01  # of the mean variance: where a column's learned variance starts at least
+STEPS_TO_LEARN = 100  # a KL that is small after fewer says nothing: it is small at first
+UNUSED_KL = 0.05  # nats: with less, the latent says next to nothing of a row
 
 
-class VAE(Estimator):
+class VAE(Scores, Estimator):
     """Variational autoencoder of dense layers (Kingma and Welling 2014).
 
     >>> model = minigen.VAE.preset("quality").fit(minigen.datasets.mnist_sample())
@@ -48,9 +52,15 @@ class VAE(Estimator):
         2015), ``"layer"`` (Ba et al. 2016) or ``None``. Batch normalization encodes, decodes and scores by running
         statistics, which are part of the model; a last batch of a single row is then left out.
     dropout : share of the hidden units of encoder and decoder that are dropped in training (Srivastava et al. 2014)
-    likelihood : ``"bernoulli"`` for data in [0, 1], but for a few units in the last place, which are clipped (uint8 is
-        divided by 255, zeros and ones in bool or integers are taken as such), ``"gaussian"`` for any data
-    variance : of the Gaussian likelihood, fixed; of standardised columns it is a share of each column's variance
+    likelihood : ``"bernoulli"`` or ``"continuous_bernoulli"`` for data in [0, 1], but for a few units in the last
+        place, which are clipped (uint8 is divided by 255, zeros and ones in bool or integers are taken as such),
+        ``"gaussian"`` for any data, ``"categorical"`` for one-hot columns in ``blocks``. For values between 0 and 1
+        the Bernoulli's is no density, the continuous one's is (Loaiza-Ganem and Cunningham 2019)
+    variance : of the Gaussian likelihood: a number, ``"learned"`` for one of each column, or ``"learned_scalar"`` for
+        one of all (Rybkin et al. 2021). Of standardised columns it is a share of each column's variance. A fixed
+        one that is larger than what the columns vary by leaves the latent unused. Learned ones start at the data's,
+        never fall below 8.3e-7, and move at ten times the learning rate without weight decay; ``variance_`` gives them
+    blocks : widths of the blocks of columns of the categorical likelihood, which add up to all columns
     standardize : take the mean out of each column and divide it by its standard deviation, in the model; samples,
         reconstructions and densities are in the data's units. ``"auto"``: where the data are floating and the
         likelihood is Gaussian
@@ -58,6 +68,11 @@ class VAE(Estimator):
         ``fit_transform``, since ``transform`` has no labels in a pipeline; True demands it; False ignores it, as labels
         in scikit-learn's searches and pipelines are meant for others
     beta : weight of the KL; 1 is the evidence lower bound (other values: Higgins et al. 2017)
+    kl_warmup : epochs over which the weight of the KL grows from 0 to beta, a little with each step (Bowman et al.
+        2016)
+    free_bits : nats that each latent's mean KL in a batch may have at no cost (Kingma et al. 2016, equation 15)
+    importance_samples : draws of the latent for each row of a batch: with more than 1 the training maximises the
+        importance weighted bound instead of the ELBO (Burda et al. 2016), and takes nearly so many times as long
     optimizer : ``"adam"``, ``"adamw"``, ``"sgd"``, ``"rmsprop"`` or ``"lion"``. Formulas and sources:
         :mod:`minigen.reference.optimizer`.
     learning_rate : step size
@@ -86,9 +101,10 @@ class VAE(Estimator):
     """
 
     kind = "vae"
-    frozen_params = (*Estimator.frozen_params, "likelihood", "variance")
+    frozen_params = (*Estimator.frozen_params, "likelihood", "variance", "blocks")
     encoder_: Network
     decoder_: Network
+    noise_: Network  # of learned variances
     presets: ClassVar[dict[str, dict[str, Any]]] = {"article": {}, "quality": {"hidden": (512, 512), "epochs": 50}}
 
     def __init__(
@@ -100,10 +116,14 @@ class VAE(Estimator):
         normalization: str | None = None,
         dropout: float = 0.0,
         likelihood: str = "bernoulli",
-        variance: float = 1.0,
+        variance: float | str = 1.0,
+        blocks: tuple[int, ...] | None = None,
         standardize: str | bool = "auto",
         conditional: str | bool = "auto",
         beta: float = 1.0,
+        kl_warmup: float = 0.0,
+        free_bits: float = 0.0,
+        importance_samples: int = 1,
         optimizer: str = "adam",
         learning_rate: float = 1e-3,
         schedule: str = "constant",
@@ -128,9 +148,13 @@ class VAE(Estimator):
         self.dropout = dropout
         self.likelihood = likelihood
         self.variance = variance
+        self.blocks = blocks
         self.standardize = standardize
         self.conditional = conditional
         self.beta = beta
+        self.kl_warmup = kl_warmup
+        self.free_bits = free_bits
+        self.importance_samples = importance_samples
         self.optimizer = optimizer
         self.learning_rate = learning_rate
         self.schedule = schedule
@@ -210,131 +234,73 @@ class VAE(Estimator):
                 means = frames.without_names(means).reshape(-1, *item_shape)
             return frames.with_index_of(X, give(means))
 
-    def sample(self, n: int = 1, seed: int | None = None, *, y: Any = None, balanced: bool = False) -> np.ndarray:
+    def sample(
+        self, n: int = 1, seed: int | None = None, *, y: Any = None, balanced: bool = False, noise: bool | None = None
+    ) -> np.ndarray:
         """``n`` new samples, ``[n, ...]``, for ``z ~ N(0, I)``, fresh ones with ``seed=None``.
 
-        Of zeros and ones and of standardised columns these are draws from ``p(x | z)``: zeros and ones in the data's
-        type, and numbers that vary as the columns do. Of pictures they are the means of ``p(x | z)``, as is usual.
+        With ``noise`` these are draws from ``p(x | z)``, the likelihood's noise included; without, its means, which for
+        zeros and ones are probabilities, float32. ``None`` draws where that is usual: of zeros and ones, of labels,
+        and of standardised columns, which then vary as the data's do; pictures are means.
 
         Of a model with labels, ``y`` is the label of all samples or has one for each; without it they are drawn as
         frequent as in the data, or, ``balanced``, sample ``i`` is of class ``classes_[i % len(classes_)]``. Of a model
         with numbers beside its rows, ``y[C]`` or ``y[n, C]`` are those.
         """
         self._require_fit()
+        checks.choice("noise", noise, (None, True, False))
         seed, shape = fresh_seed(seed), (checks.integer("n", n, 0), self._frozen["latent_dim"])
+        likelihood, ends = self._frozen["likelihood"], self._block_ends()
+        usual = self.columns_ is not None or likelihood == "categorical" or (self.binary_ and likelihood == "bernoulli")
         codes = self._codes_to_sample(n, seed, y, balanced)
         with self._ops.on_device_of(None):
-            means = self._model_mean(self._normal(shape, seed, random.SAMPLE), codes)
-            if self.columns_ is not None:
-                spread = np.float32(np.sqrt(self._frozen["variance"]))
-                means = means + spread * self._normal(means.shape, seed, random.SAMPLE, block=1)
-            elif self.binary_ and self._bernoulli:
-                means = (self._uniform(means.shape, seed, random.SAMPLE, block=1) < means).astype(np.float32)
-            return self._as_frame(self._rounded_if_binary(self._to_data(means)))
-
-    def elbo(self, X: Any, y: Any = None, *, samples: int = 1, seed: int = 0, progress: bool | None = None) -> Array:
-        """Evidence lower bound of each row of ``X``, in nats, ``float64[N]``: ``E_q log p(x | z) - KL``.
-
-        The expectation is over ``samples`` draws of ``z`` a row. Higher is likelier. Of a Gaussian likelihood it is a
-        density in the data's units (of uint8, in units of 255).
-
-        Of this method and :meth:`score_samples`: ``seed`` and a row's values decide its noise, so a row alone scores as
-        it does among others, but for the rounding of float32, which may depend on the number of rows. A row so far from
-        the training data that its likelihood overflows float32 scores ``-inf``, never NaN. ``progress`` shows a
-        bar (``None``: on a terminal only, and when it takes longer than two seconds).
-        """
-        return self._scores(X, y, samples, seed, progress, weighted=False)
-
-    def score_samples(
-        self, X: Any, y: Any = None, *, samples: int = 64, seed: int = 0, progress: bool | None = None
-    ) -> Array:
-        """Estimated ``log p(x)`` of each row of ``X``, in nats, ``float64[N]``; low scores are anomalies.
-
-        The importance-weighted bound of Burda et al. 2016 (equation 8), ``log mean_k p(x, z_k) / q(z_k | x)`` with
-        ``samples`` draws a row, 64 by default: it lies above the ELBO and approaches ``log p(x)`` as ``samples`` grows.
-        Each row is encoded once and decoded ``samples`` times. Units, noise and what overflows: see :meth:`elbo`.
-        """
-        return self._scores(X, y, samples, seed, progress, weighted=True)
-
-    def score(self, X: Any, y: Any = None) -> float:
-        """The mean of :meth:`elbo` over the rows of ``X``: higher is better, for searches over settings. A model that
-        is not conditional ignores ``y``."""
-        self._require_fit()
-        return float(self.elbo(X, y if self.conditions_ is not None else None).mean())
-
-    def _scores(self, X: Any, y: Any, samples: int, seed: int, progress: bool | None, *, weighted: bool) -> Array:
-        self._require_fit()
-        checks.integer("samples", samples, 1)
-        checks.seed("seed", seed)
-        checks.choice("progress", progress, (None, True, False))
-        with self._ops.on_device_of(X) as give:
-            rows = self._check_rows(X)
-            codes = self._condition_codes(y, len(rows))
-            scores = np.empty_like(rows, np.float64, shape=(len(rows),))
-            options = {"unit": "draw", "desc": f"{samples} draws a row", "delay": 0 if progress else BAR_AFTER}
-            with progress_bar(len(rows) * samples, progress, **options) as bar:
-                for a in range(0, len(rows), ROWS_AT_ONCE):
-                    piece = rows[a : a + ROWS_AT_ONCE]
-                    of_piece = None if codes is None else codes[a : a + ROWS_AT_ONCE]
-                    scores[a : a + len(piece)] = self._score_piece(piece, of_piece, samples, seed, weighted, bar)
-            return give(scores if self.columns_ is None else scores - self.columns_.log_scale)
-
-    def _score_piece(
-        self, rows: Array, codes: np.ndarray | None, samples: int, seed: int, weighted: bool, bar: Any
-    ) -> Array:
-        """ELBO, or importance-weighted bound, of at most ``ROWS_AT_ONCE`` rows, ``float64``."""
-        score: Any = -np.inf if weighted else 0.0
-        for reconstruction, kl, log_ratio in self._draws(rows, codes, samples, seed):
-            value = log_ratio - reconstruction if weighted else -(reconstruction + kl)
-            value = np.where(np.isnan(value), -np.inf, value)  # data and weights are finite: it is an overflow's
-            score = np.logaddexp(score, value) if weighted else score + value
-            bar.update(len(rows))
-        return score - np.log(samples) if weighted else score / samples
+            output = self._apply(self.decoder_, self._normal(shape, seed, random.SAMPLE), codes)
+            if not (usual if noise is None else noise):
+                items = self._to_data(decoding.mean(likelihood, output, ends))
+                return self._as_frame(items if noise is False else self._rounded_if_binary(items))
+            drawn = decoding.draw(
+                likelihood,
+                output,
+                ends,
+                self.variance_ if likelihood == "gaussian" else None,
+                lambda: self._normal(output.shape, seed, random.SAMPLE, block=1),
+                lambda: self._uniform(output.shape, seed, random.SAMPLE, block=1),
+            )
+            return self._as_frame(self._rounded_if_binary(self._to_data(drawn)))
 
     @property
-    def _bernoulli(self) -> bool:
-        return bool(self._frozen["likelihood"] == "bernoulli")
+    def variance_(self) -> Any:
+        """Of a Gaussian likelihood, fixed or learned: ``float64[D]`` with ``variance="learned"``, else a number.
+
+        In the units of ``variance``: of standardised columns a share of each column's variance, of uint8 in units of
+        255. Raises ``AttributeError`` for another likelihood.
+        """
+        self._require_fit()
+        if self._frozen["likelihood"] != "gaussian":
+            raise AttributeError(f"a {self._frozen['likelihood']} likelihood has no variance_")
+        if self._frozen["variance"] not in LEARNED:
+            return np.float64(self._frozen["variance"])
+        logvar = np.asarray(self.noise_.state()["noise.0.logvar"], np.float64)
+        variances = np.exp(gaussian_loss.bounded(logvar))
+        return variances if self._frozen["variance"] == "learned" else variances[0]
 
     def _posterior(self, rows: Array, codes: np.ndarray | None) -> tuple[Array, Array]:
         """``mu`` and ``logvar`` of ``q(z | x)``, each ``[N, latent_dim]``."""
         return latent.posterior(self._apply(self.encoder_, rows, codes, data=True))
 
+    def _likelihood(self) -> Likelihood:
+        """That of the trained model, on its device."""
+        variance = self.noise_ if self._frozen["variance"] in LEARNED else self._frozen["variance"]
+        return Likelihood(self._ops, self._frozen["likelihood"], variance, self._frozen["blocks"])
+
     def _model_mean(self, z: Array, codes: np.ndarray | None) -> Array:
         """Of ``p(x | z)``, ``[n, D]`` in the units of the model."""
-        return activations.forward(self._apply(self.decoder_, z, codes), "sigmoid" if self._bernoulli else "linear")
+        return decoding.mean(self._frozen["likelihood"], self._apply(self.decoder_, z, codes), self._block_ends())
 
-    def _draws(
-        self, rows: Array, codes: np.ndarray | None, samples: int, seed: int
-    ) -> Iterator[tuple[Array, Array, Array]]:
-        """For each of ``samples`` draws of z: reconstruction term, KL, and ``log p(z) / q(z | x)``, a float64 a row.
-
-        Computed by the operations of the training step. A draw is a table of noise vectors, and a hash of a row's
-        values picks the one for that row: its score does not depend on which other rows there are, and since different
-        rows have different noise, chance averages out over them.
-        """
-        ops, n, width = self._ops, len(rows), self._frozen["latent_dim"]
-        noise_rows = ops.operand(_noise_rows(rows, ops), np.int32)
-        x = ops.operand(self._to_model(rows))
-        context = self._context(codes)
-        heads = self.encoder_.forward(x, self.encoder_.workspace(n, context=context))
-        mu, logvar = latent.posterior(ops.result(heads, rows).astype(np.float64))
-        table, eps, z = ops.empty((NOISE_TABLE, width)), ops.empty((n, width)), ops.empty((n, width))
-        nats, kl, loss = ops.empty((n,)), ops.empty((n,)), ops.empty((1,))
-        work, gradient = self.decoder_.workspace(n, context=context), ops.empty(tuple(x.shape))
-        for k in range(samples):
-            ops.random_normal(table, seed, random.SAMPLE, ops.upload(np.array([k], np.uint64)))
-            ops.batch_gather(table, noise_rows, eps)
-            ops.latent_forward(heads, eps, z, kl, loss)
-            self._reconstruction(self.decoder_.forward(z, work), x, gradient, nats, loss)
-            noise, point, terms, divergence = (
-                ops.result(buffer, rows).astype(np.float64) for buffer in (eps, z, nats, kl)
-            )
-            # log N(z; 0, I) - log N(z; mu, exp(logvar)), where (z - mu)^2 / exp(logvar) is eps^2
-            yield terms, divergence, 0.5 * (noise**2 + logvar - point**2).sum(axis=1)
-
-    def _reconstruction(self, output: Array, x: Array, gradient: Array, nats: Array, loss: Array) -> None:
-        likelihood = "bernoulli" if self._bernoulli else "gaussian"
-        self._ops.vae_loss(output, x, gradient, nats, loss, likelihood, self._frozen["variance"])
+    def _block_ends(self) -> np.ndarray | None:
+        """Of a categorical likelihood: the column before which each block ends."""
+        blocks = self._frozen["blocks"]
+        return None if blocks is None else np.cumsum(blocks)
 
     # --- what Estimator asks for ----------------------------------------------------------------
 
@@ -342,8 +308,10 @@ class VAE(Estimator):
         super()._check_params()
         checks.widths("hidden", self.hidden)
         checks.choice("likelihood", self.likelihood, LIKELIHOODS)
-        checks.number("variance", self.variance, 0, exclude_low=True)
+        vae_checks.variance(self)
+        vae_checks.blocks(self)
         checks.number("beta", self.beta, 0)
+        vae_checks.bound(self)
 
     _unbounded_hint = "likelihood='gaussian' takes any"
 
@@ -351,15 +319,25 @@ class VAE(Estimator):
         return 1.0 if binary or rows.dtype != np.uint8 else 1 / 255, 0.0
 
     def _in_range(self, rows: Array, *from_data: Any) -> Array:
-        if rows.dtype == np.uint8 or self._unbounded():
+        if self._unbounded():
             return rows
-        if not scaling.lies_in(rows, 0.0, 1.0):
-            raise ArgumentError(
-                "X",
-                f"must lie in [0, 1] for likelihood='bernoulli', but its values go {scaling.digits(rows)}; "
-                "rescale it, np.clip(X, 0, 1), or choose likelihood='gaussian'",
-            )
-        return scaling.clipped(rows, 0.0, 1.0)
+        if rows.dtype != np.uint8:
+            if not scaling.lies_in(rows, 0.0, 1.0):
+                raise ArgumentError(
+                    "X",
+                    f"must lie in [0, 1] for likelihood={self.likelihood!r}, but its values go {scaling.digits(rows)}; "
+                    "rescale it, np.clip(X, 0, 1), or choose likelihood='gaussian'",
+                )
+            rows = scaling.clipped(rows, 0.0, 1.0)
+        if self.likelihood == "categorical":
+            vae_checks.one_hot("X", rows, checks.widths("blocks", self.blocks))
+        return rows
+
+    def _rows_and_shape(self, X: Any, name: str = "X") -> tuple[Array, tuple[int, ...]]:
+        rows, item_shape = super()._rows_and_shape(X, name)
+        if (blocks := self._frozen["blocks"]) is not None:
+            vae_checks.one_hot(name, rows, blocks)
+        return rows, item_shape
 
     def _unbounded(self, *from_data: Any) -> bool:
         return bool(self.likelihood == "gaussian")
@@ -368,10 +346,49 @@ class VAE(Estimator):
         hidden, options = checks.widths("hidden", self.hidden), Hidden(self.normalization, self.dropout)
         encoder = dense_layers((columns, *hidden, 2 * self.latent_dim), self.activation, "linear", options)
         sizes = (self.latent_dim, *hidden[::-1], columns)
-        return {"encoder": encoder, "decoder": dense_layers(sizes, self.activation, "linear", options, len(encoder))}
+        decoder = dense_layers(sizes, self.activation, "linear", options, len(encoder))
+        layers: dict[str, list[Layer]] = {"encoder": encoder, "decoder": decoder}
+        if self.variance in LEARNED:
+            layers["noise"] = [LogVariance(columns, columns if self.variance == "learned" else 1)]
+        return layers
+
+    def _with_condition(self, network: str, layers: list[Layer], condition: Condition) -> list[Layer]:
+        return layers if network == "noise" else super()._with_condition(network, layers, condition)
+
+    def _initialize(self, rows: Array) -> None:
+        """The learned variances start at those of the columns, which are right for a decoder that knows only means."""
+        super()._initialize(rows)
+        if self._frozen["variance"] in LEARNED:
+            variances = (scaling.measure(rows, self._ops).std * self.scale_) ** 2
+            if self._frozen["variance"] == "learned":  # a column that hardly varies would drown the others at first
+                start = np.maximum(variances, LEAST_OF_MEAN * variances.mean())
+            else:
+                start = variances.mean(keepdims=True)
+            logvar = gaussian_loss.bounded(np.log(np.maximum(start, np.finfo(np.float64).tiny)))
+            self.noise_.load_state({"noise.0.logvar": logvar})
+
+    def _look_back(self) -> None:
+        """Warn where the training has left the latent unused."""
+        history = self.history_
+        if history.steps < STEPS_TO_LEARN or not history.epochs:
+            return
+        if (kl := history.last_epoch()["kl"]) < UNUSED_KL:
+            remedy = "a smaller beta, a larger latent_dim or more epochs"
+            if self.likelihood == "gaussian" and self.variance not in LEARNED:
+                remedy = f"variance='learned', a variance smaller than {self.variance:g}, {remedy}"
+            warnings.warn(
+                f"the KL of the last epoch is {kl:.3g} nats a row: the decoder hardly uses the latent, and samples "
+                f"and reconstructions are all near the data's mean. Try {remedy}.",
+                UserWarning,
+                stacklevel=5,  # of fit or partial_fit
+            )
 
     def _step(self, rows: Array, conditions: np.ndarray | None = None) -> VaeStep:
-        return VaeStep(
+        settings: dict[str, Any] = {"beta": self.beta, "kl_warmup": self.kl_warmup, "free_bits": self.free_bits}
+        kind: type[VaeStep] = VaeStep
+        if self.importance_samples > 1:
+            kind, settings = IwaeStep, {"draws": self.importance_samples}
+        return kind(
             self._ops,
             self.encoder_,
             self.decoder_,
@@ -379,29 +396,18 @@ class VAE(Estimator):
             batch_size=self.batch_size,
             settings=self._optimizer_settings(),
             likelihood=self.likelihood,
-            variance=self.variance,
-            beta=self.beta,
+            variance=self.noise_ if isinstance(self.variance, str) else self.variance,
+            blocks=self.blocks,
             seed=self.seed,
             scale=self.scale_,
             shift=self.shift_,
             log_scale=0.0 if self.columns_ is None else self.columns_.log_scale,
             conditions=conditions,
+            **settings,
         )
 
     def _history_names(self) -> tuple[str, ...]:
         return VaeStep.loss_names
-
-
-def _noise_rows(rows: Array, ops: Backend) -> Array:
-    """``int32[N]`` in [0, NOISE_TABLE): a hash of the values of each of ``rows[N, D]``, uint8 or float32.
-
-    A multilinear hash (Carter and Wegman 1979): the sum of the columns' 32 bits, each times an odd number of its
-    own, modulo 2^32; the upper bits depend on every bit of the row.
-    """
-    words = rows.astype(np.uint32) if rows.dtype == np.uint8 else (rows + np.float32(0)).view(np.uint32)  # -0 is 0
-    factors = random.blocks(-(-rows.shape[1] // 4), 0, random.SAMPLE, 0).reshape(-1)[: rows.shape[1]] | np.uint32(1)
-    total = (words * ops.to_device_of(rows, factors)).sum(axis=1, dtype=np.uint32)
-    return (total >> np.uint32(32 - NOISE_BITS)).astype(np.int32)
 
 
 def train_vae(

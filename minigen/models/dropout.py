@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any, Self
-
-import numpy as np
+from typing import Self
 
 from minigen.backend import Array
-from minigen.models.layers import INFERENCE, Context, Layer, Stored, times_derivative
+from minigen.models.layers import INFERENCE, Context, Parameterless, Stored, times_derivative
 from minigen.reference import random
 
 
@@ -24,7 +22,7 @@ class DropoutStored(Stored):
         return replace(super().rows(start, stop), first=self.first + start)
 
 
-class Dropout(Layer):
+class Dropout(Parameterless):
     """A share ``rate`` of the numbers becomes 0 in training, the others grow by ``1 / (1 - rate)`` (Srivastava et al.
     2014); elsewhere ``y = x``.
 
@@ -33,16 +31,9 @@ class Dropout(Layer):
     """
 
     def __init__(self, width: int, rate: float, number: int) -> None:
-        super().__init__(width, width, "linear")
+        super().__init__(width, width)
         self.rate = rate
         self.stream = random.DROPOUT + (number + 1) * 256  # apart from the streams that have a name
-
-    @property
-    def shapes(self) -> dict[str, tuple[int, ...]]:
-        return {}
-
-    def initial(self, seed: int, init: str, tensor: int, dtype: Any) -> dict[str, np.ndarray]:
-        return {}
 
     def store(
         self, rows: int, y: Array | None = None, grad_rows: int | None = None, context: Context = INFERENCE
@@ -54,13 +45,14 @@ class Dropout(Layer):
         assert isinstance(stored, DropoutStored)
         self._drop(x, stored.y, stored, stored.first)
 
-    def param_gradients(self, x: Array, stored: Stored) -> None:
-        """There are none."""
-
     def input_gradient(self, x: Array, stored: Stored, dx: Array, activation: str) -> None:
         assert isinstance(stored, DropoutStored)
         self._drop(stored.dz, dx, stored, stored.first + len(stored.y) - len(stored.dz))
         times_derivative(self.ops, dx, x, activation)
+
+    def tangent(self, x: Array, x_tangent: Array, stored: Stored, z_tangent: Array) -> None:
+        assert isinstance(stored, DropoutStored)
+        self._drop(x_tangent, z_tangent, stored, stored.first)
 
     def _drop(self, x: Array, y: Array, stored: DropoutStored, first_row: int) -> None:
         """``y`` from ``x``, whose rows begin at row ``first_row`` of the batch."""

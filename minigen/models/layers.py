@@ -147,6 +147,31 @@ class Layer(ABC):
         return ", ".join([*(f"{name} {shape}" for name, shape in self.shapes.items()), self.activation])
 
 
+class Parameterless(Layer):
+    """A layer without parameters, linear as those see it that come behind."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__(inputs, outputs, "linear")
+
+    @property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        return {}
+
+    def initial(self, seed: int, init: str, tensor: int, dtype: Any) -> dict[str, np.ndarray]:
+        return {}
+
+    def param_gradients(self, x: Array, stored: Stored) -> None:
+        """There are none."""
+
+    def add_tangent_gradients(self, x: Array, x_tangent: Array, stored: Stored) -> None:
+        """There are none."""
+
+    def add_param_gradients(self, x: Array, stored: Stored) -> None:
+        """There are none."""
+
+    no_tangent = ""
+
+
 def times_derivative(ops: Backend, dx: Array, x: Array, activation: str) -> None:
     """Turn ``dx``, the gradient of ``x``, into that of the ``z`` before it, where ``x = act(z)``."""
     if activation != "linear":

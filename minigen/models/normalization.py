@@ -63,6 +63,10 @@ class BatchNorm(_Normalization):
     """
 
     couples_rows = True
+    no_tangent = (
+        "batch normalization makes a row's logit depend on the other rows of its batch, and a penalty is on the "
+        "gradient of each row by itself (Gulrajani et al. 2017, section 4); take normalization_discriminator='layer'"
+    )
 
     @property
     def running_shapes(self) -> dict[str, tuple[int, ...]]:
@@ -156,6 +160,32 @@ class LayerNorm(_Normalization):
         assert isinstance(stored, LayerNormStored)
         self.ops.layer_norm_dgrad(stored.dz, x, self.params["gamma"], stored.mean, stored.inv_std, dx)
         times_derivative(self.ops, dx, x, activation)
+
+    no_tangent = ""
+    is_curved = True
+
+    def tangent(self, x: Array, x_tangent: Array, stored: Stored, z_tangent: Array) -> None:
+        assert isinstance(stored, LayerNormStored)
+        gamma, statistics = self.params["gamma"], (stored.mean, stored.inv_std)
+        self.ops.layer_norm_tangent(x_tangent, x, gamma, *statistics, z_tangent)
+
+    def add_tangent_gradients(self, x: Array, x_tangent: Array, stored: Stored) -> None:
+        assert isinstance(stored, LayerNormStored)
+        statistics = (stored.mean, stored.inv_std)
+        self.ops.layer_norm_tangent_wgrad(stored.dz, x_tangent, x, *statistics, self.grads["gamma"])
+
+    def add_param_gradients(self, x: Array, stored: Stored) -> None:
+        assert isinstance(stored, LayerNormStored)
+        grads = self.grads["gamma"], self.grads["beta"]
+        self.ops.layer_norm_wgrad(stored.dz, x, stored.mean, stored.inv_std, *grads, accumulate=True)
+
+    def curvature(
+        self, x: Array, x_tangent: Array, stored: Stored, dx: Array, activation: str, accumulate: bool
+    ) -> None:
+        assert isinstance(stored, LayerNormStored)
+        assert activation == "linear", "normalization stands behind a linear layer"
+        gamma, statistics = self.params["gamma"], (stored.mean, stored.inv_std)
+        self.ops.layer_norm_curvature(stored.dz, x_tangent, x, gamma, *statistics, dx, accumulate)
 
     def __str__(self) -> str:
         return f"layer norm, {super().__str__()}"

@@ -5,8 +5,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, Self
 
 import numpy as np
 
@@ -18,12 +18,17 @@ from minigen.reference import random
 @dataclass(frozen=True)
 class SpectralStored(Stored):
     """Also what a forward pass made of the weight: ``normalized[I,O] = W / sigma[1]`` and ``v[I]``; in ``training`` a
-    place for the gradient of ``normalized``."""
+    place for the gradient of ``normalized``, and ``ones[B,1]``."""
 
     normalized: Array
     v: Array
     sigma: Array
     dnormalized: Array | None
+    ones: Array | None
+
+    def rows(self, start: int, stop: int) -> Self:
+        part = super().rows(start, stop)
+        return part if self.ones is None else replace(part, ones=self.ones[start:stop])
 
 
 class SpectralDense(Dense):
@@ -46,8 +51,10 @@ class SpectralDense(Dense):
     ) -> SpectralStored:
         stored, shape = super().store(rows, y, grad_rows, context), (self.inputs, self.outputs)
         normalized, v, sigma = (self.ops.empty(s) for s in (shape, (self.inputs,), (1,)))
-        gradient = self.ops.empty(shape) if context.training else None
-        return SpectralStored(stored.y, stored.dz, normalized, v, sigma, gradient)
+        made = (stored.y, stored.dz, normalized, v, sigma)
+        if not context.training:
+            return SpectralStored(*made, None, None)
+        return SpectralStored(*made, self.ops.empty(shape), self.ops.upload(np.ones((rows, 1), self.ops.dtype)))
 
     def forward(self, x: Array, stored: Stored) -> None:
         assert isinstance(stored, SpectralStored)
@@ -62,6 +69,26 @@ class SpectralDense(Dense):
         self.ops.dense_wgrad(x, stored.dz, stored.dnormalized, self.grads["b"])
         made = (stored.normalized, self.running["u"], stored.v, stored.sigma)
         self.ops.spectral_norm_backward(stored.dnormalized, *made, self.grads["W"])
+
+    def tangent(self, x: Array, x_tangent: Array, stored: Stored, z_tangent: Array) -> None:
+        assert isinstance(stored, SpectralStored)
+        self.ops.dense_forward(x_tangent, stored.normalized, None, z_tangent)
+
+    def add_tangent_gradients(self, x: Array, x_tangent: Array, stored: Stored) -> None:
+        self._add_weight_gradient(x_tangent, stored)
+
+    def add_param_gradients(self, x: Array, stored: Stored) -> None:
+        assert isinstance(stored, SpectralStored)
+        self._add_weight_gradient(x, stored)
+        b = self.grads["b"].reshape(1, -1)
+        self.ops.dense_wgrad(stored.ones, stored.dz, b, None, accumulate=True)  # the sum over rows
+
+    def _add_weight_gradient(self, x: Array, stored: Stored) -> None:
+        """Through ``W / sigma`` of this forward pass, on top of what comes through that of another."""
+        assert isinstance(stored, SpectralStored) and stored.dnormalized is not None
+        self.ops.dense_wgrad(x, stored.dz, stored.dnormalized, None)
+        made = (stored.normalized, self.running["u"], stored.v, stored.sigma)
+        self.ops.spectral_norm_backward(stored.dnormalized, *made, self.grads["W"], accumulate=True)
 
     def input_gradient(self, x: Array, stored: Stored, dx: Array, activation: str) -> None:
         assert isinstance(stored, SpectralStored)

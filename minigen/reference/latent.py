@@ -21,13 +21,24 @@ expectations ``E_q[((z_j - mu_j) / sigma_j)^2] = 1`` and ``E_q[z_j^2] = mu_j^2 +
 
 ``sigma^2 - 1`` is ``expm1(logvar)``, which keeps the digits when the encoder stays near the prior.
 
-Backward. The total is ``R(z) + beta loss`` (beta of Higgins et al. 2017; 1 gives the ELBO), where ``dz = dR/dz`` comes
-from the decoder. With ``dz/dmu = 1`` and ``dz/dlogvar = eps sigma / 2`` (as ``dsigma/dlogvar = sigma / 2``), the
-derivatives ``mu`` and ``(sigma^2 - 1) / 2`` of a row's KL, and ``1/B`` from the mean::
+Backward. The total is ``R(z) + sum_j w_j KL_j``, where ``dz = dR/dz`` comes from the decoder, ``KL_j`` is the mean over
+the rows of latent j's part, and ``w_j`` is beta (Higgins et al. 2017; 1 gives the ELBO), or 0 for a latent within its
+free bits. With ``dz/dmu = 1`` and ``dz/dlogvar = eps sigma / 2`` (as ``dsigma/dlogvar = sigma / 2``), the derivatives
+``mu`` and ``(sigma^2 - 1) / 2`` of a row's KL, and ``1/B`` from the mean::
 
-    dmu     = dz             + beta mu / B
-    dlogvar = dz eps sigma/2 + beta (sigma^2 - 1) / (2 B)
+    dmu     = dz             + w mu / B
+    dlogvar = dz eps sigma/2 + w (sigma^2 - 1) / (2 B)
     dh      = dlogvar where h <= 40, else 0             as dlogvar/dh is 1 below the bound and 0 above it
+
+Free bits (Kingma et al. 2016, equation 15): each latent may have ``lambda`` nats at no cost, on the mean of the batch::
+
+    penalty = beta sum_j max(lambda, KL_j)
+    w_j     = beta where KL_j > lambda, else 0     as the derivative of max(lambda, k) is 1 or 0
+
+With ``lambda = 0`` that is ``beta loss`` and its gradient: a KL is at least 0, and where it is 0 so is its gradient.
+
+Warm-up (Bowman et al. 2016; Sonderby et al. 2016): beta grows linearly, from 0 before the first step to its value after
+so many steps, so that the decoder learns to use the latent before that costs.
 """
 
 from __future__ import annotations
@@ -55,14 +66,34 @@ def forward(heads: np.ndarray, eps: np.ndarray) -> tuple[np.ndarray, np.ndarray,
 
 
 @small_is_zero
-def backward(dz: np.ndarray, heads: np.ndarray, eps: np.ndarray, beta: float = 1.0) -> np.ndarray:
-    """``dheads[B,2L]``, the gradient of (the loss behind ``dz[B,L]``) + ``beta`` * mean KL."""
+def backward(dz: np.ndarray, heads: np.ndarray, eps: np.ndarray, weights: np.ndarray | float) -> np.ndarray:
+    """``dheads[B,2L]``, the gradient of (the loss behind ``dz[B,L]``) + the mean KL of each latent times
+    ``weights[L]``, or one number for all."""
     mu, logvar = posterior(heads)
     B = len(heads)
-    dmu = dz + beta * mu / B
-    dlogvar = dz * eps * np.exp(logvar / 2) / 2 + beta * np.expm1(logvar) / (2 * B)
+    dmu = dz + weights * mu / B
+    dlogvar = dz * eps * np.exp(logvar / 2) / 2 + weights * np.expm1(logvar) / (2 * B)
     dh = np.where(split(heads)[1] > LOGVAR_LIMIT, 0, dlogvar)
     return np.concatenate([dmu, dh], axis=1)
+
+
+@small_is_zero
+def kl_weights(heads: np.ndarray, beta: float, free_bits: float) -> tuple[np.ndarray, np.floating]:
+    """``weights[L]`` for :func:`backward`, and the penalty, with ``free_bits`` nats a latent; ``heads[B,2L]``.
+
+    Raises ValueError for ``B = 0``.
+    """
+    if len(heads) == 0:
+        raise ValueError("heads has no rows, the mean KL of nothing is not defined")
+    mu, logvar = posterior(heads)
+    kl = (mu * mu + np.expm1(logvar) - logvar).mean(axis=0) / 2
+    weights = np.where(kl <= free_bits, 0, np.asarray(beta, heads.dtype))
+    return weights, beta * np.maximum(kl, np.asarray(free_bits, heads.dtype)).sum()
+
+
+def ramp(step: int, high: float, steps: int) -> float:
+    """From 0 at step 0 linearly to ``high`` at ``steps``, and ``high`` from then on."""
+    return high * min(1.0, step / steps)
 
 
 def posterior(heads: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -22,3 +22,8 @@ def backward(dy: np.ndarray, x: np.ndarray) -> np.ndarray:
     """``dx[B,K,O]`` from ``dy[B,O]``."""
     first = x.argmax(axis=1)[:, None]  # NumPy's is the first, and that of a NaN if there is one
     return np.where(np.arange(x.shape[1])[:, None] == first, dy[:, None], np.zeros((), dy.dtype))
+
+
+def tangent(x_tangent: np.ndarray, x: np.ndarray) -> np.ndarray:
+    """``y_tangent[B,O]``, how ``y`` moves with ``x``: as its piece does."""
+    return np.take_along_axis(x_tangent, x.argmax(axis=1)[:, None], axis=1)[:, 0]

@@ -20,6 +20,14 @@ the statistics are ``dm/dx_i = 1/n`` and ``ds/dx_i = -s^3 (x_i - m) / n = -s^2 h
 This projects ``g`` onto what is orthogonal to the vectors ``1`` and ``h``, up to ``eps``: moving all ``x`` together or
 stretching them changes no output.
 
+The gradient of a gradient penalty (:mod:`minigen.reference.penalty`) asks for more of layer normalization. When ``x``
+moves along ``t``, ``h`` moves by the same symmetric matrix, ``h' = s (t - mean t - h mean(h t))``, ``z' = gamma h'``.
+For fixed ``dz`` the derivatives of ``<dz, z'>`` are, by ``gamma``, the sum over rows of ``dz h'``, by ``beta`` nothing,
+and by ``x``, with ``g`` and ``t`` less their means, ``a = mean(h g)``, ``b = mean(h t)`` and ``c = mean(g t)``::
+
+    <g, h'> = n s (c - a b)        da/dx_i = s (g_i - a h_i) / n        db/dx_i = s (t_i - b h_i) / n
+    d<g, h'>/dx_i = -s^2 (b g_i + a t_i + (c - 3 a b) h_i)
+
 For data that are only judged or generated, batch normalization takes running statistics, ``r = (1 - momentum) r +
 momentum (of the batch)`` after each batch of training, of the variance with ``n - 1`` in place of ``n`` (section 3.1).
 They are neither parameters nor part of the gradient. One row alone has variance 0: its ``h`` is 0.
@@ -110,6 +118,36 @@ def layer_dgrad(dz: np.ndarray, x: np.ndarray, gamma: np.ndarray, mean: np.ndarr
     """``dx[B,O]``."""
     s = inv_std[:, None]
     return _through(dz * gamma, (x - mean[:, None]) * s, s, axis=1)
+
+
+@small_is_zero
+def layer_tangent(
+    x_tangent: np.ndarray, x: np.ndarray, gamma: np.ndarray, mean: np.ndarray, inv_std: np.ndarray
+) -> np.ndarray:
+    """``z_tangent[B,O]``, how ``z`` moves when ``x`` moves along ``x_tangent[B,O]``."""
+    s = inv_std[:, None]
+    return gamma * _through(x_tangent, (x - mean[:, None]) * s, s, axis=1)
+
+
+@small_is_zero
+def layer_tangent_wgrad(
+    dz: np.ndarray, x_tangent: np.ndarray, x: np.ndarray, mean: np.ndarray, inv_std: np.ndarray
+) -> np.ndarray:
+    """``dgamma[O]``: the gradient of ``<dz, z_tangent>``."""
+    s = inv_std[:, None]
+    return (dz * _through(x_tangent, (x - mean[:, None]) * s, s, axis=1)).sum(axis=0)
+
+
+@small_is_zero
+def layer_curvature(
+    dz: np.ndarray, x_tangent: np.ndarray, x: np.ndarray, gamma: np.ndarray, mean: np.ndarray, inv_std: np.ndarray
+) -> np.ndarray:
+    """``[B,O]``, the gradient of ``<dz, z_tangent>`` by ``x``."""
+    s = inv_std[:, None]
+    h, g, t = (x - mean[:, None]) * s, dz * gamma, x_tangent
+    g, t = g - g.mean(axis=1, keepdims=True), t - t.mean(axis=1, keepdims=True)
+    a, b, c = ((p * q).mean(axis=1, keepdims=True) for p, q in ((h, g), (h, t), (g, t)))
+    return -(s**2) * (b * g + a * t + (c - 3 * a * b) * h)
 
 
 @small_is_zero

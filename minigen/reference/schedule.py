@@ -1,6 +1,6 @@
 """scheduled_rate: the learning rate of a step, as a part of the base rate.
 
-With t steps done before, of T in all, the last of W of them a warm-up::
+With t steps done before, of T in all, the first W of them a warm-up::
 
     warm-up, t < W:  lr = base (t + 1) / W                      Goyal et al. 2017, section 2.2
     afterwards, with what is left of the rest, r = (T - t) / (T - W) from 1 down to 1 / (T - W):

@@ -74,3 +74,10 @@ def second_derivative(z: np.ndarray, activation: str) -> np.ndarray:
 def backward(dy: np.ndarray, z: np.ndarray, activation: str) -> np.ndarray:
     """``dz = dy * act'(z)``, all of one shape. Raises as :func:`forward` does."""
     return dy * derivative(z, activation)
+
+
+@small_is_zero
+def curvature(dy: np.ndarray, z_tangent: np.ndarray, z: np.ndarray, activation: str) -> np.ndarray:
+    """``dy * z_tangent * act''(z)``: the gradient by ``z`` of ``<dy, act'(z) z_tangent>``, where ``act'(z) z_tangent``
+    is how ``y`` moves (see :mod:`minigen.reference.penalty`)."""
+    return dy * z_tangent * second_derivative(z, activation)

@@ -26,7 +26,7 @@ FUSED: dict[str, tuple[str, str]] = {
     "gan_head": (f"x head_w head_b h scores lr step {UPDATED}", f"logits dlogits dx dW db loss {UPDATED}"),
     "latent_forward_of_noise": ("heads step", "eps z rows loss"),
     "latent_sample_and_decode": ("x W b step W_decoder b_decoder", "heads eps z rows loss y"),
-    "latent_backward_through": ("dy W_decoder heads eps W x", "dheads dx"),
+    "latent_backward_through": ("dy W_decoder heads eps weights W x", "dheads dx"),
     "batch_take": ("data step", "x"),
     "copy": ("z", "y"),
     "is_finite": ("x", "flags"),

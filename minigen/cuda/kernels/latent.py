@@ -41,7 +41,7 @@ def twice_kl(mu, logvar):
 
 @triton.jit
 def heads_gradient(dz, mu, h, eps, beta_share):
-    """dmu and dh, of logvar before its bound; ``beta_share`` is beta / B."""
+    """dmu and dh, of logvar before its bound; ``beta_share`` is the weight of the KL over B."""
     logvar = clamp_logvar(h)
     dmu = dz + beta_share * mu
     dlogvar = dz * eps * exp(logvar * 0.5) * 0.5 + (0.5 * beta_share) * expm1(logvar)
@@ -91,7 +91,7 @@ def forward(
 
 @triton.jit
 def backward(
-    pid, dz, heads, eps, dheads, beta, B, L: tl.constexpr, BM: tl.constexpr, BL: tl.constexpr,
+    pid, dz, heads, eps, weights, dheads, B, L: tl.constexpr, BM: tl.constexpr, BL: tl.constexpr,
 ):  # fmt: skip
     """``dheads[B,2L]`` from stored ``dz[B,L]``, ``heads[B,2L]`` and ``eps[B,L]``."""
     rows = (pid * BM + tl.arange(0, BM)).to(tl.int64)
@@ -100,9 +100,39 @@ def backward(
     h = load_half(heads + L, rows, columns, B, L)
     gradient = load(dz, rows, columns, B, L)
     noise = load(eps, rows, columns, B, L)
-    dmu, dh = heads_gradient(gradient, mu, h, noise, beta / B.to(tl.float32))
+    share = tl.load(weights + columns, mask=columns < L, other=0.0)[None, :] / B.to(tl.float32)
+    dmu, dh = heads_gradient(gradient, mu, h, noise, share)
     store_half(dheads, rows, columns, B, L, dmu)
     store_half(dheads + L, rows, columns, B, L, dh)
+
+
+@triton.jit
+def kl_weights(
+    pid, heads, beta, weights, penalty, free_bits, B, L: tl.constexpr, BM: tl.constexpr, BL: tl.constexpr,
+):  # fmt: skip
+    """``weights[L]`` and ``penalty[1]`` from ``heads[B,2L]``. One program, which adds the rows up in order."""
+    columns = pid * BL + tl.arange(0, BL)
+    sums = tl.zeros([BL], tl.float32)
+    for r in range(0, B, BM):
+        rows = (r + tl.arange(0, BM)).to(tl.int64)
+        mu = load_half(heads, rows, columns, B, L)
+        logvar = clamp_logvar(load_half(heads + L, rows, columns, B, L))
+        sums += tl.sum(twice_kl(mu, logvar), axis=0)
+    kl = sums * (0.5 / B.to(tl.float32))
+    one = tl.arange(0, 1)
+    high = tl.load(beta + one)
+    tl.store(weights + columns, tl.where(kl <= free_bits, 0.0, tl.sum(high, axis=0)), mask=columns < L)
+    counted = tl.where(columns < L, tl.where(kl <= free_bits, free_bits, kl), 0.0)
+    tl.store(penalty + one, high * tl.sum(counted, axis=0))
+
+
+@triton.jit
+def ramp(pid, step, out, high, steps, STEPS_AHEAD: tl.constexpr):
+    """``out[0]`` from the counter of steps."""
+    one = pid + tl.arange(0, 1)
+    done = (tl.load(step + one) - STEPS_AHEAD).to(tl.float32)
+    part = done / steps.to(tl.float32)
+    tl.store(out + one, high * tl.where(part < 1.0, part, 1.0))
 
 
 @triton.jit
@@ -143,7 +173,7 @@ def sample_and_decode(
 
 @triton.jit
 def backward_through(
-    pid, dy, W_decoder, heads, eps, dheads, W, dx, x, beta, B,
+    pid, dy, W_decoder, heads, eps, weights, dheads, W, dx, x, B,
     N_IN: tl.constexpr, L: tl.constexpr, N_OUT: tl.constexpr, ACTIVATION: tl.constexpr,
     BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr, BL: tl.constexpr, SPLIT: tl.constexpr,
     GROUP: tl.constexpr, PRECISION: tl.constexpr,
@@ -158,7 +188,8 @@ def backward_through(
     mu = load_half(heads, rows, latents, B, L)
     h = load_half(heads + L, rows, latents, B, L)
     noise = load(eps, rows, latents, B, L)
-    dmu, dh = heads_gradient(dz, mu, h, noise, beta / B.to(tl.float32))
+    share = tl.load(weights + latents, mask=latents < L, other=0.0)[None, :] / B.to(tl.float32)
+    dmu, dh = heads_gradient(dz, mu, h, noise, share)
     if tile_n == 0:
         store_half(dheads, rows, latents, B, L, dmu)
         store_half(dheads + L, rows, latents, B, L, dh)
@@ -204,8 +235,21 @@ def lower_forward(op: Operation, target: Target) -> list[Job]:
 def lower_backward(op: Operation, target: Target) -> list[Job]:
     B, L = op["dz"].shape
     BM, BL = latent_block(L)
-    arguments = {**op.buffers, "beta": op["beta"], "B": B, "L": L, "BM": BM, "BL": BL}
+    arguments = {**op.buffers, "B": B, "L": L, "BM": BM, "BL": BL}
     return [job(op, backward, blocks(B, BM), arguments, 20 * B * L)]
+
+
+@lowers("kl_weights")
+def lower_kl_weights(op: Operation, target: Target) -> list[Job]:
+    B, L = len(op["heads"]), len(op["weights"])
+    arguments = {**op.buffers, "free_bits": op["free_bits"], "B": B, "L": L, "BM": 16, "BL": latent_block(L)[1]}
+    return [job(op, kl_weights, 1, arguments, 8 * B * L)]
+
+
+@lowers("ramp")
+def lower_ramp(op: Operation, target: Target) -> list[Job]:
+    arguments = {"step": op["step"], "out": op["out"], "high": op["high"], "steps": op["steps"]}
+    return [job(op, ramp, 1, arguments | {"STEPS_AHEAD": op["steps_ahead"]})]
 
 
 @lowers("latent_sample_and_decode")
@@ -239,7 +283,7 @@ def lower_backward_through(op: Operation, target: Target) -> list[Job]:
     tile = tiles.choose("dgrad", B, n_in, n_out, target.architecture, target.precision, BL)
     tile = replace(tile, stages=min(tile.stages, 2))  # three accumulators leave no registers for more
     arguments = {
-        **{name: op[name] for name in ("dy", "W_decoder", "heads", "eps", "dheads", "W", "dx", "x", "beta")},
+        **{name: op[name] for name in ("dy", "W_decoder", "heads", "eps", "weights", "dheads", "W", "dx", "x")},
         "B": B,
         "N_IN": n_in,
         "L": L,

@@ -194,11 +194,116 @@ def layer_dgrad(
 
 
 @triton.jit
-def layer_wgrad(
-    pid, dz, x, mean, inv_std, dgamma, dbeta, B,
+def row_means(t, x, m, s, rows, B, WIDTH: tl.constexpr, ROWS: tl.constexpr, COLS: tl.constexpr):
+    """The means of ``t`` and of ``t h`` over each row."""
+    total = tl.zeros([ROWS], tl.float32)
+    products = tl.zeros([ROWS], tl.float32)
+    for c in range(0, WIDTH, COLS):
+        columns = c + tl.arange(0, COLS)
+        moved = load(t, rows, columns, B, WIDTH)
+        h = (load(x, rows, columns, B, WIDTH) - m[:, None]) * s[:, None]
+        total += tl.sum(moved, axis=1)
+        products += tl.sum(moved * h, axis=1)
+    return total / WIDTH, products / WIDTH
+
+
+@triton.jit
+def layer_tangent(
+    pid, x_tangent, x, gamma, mean, inv_std, z_tangent, B,
     WIDTH: tl.constexpr, ROWS: tl.constexpr, COLS: tl.constexpr,
 ):  # fmt: skip
-    """``dgamma[O]`` and ``dbeta[O]``."""
+    """``z_tangent[B,O] = gamma s (t - mean t - h mean(h t))``."""
+    rows = (pid * ROWS + tl.arange(0, ROWS)).to(tl.int64)
+    m = tl.load(mean + rows, mask=rows < B, other=0.0)
+    s = tl.load(inv_std + rows, mask=rows < B, other=0.0)
+    of_t, of_th = row_means(x_tangent, x, m, s, rows, B, WIDTH, ROWS, COLS)
+    for c in range(0, WIDTH, COLS):
+        columns = c + tl.arange(0, COLS)
+        h = (load(x, rows, columns, B, WIDTH) - m[:, None]) * s[:, None]
+        moved = s[:, None] * (load(x_tangent, rows, columns, B, WIDTH) - of_t[:, None] - h * of_th[:, None])
+        scale = tl.load(gamma + columns, mask=columns < WIDTH, other=0.0)
+        store(z_tangent, rows, columns, B, WIDTH, moved * scale[None, :])
+
+
+@triton.jit
+def layer_tangent_wgrad(
+    pid, dz, x_tangent, x, mean, inv_std, dgamma, B,
+    WIDTH: tl.constexpr, ROWS: tl.constexpr, COLS: tl.constexpr,
+):  # fmt: skip
+    """``dgamma[O]`` plus the sum of ``dz h'``; each program takes the means of all rows for itself."""
+    columns = pid * COLS + tl.arange(0, COLS)
+    total = tl.load(dgamma + columns, mask=columns < WIDTH, other=0.0)
+    for r in range(0, B, ROWS):
+        rows = (r + tl.arange(0, ROWS)).to(tl.int64)
+        m = tl.load(mean + rows, mask=rows < B, other=0.0)
+        s = tl.load(inv_std + rows, mask=rows < B, other=0.0)
+        of_t, of_th = row_means(x_tangent, x, m, s, rows, B, WIDTH, ROWS, COLS)
+        h = (load(x, rows, columns, B, WIDTH) - m[:, None]) * s[:, None]
+        moved = s[:, None] * (load(x_tangent, rows, columns, B, WIDTH) - of_t[:, None] - h * of_th[:, None])
+        total += tl.sum(load(dz, rows, columns, B, WIDTH) * moved, axis=0)
+    tl.debug_barrier()  # several threads may hold an element: all have read before one of them writes
+    tl.store(dgamma + columns, total, mask=columns < WIDTH)
+
+
+@triton.jit
+def centred(t, of_t, rows, columns, B, WIDTH: tl.constexpr):
+    """``t`` less the mean of its row; 0 outside."""
+    return tl.where((columns < WIDTH)[None, :], load(t, rows, columns, B, WIDTH) - of_t[:, None], 0.0)
+
+
+@triton.jit
+def layer_curvature(
+    pid, dz, x_tangent, x, gamma, mean, inv_std, dx, B,
+    WIDTH: tl.constexpr, ROWS: tl.constexpr, COLS: tl.constexpr, ACCUMULATE: tl.constexpr,
+):  # fmt: skip
+    """``dx[B,O] = -s^2 (b g + a t + (c - 3 a b) h)``, or with ACCUMULATE added, in the names of the derivation."""
+    rows = (pid * ROWS + tl.arange(0, ROWS)).to(tl.int64)
+    m = tl.load(mean + rows, mask=rows < B, other=0.0)
+    s = tl.load(inv_std + rows, mask=rows < B, other=0.0)
+    of_g = tl.zeros([ROWS], tl.float32)
+    of_t = tl.zeros([ROWS], tl.float32)
+    for k in range(0, WIDTH, COLS):
+        columns = k + tl.arange(0, COLS)
+        scale = tl.load(gamma + columns, mask=columns < WIDTH, other=0.0)
+        of_g += tl.sum(load(dz, rows, columns, B, WIDTH) * scale[None, :], axis=1)
+        of_t += tl.sum(load(x_tangent, rows, columns, B, WIDTH), axis=1)
+    of_g = of_g / WIDTH
+    of_t = of_t / WIDTH
+    a = tl.zeros([ROWS], tl.float32)
+    b = tl.zeros([ROWS], tl.float32)
+    c = tl.zeros([ROWS], tl.float32)
+    for k in range(0, WIDTH, COLS):
+        columns = k + tl.arange(0, COLS)
+        scale = tl.load(gamma + columns, mask=columns < WIDTH, other=0.0)
+        h = (load(x, rows, columns, B, WIDTH) - m[:, None]) * s[:, None]
+        g = load(dz, rows, columns, B, WIDTH) * scale[None, :] - of_g[:, None]
+        t = centred(x_tangent, of_t, rows, columns, B, WIDTH)
+        g = tl.where((columns < WIDTH)[None, :], g, 0.0)
+        a += tl.sum(h * g, axis=1)
+        b += tl.sum(h * t, axis=1)
+        c += tl.sum(g * t, axis=1)
+    a = a / WIDTH
+    b = b / WIDTH
+    along = c / WIDTH - 3.0 * a * b
+    for k in range(0, WIDTH, COLS):
+        columns = k + tl.arange(0, COLS)
+        scale = tl.load(gamma + columns, mask=columns < WIDTH, other=0.0)
+        h = (load(x, rows, columns, B, WIDTH) - m[:, None]) * s[:, None]
+        g = load(dz, rows, columns, B, WIDTH) * scale[None, :] - of_g[:, None]
+        t = centred(x_tangent, of_t, rows, columns, B, WIDTH)
+        bent = -(s * s)[:, None] * (b[:, None] * g + a[:, None] * t + along[:, None] * h)
+        if ACCUMULATE:
+            bent += load(dx, rows, columns, B, WIDTH)
+        tl.debug_barrier()  # several threads may hold an element: all have read before one of them writes
+        store(dx, rows, columns, B, WIDTH, bent)
+
+
+@triton.jit
+def layer_wgrad(
+    pid, dz, x, mean, inv_std, dgamma, dbeta, B,
+    WIDTH: tl.constexpr, ROWS: tl.constexpr, COLS: tl.constexpr, ACCUMULATE: tl.constexpr,
+):  # fmt: skip
+    """``dgamma[O]`` and ``dbeta[O]``, or with ACCUMULATE added."""
     columns = pid * COLS + tl.arange(0, COLS)
     total = tl.zeros([COLS], tl.float32)
     products = tl.zeros([COLS], tl.float32)
@@ -210,6 +315,10 @@ def layer_wgrad(
         h = (load(x, rows, columns, B, WIDTH) - m[:, None]) * s[:, None]
         total += tl.sum(gradient, axis=0)
         products += tl.sum(gradient * h, axis=0)
+    if ACCUMULATE:
+        products += tl.load(dgamma + columns, mask=columns < WIDTH, other=0.0)
+        total += tl.load(dbeta + columns, mask=columns < WIDTH, other=0.0)
+    tl.debug_barrier()  # several threads may hold an element: all have read before one of them writes
     tl.store(dgamma + columns, products, mask=columns < WIDTH)
     tl.store(dbeta + columns, total, mask=columns < WIDTH)
 
@@ -223,6 +332,9 @@ FUNCTIONS: dict[str, Any] = {
     "layer_norm_forward": layer_forward,
     "layer_norm_dgrad": layer_dgrad,
     "layer_norm_wgrad": layer_wgrad,
+    "layer_norm_tangent": layer_tangent,
+    "layer_norm_tangent_wgrad": layer_tangent_wgrad,
+    "layer_norm_curvature": layer_curvature,
 }
 
 
@@ -248,14 +360,16 @@ def lower_infer(op: Operation, target: Target) -> list[Job]:
     return [job(op, batch_infer, programs, arguments | {"ROWS": rows, "COLS": columns}, 5 * B * WIDTH)]
 
 
-@lowers("layer_norm_forward", "layer_norm_dgrad", "layer_norm_wgrad")
+@lowers(*(name for name in FUNCTIONS if name.startswith("layer")))
 def lower_layer(op: Operation, target: Target) -> list[Job]:
     B, WIDTH = op["x"].shape
-    by_columns = op.name == "layer_norm_wgrad"
+    by_columns = op.name.endswith("wgrad")
     columns = 32 if by_columns else min(512, max(16, power_of_two(WIDTH)))
     rows = min(64, max(16, power_of_two(B))) if by_columns else max(1, 1024 // columns)
     arguments = {**op.buffers, "B": B, "WIDTH": WIDTH, "ROWS": rows, "COLS": columns}
     if op.name == "layer_norm_forward":
         arguments |= {"eps": op["eps"], "ACTIVATION": op["activation"]}
+    if "accumulate" in op.settings:
+        arguments["ACCUMULATE"] = op["accumulate"]
     programs = blocks(WIDTH, columns) if by_columns else blocks(B, rows)
     return [job(op, FUNCTIONS[op.name], programs, arguments, 10 * B * WIDTH)]

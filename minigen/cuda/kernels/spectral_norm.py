@@ -81,8 +81,9 @@ def row_products(pid, a, b, out, HEIGHT, WIDTH: tl.constexpr, ROWS: tl.constexpr
 def backward(
     pid, dnormalized, products, u, v, sigma, dW, HEIGHT,
     WIDTH: tl.constexpr, ROWS: tl.constexpr, COLS: tl.constexpr, BLOCK: tl.constexpr,
+    ACCUMULATE: tl.constexpr,
 ):  # fmt: skip
-    """``dW[I,O]``; each program adds up the ``products[I]`` of the rows for itself, in the same order."""
+    """``dW[I,O]``, or with ACCUMULATE added; each program adds up the ``products[I]`` of the rows for itself."""
     tiles = (WIDTH + COLS - 1) // COLS
     rows = ((pid // tiles) * ROWS + tl.arange(0, ROWS)).to(tl.int64)
     columns = (pid % tiles) * COLS + tl.arange(0, COLS)
@@ -92,7 +93,11 @@ def backward(
         sums += tl.load(products + i, mask=i < HEIGHT, other=0.0)
     share = tl.sum(sums, axis=0) * tl.load(v + rows, mask=rows < HEIGHT, other=0.0)
     along = share[:, None] * tl.load(u + columns, mask=columns < WIDTH, other=0.0)[None, :]
-    store(dW, rows, columns, HEIGHT, WIDTH, (load(dnormalized, rows, columns, HEIGHT, WIDTH) - along) / tl.load(sigma))
+    gradient = (load(dnormalized, rows, columns, HEIGHT, WIDTH) - along) / tl.load(sigma)
+    if ACCUMULATE:
+        gradient += load(dW, rows, columns, HEIGHT, WIDTH)
+    tl.debug_barrier()  # several threads may hold an element: all have read before one of them writes
+    store(dW, rows, columns, HEIGHT, WIDTH, gradient)
 
 
 # --- lowering -----------------------------------------------------------------------------------------
@@ -138,6 +143,7 @@ def lower_backward(op: Operation, target: Target) -> list[Job]:
     inner = {"a": gradient, "b": op["normalized"], "out": products, "HEIGHT": HEIGHT, "WIDTH": WIDTH, **tile}
     outer = {name: op[name] for name in ("u", "v", "sigma", "dW")}
     outer |= {"dnormalized": gradient, "products": products, "HEIGHT": HEIGHT, "WIDTH": WIDTH, **tile, "BLOCK": 256}
+    outer["ACCUMULATE"] = op["accumulate"]
     programs = blocks(HEIGHT, tile["ROWS"])
     reads = (gradient, products, op["u"], op["v"], op["sigma"])
     return [

@@ -14,7 +14,7 @@ import triton
 import triton.language as tl
 
 from minigen.backend import Array
-from minigen.cuda.kernels.elementary import exp_negative, log1p_unit
+from minigen.cuda.kernels.elementary import exp_negative, expm1, log, log1p_unit
 from minigen.cuda.kernels.matmul import load, product, store, tile_of
 from minigen.cuda.plan import tiles
 from minigen.cuda.plan.launch import Job
@@ -23,13 +23,35 @@ from minigen.step.record import Operation
 
 
 @triton.jit
+def continuous_bernoulli(logit, x):
+    """log((1 - e^-a) / a) with a = |logit|, and the mean at -a, by their power series where a < 1."""
+    a = tl.abs(logit)
+    near = a < 1.0
+    s = tl.where(near, a * a, 0.0)
+    far = tl.where(near, 1.0, a)
+    over = 1.0 / far
+    rest = -expm1(-far)  # 1 - e^-a
+    log_series = 5.51146384e-6 - s * 1.03339372e-7
+    log_series = s * (4.16666667e-2 + s * (-3.47222222e-4 + s * log_series)) + (0.5 - x) * logit
+    log_plain = (tl.where(logit < 0.0, 0.0, logit) - x * logit) + log(rest * over)
+    series = 3.30687831e-5 - s * 8.26719577e-7
+    series = 0.5 - a * (8.33333333e-2 + s * (-1.38888889e-3 + s * series))
+    smaller = tl.where(near, series, over - (1.0 - rest) / rest)
+    loss = tl.where(near, log_series, log_plain)
+    return loss, tl.where(logit < 0.0, smaller - x, (1.0 - x) - smaller)
+
+
+@triton.jit
 def terms(output, x, half_precision, LIKELIHOOD: tl.constexpr):
-    """Loss and derivative by ``output``: logits (``"bernoulli"``), or means (``"gaussian"``) with 1 / (2 variance)."""
+    """Loss and derivative by ``output``: logits, or means (``"gaussian"``) with 1 / (2 variance)."""
     if LIKELIHOOD == "bernoulli":
         e = exp_negative(-tl.abs(output))
         linear = tl.where(output < 0.0, 0.0, output) - x * output  # large terms cancel exactly
         loss = linear + log1p_unit(e)
-        slope = tl.where(output < 0.0, e, 1.0) / (1.0 + e) - x
+        wrong = e / (1.0 + e)
+        slope = tl.where(output < 0.0, wrong - x, (1.0 - x) - wrong)  # no cancelling where the prediction is right
+    elif LIKELIHOOD == "continuous_bernoulli":
+        loss, slope = continuous_bernoulli(output, x)
     else:
         tl.static_assert(LIKELIHOOD == "gaussian")
         error = output - x
@@ -151,7 +173,7 @@ def likelihood_arguments(op: Operation) -> dict[str, Any]:
 
 def normalisation(op: Operation, D: int) -> float:
     """What is added to the sum of a row's terms: the Gaussian's normalisation."""
-    return 0.0 if op["likelihood"] == "bernoulli" else D * math.log(2 * math.pi * op["variance"]) / 2
+    return D * math.log(2 * math.pi * op["variance"]) / 2 if op["likelihood"] == "gaussian" else 0.0
 
 
 def finish_rows_job(op: Operation, parts: Array, rows: Array | None, constant: float) -> Job:

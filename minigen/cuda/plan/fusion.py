@@ -266,11 +266,10 @@ def backward_through_latent(recorded: OperationList, i: int, target: Target) -> 
         return None
     if not recorded.can_gather([k, users[0]], i):
         return None
-    buffers = {name: latent[name] for name in ("heads", "eps", "dheads")}
+    buffers = {name: latent[name] for name in ("heads", "eps", "weights", "dheads")}
     buffers |= {"dy": first["dz"], "W_decoder": first["W"], "W": second["W"], "dx": second["dx"], "x": second["x"]}
-    settings = {"beta": latent["beta"], "activation": second["activation"]}
     fuses = first.fuses + latent.fuses + second.fuses
-    fused = operation("latent_backward_through", fuses, buffers, **settings)
+    fused = operation("latent_backward_through", fuses, buffers, activation=second["activation"])
     return recorded.replaced({k: [], i: [fused], users[0]: []})
 
 

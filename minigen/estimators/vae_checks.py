@@ -1,0 +1,67 @@
+"""Checks of a VAE's settings and data that concern its likelihood and its bound. They raise ArgumentError."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from minigen import checks
+from minigen.backend import Array
+from minigen.errors import ArgumentError
+from minigen.estimators.trained import ROWS_AT_ONCE
+from minigen.models.likelihood import LEARNED
+from minigen.reference import categorical_loss
+
+
+def variance(model: Any) -> None:
+    """A number, or a word of a Gaussian likelihood."""
+    if not isinstance(model.variance, str):
+        checks.number("variance", model.variance, 0, exclude_low=True)
+    elif model.variance not in LEARNED:
+        allowed = ", ".join(map(repr, LEARNED))
+        raise ArgumentError("variance", f"must be a number above 0 or one of {allowed}, not {model.variance!r}")
+    elif model.likelihood != "gaussian":
+        raise ArgumentError(
+            "variance", f"must be a number for likelihood={model.likelihood!r}: only 'gaussian' has one to learn"
+        )
+
+
+def bound(model: Any) -> None:
+    """What the training maximises."""
+    checks.number("kl_warmup", model.kl_warmup, 0)
+    checks.number("free_bits", model.free_bits, 0)
+    if checks.integer("importance_samples", model.importance_samples, 1) == 1:
+        return
+    for name, plain in (("beta", 1), ("kl_warmup", 0), ("free_bits", 0)):
+        if getattr(model, name) != plain:
+            raise ArgumentError(
+                name, f"must be {plain} with importance_samples > 1: that bound has no KL term to be weighed"
+            )
+
+
+def blocks(model: Any) -> None:
+    """Given for a categorical likelihood, and for no other."""
+    if model.likelihood == "categorical":
+        if model.blocks is None or not checks.widths("blocks", model.blocks):
+            raise ArgumentError("blocks", "must be the widths of the blocks of columns for likelihood='categorical'")
+    elif model.blocks is not None:
+        raise ArgumentError("blocks", f"must be None for likelihood={model.likelihood!r}, not {model.blocks!r}")
+
+
+def one_hot(name: str, rows: Array, blocks: tuple[int, ...]) -> None:
+    """Raise ValueError where a row has no single label in a block: its columns must be zeros and a one."""
+    one = 255 if rows.dtype == np.uint8 and rows.max() > 1 else 1
+    if sum(blocks) != rows.shape[1]:
+        message = f"must add up to the {rows.shape[1]} columns of the data, not to {sum(blocks)}"
+        raise ArgumentError("blocks", message)
+    for block in categorical_loss.slices(np.cumsum(blocks)):
+        for start in range(0, len(rows), ROWS_AT_ONCE):
+            piece = rows[start : start + ROWS_AT_ONCE, block]
+            bad = ((piece == one).sum(axis=1) != 1) | ((piece == 0).sum(axis=1) != piece.shape[1] - 1)
+            if bad.any():
+                raise ArgumentError(
+                    name,
+                    f"must be one-hot in columns {block.start} to {block.stop - 1}, a block for "
+                    f"likelihood='categorical', but row {start + int(bad.argmax())} is not",
+                )

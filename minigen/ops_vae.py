@@ -1,0 +1,93 @@
+"""The operations that only a VAE's step has: learned variances, labels, weights of the KL, several draws of the latent.
+
+Rows as in :mod:`minigen.ops`, which says how to read them.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from minigen.errors import ArgumentError
+from minigen.registry import operation, whole, within
+from minigen.step.record import Array
+
+
+def _one_or_all(sizes: dict[str, int], given: dict[str, Any]) -> None:
+    V, D = sizes["V"], sizes["D"]
+    if V not in (1, D):
+        raise ArgumentError("logvar", f"must have one element, or one for each of the {D} columns, not {V}")
+
+
+def _whole_draws(sizes: dict[str, int], given: dict[str, Any]) -> None:
+    if sizes["R"] % given["draws"]:
+        raise ArgumentError("draws", f"must divide the {sizes['R']} rows of nats, not be {given['draws']}")
+
+
+class VaeOperations:
+    """Part of :class:`minigen.ops.Operations`."""
+
+    # --- gaussian_loss: the same with log variances that are learned ----------------------------------------
+
+    @operation(
+        "output[B+,D] x[B,D] logvar[V] =rows[B] =loss[1] =doutput[B,D]",
+        flops=lambda n: 8 * n["B"] * n["D"],
+        also=_one_or_all,
+    )
+    def gaussian_loss(self, output: Array, x: Array, logvar: Array, doutput: Array, rows: Array, loss: Array) -> None:
+        """``rows[B] = -log p(x|z)`` of a Gaussian of means ``output``, variances ``exp(logvar)``; as ``vae_loss``.
+
+        ``logvar`` has one element, or one for each column; it is taken as bounded to [-14, 80].
+        """
+
+    @operation(
+        "doutput[B+,D] output[B,D] x[B,D] logvar[V] =dlogvar[V]", flops=lambda n: 3 * n["B"] * n["D"], also=_one_or_all
+    )
+    def gaussian_logvar_gradient(self, doutput: Array, output: Array, x: Array, logvar: Array, dlogvar: Array) -> None:
+        """``dlogvar[V]`` of ``gaussian_loss``, from the ``doutput`` that it gave, whose rows may have been weighted."""
+
+    # --- categorical_loss: one-hot columns in blocks ---------------------------------------------------------
+
+    @operation("output[B+,D] x[B,D] ends:int32[G] =rows[B] =loss[1] =doutput[B,D]", flops=lambda n: 8 * n["B"] * n["D"])
+    def categorical_loss(self, output: Array, x: Array, ends: Array, doutput: Array, rows: Array, loss: Array) -> None:
+        """``rows[B] = -log p(x|z)`` of labels whose logits are ``output``; as ``vae_loss``.
+
+        Columns are one-hot in blocks; block g ends before column ``ends[g]``. The ends rise to D, which is not checked.
+        """
+
+    # --- kl_weights, ramp: what the KL counts for ------------------------------------------------------------
+
+    @operation("heads[B+,2L] beta[1] =weights[L] =penalty[1]", free_bits=within(0), flops=lambda n: 5 * n["B"] * n["L"])
+    def kl_weights(self, heads: Array, beta: Array, weights: Array, penalty: Array, free_bits: float = 0.0) -> None:
+        """``weights[L]`` for ``latent_backward``: ``beta[0]``, or 0 where the mean KL is within ``free_bits`` nats.
+
+        ``penalty[0] = beta[0] * sum of max(free_bits, mean KL of a latent)``.
+        """
+
+    @operation("step:uint64[1] =out[1]", high=within(0), steps=whole(1))
+    def ramp(self, step: Array, out: Array, high: float, steps: int) -> None:
+        """``out[0]`` grows from 0 at step 0 linearly to ``high`` at ``steps``, and stays there."""
+
+    # --- importance: R rows are draws, a block of the B rows of data after the other -------------------------
+
+    @operation("x[B+,D] =y[R,D]")
+    def repeat_rows(self, x: Array, y: Array) -> None:
+        """``y[r] = x[r % B]``."""
+
+    @operation("heads[B+,2L] eps[R+,L] =z[R,L] =rows[R] =loss[1]", flops=lambda n: 8 * n["R"] * n["L"])
+    def importance_sample(self, heads: Array, eps: Array, z: Array, rows: Array, loss: Array) -> None:
+        """``z[R,L] = mu + exp(logvar / 2) * eps``, ``rows[R] = log q(z|x) - log p(z)`` in nats, ``loss[0]`` their mean.
+
+        Row r is drawn for row ``r % B`` of ``heads``.
+        """
+
+    @operation("nats[R+] ratios[R] =weights[R] =loss[1]", draws=whole(1), also=_whole_draws, flops=lambda n: 6 * n["R"])
+    def importance_weights(self, nats: Array, ratios: Array, weights: Array, loss: Array, draws: int) -> None:
+        """``weights[R] = draws softmax(log w)`` over a row's draws, ``log w = -(nats + ratios)``; the loss."""
+
+    @operation("+g[R,D] weights[R]", flops=lambda n: n["R"] * n["D"])
+    def scale_rows(self, g: Array, weights: Array) -> None:
+        """``g[r] *= weights[r]``."""
+
+    @operation("dz[R,L] z[R,L] heads[B+,2L] eps[R,L] weights[R] =dheads[B,2L]", flops=lambda n: 10 * n["R"] * n["L"])
+    def importance_backward(self, dz: Array, z: Array, heads: Array, eps: Array, weights: Array, dheads: Array) -> None:
+        """``dheads[B,2L]``: gradient of (loss behind ``dz[R,L]``) + weighted mean of ``importance_sample``'s rows."""
