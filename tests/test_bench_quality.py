@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
-from bench import digits, pacgan, report, report_quality
+from bench import digits, iwae, pacgan, report, report_quality
 
 
 @pytest.mark.parametrize("data", list(pacgan.DATA))
@@ -46,6 +47,27 @@ def test_digits_in_small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     assert len(list((tmp_path / "classifiers").iterdir())) == 1
     text = report.quality_tables(result)["sample-1-epochs"]
     assert "| real test set |" in text and "| PyTorch-GAN | 1 |" in text and "hidden=(16,)" in text
+
+
+def check_of(module: Any, out: Path, *arguments: str) -> dict[str, Any]:
+    module.main([*arguments, "--out", str(out)])
+    result: dict[str, Any] = json.loads(out.read_text())
+    assert report.TABLES[result["kind"]](result)
+    return result
+
+
+def test_pacgan_in_small(tmp_path: Path) -> None:
+    few = ["--settings", *list(pacgan.SETTINGS)[:3]]
+    result = check_of(pacgan, tmp_path / "pacgan.json", "--steps", "3", "--seeds", "1", "--data", "ring", *few)
+    assert [run["setting"] for run in result["runs"]] == list(pacgan.SETTINGS)[:3]
+    assert all(0 <= run["modes"] <= 8 for run in result["runs"])
+
+
+def test_iwae_in_small(tmp_path: Path) -> None:
+    sizes = ["--rows", "100", "--test", "20", "--score", "50", "--epochs", "1"]
+    result = check_of(iwae, tmp_path / "iwae.json", "--draws", "1", "5", *sizes)
+    bounds = [(run["bound"], run["negative_log_likelihood"]) for run in result["runs"]]
+    assert all(0 < nll < 784 and nll <= bound + 5 for bound, nll in bounds)
 
 
 def test_spread_says_mean_and_range() -> None:

@@ -64,7 +64,7 @@ def test_what_makes_a_variant_changes_its_losses(model: str) -> None:
 
 
 @pytest.mark.parametrize("model", VARIANTS)
-@pytest.mark.parametrize("name", ["torch-variants", "jax-variants"])
+@pytest.mark.parametrize("name", ["torch-variants", "jax-variants", "minigen"])
 def test_contenders_come_to_the_oracles_losses_and_weights(name: str, model: str) -> None:
     peer = PEERS[name]
     pytest.importorskip(peer.needs)
