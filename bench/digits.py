@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 
 import minigen
-from bench.environment import RESULTS, machine, machine_name, provenance, write_json
+from bench.environment import RESULTS, machine, machine_name, provenance, slug, write_json
 from bench.sample_quality import Classifier, Judge, cache_folder
 
 SAMPLES = 10_000
@@ -80,7 +80,12 @@ def measure(
         sample = train_minigen(given, images, options.epochs, seed)
     cost = {"cpu_seconds": time.process_time() - cpu, "seconds": time.perf_counter() - wall}
     run = {"data": options.data, "setting": setting, "settings": given, "epochs": options.epochs, "seed": seed}
-    return run | cost | judge(sample(options.samples)) | provenance()
+    samples = sample(options.samples)
+    if options.pictures:
+        name = "-".join([options.data, slug(setting), f"{options.epochs}-epochs", f"seed-{seed}"])
+        options.pictures.mkdir(parents=True, exist_ok=True)
+        minigen.show(samples[:64]).save(options.pictures / f"{name}.png")
+    return run | cost | judge(samples) | provenance()
 
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -91,6 +96,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--settings", nargs="+", default=["before", "quality", PEER], metavar="NAME")
     parser.add_argument("--set", nargs="+", default=[], metavar="NAME=VALUE", help="over each of the settings")
     parser.add_argument("--samples", type=int, default=SAMPLES)
+    parser.add_argument("--pictures", type=Path, metavar="FOLDER", help="save 64 samples of each run there")
     parser.add_argument("--rows", type=int, help="take only the first so many pictures")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--classifier-epochs", type=int, default=20)

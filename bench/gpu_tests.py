@@ -11,7 +11,21 @@ from dataclasses import dataclass
 from typing import Any
 
 PRECISIONS = ("ieee", "tf32x3", "tf32", "bf16")
-OPERATIONS = ("activations", "gan_loss", "vae_loss", "latent", "optimizer", "random", "batch")
+OPERATIONS = (
+    "layer_operations",
+    "activations",
+    "gan_loss",
+    "penalty",
+    "vae_loss",
+    "likelihood_losses",
+    "latent",
+    "optimizer",
+    "schedule",
+    "averaging",
+    "random",
+    "batch",
+    "condition",
+)
 MODELS = (
     "backends",
     "ops",
@@ -21,7 +35,12 @@ MODELS = (
     "training_parts",
     "checkpoint",
     "gan",
+    "games",
+    "pack",
+    "conditional",
     "vae",
+    "vae_steps",
+    "layer_kinds",
     "scaling",
     "digits",
 )

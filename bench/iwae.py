@@ -63,8 +63,8 @@ def measure(k: int, train: np.ndarray, test: np.ndarray, options: argparse.Names
         "test_rows": len(test),
         "score_draws": options.score,
         "cpu_seconds": cost,
-        "bound": float(-model.score_samples(test, n=k).mean()),
-        "negative_log_likelihood": float(-model.score_samples(test, n=options.score).mean()),
+        "bound": float(-model.score_samples(test, samples=k, progress=False).mean()),
+        "negative_log_likelihood": float(-model.score_samples(test, samples=options.score, progress=False).mean()),
         **provenance(),
     }
 

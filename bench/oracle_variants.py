@@ -11,7 +11,7 @@ Beside `bench.oracle`, whose GAN they change in one thing each:
 - ``gan-batch-norm``: the generator's hidden layers are normalized over their batch before the ReLU, each player's
   fakes by themselves (Ioffe and Szegedy 2015, algorithm 1).
 - ``gan-conditional``: both networks see a row's class, one-hot, beside their input (Mirza and Osindero 2014): that
-  is, a row of ``E`` is added in the first layer. Generated rows get classes drawn for them.
+  is, a row of ``E`` is added in the first layer. Generated rows get the classes of the batch's real ones.
 
 The gradient's own gradient: the logit of a network of ReLUs is piecewise linear in its input, so that the gradient
 ``g(x)`` does not change with the biases, and of the weights of layer k only through the products ``delta_k =
@@ -101,35 +101,32 @@ def penalty(layers: list[Layer], x: np.ndarray, kind: str) -> tuple[float, list[
 
 
 def discriminator(
-    spec: Spec, first: list[Layer], second: list[Layer], real: np.ndarray, real_classes: Any, z: np.ndarray, extra: Any
+    spec: Spec, first: list[Layer], second: list[Layer], real: np.ndarray, classes: Any, z: np.ndarray, u: Any
 ) -> tuple[float, list[np.ndarray]]:
-    """The discriminator's loss and its gradients."""
+    """The discriminator's loss and its gradients. ``classes[B]`` of a conditional model, ``u[B]`` of WGAN-GP."""
     B = len(real)
-    fake_classes = extra[:B] if spec.model == "gan-conditional" else None
-    fake = np.tanh(forward(first, z, fake_classes)[0])
+    fake = np.tanh(forward(first, z, classes)[0])
     both, sign = np.concatenate([real, fake]), np.concatenate([-np.ones((B, 1)), np.ones((B, 1))])
-    classes = None if fake_classes is None else np.concatenate([real_classes, fake_classes])
-    s, stored = forward(second, both, classes)
+    twice = None if classes is None else np.concatenate([classes, classes])
+    s, stored = forward(second, both, twice)
     if spec.model == "wgan-gp":
         loss, ds = (sign * s).sum() / B, sign / B
     else:
         loss, ds = softplus(sign * s).sum() / B, sign * sigmoid(sign * s) / B
-    grads, _ = backward(second, stored, ds, classes)
+    grads, _ = backward(second, stored, ds, twice)
     if spec.model == "gan-r1":
         added, more = penalty(second, real, "r1")
     elif spec.model == "wgan-gp":
-        u = extra[:, None]
-        added, more = penalty(second, u * real + (1 - u) * fake, "two_sided")
+        added, more = penalty(second, u[:, None] * real + (1 - u[:, None]) * fake, "two_sided")
     else:
         return float(loss), grads
     return float(loss) + added, [a + b for a, b in zip(grads, more, strict=True)]
 
 
 def generator(
-    spec: Spec, first: list[Layer], second: list[Layer], z: np.ndarray, extra: Any
+    spec: Spec, first: list[Layer], second: list[Layer], classes: Any, z: np.ndarray
 ) -> tuple[float, list[np.ndarray]]:
     """The generator's loss and its gradients."""
-    classes = extra[len(z) :] if spec.model == "gan-conditional" else None
     output, stored = forward(first, z, classes)
     fake = np.tanh(output)
     s, judged = forward(second, fake, classes)
@@ -149,15 +146,14 @@ def train(
     first, second = layers_of(spec, copies)
     split = sum(map(len, first))
     adams = [oracle.Adam(spec, part, "common") for part in (copies[:split], copies[split:])]
-    classes, losses = labels(spec), []
+    losses = []
     for rows, drawn in zip(indices, noise.astype(np.float64), strict=True):
-        normals, extra = spec.parts(drawn)
-        if spec.model == "gan-conditional":
-            extra = extra.astype(np.int64)
+        normals, u = spec.parts(drawn)
         real = pixels(spec, data[rows], np.float64)
-        d_loss, grads = discriminator(spec, first, second, real, classes[rows], normals[0], extra)
+        classes = labels(spec)[rows] if spec.model == "gan-conditional" else None
+        d_loss, grads = discriminator(spec, first, second, real, classes, normals[0], u)
         adams[1].update(grads)
-        g_loss, grads = generator(spec, first, second, normals[1], extra)
+        g_loss, grads = generator(spec, first, second, classes, normals[1])
         adams[0].update(grads)
         losses.append([d_loss, g_loss])
     return np.array(losses), copies

@@ -1,7 +1,7 @@
 """Mode collapse on two toys, as in table 1 of PacGAN (Lin, Khetan, Fanti and Oh 2018, section 4.1).
 
     python -m bench.pacgan                                   # the paper's GAN and PacGAN2, PacGAN4, on a budget
-    python -m bench.pacgan --data grid --settings best --seeds 0 1 2
+    python -m bench.pacgan --data grid --settings "r1 and ema" --seeds 0 1 2
 
 ``ring``: eight Gaussians of standard deviation 0.01 on a circle of radius 1; ``grid``: 25 of 0.05, two apart. 100,000
 points. A mode is found if one of 2,500 samples lies within three standard deviations of its centre; a sample that
@@ -52,7 +52,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "GAN": PAPER_NETWORKS,
     "PacGAN2": PAPER_NETWORKS | {"pack": 2},
     "PacGAN4": PAPER_NETWORKS | {"pack": 4},
-    "best": PAPER_NETWORKS
+    "r1 and ema": PAPER_NETWORKS
     | {"normalization": None, "maxout": None, "activation": "leaky_relu", "r1": 0.1, "ema": 0.999},
 }
 PAPER: dict[tuple[str, str], dict[str, float]] = {

@@ -1,7 +1,7 @@
 """How good samples of pictures in ten classes are, as a classifier sees them that is trained here.
 
 The classifier is a perceptron in PyTorch, 784-512-128-10; its last hidden layer, after the ReLU, gives 128 features
-of a picture. In these:
+of a picture. In these, by `minigen.metrics`:
 
 - the Frechet distance of two Gaussians with the sets' means and covariances (Heusel et al. 2017, equation 6):
   ``|m1 - m2|^2 + tr(C1 + C2 - 2 (C1 C2)^(1/2))``. Its unit is the features', so that only distances by the same
@@ -22,9 +22,10 @@ from typing import Any
 
 import numpy as np
 
+from minigen.metrics import frechet_distance, precision_recall
+
 HIDDEN = (512, 128)
 EPOCHS = 20
-NEIGHBOURS = 3
 SURE = 0.9
 """Of the classifier: a sample whose most likely class is less likely than this counts as doubtful."""
 
@@ -102,52 +103,6 @@ class Classifier:
         return float((self(images)[1].argmax(axis=1) == labels).mean())
 
 
-def root(C: np.ndarray) -> np.ndarray:
-    """The symmetric root of a positive semidefinite ``C[F, F]``."""
-    values, vectors = np.linalg.eigh(C)
-    return (vectors * np.sqrt(np.maximum(values, 0))) @ vectors.T
-
-
-def frechet_distance(a: np.ndarray, b: np.ndarray) -> float:
-    """Of the Gaussians fitted to the rows of ``a[N, F]`` and ``b[M, F]``."""
-    Ca, Cb = (np.atleast_2d(np.cov(x, rowvar=False)) for x in (a, b))
-    # tr (Ca Cb)^(1/2) is the sum of the roots of the eigenvalues, which Ca^(1/2) Cb Ca^(1/2) has too.
-    half = root(Ca)
-    values = np.linalg.eigvalsh(half @ Cb @ half)
-    cross = np.sqrt(np.maximum(values, 0)).sum()
-    return float(((a.mean(axis=0) - b.mean(axis=0)) ** 2).sum() + np.trace(Ca) + np.trace(Cb) - 2 * cross)
-
-
-def squared_distances(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    return np.maximum((a**2).sum(axis=1)[:, None] + (b**2).sum(axis=1) - 2 * a @ b.T, 0)
-
-
-def radii(points: np.ndarray, k: int = NEIGHBOURS, block: int = 1000) -> np.ndarray:
-    """Squared distance of each of ``points[N, F]`` to its ``k``-th nearest other one, ``[N]``."""
-    found = np.empty(len(points))
-    for start in range(0, len(points), block):
-        distances = squared_distances(points[start : start + block], points)
-        rows = np.arange(len(distances))
-        distances[rows, start + rows] = 0  # a point is its own nearest, also after rounding
-        found[start : start + block] = np.partition(distances, k, axis=1)[:, k]
-    return found
-
-
-def share_within(points: np.ndarray, centres: np.ndarray, limits: np.ndarray, block: int = 1000) -> float:
-    """The share of ``points`` that lie in a ball of squared radius ``limits[j]`` around some ``centres[j]``."""
-    inside = 0
-    for start in range(0, len(points), block):
-        inside += int((squared_distances(points[start : start + block], centres) <= limits).any(axis=1).sum())
-    return inside / len(points)
-
-
-def precision_and_recall(real: np.ndarray, generated: np.ndarray, k: int = NEIGHBOURS) -> tuple[float, float]:
-    """Of ``generated[N, F]`` beside ``real[M, F]``."""
-    centre = real.mean(axis=0)
-    real, generated = real - centre, generated - centre
-    return share_within(generated, real, radii(real, k)), share_within(real, generated, radii(generated, k))
-
-
 class Judge:
     """What real pictures are like, and how far samples are from them."""
 
@@ -160,10 +115,10 @@ class Judge:
 
     def __call__(self, images: np.ndarray) -> dict[str, Any]:
         features, probabilities = self.features(images)
-        precision, recall = precision_and_recall(self.support, features)
+        precision, recall = precision_recall(features, self.support)
         classes = np.bincount(probabilities.argmax(axis=1), minlength=10) / len(images)
         return {
-            "frechet_distance": frechet_distance(self.real, features),
+            "frechet_distance": frechet_distance(features, self.real),
             "precision": precision,
             "recall": recall,
             "classes": [round(float(share), 4) for share in classes],

@@ -101,8 +101,8 @@ class Spec:
 
     @property
     def extra_draws(self) -> int:
-        """Beside the normals of a step: places between real and generated rows, or classes of generated rows."""
-        return {"wgan-gp": self.batch, "gan-conditional": 2 * self.batch}.get(self.model, 0)
+        """Beside the normals of a step: of ``wgan-gp`` a place for each row between a real and a generated one."""
+        return self.batch if self.model == "wgan-gp" else 0
 
     def parts(self, noise: Any) -> tuple[Any, Any]:
         """The GAN's normals ``[2,B,latent]`` and what else was drawn, or None: of an array of any framework."""
@@ -167,8 +167,6 @@ def check_inputs(spec: Spec, steps: int, attempt: int = 0) -> tuple[np.ndarray, 
     noise = rng.standard_normal((steps, *spec.noise_shape), dtype=np.float32)
     if spec.model == "wgan-gp":
         noise[:, -spec.extra_draws :] = rng.random((steps, spec.extra_draws), dtype=np.float32)
-    if spec.model == "gan-conditional":
-        noise[:, -spec.extra_draws :] = rng.integers(0, CLASSES, (steps, spec.extra_draws))
     return indices, noise
 
 

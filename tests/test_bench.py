@@ -332,8 +332,17 @@ def test_the_gpu_runs_every_test_that_takes_a_backend() -> None:
     found = {path.stem.removeprefix("test_") for path in files}
     host_only = {"precision", "cuda_arrays", "numpy_errors"}  # their ``device`` is one of the host
     assert listed - {"cuda_device"} == found - host_only
+    tested_together = {
+        "layer_operations": {"dropout", "maxout", "normalization", "self_gated", "spectral_norm"},
+        "likelihood_losses": {"categorical_loss", "gaussian_loss"},
+        "vae": {"importance"},
+        "optimizer": {"clipping"},
+    }
+    for file, names in tested_together.items():
+        text = (tests / f"test_{file}.py").read_text()
+        assert all(name in text for name in names), file
     reference = {path.stem for path in (tests.parent / "minigen" / "reference").glob("*.py")}
-    assert reference - {"__init__", "initializers", "underflow"} <= listed
+    assert reference - {"__init__", "initializers", "underflow"} <= listed | set().union(*tested_together.values())
     backends = {part.backends for part in gpu_tests.parts() if part.file == "dense"}
     assert backends == {f"cuda-{precision}" for precision in PRECISIONS}
 

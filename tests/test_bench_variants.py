@@ -20,14 +20,12 @@ def small(model: str, hidden: tuple[int, ...] = (16, 12)) -> Spec:
     return Spec(model, hidden, 8, 24, columns=9)
 
 
-def drawn(spec: Spec) -> tuple[Any, Any, np.ndarray, np.ndarray, Any, Any]:
-    """Layers of both networks in float64, real rows, their classes, and a step's normals and other draws."""
+def drawn(spec: Spec) -> tuple[Any, Any, np.ndarray, Any, np.ndarray, Any]:
+    """Layers of both networks in float64, real rows, their classes, and a step's normals and places."""
     first, second = oracle_variants.layers_of(spec, [w.astype(np.float64) for w in initial_weights(spec)])
-    rng = np.random.default_rng(4)
-    normals, extra = spec.parts(check_inputs(spec, 1)[1][0].astype(np.float64))
-    if spec.model == "gan-conditional":
-        extra = extra.astype(int)
-    return first, second, rng.standard_normal((8, 9)), labels(spec)[:8], normals, extra
+    real = np.random.default_rng(4).standard_normal((8, 9))
+    normals, u = spec.parts(check_inputs(spec, 1)[1][0].astype(np.float64))
+    return first, second, real, labels(spec)[:8] if spec.model == "gan-conditional" else None, normals, u
 
 
 def agree(gradients: list[np.ndarray], layers: Any, loss: Any) -> None:
@@ -39,11 +37,11 @@ def agree(gradients: list[np.ndarray], layers: Any, loss: Any) -> None:
 @pytest.mark.parametrize("model", VARIANTS)
 def test_oracles_gradients_are_those_of_its_losses(model: str) -> None:
     spec = small(model, (9, 7))
-    first, second, real, classes, normals, extra = drawn(spec)
-    given = (spec, first, second, real, classes, normals[0], extra)
+    first, second, real, classes, normals, u = drawn(spec)
+    given = (spec, first, second, real, classes, normals[0], u)
     _, grads = oracle_variants.discriminator(*given)
     agree(grads, second, lambda: oracle_variants.discriminator(*given)[0])
-    given_generator = (spec, first, second, normals[1], extra)
+    given_generator = (spec, first, second, classes, normals[1])
     _, grads = oracle_variants.generator(*given_generator)
     agree(grads, first, lambda: oracle_variants.generator(*given_generator)[0])
 
@@ -52,11 +50,11 @@ def test_oracles_gradients_are_those_of_its_losses(model: str) -> None:
 def test_what_makes_a_variant_changes_its_losses(model: str) -> None:
     """Without the penalty's weight, the places, the normalization or the classes the losses would be others."""
     spec = small(model)
-    first, second, real, classes, normals, extra = drawn(spec)
+    first, second, real, classes, normals, u = drawn(spec)
     plain = small("gan")
-    mean = oracle_variants.discriminator(spec, first, second, real, classes, normals[0], extra)[0]
+    mean = oracle_variants.discriminator(spec, first, second, real, classes, normals[0], u)[0]
     if model == "gan-conditional":
-        other = oracle_variants.discriminator(spec, first, second, real, (classes + 1) % CLASSES, normals[0], extra)[0]
+        other = oracle_variants.discriminator(spec, first, second, real, (classes + 1) % CLASSES, normals[0], u)[0]
     elif model == "gan-batch-norm":
         without = [{key: w for key, w in layer.items() if key not in ("gamma", "beta")} for layer in first]
         other = oracle_variants.discriminator(spec, without, second, real, None, normals[0], None)[0]
@@ -66,7 +64,7 @@ def test_what_makes_a_variant_changes_its_losses(model: str) -> None:
 
 
 @pytest.mark.parametrize("model", VARIANTS)
-@pytest.mark.parametrize("name", ["torch-variants", "jax-variants"])
+@pytest.mark.parametrize("name", ["torch-variants", "jax-variants", "minigen"])
 def test_contenders_come_to_the_oracles_losses_and_weights(name: str, model: str) -> None:
     peer = PEERS[name]
     pytest.importorskip(peer.needs)

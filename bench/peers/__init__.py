@@ -33,7 +33,7 @@ class Peer:
 
 
 PEERS = {
-    "minigen": Peer("bench.peers.minigen_steps", "minigen", label="minigen"),
+    "minigen": Peer("bench.peers.minigen_steps", "minigen", models=("gan", "vae", *VARIANTS), label="minigen"),
     "minigen-tf32x3": Peer("bench.peers.minigen_tf32x3", "minigen", devices=("cuda",), label="minigen, tf32x3"),
     "minigen-bf16x6": Peer("bench.peers.minigen_bf16x6", "minigen", devices=("cpu",), label="minigen, bf16x6 on AMX"),
     "minigen-numpy": Peer("bench.peers.minigen_numpy", "minigen", devices=("cpu",), label="minigen, NumPy reference"),
@@ -62,7 +62,7 @@ PEERS = {
         "bench.peers.torch_variants_compile",
         "torch",
         "torch",
-        models=VARIANTS,
+        models=("gan-batch-norm", "gan-conditional"),
         label="PyTorch, torch.compile",
         start=30,
     ),

@@ -13,7 +13,7 @@ from jax.nn import softplus
 
 from bench.peers import jax_scan
 from bench.peers.jax_jit import adam
-from bench.spec import CLASSES, NORM_EPS, PENALTY_WEIGHT, R1_WEIGHT, Spec, labels
+from bench.spec import NORM_EPS, PENALTY_WEIGHT, R1_WEIGHT, Spec, labels
 
 MOMENTUM = 0.1  # of the running statistics
 
@@ -44,16 +44,13 @@ def logits(layers: Any, x: jax.Array, classes: Any = None) -> jax.Array:
 
 
 def discriminator_loss(
-    second: Any, first: Any, real: jax.Array, classes: Any, z: jax.Array, extra: Any, *, model: str
+    second: Any, first: Any, real: jax.Array, classes: Any, z: jax.Array, u: Any, *, model: str
 ) -> Any:
-    B = len(real)
-    fake_classes = extra[:B] if model == "gan-conditional" else None
-    output, statistics = forward(first, z, fake_classes)
+    output, statistics = forward(first, z, classes)
     fake = jnp.tanh(output)
-    fake_logits = logits(second, fake, fake_classes)
+    fake_logits = logits(second, fake, classes)
     if model == "wgan-gp":
-        u = extra[:, None]
-        between, pull = jax.vjp(partial(logits, second), u * real + (1 - u) * fake)
+        between, pull = jax.vjp(partial(logits, second), u[:, None] * real + (1 - u[:, None]) * fake)
         norms = jnp.linalg.norm(pull(jnp.ones_like(between))[0], axis=1)
         loss = fake_logits.mean() - logits(second, real).mean()
         return loss + PENALTY_WEIGHT * ((norms - 1) ** 2).mean(), statistics
@@ -64,8 +61,7 @@ def discriminator_loss(
     return loss, statistics
 
 
-def generator_loss(first: Any, second: Any, z: jax.Array, extra: Any, *, model: str) -> Any:
-    classes = extra[len(z) :] if model == "gan-conditional" else None
+def generator_loss(first: Any, second: Any, classes: Any, z: jax.Array, *, model: str) -> Any:
     output, statistics = forward(first, z, classes)
     s = logits(second, jnp.tanh(output), classes)
     return -s.mean() if model == "wgan-gp" else softplus(-s).mean(), statistics
@@ -92,17 +88,17 @@ class Contender(jax_scan.Contender):
 
     def gan_step(self, state: Any, rows: Any, noise: Any) -> Any:
         """A step on rows of the data set: pixels and, of a conditional model, classes."""
-        (real, classes), (normals, extra) = rows, noise
+        (real, classes), (normals, u) = rows, noise
         (g, d), (mg, md), (vg, vd) = state["p"], state["m"], state["v"]
         t, running = state["t"] + 1, state["running"]
         update = partial(adam, t, **self.spec.adam)
         model = self.spec.model
         loss = partial(discriminator_loss, model=model)
-        (d_loss, seen), gradients = jax.value_and_grad(loss, has_aux=True)(d, g, real, classes, normals[0], extra)
+        (d_loss, seen), gradients = jax.value_and_grad(loss, has_aux=True)(d, g, real, classes, normals[0], u)
         running = moved(running, seen)
         d, md, vd = update(d, gradients, md, vd)
         loss = partial(generator_loss, model=model)
-        (g_loss, seen), gradients = jax.value_and_grad(loss, has_aux=True)(g, d, normals[1], extra)
+        (g_loss, seen), gradients = jax.value_and_grad(loss, has_aux=True)(g, d, classes, normals[1])
         running = moved(running, seen)
         g, mg, vg = update(g, gradients, mg, vg)
         new = {"p": (g, d), "m": (mg, md), "v": (vg, vd), "t": t, "running": running}
@@ -110,20 +106,16 @@ class Contender(jax_scan.Contender):
 
     def drawn_step(self, state: Any, data: Any) -> Any:
         spec, steps = self.spec, self.spec.steps_per_call
-        key, for_rows, for_noise, for_extra = jax.random.split(state["key"], 4)
+        key, for_rows, for_noise, for_places = jax.random.split(state["key"], 4)
         rows = jax.random.randint(for_rows, (steps, spec.batch), 0, spec.whole_rows)
         normals = jax.random.normal(for_noise, (steps, 2, spec.batch, spec.latent))
-        extra = None
-        if spec.model == "wgan-gp":
-            extra = jax.random.uniform(for_extra, (steps, spec.extra_draws))
-        if spec.model == "gan-conditional":
-            extra = jax.random.randint(for_extra, (steps, spec.extra_draws), 0, CLASSES)
+        u = jax.random.uniform(for_places, (steps, spec.extra_draws)) if spec.extra_draws else None
 
         def body(state: Any, draws: Any) -> Any:
-            rows, normals, extra = draws
-            return self.step(state, self.taken(*data, rows), (normals, extra))
+            rows, normals, u = draws
+            return self.step(state, self.taken(*data, rows), (normals, u))
 
-        return jax.lax.scan(body, state | {"key": key}, (rows, normals, extra))
+        return jax.lax.scan(body, state | {"key": key}, (rows, normals, u))
 
     def taken(self, data: Any, classes: Any, rows: Any) -> Any:
         return data[rows], classes[rows] if self.spec.model == "gan-conditional" else None
@@ -131,9 +123,8 @@ class Contender(jax_scan.Contender):
     def check(self, indices: np.ndarray, noise: np.ndarray) -> np.ndarray:
         losses = []
         for rows, drawn in zip(indices, noise, strict=True):
-            normals, extra = self.spec.parts(jnp.asarray(drawn))
-            extra = extra.astype(int) if self.spec.model == "gan-conditional" else extra
-            self.state, loss = self.given(self.state, self.taken(self.data, self.labels, rows), (normals, extra))
+            noise_parts = self.spec.parts(jnp.asarray(drawn))
+            self.state, loss = self.given(self.state, self.taken(self.data, self.labels, rows), noise_parts)
             losses.append(np.asarray(loss))
         return np.array(losses)
 

@@ -65,19 +65,17 @@ class Contender(torch_eager.Contender):
         embeddings = [net.classes.weight for net in (self.first, self.second) if net.classes is not None]
         return w.T if any(parameter is weight for weight in embeddings) else w
 
-    def discriminator_loss(self, real: torch.Tensor, noise: torch.Tensor, classes: Any, extra: Any) -> torch.Tensor:
-        B, model = len(real), self.spec.model
-        conditional = model == "gan-conditional"
+    def discriminator_loss(self, real: torch.Tensor, noise: torch.Tensor, classes: Any, u: Any) -> torch.Tensor:
+        model = self.spec.model
         with torch.no_grad():
-            fake = torch.tanh(self.first(noise, extra[:B] if conditional else None))
-        both = torch.cat([classes, extra[:B]]) if conditional else None
+            fake = torch.tanh(self.first(noise, classes))
         if model == "gan-r1":
             real = real.detach().requires_grad_()
-        real_logits, fake_logits = self.second(torch.cat([real, fake]), both).chunk(2)
+        twice = None if classes is None else torch.cat([classes, classes])
+        real_logits, fake_logits = self.second(torch.cat([real, fake]), twice).chunk(2)
         if model == "wgan-gp":
             loss = fake_logits.mean() - real_logits.mean()
-            u = extra[:, None]
-            between = (u * real + (1 - u) * fake).requires_grad_()
+            between = (u[:, None] * real + (1 - u[:, None]) * fake).requires_grad_()
             slopes = torch.autograd.grad(self.second(between).sum(), between, create_graph=True)[0]
             return loss + PENALTY_WEIGHT * ((slopes.norm(dim=1) - 1) ** 2).mean()
         loss = F.softplus(-real_logits).mean() + F.softplus(fake_logits).mean()
@@ -86,36 +84,31 @@ class Contender(torch_eager.Contender):
             loss = loss + R1_WEIGHT / 2 * (slopes**2).sum(dim=1).mean()
         return loss
 
-    def generator_loss(self, noise: torch.Tensor, extra: Any) -> torch.Tensor:
-        classes = extra[len(noise) :] if self.spec.model == "gan-conditional" else None
+    def generator_loss(self, noise: torch.Tensor, classes: Any) -> torch.Tensor:
         logits = self.second(torch.tanh(self.first(noise, classes)), classes)
         return -logits.mean() if self.spec.model == "wgan-gp" else F.softplus(-logits).mean()
 
-    def variant_step(self, real: torch.Tensor, classes: Any, noise: torch.Tensor, extra: Any) -> list[torch.Tensor]:
-        d_loss = self.discriminator_loss(real, noise[0], classes, extra)
+    def variant_step(self, real: torch.Tensor, classes: Any, noise: torch.Tensor, u: Any) -> list[torch.Tensor]:
+        d_loss = self.discriminator_loss(real, noise[0], classes, u)
         self.adam_second.zero_grad()
         d_loss.backward()
         self.adam_second.step()
-        g_loss = self.generator_loss(noise[1], extra)
+        g_loss = self.generator_loss(noise[1], classes)
         self.adam_first.zero_grad()
         g_loss.backward(inputs=list(self.first.parameters()))
         self.adam_first.step()
         return [d_loss, g_loss]
 
-    def draw_extra(self) -> torch.Tensor | None:
-        if self.spec.model == "wgan-gp":
-            return torch.rand(self.spec.extra_draws, device=self.device)
-        if self.spec.model == "gan-conditional":
-            return torch.randint(CLASSES, (self.spec.extra_draws,), device=self.device)
-        return None
+    def taken(self, rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Pixels and, of a conditional model, classes."""
+        classes = self.labels[rows] if self.spec.model == "gan-conditional" else None
+        return self.data.index_select(0, rows), classes
 
     def check(self, indices: np.ndarray, noise: np.ndarray) -> np.ndarray:
         losses = []
         for rows, drawn in zip(torch.from_numpy(indices), torch.from_numpy(noise), strict=True):
-            normals, extra = self.spec.parts(drawn.to(self.device))
-            extra = extra.long() if self.spec.model == "gan-conditional" else extra
-            rows = rows.to(self.device)
-            result = self.variant_step(self.data[rows], self.labels[rows], normals, extra)
+            normals, u = self.spec.parts(drawn.to(self.device))
+            result = self.variant_step(*self.taken(rows.to(self.device)), normals, u)
             losses.append([float(loss.detach()) for loss in result])
         return np.array(losses)
 
@@ -123,7 +116,7 @@ class Contender(torch_eager.Contender):
         spec = self.spec
         for _ in range(steps):
             rows = torch.randint(spec.whole_rows, (spec.batch,), device=self.device)
-            classes = self.labels[rows] if spec.model == "gan-conditional" else None
             normals = torch.randn((2, spec.batch, spec.latent), device=self.device)
-            self.variant_step(self.data.index_select(0, rows), classes, normals, self.draw_extra())
+            u = torch.rand(spec.extra_draws, device=self.device) if spec.extra_draws else None
+            self.variant_step(*self.taken(rows), normals, u)
         self.wait()

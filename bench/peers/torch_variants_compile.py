@@ -1,8 +1,7 @@
 """PyTorch through torch.compile for the GAN's variants: the compiled step of `torch_compile`, Adam written out.
 
-AOTAutograd traces no second derivative through ``backward``, but it does take a gradient inside the traced function,
-which is how the penalties get theirs; where the installed version cannot, the contender fails and is named with its
-reason.
+Not for the penalties: the compiler takes no gradient of a gradient ("torch.compile with aot_autograd does not currently
+support double backward", PyTorch 2.13).
 """
 
 from __future__ import annotations
@@ -29,10 +28,10 @@ class Contender(torch_variants.Contender):
         turned = [self.turned(p, w) for p, w in zip(self.parameters(), weights, strict=True)]
         torch_compile.Contender.reset(self, turned)  # type: ignore[arg-type]
 
-    def variant_step(self, real: torch.Tensor, classes: Any, noise: torch.Tensor, extra: Any) -> list[torch.Tensor]:
+    def variant_step(self, real: torch.Tensor, classes: Any, noise: torch.Tensor, u: Any) -> list[torch.Tensor]:
         self.t += 1
-        d_loss = self.discriminator_loss(real, noise[0], classes, extra)
+        d_loss = self.discriminator_loss(real, noise[0], classes, u)
         self.update(list(self.second.parameters()), d_loss)
-        g_loss = self.generator_loss(noise[1], extra)
+        g_loss = self.generator_loss(noise[1], classes)
         self.update(list(self.first.parameters()), g_loss)
         return [d_loss.detach(), g_loss.detach()]
