@@ -33,7 +33,7 @@ BEFORE: dict[str, Any] = {
     "hidden_discriminator": (512, 256),
     "batch_size": 64,
 }
-"""The preset ``quality`` as it was until version 0.6: what the others differ from."""
+"""The preset ``quality`` as it was before R1 and averages: what the others differ from."""
 SETTINGS: dict[str, dict[str, Any]] = {
     "before": BEFORE,
     "ema": BEFORE | {"ema": 0.999},

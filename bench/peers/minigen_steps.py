@@ -131,15 +131,21 @@ class Contender:
         training = self.training
         for rows, normals in zip(indices, noise, strict=True):
             normals, places = self.spec.parts(normals)
-            training.step.ops = Given(self.ops, rows, [normals.reshape(-1, normals.shape[-1])], places)
+            self.compute_with(Given(self.ops, rows, [normals.reshape(-1, normals.shape[-1])], places))
             training.step.compute(self.spec.batch)
             training.done += 1
-        training.step.ops = self.ops
+        self.compute_with(self.ops)
         losses = training.recent_losses(len(indices))
         if self.spec.model == "vae":
             return losses[:, :1]
         losses[:, 0] += losses[:, 2:].sum(axis=1)  # the penalty, which is the discriminator's
         return losses[:, :2]
+
+    def compute_with(self, ops: Any) -> None:
+        """The step, and its penalty, which draws places itself, call ``ops`` from now on."""
+        for part in (self.training.step, getattr(self.training.step, "penalty", None)):
+            if part is not None:
+                part.ops = ops
 
     def draws(self, steps: int) -> tuple[np.ndarray, np.ndarray]:
         """What the captured step draws first, as the reference draws it."""
