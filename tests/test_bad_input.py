@@ -34,7 +34,7 @@ BAD = [
     ("weight_decay", -1, ValueError, "[0, inf)"),
     ("weight_decay", 0.1, ValueError, "adamw"),
     ("activation", "swish", ValueError, "'leaky_relu'"),
-    ("optimizer", "lion", ValueError, "'adam', 'adamw', 'sgd'"),
+    ("optimizer", "adagrad", ValueError, "'adam', 'adamw', 'sgd'"),
     ("init", "zeros", ValueError, "'glorot_uniform'"),
     ("hidden", (0,), ValueError, "hidden[0]"),
     ("hidden", (128, -1), ValueError, "hidden[1]"),

@@ -561,7 +561,7 @@ BAD_TRAINING = [
     ("--output softmax", "--output must be one of 'auto', 'tanh', 'sigmoid', 'linear'"),
     ("--loss wgan", "--loss must be one of 'non_saturating', 'minimax'"),
     ("--init zeros", "--init must be one of"),
-    ("--optimizer lion", "--optimizer must be one of 'adam', 'adamw', 'sgd'"),
+    ("--optimizer adagrad", "--optimizer must be one of 'adam', 'adamw', 'sgd'"),
     ("--learning-rate 0", "--learning-rate must be a finite number in (0, inf), not 0"),
     ("--learning-rate -1", "--learning-rate must be"),
     ("--learning-rate nan", "--learning-rate must be"),

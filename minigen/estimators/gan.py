@@ -80,7 +80,7 @@ class GAN(OfRange):
     r1 : weight of the penalty ``r1 / 2 mean |ds/dx|^2`` on the gradient of the discriminator's logit at real rows
         (Mescheder, Geiger and Nowozin 2018); 0 for none
     gradient_penalty : weight of the penalty ``mean (|ds/dx| - 1)^2`` at rows between real and generated ones (Gulrajani
-        et al. 2017, who take 10 and ``loss="wasserstein"``); 0 for none
+        et al. 2017, who take 10, with the Wasserstein loss); 0 for none
     n_critic : updates of the discriminator a step, each on rows of its own, ``n_critic * batch_size`` of them in all;
         the history has the last one's loss (Arjovsky, Chintala and Bottou 2017, who take 5)
     weight_clip : bound on the size of each of the discriminator's parameters after its update (the same, 0.01); 0: none

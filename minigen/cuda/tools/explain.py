@@ -95,7 +95,7 @@ def training_of(model: str, backend: CudaBackend, rows: np.ndarray, settings: di
     estimator._check_params()
     rows = np.resize(rows, (max(len(rows), estimator.batch_size), rows.shape[1]))
     estimator._build(backend, rows.shape[1:], rows.dtype, *estimator._choose_range(rows, binary=False))
-    estimator._initialize()
+    estimator._initialize(rows)
     return estimator._training(rows)
 
 
