@@ -354,7 +354,8 @@ def lower_wgrad(op: Operation, target: Target) -> list[Job]:
     }
     programs = tiles.programs(tile, n_in, n_out) + blocks(n_out, db_columns)  # dW's, db's
     flops = 2 * B * n_in * n_out
-    if slices == 1 and not op["accumulate"] and "db" in op.buffers:
+    with_bias = "lr" in op.buffers or "db" in op.buffers
+    if slices == 1 and not op["accumulate"] and with_bias:
         stored = {"dW": op["dW"], "db": op["db"], **update_arguments(op)}
         return [job(op, wgrad, programs, arguments | stored, flops, tile=tile)]
     parts_W, parts_b = (target.empty((slices, *shape), np.float32) for shape in ((n_in, n_out), (n_out,)))
@@ -362,7 +363,7 @@ def lower_wgrad(op: Operation, target: Target) -> list[Job]:
     reads = [op.buffers[name] for name in ("x", "dz", "h", "scores", "head_w") if name in op.buffers]
     written = parts_W, parts_b
     first = job(op, wgrad, programs * slices, arguments | partial, flops, reads=reads, writes=written, tile=tile)
-    sums = [(parts_W, "W"), *[(parts_b, "b")] * ("lr" in op.buffers or "db" in op.buffers)]
+    sums = [(parts_W, "W"), *[(parts_b, "b")] * with_bias]
     return [first, *(sum_slices_job(op, *part) for part in sums)]
 
 
