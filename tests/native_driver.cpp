@@ -161,8 +161,8 @@ void add_elementwise(int64_t n) {
   cases.push_back({"clip_norm" + size, [=, &k] { k.clip_norm(clipped.get(), norm.get(), n, 0.5); }, clipped, n});
   cases.push_back({"average" + size, [=, &k] { k.average(q.get(), g.get(), n, step.get(), 0.9); }, q, n});
   cases.push_back({"sgd" + size, [=, &k] { k.sgd(q.get(), g.get(), velocity.get(), n, lr.get(), 0.9, 0.01); }, q, n});
-  const auto clipped = normals(n), noisy = buffer<float>(n);
-  cases.push_back({"clip" + size, [=, &k] { k.clip(clipped.get(), n, 0.5f); }, clipped, n});
+  const auto bounded = normals(n), noisy = buffer<float>(n);
+  cases.push_back({"clip" + size, [=, &k] { k.clip(bounded.get(), n, 0.5f); }, bounded, n});
   cases.push_back(
       {"add_noise" + size, [=, &k] { k.add_noise(p.get(), g.get(), step.get(), noisy.get(), n, 0.3, 9); }, noisy, n});
   const auto uniform = buffer<float>(n), normal = buffer<float>(n);
