@@ -73,7 +73,7 @@ def other_launches(ops: CudaBackend) -> list[Launch]:
         lambda: ops.adamw(p, g, m, v, lr, step),
         lambda: ops.random_uniform(x, 0, 0, step),
         lambda: ops.vae_loss(x, y, z, rows, loss, "gaussian", 0.5),
-        lambda: ops.latent_backward(f(B, L), f(B, 2 * L), f(B, L), f(B, 2 * L), 4.0),
+        lambda: ops.latent_backward(f(B, L), f(B, 2 * L), f(B, L), f(L), f(B, 2 * L)),
         lambda: ops.gan_loss_generator(f(B, 1), f(B, 1), loss, "minimax"),
         lambda: ops.batch_gather(x, ops.empty((B,), np.int32), y),
     ]
