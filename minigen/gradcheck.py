@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from minigen.backend import DENSE_ACTIVATIONS, GAN_LOSSES, LIKELIHOODS, SCHEDULES, Array, Backend
+from minigen.backend import DENSE_ACTIVATIONS, GAN_LOSSES, SCHEDULES, Array, Backend
 from minigen.gradcheck_condition import condition_derivatives, condition_operations
 from minigen.gradcheck_formulas import check_values, formula_of
 from minigen.gradcheck_layers import layer_derivatives, layer_operations
@@ -38,22 +38,18 @@ from minigen.gradcheck_tools import (
     relative_error,
     sizes,
 )
+from minigen.gradcheck_vae import vae_derivatives, vae_operations
 from minigen.reference import (
     activations,
     averaging,
     batch,
-    categorical_loss,
     clipping,
     dense,
     gan_loss,
-    gaussian_loss,
-    importance,
-    latent,
     optimizer,
     penalty,
     random,
     schedule,
-    vae_loss,
 )
 from minigen.reference.penalty import PENALTIES
 from minigen.reference_backend import NumpyBackend
@@ -80,20 +76,12 @@ def run(backends: Iterable[Backend], seed: int | None = None) -> list[Row]:
         tolerance = BACKEND_TOLERANCE[backend.dtype.name]
         for operation, check, method, arguments, expected in operations(rng):
             outputs = call(backend, method, *arguments)
-            error = float(np.max([_error(out, ref) for out, ref in zip(outputs, expected, strict=True)]))
+            error = float(np.max([relative_error(out, ref) for out, ref in zip(outputs, expected, strict=True)]))
             formula = formula_of(operation, check, backend.name)
             rows.append(Row(operation, backend.name, f"{check} vs float64 reference", error, tolerance, formula))
         rows.extend(check_backend(backend, rng))
         rows.extend(check_steps(backend, backend.name, int(rng.integers(1, 2**32))))
     return rows
-
-
-def _error(out: np.ndarray, expected: Any) -> float:
-    """The relative error of an output. A single number, such as a loss, may be what large terms that cancel have left:
-    its error is relative to 1 at least."""
-    if np.size(expected) == 1:
-        return relative_error(np.append(out, 1.0), np.append(expected, 1.0))
-    return relative_error(out, expected)
 
 
 # --- tools ------------------------------------------------------------------------------------
@@ -172,63 +160,7 @@ def derivatives(rng: np.random.Generator) -> Iterator[Derivative]:
     yield "gan_loss", "discriminator with label smoothing", smoothed, s, smooth
     yield from _penalty_derivatives(rng)
 
-    target = rng.random((B, n_in))
-    for likelihood in LIKELIHOODS:
-
-        def reconstruction(output: np.ndarray, likelihood: str = likelihood) -> np.floating:
-            return vae_loss.forward(output, target, likelihood, 0.3)[1]
-
-        yield "vae_loss", likelihood, reconstruction, z, vae_loss.forward(z, target, likelihood, 0.3)[2]
-
-    for V in (n_in, 1):
-        logvar = normals(rng, V)
-
-        def of_means(mean: np.ndarray, logvar: np.ndarray = logvar) -> np.floating:
-            return gaussian_loss.forward(mean, target, logvar)[1]
-
-        def of_logvar(logvar: np.ndarray) -> np.floating:
-            return gaussian_loss.forward(z, target, logvar)[1]
-
-        dmean = gaussian_loss.forward(z, target, logvar)[2]
-        yield "gaussian_loss", f"means, variances {V}", of_means, z, dmean
-        gradient = gaussian_loss.logvar_gradient(dmean, z, target, logvar)
-        yield "gaussian_loss", f"logvar, variances {V}", of_logvar, logvar, gradient
-
-    logits, labels, ends = normals(rng, B, n_in + 4), rng.random((B, n_in + 4)), np.array([1, 3, n_in + 4])
-
-    def cross_entropy(logits: np.ndarray) -> np.floating:
-        return categorical_loss.forward(logits, labels, ends)[1]
-
-    yield "categorical_loss", "logits", cross_entropy, logits, categorical_loss.forward(logits, labels, ends)[2]
-
-    heads, eps, dz, beta = normals(rng, B, 2 * n_in), normals(rng, B, n_in), normals(rng, B, n_in), 0.7
-
-    def latent_total(heads: np.ndarray) -> np.floating:
-        z, _, kl = latent.forward(heads, eps)
-        return (dz * z).sum() + beta * kl
-
-    yield "latent", "backward", latent_total, heads, latent.backward(dz, heads, eps, beta)
-    mean_kl = (heads[:, :n_in] ** 2 + np.expm1(heads[:, n_in:]) - heads[:, n_in:]).mean(axis=0) / 2
-    middle = np.sort(np.append(mean_kl, 0))[-2:].mean()  # the last latent is not within the free bits, the others are
-    free_bits = float(middle)
-
-    def freed(heads: np.ndarray) -> np.floating:
-        return latent.kl_weights(heads, beta, free_bits)[1]
-
-    weights = latent.kl_weights(heads, beta, free_bits)[0]
-    yield "latent", "free bits", freed, heads, latent.backward(0 * dz, heads, eps, weights)
-
-    draws = 3
-    noise, seen = normals(rng, draws * B, n_in), normals(rng, draws * B, n_in)
-
-    def bound(heads: np.ndarray) -> np.floating:
-        z, ratios, _ = importance.sample(heads, noise)
-        return importance.weights(_squares(z, seen), ratios, draws)[1]
-
-    z, ratios, _ = importance.sample(heads, noise)
-    shares = importance.weights(_squares(z, seen), ratios, draws)[0]
-    through = (z - seen) * shares[:, None] / len(z)
-    yield "importance", "bound", bound, heads, importance.backward(through, z, heads, noise, shares)
+    yield from vae_derivatives(rng)
     yield from layer_derivatives(rng)
     yield from condition_derivatives(rng)
 
@@ -253,18 +185,12 @@ def _penalty_derivatives(rng: np.random.Generator) -> Iterator[Derivative]:
         yield "penalty", f"curvature {name}", tangent, z, activations.curvature(dz, moved, y, name)
 
 
-def _squares(z: np.ndarray, seen: np.ndarray) -> np.ndarray:
-    """What stands for the decoder's loss of each draw."""
-    return ((z - seen) ** 2).sum(axis=1) / 2
-
-
 def operations(rng: np.random.Generator) -> Iterator[Operation]:
     """(operation, what, method of the backend, its arguments, outputs of the float64 reference) of every operation."""
     yield from _dense_operations(rng)
     yield from layer_operations(rng)
-    yield from _loss_operations(rng)
-    yield from _latent_operations(rng)
-    yield from _importance_operations(rng)
+    yield from _gan_operations(rng)
+    yield from vae_operations(rng)
     yield from _optimizer_operations(rng)
     yield from _training_operations(rng)
     yield from _random_operations(rng)
@@ -304,17 +230,19 @@ def _dense_operations(rng: np.random.Generator) -> Iterator[Operation]:
         yield ("penalty", f"curvature {name}", "activation_curvature", (dy, z, y, Out(B, n_in), name), [e])
 
 
-def _loss_operations(rng: np.random.Generator) -> Iterator[Operation]:
+def _gan_operations(rng: np.random.Generator) -> Iterator[Operation]:
     n_real, n_fake, D = sizes(rng, 3, 9, 70)
     B = n_real + n_fake
     s = 5 * normals(rng, B, 1)
+    generated = s - 4  # shifted, so that the means of logits, which some losses are, do not cancel
+    s[:n_real] -= 8
     outputs = Out(B, 1), Out(1)
     for kind in GAN_LOSSES:
         loss, dlogits = gan_loss.discriminator(s, n_real, kind)
         arguments = (s, n_real, *outputs, kind)
         yield "gan_loss", f"discriminator {kind}", "gan_loss_discriminator", arguments, [dlogits, [loss]]
-        loss, dlogits = gan_loss.generator(s, kind)
-        yield "gan_loss", f"generator {kind}", "gan_loss_generator", (s, *outputs, kind), [dlogits, [loss]]
+        loss, dlogits = gan_loss.generator(generated, kind)
+        yield "gan_loss", f"generator {kind}", "gan_loss_generator", (generated, *outputs, kind), [dlogits, [loss]]
     loss, dlogits = gan_loss.discriminator(s, n_real, GAN_LOSSES[0], 0.2)
     smoothed = (s, n_real, *outputs, GAN_LOSSES[0], 0.2)
     yield "gan_loss", "discriminator with label smoothing", "gan_loss_discriminator", smoothed, [dlogits, [loss]]
@@ -324,59 +252,6 @@ def _loss_operations(rng: np.random.Generator) -> Iterator[Operation]:
         yield "penalty", kind, "gradient_penalty", (g, Out(B, D), Out(B), Out(1), kind, 0.7), [v, rows, [loss]]
     mixed = penalty.interpolate(g, other, u)
     yield "penalty", "interpolate", "interpolate", (g, other, u, Out(B, D)), [mixed]
-    output, x = normals(rng, B, D), rng.random((B, D), np.float32).astype(np.float64)
-    for likelihood in LIKELIHOODS:
-        rows, loss, doutput = vae_loss.forward(output, x, likelihood, 0.3)
-        terms = (output, x, Out(B, D), Out(B), Out(1), likelihood, 0.3)
-        yield "vae_loss", likelihood, "vae_loss", terms, [doutput, rows, [loss]]
-    for V in (D, 1):
-        logvar = normals(rng, V)
-        rows, loss, doutput = gaussian_loss.forward(output, x, logvar)
-        given: tuple[Any, ...] = (output, x, logvar, Out(B, D), Out(B), Out(1))
-        yield "gaussian_loss", f"means, variances {V}", "gaussian_loss", given, [doutput, rows, [loss]]
-        doutput = doutput.astype(np.float32).astype(np.float64)
-        expected = gaussian_loss.logvar_gradient(doutput, output, x, logvar)
-        given = (doutput, output, x, logvar, Out(V))
-        yield "gaussian_loss", f"logvar, variances {V}", "gaussian_logvar_gradient", given, [expected]
-    ends = np.array([1, D // 2, D], np.int32)
-    rows, loss, doutput = categorical_loss.forward(output, x, ends)
-    given = (output, x, ends, Out(B, D), Out(B), Out(1))
-    yield "categorical_loss", "logits", "categorical_loss", given, [doutput, rows, [loss]]
-
-
-def _latent_operations(rng: np.random.Generator) -> Iterator[Operation]:
-    B, L = sizes(rng, 2, 9, 70)
-    heads, eps, dz, weights = normals(rng, B, 2 * L), normals(rng, B, L), normals(rng, B, L), normals(rng, L)
-    z, rows, loss = latent.forward(heads, eps)
-    yield "latent", "forward", "latent_forward", (heads, eps, Out(B, L), Out(B), Out(1)), [z, rows, [loss]]
-    yield (
-        "latent",
-        "backward",
-        "latent_backward",
-        (dz, heads, eps, weights, Out(B, 2 * L)),
-        [latent.backward(dz, heads, eps, weights)],
-    )
-    beta, free_bits = np.array([0.75]), 0.8
-    expected = latent.kl_weights(heads, beta[0], free_bits)
-    yield "latent", "free bits", "kl_weights", (heads, beta, Out(L), Out(1), free_bits), [expected[0], [expected[1]]]
-    step = np.array([3], np.uint64)
-    yield "latent", "warm-up", "ramp", (step, Out(1), 1.5, 7), [[latent.ramp(3, 1.5, 7)]]
-
-
-def _importance_operations(rng: np.random.Generator) -> Iterator[Operation]:
-    B, L, draws = *sizes(rng, 2, 9, 70), 3
-    R = draws * B
-    heads, x = normals(rng, B, 2 * L), normals(rng, B, L)
-    eps, dz, z, nats, ratios = normals(rng, R, L), normals(rng, R, L), normals(rng, R, L), *normals(rng, 2, R)
-    yield "importance", "rows", "repeat_rows", (x, Out(R, L)), [importance.repeat(x, R)]
-    drawn = importance.sample(heads, eps)
-    given: tuple[Any, ...] = (heads, eps, Out(R, L), Out(R), Out(1))
-    yield "importance", "sample", "importance_sample", given, [drawn[0], drawn[1], [drawn[2]]]
-    shares, loss = importance.weights(nats, ratios, draws)
-    yield "importance", "weights", "importance_weights", (nats, ratios, Out(R), Out(1), draws), [shares, [loss]]
-    yield "importance", "scaling", "scale_rows", (InOut(z), nats), [z * nats[:, None]]
-    given = (dz, z, heads, eps, nats, Out(B, 2 * L))
-    yield "importance", "backward", "importance_backward", given, [importance.backward(dz, z, heads, eps, nats)]
 
 
 def _optimizer_operations(rng: np.random.Generator) -> Iterator[Operation]:

@@ -152,7 +152,9 @@ def _vae_gradient(ops: Backend, hidden: str, seed: int, data: np.ndarray, varian
     if vae.free_bits:  # some latents are within them, and none near the edge, where there is no derivative
         vae.gradient(ROWS)
         mu, logvar = latent.posterior(np.asarray(ops.download(vae.encoder_work[-1].y), np.float64))
-        vae.free_bits = float(np.sort((mu**2 + np.expm1(logvar) - logvar).mean(axis=0) / 2)[1:3].mean())
+        between = np.sort((mu**2 + np.expm1(logvar) - logvar).mean(axis=0) / 2)[1:3].mean()
+        if np.isfinite(between):  # a faulty backend may have left a NaN, which other lines report
+            vae.free_bits = float(between)
     name = ", ".join([f"{key} {value}" for key, value in variant.items() if key not in ("blocks", "beta")])
     value = _reader(vae, 2) if len(vae.terms) == 3 else lambda: _reader(vae, 0)() + vae.beta * _reader(vae, 1)()
     if vae.weighs_kl:
