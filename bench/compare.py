@@ -46,7 +46,7 @@ weights then go another way: any float32 contender may differ from float64 on on
 deeper the network is. A contender that computes something else differs on all.
 """
 PER_CALL = {"cpu": (1e10, 100), "cuda": (1e12, 200)}
-"""A contender with a loop of its own does about so many FLOPs, and at most so many steps, per call from Python."""
+"""About how many FLOPs a contender with a loop of its own does per call from Python, and at most how many steps."""
 BUSY = 0.5
 """Load average over the last minute above which a run begins with a warning."""
 EVALUATIONS_PER_EPOCH = 4
@@ -87,7 +87,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
         "--starts", type=int, help="starts of every contender in a model's first cell (default: 3, with --sweep 1)"
     )
     parser.add_argument("--elbo", type=float, metavar="NATS", help="also: time until the test negative ELBO is below")
-    parser.add_argument("--epochs", type=int, default=30, help="give up on --elbo after so many")
+    parser.add_argument("--epochs", type=int, default=30, help="epochs after which --elbo gives up")
     parser.add_argument("--patience", type=float, default=300, metavar="SECONDS", help="for one answer of a contender")
     parser.add_argument("--python", nargs="+", default=[], metavar="PEER=PATH", help="torch=, jax=, tensorflow=")
     parser.add_argument("--setup", action="store_true", help="first make the peers' virtual environments")

@@ -28,7 +28,7 @@ from bench import environment, floor
 THREADS = environment.cores()
 ROUNDS = 25
 WORK_PER_ROUND = {"cpu": (2e7, 2e8), "cuda": (2e9, 2e10)}
-"""A round repeats a call until about so many bytes have moved or FLOPs are done, at most 1000 times."""
+"""Bytes moved or FLOPs done after which a round ends; it repeats a call at most 1000 times."""
 
 
 def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> pytest.Collector | None:

@@ -1,4 +1,4 @@
-"""Digits and clothes: how good samples of a GAN are after so many epochs, and what the training costs.
+"""Digits and clothes: how good samples of a GAN are after a number of epochs, and what the training costs.
 
     MINIGEN_DATA=... python -m bench.digits                                # the preset, before and now; PyTorch-GAN's
     MINIGEN_DATA=... python -m bench.digits --epochs 3 --settings ema r1   # a short look at single settings
@@ -97,7 +97,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--set", nargs="+", default=[], metavar="NAME=VALUE", help="over each of the settings")
     parser.add_argument("--samples", type=int, default=SAMPLES)
     parser.add_argument("--pictures", type=Path, metavar="FOLDER", help="save 64 samples of each run there")
-    parser.add_argument("--rows", type=int, help="take only the first so many pictures")
+    parser.add_argument("--rows", type=int, help="how many pictures to take, from the first on (default: all)")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--classifier-epochs", type=int, default=20)
     parser.add_argument("--out", type=Path, default=RESULTS / f"digits-{machine_name()}.json")

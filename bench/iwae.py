@@ -74,7 +74,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--draws", nargs="+", type=int, default=list(PAPER))
     parser.add_argument("--epochs", type=int, default=10)
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])
-    parser.add_argument("--rows", type=int, help="take only the first so many training pictures")
+    parser.add_argument("--rows", type=int, help="how many training pictures to take, from the first on (default: all)")
     parser.add_argument("--test", type=int, default=1000, help="test pictures that are scored")
     parser.add_argument("--score", type=int, default=1000, help="draws of the likelihood")
     parser.add_argument("--threads", type=int, default=1)

@@ -90,7 +90,7 @@ def judge(data: str, samples: np.ndarray) -> dict[str, float]:
 
 
 def train(data: str, given: dict[str, Any], steps: int, seed: int) -> Any:
-    """A model after so many steps on packs of ``BATCH`` each, rounded up to whole epochs' worth of points."""
+    """A model trained for a number of steps, each on ``BATCH`` packs; the steps are rounded up to whole epochs."""
     batch = BATCH * (given.get("pack") or 1)
     rows = min(POINTS, steps * batch)
     epochs = -(-steps * batch // rows)

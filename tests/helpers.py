@@ -187,7 +187,7 @@ def _read_only(buffer: Any) -> Any:
 
 
 def use_threads(threads: int) -> None:
-    """Let the CPU's operations use exactly so many, also where there are fewer cores: for tests of their bits."""
+    """Let the CPU's operations use exactly ``threads`` threads, also where there are fewer cores, for tests of bits."""
     from minigen.cpu import _native
 
     _native.choose_threads(False)

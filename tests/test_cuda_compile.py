@@ -117,5 +117,5 @@ def dense_launches(ops, B, n_in, n_out):
 
 
 def test_the_head_takes_layers_of_any_tile():
-    """A logit is summed from at most so many shares: the widest hidden layer that the smallest tiles allow."""
+    """A logit is summed from at most MOST_SCORES shares: the widest hidden layer that the smallest tiles allow."""
     assert MOST_SCORES * min(tile.BN for tile in tiles.TABLE.values()) >= 2048

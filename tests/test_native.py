@@ -338,7 +338,7 @@ BUSY = {4: 9.0e-3, 2: 6.0e-3, 1: 3.5e-3}
 
 
 def run_choice(choice: Any, machine: dict[int, float], seconds: float, rng: np.random.Generator) -> tuple[int, float]:
-    """Steps for so many seconds, each up to a tenth slower or faster: their number, and that of threads at the end."""
+    """Steps for some seconds, each up to a tenth slower or faster: their number, and that of threads at the end."""
     passed, steps, threads = 0.0, 0, 0
     while passed < seconds:
         threads = choice.threads(max(machine))

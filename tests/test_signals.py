@@ -34,7 +34,7 @@ def usual_handlers():
 
 
 def trained(number: int, epochs: int = 6) -> minigen.GAN:
-    """A GAN whose training of so many epochs gets a signal at the end of the second."""
+    """A GAN whose training gets a signal at the end of the second."""
 
     def send(end):
         if end.epoch == 2:

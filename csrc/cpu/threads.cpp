@@ -131,7 +131,7 @@ void grow(Team& team, int size) {
   pthread_sigmask(SIG_SETMASK, &before, nullptr);
 }
 
-// Take the team, with at least so many threads if they can be had; false if another thread has it.
+// Take the team, with at least `threads` threads if they can be had; false if another thread has it.
 bool take_team(int threads) {
   if (team_taken.exchange(true)) return false;
   if (!team) team = new Team;

@@ -53,7 +53,7 @@ static inline void parallel(int threads, const Body& body) {
   hand_out(threads, share, &body);
 }
 
-// The same, each t on a thread of its own, so that all run at once: to measure what so many threads can do.
+// The same, each t on a thread of its own, so that all run at once: to measure what that number of threads can do.
 template <class Body>
 static inline void all_at_once(int threads, const Body& body) {
   on_own_threads(threads, [](const void* context, int t) { (*static_cast<const Body*>(context))(t); }, &body);

@@ -66,7 +66,7 @@ def get_num_threads() -> int:
 
 
 def set_num_threads(threads: int) -> None:
-    """Let the operations use so many ``threads``, 1 to 1024, but no more than one a core: more would only take turns.
+    """Let the operations use ``threads`` threads, 1 to 1024, but no more than one a core: more would only take turns.
 
     Small operations use fewer. Results do not depend on it. Raises ValueError for a number out of range, TypeError for
     what is no integer.

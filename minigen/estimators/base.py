@@ -215,7 +215,7 @@ class Estimator(TrainedModel):
         return bool(self.standardize)
 
     def _layers(self, columns: int, *from_data: Any) -> dict[str, list[Layer]]:
-        """The layers of each network, by its name, for data of so many columns, as if there were no conditions."""
+        """The layers of each network, by its name, for data of ``columns`` columns, as if there were no conditions."""
         raise NotImplementedError
 
     def _all_layers(self, columns: int, *from_data: Any, condition: Condition | None) -> dict[str, list[Layer]]:

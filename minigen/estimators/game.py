@@ -43,7 +43,7 @@ def check_rows(gan: Any, rows: int) -> None:
 
 
 def game(gan: Any, rows: int) -> dict[str, Any]:
-    """The settings as :class:`minigen.models.gan.GanStep` takes them, for data of so many ``rows``."""
+    """The settings as :class:`minigen.models.gan.GanStep` takes them, for data of ``rows`` rows."""
     steps = gan.epochs * (rows // (gan.n_critic * gan.batch_size))
     names = ("loss", "r1", "gradient_penalty", "n_critic", "weight_clip", "label_smoothing", "instance_noise")
     chosen = {name: getattr(gan, name) for name in names}

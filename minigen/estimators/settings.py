@@ -120,7 +120,7 @@ class Settings:
         checks.seed("seed", self.seed)
 
     def _check_normalization(self, name: str, rows: int) -> None:
-        """Of the setting of this name, for batches of so many ``rows``."""
+        """Of the setting of this name, for batches of ``rows`` rows."""
         value = checks.choice(name, getattr(self, name), (None, *NORMALIZATIONS))
         if value == "batch" and rows == 1:
             raise ArgumentError(name, f"must not be 'batch' with batch_size={self.batch_size}: one row has no variance")

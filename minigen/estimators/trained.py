@@ -135,7 +135,7 @@ class TrainedModel(Settings):
         return Context(condition=self._ops.upload(codes if codes.ndim == 1 else codes.astype(self._ops.dtype)))
 
     def _condition_codes(self, y: Any, rows: int) -> np.ndarray | None:
-        """The conditions ``y`` of so many rows as the networks take them; None for a model without."""
+        """The conditions ``y`` of ``rows`` rows as the networks take them; None for a model without."""
         if self.conditions_ is None:
             if y is not None:
                 raise ArgumentError("y", "must be None: the model was trained without labels, and does not know any")

@@ -34,7 +34,7 @@ class Condition:
 
 
 def buffer_for(ops: Backend, rows: int, condition: Condition) -> Array:
-    """An uninitialised buffer for the conditions of so many rows."""
+    """An uninitialised buffer for the conditions of ``rows`` rows."""
     return ops.empty((rows,), np.int32) if condition.labelled else ops.empty((rows, condition.size))
 
 

@@ -113,7 +113,7 @@ class GanStep(Step):
         context = Context(training=True, condition=self.condition, counter=self.updates, seed=seed, groups=2)
         self.generator_work = generator.workspace(2 * B, y=rows[B:], grad_rows=B, context=context)
         self.generator_work_own = self.generator_work.rows(B, 2 * B)  # the part for ``generator_fakes``
-        m = B // pack  # of these, the discriminator sees so many
+        m = B // pack  # packs of real rows, and as many of generated ones
         self.discriminator_work = discriminator.workspace(2 * m, context=context)
         self.discriminator_work_fakes = self.discriminator_work.rows(m, 2 * m)  # used again for ``generator_fakes``
         self.penalty = self._penalty(r1, gradient_penalty)

@@ -19,7 +19,7 @@ class Hidden:
     """What hidden layers have beside weights and activation.
 
     ``normalization``: one of :data:`NORMALIZATIONS` before the activation; ``dropout``: the share dropped behind it;
-    ``maxout``: so many pieces in place of the activation; ``spectral_norm``: of the weights, the last layer's too.
+    ``maxout``: how many pieces, in place of the activation; ``spectral_norm``: of the weights, the last layer's too.
     """
 
     normalization: str | None = None

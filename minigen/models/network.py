@@ -164,7 +164,7 @@ class Network:
     ) -> Workspace:
         """Buffers for a batch of ``rows``; the last layer writes into ``y`` where that is given.
 
-        With ``grad_rows`` the network learns from the last so many rows of the batch alone: only these have gradients.
+        With ``grad_rows`` only the last ``grad_rows`` rows of the batch have gradients: the network learns from these.
         """
         *before, last = self.layers
         stored = [layer.store(rows, None, grad_rows, context) for layer in before]

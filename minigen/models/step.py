@@ -101,7 +101,7 @@ class Step:
         return indices
 
     def condition_buffer(self, rows: int) -> Array | None:
-        """For the conditions of so many rows; None where the model has none."""
+        """A buffer for the conditions of ``rows`` rows; None where the model has none."""
         c = self.conditions
         return None if c is None else self.ops.empty((rows, *c.shape[1:]), c.dtype)
 

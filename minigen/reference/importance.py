@@ -62,7 +62,7 @@ def sample(heads: np.ndarray, eps: np.ndarray) -> tuple[np.ndarray, np.ndarray, 
 
 @small_is_zero
 def weights(nats: np.ndarray, ratios: np.ndarray, draws: int) -> tuple[np.ndarray, np.floating]:
-    """``weights[R]``, of mean 1, and the loss, from ``nats[R]`` and ``ratios[R]`` of so many ``draws`` a row.
+    """``weights[R]``, of mean 1, and the loss, from ``nats[R]`` and ``ratios[R]`` with ``draws`` draws a row.
 
     Raises ValueError for ``R = 0`` and where R is no multiple of ``draws``.
     """

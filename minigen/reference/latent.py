@@ -37,8 +37,8 @@ Free bits (Kingma et al. 2016, equation 15): each latent may have ``lambda`` nat
 
 With ``lambda = 0`` that is ``beta loss`` and its gradient: a KL is at least 0, and where it is 0 so is its gradient.
 
-Warm-up (Bowman et al. 2016; Sonderby et al. 2016): beta grows linearly, from 0 before the first step to its value after
-so many steps, so that the decoder learns to use the latent before that costs.
+Warm-up (Bowman et al. 2016; Sonderby et al. 2016): beta grows linearly with the steps, from 0 at the first to its value
+at the end of the warm-up, so that the decoder learns to use the latent before that costs.
 """
 
 from __future__ import annotations

@@ -57,7 +57,7 @@ class Job:
         return self.tile.stages if self.tile else 1
 
     def with_stages(self, most: int) -> Job:
-        """The same with at most so many stages."""
+        """The same with at most ``stages`` stages."""
         return replace(self, tile=replace(self.tile, stages=min(self.stages, most))) if self.tile else self
 
     def with_smaller_stages(self) -> Job | None:

@@ -125,7 +125,7 @@ def _compile_missing(missing: Mapping[str, TritonBuild], scratch: str) -> None:
 
 
 def process_count(builds: int) -> int:
-    """How many processes compile so many kernels: one for each of this process's cores, at most one a kernel.
+    """How many processes compile ``kernels`` kernels: one for each of this process's cores, at most one a kernel.
 
     ``MINIGEN_COMPILE_PROCESSES`` sets another number. 0, to compile in this process, where there would be only one,
     and where ``sys.executable`` is no Python that could be started: in a frozen or embedding program. Raises ValueError
