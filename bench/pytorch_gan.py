@@ -31,7 +31,7 @@ def discriminator(columns: int) -> nn.Sequential:
 
 
 def train(images: np.ndarray, *, epochs: int, seed: int, threads: int = 1) -> Callable[[int], np.ndarray]:
-    """Train on ``images[N, ...]`` (uint8); returns a function that draws ``n`` samples of the images' shape and type."""
+    """Train on ``images[N, ...]`` (uint8); the result draws ``n`` samples of the images' shape and type."""
     torch.set_num_threads(threads)
     torch.manual_seed(seed)
     data = torch.from_numpy(images.reshape(len(images), -1).astype(np.float32) / 127.5 - 1)
