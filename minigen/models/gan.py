@@ -18,6 +18,7 @@ With ``r1`` or ``gradient_penalty`` a penalty on the gradient of ``s`` by ``x`` 
 A step may train the discriminator ``n_critic`` times (Arjovsky, Chintala and Bottou 2017, algorithm 1), each time on
 real rows and fakes of its own; all but the last time generate no fakes for the generator. Everything random in a step
 is drawn by the count of the discriminator's updates.
+
 With ``pack = m`` the discriminator judges ``m`` rows together, all real or all generated, and so sees a lack of variety
 (PacGAN, Lin et al. 2018, section 2): it takes ``m`` neighbouring rows side by side as one of ``m D`` numbers, which is
 how they lie in memory, and its batch has ``1 / m`` of the rows. Nothing else changes.
