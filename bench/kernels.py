@@ -70,7 +70,7 @@ def main(arguments: list[str] | None = None) -> int:
     libraries = DEVICES[options.device]
     installed = [name for name in libraries if importlib.util.find_spec(LIBRARIES[name][1]) is not None]
     wide = options.device == "cpu" and "avx512" in _native.supported_isas()
-    print(f"{len(options.operation)} operations, {', '.join(installed)}: about five minutes for all", flush=True)
+    print(f"{len(options.operation)} operations, {', '.join(installed)}: minutes for each library", flush=True)
     begin = time.perf_counter()
     with tempfile.TemporaryDirectory(prefix="minigen-bench-") as folder:
         found = measure(options.operation, installed, Path(folder))["benchmarks"]
