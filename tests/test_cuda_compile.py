@@ -5,12 +5,16 @@ from __future__ import annotations
 import importlib.util
 import os
 
+import numpy as np
 import pytest
+from test_ops import SETTINGS, SIZES, calls, letters, ordered
 
+from helpers import InOut, Out
 from minigen.cuda.backend import PRECISIONS
 from minigen.cuda.plan import tiles
 from minigen.cuda.plan.fusion import MOST_SCORES
 from minigen.cuda.tools import report
+from minigen.ops import OPERATIONS
 
 pytestmark = [
     pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="Triton is not installed"),
@@ -52,6 +56,40 @@ def compile_operations_by_themselves():
 @pytest.mark.background(run=compile_operations_by_themselves)
 def test_operations_by_themselves(result):
     """The launches of steps that are not fused, without products, and of operations that the models do not use."""
+    assert_fit(result)
+
+
+def compile_every_operation(architecture):
+    """Each operation of the registry in its first choice, at sizes that are no multiples of a tile."""
+    ops = report.planning_backend(architecture, "ieee")
+    rng = np.random.default_rng(0)
+    launches = []
+    for name, row in OPERATIONS.items():
+        for arguments in calls(row, rng, sizes_of(row))[:1]:
+            given = [on_device(ops, argument) for argument in ordered(row, arguments)]
+            launches += ops.schedule(lambda name=name, given=given: getattr(ops, name)(*given), fuse=False).launches
+    return report.resources(launches, ops)
+
+
+def sizes_of(row):
+    sizes = SIZES | dict.fromkeys(letters(row), 100)
+    sizes |= {letter: 4 for letter in "GK" if letter in sizes}
+    return sizes | ({"R": 100 * SETTINGS["draws"]} if "draws" in row.settings else {})
+
+
+def on_device(ops, argument):
+    if isinstance(argument, Out):
+        return ops.empty(argument.shape, argument.dtype)
+    array = argument.array if isinstance(argument, InOut) else argument
+    if not isinstance(array, np.ndarray):
+        return argument
+    return ops.empty(array.shape, None if array.dtype.kind == "f" else array.dtype)
+
+
+@pytest.mark.background(run=compile_every_operation)
+@every_architecture
+def test_every_operation(architecture, result):
+    assert len(result) > len(OPERATIONS) / 2
     assert_fit(result)
 
 

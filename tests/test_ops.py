@@ -66,6 +66,11 @@ def argument(row: Row, buffer: Buffer, sizes: dict[str, int], rng: np.random.Gen
         value = rng.integers(0, SIZES["N"], shape, np.int32)
     elif buffer.dtype == "data":
         value = rng.integers(0, 256, shape, np.uint8) if rng.integers(2) else rounded(rng.normal(size=shape))
+    elif row.name.startswith("spectral_norm") and buffer.name in ("u", "v"):  # of length 1
+        value = normals(rng, *shape)
+        value = rounded(value / np.linalg.norm(value))
+    elif buffer.name == "sigma":
+        value = rounded(1 + rng.random(shape))
     elif buffer.name == "running_var":
         value = rounded(rng.random(shape))
     elif buffer.name in ("v", "lr", "x") and row.name in ("adam", "adamw", "sgd", "rmsprop", "vae_loss"):

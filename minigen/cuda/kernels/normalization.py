@@ -30,7 +30,7 @@ def column_mean(x, mean, columns, first, R, WIDTH: tl.constexpr, ROWS: tl.conste
             values = tl.where((rows < R)[:, None], values - mean[None, :], 0.0)
             values = values * values
         total += tl.sum(values, axis=0)
-    return total / R.to(tl.float32)
+    return total * (1.0 / R.to(tl.float32))  # a vector divided would spill
 
 
 @triton.jit
