@@ -18,6 +18,7 @@ from minigen.estimators import scaling
 from minigen.estimators.conditions import Conditions, Labels, learn
 from minigen.estimators.saving import save
 from minigen.estimators.scaling import Columns
+from minigen.estimators.sharing import shared
 from minigen.estimators.trained import TrainedModel
 from minigen.models.conditional import Condition, with_condition_beside_input
 from minigen.models.layers import Layer
@@ -144,7 +145,7 @@ class Estimator(TrainedModel):
         progress: bool | None,
     ) -> Self:
         """``epochs`` more, or as many as the hyper-parameter says."""
-        run = self._training(rows, codes)
+        run = self._training(shared(rows), codes)
         if self._state is not None:
             run.load_state(self._state)
             if run.done % run.steps_per_epoch != self.history_.steps_under_way:  # other data than before
