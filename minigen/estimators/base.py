@@ -78,9 +78,10 @@ class Estimator(TrainedModel):
         measured on up to 1,000 of them and as many samples. ``history_.metrics`` has the values of
         ``history_.evaluations.epochs``, and ``history_.evaluations.real`` those of training rows in the samples' place.
         ``metrics`` are names of :func:`minigen.metrics.evaluate`'s figures, or functions of the model and
-        ``validation``, which are better the lower. By the first one ``restore_best`` goes back to the weights of the best epoch
-        (``history_.evaluations.best_epoch``) at the end, and ``patience`` ends the training after so many evaluations
-        without a better one. It warns of mode collapse (a coverage below a tenth of real rows') and of memorised rows.
+        ``validation``, which are better the lower. By the first one ``restore_best`` goes back to the weights of the
+        best epoch (``history_.evaluations.best_epoch``) at the end, and ``patience`` ends the training after so many
+        evaluations without a better one. It warns of mode collapse (a coverage below a tenth of real rows') and of
+        memorised rows.
 
         With ``y`` the model is conditional, unless the setting ``conditional`` is False: labels ``y[N]``, integers,
         strings or bools, in a list, an array or a Series; or numbers ``y[N, C]`` beside each row, which are

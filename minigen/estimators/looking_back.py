@@ -28,8 +28,8 @@ def warn_of_collapse(gan: Any, rows: Array, codes: np.ndarray | None) -> None:
     share = float(made.var(axis=0).sum()) / max(float(rows[chosen].var(axis=0).sum()) * scale**2, 1e-12)
     if share < LEAST_VARIANCE:
         _warn(
-            f"mode collapse: the variance of the samples is {share:.2g} of that of the data, so they are nearly all the "
-            "same. Try another seed, a smaller learning_rate, pack, r1 or gradient_penalty."
+            f"mode collapse: the variance of the samples is {share:.2g} of that of the data, so they are nearly all "
+            "the same. Try another seed, a smaller learning_rate, pack, r1 or gradient_penalty."
         )
 
 
