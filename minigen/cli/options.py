@@ -186,7 +186,7 @@ class TrainingOptions:
             EVALUATION,
             "NAME,NAME",
             "What to measure, of the metrics that minigen evaluate prints, hyphens for blanks: the first one decides "
-            "which epoch is the best. Default: frechet-distance,coverage,copies-of-training-rows, of a VAE bound first.",
+            "which is best. Default: frechet-distance,coverage,copies-of-training-rows; of a VAE bound first.",
             parser=names,
         ),
     ] = None

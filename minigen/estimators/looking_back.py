@@ -51,4 +51,4 @@ def warn_of_a_win(gan: Any) -> None:
 
 
 def _warn(text: str) -> None:
-    warnings.warn(text, UserWarning, stacklevel=6)  # of fit or partial_fit
+    warnings.warn(text, UserWarning, stacklevel=7)  # of fit

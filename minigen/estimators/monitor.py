@@ -180,4 +180,4 @@ class Monitor:
 
 
 def _warn(text: str) -> None:
-    warnings.warn(text, UserWarning, stacklevel=6)  # of fit or partial_fit
+    warnings.warn(text, UserWarning, stacklevel=6)  # of fit
