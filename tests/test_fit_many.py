@@ -69,6 +69,13 @@ def test_labels_go_to_all(two_threads):
     assert models[2].sample(4, y=1).shape == (4, 12)
 
 
+def test_what_else_fit_takes_goes_to_each(two_threads):
+    models = [minigen.GAN(**SMALL, seed=seed) for seed in range(2)]
+    minigen.fit_many(models, blobs(), validation=blobs(40, seed=1), metrics=["frechet distance"], **QUIET)
+    assert all(list(model.history_.evaluations.epochs) == [1, 2, 3] for model in models)
+    assert same(models[1], minigen.GAN(**SMALL, seed=1).fit(blobs(), **QUIET))
+
+
 def test_a_core_for_each_and_all_for_the_last(two_threads):
     """Two are in training at a time, each on one thread; the one that is left has both."""
     meeting, seen = threading.Barrier(2), []

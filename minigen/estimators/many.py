@@ -51,16 +51,16 @@ def fit_many(
     on_divergence : a model that diverges does not end the others. In the end its error is raised (``"raise"``), in one
         :class:`~minigen.SomeDiverged` for all, or warned of (``"warn"``); ``model.history_.stop_reason`` is
         ``"diverged"`` then, and its weights those from before that step
-    options : what else ``fit`` takes
+    options : what else ``fit`` takes, such as ``validation``
 
     Returns
     -------
     the same models, in order, fitted
 
-    Ctrl-C, SIGTERM and SIGHUP end all trainings after the steps under way, as they do in ``fit``; a model whose turn had
-    not come then has no epochs. Another error of one model (of its settings, the data, a callback, the device) ends the
-    others in the same way and is raised. Raises ``TypeError`` or ``ValueError`` for bad settings of any of the models
-    before any work.
+    Ctrl-C, SIGTERM and SIGHUP end all trainings after the steps under way, as they do in ``fit``; a model whose turn
+    had not come then has no epochs. Another error of one model (of its settings, the data, a callback, the device) ends
+    the others in the same way and is raised. Raises ``TypeError`` or ``ValueError`` for bad settings of any of the
+    models before any work.
     """
     models = list(models)
     checks.choice("on_divergence", on_divergence, ("raise", "warn"))

@@ -34,7 +34,8 @@ def stop_request() -> Iterator[StopRequest]:
     The first signal also puts back what was done before, so that a second Ctrl-C raises ``KeyboardInterrupt``. Taken
     are SIGINT where Python handles it, SIGTERM and SIGHUP where they would end the process at once, and what
     :func:`raise_interrupt` handles: never a signal that is ignored (``nohup``), or that others than Python handle.
-    Only the main thread can do this; elsewhere nothing is taken. A :data:`shared_request`, where there is one, is given.
+    Only the main thread can do this; elsewhere nothing is taken. Where there is a :data:`shared_request`, that one is
+    given.
     """
     shared = shared_request.get()
     request = shared or StopRequest()
