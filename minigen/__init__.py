@@ -20,6 +20,7 @@ _HOMES = {
     "train_gan": "minigen.estimators.gan",
     "VAE": "minigen.estimators.vae",
     "train_vae": "minigen.estimators.vae",
+    "trace": "minigen.tracing.run",
     "show": "minigen.plotting",
     "load": "minigen.estimators.loading",
     "devices": "minigen.device",
