@@ -115,10 +115,8 @@ def cited_lines(path: Path, anchor: str) -> str:
 
 def defines(source: str, symbol: str) -> bool:
     """Whether Python or C++ ``source`` defines ``symbol``; ``Class.method`` asks for both."""
-    return all(
-        re.search(rf"^\s*(?:(?:def|class|struct|enum class)\s+)?(?:[\w:<>&*]+\s+)*[*&]?{re.escape(part)}\b", source, re.M)
-        for part in symbol.split(".")
-    )
+    kinds = r"^\s*(?:(?:def|class|struct|enum class)\s+)?(?:[\w:<>&*]+\s+)*[*&]?"
+    return all(re.search(rf"{kinds}{re.escape(part)}\b", source, re.M) for part in symbol.split("."))
 
 
 def importable(dotted: str) -> bool:
