@@ -191,10 +191,7 @@ class Estimator(TrainedModel):
             monitor.begin(self)
             callbacks = [monitor, *callbacks]
         run = self._training(shared(rows), codes)
-        if self._state is not None:
-            run.load_state(self._state)
-            if run.done % run.steps_per_epoch != self.history_.steps_under_way:  # other data than before
-                run.begin_epoch()
+        self._resume(run)
         self._run = run
         try:
             train(run, self, self.history_, self.epochs if epochs is None else epochs, callbacks, progress)
@@ -209,6 +206,13 @@ class Estimator(TrainedModel):
         if monitor is not None:
             monitor.warn(self)
         return self
+
+    def _resume(self, run: TrainingRun) -> None:
+        """Let ``run`` go on where the last training ended, if there was one."""
+        if self._state is not None:
+            run.load_state(self._state)
+            if run.done % run.steps_per_epoch != self.history_.steps_under_way:  # other data than before
+                run.begin_epoch()
 
     def _look_back(self, rows: Array, codes: np.ndarray | None) -> None:
         """Warn of what a training on these ``rows`` that is over has come to, where that is of no use."""
