@@ -390,7 +390,7 @@ class VAE(Scores, Estimator):
             how = self._frozen["variance"], rows, self.scale_, self._block_ends(), self._ops
             self.noise_.load_state({"noise.0.logvar": variances.first_logvar(*how)})
 
-    def _look_back(self) -> None:
+    def _look_back(self, rows: Array, codes: np.ndarray | None) -> None:
         """Warn where the training has left the latent unused."""
         history = self.history_
         if history.steps < STEPS_TO_LEARN or not history.epochs:
