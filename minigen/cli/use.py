@@ -42,8 +42,8 @@ def sample(
         option(
             MODEL,
             "yes|no",
-            "Of a VAE: yes draws from its likelihood, no takes the likelihood's mean. Default: as is usual for the "
-            "kind of data.",
+            "Of a VAE: yes draws from its likelihood, no takes the likelihood's mean. Of a GAN with blocks: yes draws "
+            "labels, no gives their probabilities. Default: as is usual for the kind of data.",
             parser=words({"yes": True, "no": False}),
         ),
     ] = None,
@@ -83,7 +83,8 @@ def sample(
     output.check_item_file(path, trained)
     how = {}
     if noise is not None:
-        require_kind(trained, "vae", model_file(model))
+        if trained.kind != "gan" or trained.blocks is None:
+            require_kind(trained, "vae", model_file(model))
         how = {"noise": noise}
     written = output.write_samples(path, trained, n, seed, _label_of(trained, label), columns, **how)
     print(f"{path}: {written} samples, seed {seed}")
