@@ -1,6 +1,6 @@
 # What people do here, by name. `make` alone lists it. PYTHON=/some/python takes another one.
 PYTHON ?= python
-CPP := $(shell find csrc tests -name '*.[ch]pp' -o -name '*.cu' -o -name '*.cuh')
+CPP := $(shell find csrc tests bench/ladder -name '*.[ch]pp' -o -name '*.cu' -o -name '*.cuh')
 
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12

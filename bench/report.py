@@ -26,7 +26,7 @@ from bench.environment import RESULTS, ROOT
 from bench.peers import PEERS
 from bench.spec import WIDTHS, Spec
 
-DOCUMENTS = (ROOT / "README.md", ROOT / "bench" / "RESULTS.md")
+DOCUMENTS = (ROOT / "README.md", ROOT / "bench" / "RESULTS.md", ROOT / "bench" / "ladder" / "README.md")
 PLOTS = ROOT / "bench" / "plots"
 SCHEMAS = {1}
 MARKER = re.compile(r"(<!-- bench:(?P<name>[\w./-]+) -->\n)(?P<body>.*?)(<!-- /bench:(?P=name) -->)", re.DOTALL)
@@ -88,6 +88,7 @@ def label(name: str) -> str:
 # --- bench.gpu --------------------------------------------------------------------------------------------------------
 
 NO_GPU = "No GPU has run minigen yet: there is no result file of one, and so no figure.\n"
+NO_LADDER = "Not measured yet: there is no result file of `python -m bench.ladder`, and so no figure.\n"
 
 
 def gpu_tables(result: dict[str, Any]) -> dict[str, str]:
@@ -407,6 +408,13 @@ def quality_tables(result: dict[str, Any]) -> dict[str, str]:
     return made
 
 
+def ladder_tables(result: dict[str, Any]) -> dict[str, str]:
+    """Of the ladder of dense kernels: see :mod:`bench.report_ladder`, which needs this module's numbers and tables."""
+    from bench import report_ladder
+
+    return report_ladder.tables(result)
+
+
 TABLES: dict[str, Callable[[dict[str, Any]], dict[str, str]]] = {
     "gpu": gpu_tables,
     "compare": compare_tables,
@@ -416,6 +424,7 @@ TABLES: dict[str, Callable[[dict[str, Any]], dict[str, str]]] = {
     "digits": quality_tables,
     "pacgan": quality_tables,
     "iwae": quality_tables,
+    "ladder": ladder_tables,
 }
 
 
@@ -423,7 +432,8 @@ TABLES: dict[str, Callable[[dict[str, Any]], dict[str, str]]] = {
 
 
 def all_tables(results: dict[str, dict[str, Any]]) -> dict[str, str]:
-    """Every table of every file, ``stem/table``; ``everything``; ``gpu``: GPUs' steps, or that none was measured."""
+    """Every table of every file, ``stem/table``; ``everything``; ``gpu`` and ``ladder``: those of all machines, or that
+    none was measured."""
     tables = {}
     everything = []
     for stem, result in results.items():
@@ -440,6 +450,8 @@ def all_tables(results: dict[str, dict[str, Any]]) -> dict[str, str]:
     measured = [stem for stem, result in results.items() if result["kind"] == "gpu" and not result.get("rehearsal")]
     steps = [f"### {stem}\n\n{tables[f'{stem}/steps']}" for stem in measured if f"{stem}/steps" in tables]
     tables["gpu"] = "\n".join(steps) or (NO_GPU if not measured else "No step was timed.\n")
+    ladders = [f"### {stem}\n\n{tables[f'{stem}/kernels']}" for stem in results if results[stem]["kind"] == "ladder"]
+    tables["ladder"] = "\n".join(ladders) or NO_LADDER
     return tables
 
 

@@ -11,6 +11,7 @@ from minigen import ops, registry
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = ["CONTRIBUTING.md", "docs/architecture.md", "README.md", "bench/README.md", "docs/gpu-checklist.md"]
+PAGES += ["bench/ladder/README.md"]
 FILE = re.compile(r"[\w./-]+/[\w.-]+\.(?:py|cpp|hpp|cu|cuh|inc|md|sh|toml|json)\b|\b\w+\.(?:py|hpp|cpp|inc)\b")
 MADE = ("runs/", "gpu/", "bench/prepared", "results/gpu-", "out/")  # by commands that a page tells of
 
