@@ -10,6 +10,7 @@ from minigen import checks
 from minigen.backend import Array
 from minigen.estimators import mixture
 from minigen.estimators.conditions import Conditions, Labels
+from minigen.estimators.encoding import Encodes
 from minigen.estimators.mixture import Mixture
 from minigen.estimators.scoring import NOISE_TABLE, Scores, noise_rows
 from minigen.reference import latent, random
@@ -18,16 +19,12 @@ from minigen.training.checkpoint import Tensors
 PRIORS = ("normal", "mixture")
 
 
-class LatentPrior(Scores):
+class LatentPrior(Encodes, Scores):
     """The half of a VAE that knows how its latents are distributed."""
 
     latent_prior: str
     components: int
     latent_prior_: Mixture | None
-
-    def _posterior(self, rows: Array, codes: np.ndarray | None) -> tuple[Array, Array]:
-        """``mu`` and ``logvar`` of ``q(z | x)``, each ``[N, latent_dim]``."""
-        raise NotImplementedError
 
     def latent_score(
         self, X: Any, y: Any = None, *, samples: int = 0, seed: int = 0, prior: str | None = None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
@@ -23,12 +22,10 @@ from minigen.models.layers import Layer
 from minigen.models.likelihood import LEARNED, LIKELIHOODS, Likelihood, LogVariance
 from minigen.models.network import Network
 from minigen.models.vae import VaeStep
-from minigen.reference import gaussian_loss, latent, random
+from minigen.reference import gaussian_loss, random
 from minigen.training.loop import Callback
 
 LEAST_OF_MEAN = 0.01  # of the mean variance: where a column's learned variance starts at least
-STEPS_TO_LEARN = 100  # a KL that is small after fewer says nothing: it is small at first
-UNUSED_KL = 0.05  # nats: with less, the latent says next to nothing of a row
 
 
 class VAE(LatentPrior, Estimator):
@@ -184,28 +181,6 @@ class VAE(LatentPrior, Estimator):
 
     # --- using it -------------------------------------------------------------------------------
 
-    def encode(self, X: Any, y: Any = None, *, return_logvar: bool = False) -> Array | tuple[Array, Array]:
-        """``mu[N, latent_dim]`` of ``q(z | x)`` for each row of ``X``, float32; with ``return_logvar`` also ``logvar``.
-
-        A conditional model needs ``y`` in this method and the next ones: the rows' labels, or the numbers beside them,
-        as in ``fit``. Only :meth:`sample` can do without labels.
-
-        Data of this method and the next ones, ``X[N, ...]``: items of the shape and dtype of the training data, at
-        least one; flat rows ``[N, height * width]`` stand for pictures ``[N, height, width]`` and the other way round.
-        Raises ``TypeError`` or ``ValueError`` for others and :class:`~minigen.NotFittedError` before
-        ``fit``.
-        """
-        self._require_fit()
-        with self._ops.on_device_of(X) as give:
-            rows = self._check_rows(X)
-            mu, logvar = self._posterior(rows, self._condition_codes(y, len(rows)))
-            return (give(mu), give(logvar)) if return_logvar else give(mu)
-
-    def transform(self, X: Any, y: Any = None) -> Array:
-        """The mean of the latent for each row of ``X``, ``float32[N, latent_dim]``: :meth:`encode` under the name that
-        scikit-learn's pipelines call."""
-        return self.encode(X, y)
-
     def fit_transform(self, X: Any, y: Any = None, **fit_arguments: Any) -> Array:
         """``fit(X, **fit_arguments).transform(X)``. ``y`` is ignored unless ``conditional=True``.
 
@@ -214,11 +189,6 @@ class VAE(LatentPrior, Estimator):
         """
         y = y if self.conditional is True else None
         return self.fit(X, y, **fit_arguments).transform(X, y)
-
-    def get_feature_names_out(self, input_features: Any = None) -> np.ndarray:
-        """Names of the columns of :meth:`transform`: ``vae0``, ``vae1``, ... ``input_features`` is ignored."""
-        self._require_fit()
-        return np.array([f"vae{i}" for i in range(self._frozen["latent_dim"])], dtype=object)
 
     def decode(self, z: Any, y: Any = None) -> Array:
         """Mean of ``p(x | z)`` for ``z[n, latent_dim]``: ``[n, ...]`` in the training data's units, type and shape.
@@ -313,10 +283,6 @@ class VAE(LatentPrior, Estimator):
         variances = np.exp(gaussian_loss.bounded(logvar))
         return variances if self._frozen["variance"] == "learned" else variances[0]
 
-    def _posterior(self, rows: Array, codes: np.ndarray | None) -> tuple[Array, Array]:
-        """``mu`` and ``logvar`` of ``q(z | x)``, each ``[N, latent_dim]``."""
-        return latent.posterior(self._apply(self.encoder_, rows, codes, data=True))
-
     def _likelihood(self) -> Likelihood:
         """That of the trained model, on its device."""
         variance = self.noise_ if self._frozen["variance"] in LEARNED else self._frozen["variance"]
@@ -408,20 +374,7 @@ class VAE(LatentPrior, Estimator):
             self.noise_.load_state({"noise.0.logvar": logvar})
 
     def _look_back(self) -> None:
-        """Warn where the training has left the latent unused."""
-        history = self.history_
-        if history.steps < STEPS_TO_LEARN or not history.epochs:
-            return
-        if (kl := history.last_epoch()["kl"]) < UNUSED_KL:
-            remedy = "a smaller beta, a larger latent_dim or more epochs"
-            if self.likelihood == "gaussian" and self.variance not in LEARNED:
-                remedy = f"variance='learned', a variance smaller than {self.variance:g}, {remedy}"
-            warnings.warn(
-                f"the KL of the last epoch is {kl:.3g} nats a row: the decoder hardly uses the latent, and samples "
-                f"and reconstructions are all near the data's mean. Try {remedy}.",
-                UserWarning,
-                stacklevel=5,  # of fit or partial_fit
-            )
+        vae_checks.warn_of_unused_latent(self)
 
     def _step(self, rows: Array, conditions: np.ndarray | None = None) -> VaeStep:
         settings: dict[str, Any] = {"beta": self.beta, "kl_warmup": self.kl_warmup, "free_bits": self.free_bits}
