@@ -373,7 +373,7 @@ class VAE(LatentPrior, Estimator):
             logvar = gaussian_loss.bounded(np.log(np.maximum(start, np.finfo(np.float64).tiny)))
             self.noise_.load_state({"noise.0.logvar": logvar})
 
-    def _look_back(self) -> None:
+    def _look_back(self, rows: Array, codes: np.ndarray | None) -> None:
         vae_checks.warn_of_unused_latent(self)
 
     def _step(self, rows: Array, conditions: np.ndarray | None = None) -> VaeStep:
