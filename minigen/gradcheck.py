@@ -269,7 +269,7 @@ def _gan_operations(rng: np.random.Generator) -> Iterator[Operation]:
     ends, uniforms = np.array([1, D // 2, D - 1, D], np.int32), rng.random((B, D), np.float32).astype(np.float64)
     for name in ("linear", "tanh", "sigmoid"):
         y = gumbel_softmax.forward(g, uniforms, ends, name, 0.7)
-        given = (g, uniforms, ends, Out(B, D), name, 0.7)
+        given: tuple[Any, ...] = (g, uniforms, ends, Out(B, D), name, 0.7)
         yield "gumbel_softmax", f"forward {name}", "gumbel_softmax_forward", given, [y]
         y = y.astype(np.float32).astype(np.float64)
         dz = gumbel_softmax.backward(other, y, ends, name, 0.7)

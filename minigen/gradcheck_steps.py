@@ -103,7 +103,8 @@ def _gradients(ops: Backend, hidden: str, seed: int) -> Iterator[Gradient]:
     compute = _after(gan.generate, gan.generator_gradient)
     yield Gradient("gan", "numbers and labels, generator loss", compute, _reader(gan, 1), (gan.generator,))
     for name in ("r1", "gradient_penalty"):
-        gan = _gan(ops, seed, hidden, data, loss="wasserstein", **{name: 0.7})
+        penalty: dict[str, Any] = {name: 0.7}
+        gan = _gan(ops, seed, hidden, data, loss="wasserstein", **penalty)
         compute, value = _after(gan.generate, gan.discriminator_gradient), _sum(_reader(gan, 0), _reader(gan, 2))
         yield Gradient("gan", f"wasserstein with {name}", compute, value, (gan.discriminator,), "penalty gradient")
     for variant in (VAES[0], VAES[1], VAES[4], VAES[6], VAES[8]):  # the others differ in their losses alone
