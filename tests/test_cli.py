@@ -442,17 +442,20 @@ def test_bad_use_of_the_other_commands(runs, arguments, message, capsys, monkeyp
 
 
 def test_evaluate_prints_figures_beside_those_of_held_out_rows(runs, here):
-    pytest.importorskip("sklearn")
     np.save("new.npy", digits(40)[::-1])
     out = succeeds(
         "evaluate", runs / "vae", "--data", runs / "digits.npy", "--held-out", "new.npy", "--out", "figures.json",
         folder=here,
     )  # fmt: skip
-    assert re.search(r"^metric +model +held-out rows +better$", out, re.MULTILINE)
+    assert re.search(r"^metric +samples +held-out rows +better$", out, re.MULTILINE)
     assert "40 samples, and as many held-out rows" in out
     figures = json.loads(Path("figures.json").read_text())["figures"]
     # The rows held out are copies of training rows, so no sample is nearer to these.
     assert figures["precision"]["held_out"] > 0.5 and figures["nearer to training rows"]["model"] < 0.5
+    assert {"bound", "log likelihood", "reconstruction error"} < set(figures)
+    assert "--features must be one of 'none', 'mnist'" in fails(
+        "evaluate", runs / "gan", "--features", "x", folder=here
+    )
     assert "--held-out: name rows that the model was not trained on" in fails("evaluate", runs / "gan", folder=here)
 
 

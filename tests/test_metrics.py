@@ -10,7 +10,7 @@ import pytest
 
 import minigen
 from minigen import metrics
-from minigen.metrics import distances
+from minigen.metrics import distances, pairs
 
 
 def rows(rng, n, width, mean=0.0, scale=1.0):
@@ -74,7 +74,6 @@ def loop_radii(x, k):
 
 
 def test_neighbour_metrics_against_loops(rng):
-    pytest.importorskip("sklearn")
     a, b = rows(rng, 23, 3).astype(np.float64), rows(rng, 31, 3, mean=0.3, scale=1.4).astype(np.float64)
     ball_a, ball_b = loop_radii(a, 3), loop_radii(b, 3)
 
@@ -91,7 +90,6 @@ def test_neighbour_metrics_against_loops(rng):
 
 def test_what_the_neighbour_metrics_say(rng):
     """Of the same distribution all are high; a collapsed model has precision and no recall, noise neither."""
-    pytest.importorskip("sklearn")
     real, same = rows(rng, 400, 2), rows(rng, 400, 2)
     collapsed, far = rows(rng, 400, 2, scale=0.02), rows(rng, 400, 2, mean=30)
     assert min(metrics.precision_recall(same, real)) > 0.9 and min(metrics.density_coverage(same, real)) > 0.8
@@ -103,7 +101,6 @@ def test_what_the_neighbour_metrics_say(rng):
 
 def test_memorisation(rng):
     """Against Mann and Whitney's U by SciPy; copies are found, new rows of the distribution are not."""
-    pytest.importorskip("sklearn")
     stats = pytest.importorskip("scipy.stats")
     train, new, held_out = (rows(rng, n, 3).astype(np.float64) for n in (200, 150, 120))
     copies = train[:150] + 1e-3
@@ -116,12 +113,60 @@ def test_memorisation(rng):
     assert metrics.memorisation(copies, train, held_out).z > 5
 
 
+@pytest.mark.parametrize("kind", ["pixels", "bits", "far from zero", "doubles"])
+def test_neighbours_are_exact(rng, kind, monkeypatch):
+    """Although found by products in float32: against float64 differences, ties and equal rows included."""
+    monkeypatch.setattr(pairs, "ELEMENTS", 2000)  # many blocks
+    monkeypatch.setattr(pairs, "SPARE", 1)  # many doubts
+    a, b = {
+        "pixels": lambda: (rng.integers(0, 256, (n, 30)).astype(np.uint8) for n in (70, 90)),
+        "bits": lambda: (rng.integers(0, 2, (n, 6)).astype(np.uint8) for n in (70, 90)),
+        "far from zero": lambda: (rows(rng, n, 5, mean=3e4) for n in (70, 90)),
+        "doubles": lambda: (1e25 * rng.normal(size=(n, 4)) for n in (70, 90)),
+    }[kind]()
+    b[40:50] = b[:10]
+    b[50:60] = a[:10]
+    squares = ((a[:, None].astype(np.float64) - b[None]) ** 2).sum(axis=2)
+    order = np.argsort(squares, axis=1, kind="stable")[:, :3]
+    found, numbers = pairs.nearest(a, b, 3)
+    np.testing.assert_array_equal(numbers, order)
+    np.testing.assert_array_equal(found, np.take_along_axis(squares, order, 1))
+    own = ((b[:, None].astype(np.float64) - b[None]) ** 2).sum(axis=2)
+    np.fill_diagonal(own, np.inf)
+    reach = np.sort(own, axis=1)[:, 2]
+    np.testing.assert_array_equal(pairs.nearest(b, b, 3, but_itself=True)[0][:, -1], reach)
+    counts, covered = pairs.in_balls(a, b, reach)
+    np.testing.assert_array_equal(counts, (squares <= reach).sum(axis=1))
+    np.testing.assert_array_equal(covered, (squares <= reach).any(axis=0))
+
+
+def test_copies_are_told_from_means(rng):
+    train, new = rows(rng, 300, 20), rows(rng, 100, 20)
+    means = (train[:100] + train[100:200] + train[200:]) / 3  # nearer to the training rows than new ones
+    assert metrics.copied(train[:50] + np.float32(1e-3), train) == 1
+    assert metrics.copied(new, train) == metrics.copied(means, train) == 0
+    assert metrics.memorisation(means, train, new).share > 0.9
+
+
+def test_class_coverage():
+    class ByValue:
+        @staticmethod
+        def classes(items):
+            return items[:, 0].astype(int)
+
+    real = np.repeat([0, 1, 2, 3], 5)[:, None].astype(np.uint8)
+    assert metrics.class_coverage(real[::-1], real, ByValue) == 1
+    assert metrics.class_coverage(real[:10], real, ByValue) == pytest.approx(0.5)
+    assert metrics.class_coverage(np.uint8([[9], [0]]), real, ByValue) == pytest.approx(0.25)
+    with pytest.raises(ValueError, match="must give 20 classes"):
+        metrics.class_coverage(real, real, type("Bad", (), {"classes": staticmethod(lambda items: items / 2)}))
+
+
 # --- arguments, features, evaluation ---------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("metric", [metrics.frechet_distance, metrics.kernel_distance, metrics.precision_recall])
 def test_bad_arguments(rng, metric):
-    pytest.importorskip("sklearn")
     good = rows(rng, 10, 3)
     with pytest.raises(ValueError, match=r"samples must have items of shape \(3,\) as real has, not \(4,\)"):
         metric(rows(rng, 10, 4), good)
@@ -158,7 +203,6 @@ def model():
 
 def test_evaluate(rng, model):
     """Each figure is what the metric gives for the samples of that seed, and for the held-out rows beside them."""
-    pytest.importorskip("sklearn")
     vae, train = model
     held_out = rows(rng, 80, 3)
     found = metrics.evaluate(vae, train, held_out, seed=3)
@@ -167,9 +211,27 @@ def test_evaluate(rng, model):
     assert found["frechet distance"].held_out == pytest.approx(metrics.frechet_distance(held_out, train))
     assert 0.35 < found["nearer to training rows"].held_out < 0.65
     assert json.loads(found.to_json())["figures"]["recall"]["held_out"] == found["recall"].held_out
-    assert "held-out rows" in str(found) and found._repr_html_().count("<tr>") == 1 + len(found.figures)
+    assert "held-out rows" in str(found) and found._repr_html_().count("<tr>") == 2 + len(found.figures)
+    assert found["bound"].of == "training rows" and found["copies of training rows"].held_out < 0.3
+    np.testing.assert_allclose(found["bound"].held_out, vae.elbo(held_out, seed=3).mean(), rtol=1e-6)
+    np.testing.assert_allclose(found["log likelihood"].held_out, vae.score_samples(held_out, seed=3).mean(), rtol=1e-6)
+    error = np.sqrt(((vae.reconstruct(held_out) - held_out) ** 2).mean())
+    assert found["reconstruction error"].held_out == pytest.approx(error, rel=1e-5)
     assert metrics.evaluate(vae, train, held_out, seed=3) == found
     with pytest.raises(ValueError, match="n must be an integer from 2 to 80, not 81"):
         metrics.evaluate(vae, train, held_out, n=81)
     with pytest.raises(minigen.NotFittedError):
         metrics.evaluate(minigen.VAE(), train, held_out)
+
+
+def test_a_conditional_model_needs_labels_for_its_likelihoods(rng):
+    train, held_out = rows(rng, 60, 3), rows(rng, 40, 3)
+    y, y_new = np.arange(60) % 2, np.arange(40) % 2
+    vae = minigen.VAE(likelihood="gaussian", hidden=4, latent_dim=2, epochs=1, batch_size=30, device="numpy")
+    vae.fit(train, y)
+    names = [figure.name for figure in metrics.evaluate(vae, train, held_out).figures]
+    assert "bound" not in names and "recall" in names
+    found = metrics.evaluate(vae, train, held_out, labels=(y, y_new))
+    np.testing.assert_allclose(found["bound"].held_out, vae.elbo(held_out, y_new).mean(), rtol=1e-6)
+    with pytest.raises(ValueError, match="labels must be a pair"):
+        metrics.evaluate(vae, train, held_out, labels=(y, y))

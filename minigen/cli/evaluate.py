@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from minigen.cli.application import app, command
 from minigen.cli.options import DATA, RUN, DataName, Device, ModelFile, option
-from minigen.cli.saved import model_file, source_of
+from minigen.cli.saved import model_file, source_of, with_labels
 from minigen.errors import ArgumentError
 
 TEST_SETS = {"mnist": "mnist-test", "mnist-sample": "mnist-test", "fashion-mnist": "fashion-mnist-test"}
@@ -31,24 +31,37 @@ def evaluate(
         int | None,
         option(DATA, "INT", "Samples, and rows of each kind. Default: as many as are held out, at most 10000.", "-n"),
     ] = None,
+    features: Annotated[
+        str,
+        option(
+            DATA,
+            "NAME",
+            "What the metrics look at: none, the numbers of the items as they are; mnist or fashion-mnist, the "
+            "features of a classifier of these pictures, which is trained at its first use and kept. Default: none.",
+            "--features",
+        ),
+    ] = "none",
     out: Annotated[Path | None, option(DATA, "FILE", "Write the figures to this file, as JSON.", "--out")] = None,
     seed: Annotated[int, option(RUN, "INT", "Of samples and of the rows that are drawn. Default: 0.")] = 0,
     device: Device = "auto",
 ) -> None:
     """Measure how good samples are, beside what held-out real rows get.
 
-    The Frechet distance and the others are taken on the numbers of the items as they are.
+    Of a VAE also the reconstruction error, the bound and the log likelihood of training rows and of held-out ones; of a
+    conditional one where the labels are a data set's own or a column of the table.
 
     Examples:
 
       minigen evaluate runs/gan
 
+      minigen evaluate runs/digits --features mnist
+
       minigen evaluate runs/table --data train.csv --held-out test.csv --out figures.json
     """
-    from minigen import load, metrics
-    from minigen.datasets.load import resolve
+    from minigen import checks, load, metrics
     from minigen.files import write_atomically
 
+    checks.choice("features", features, ("none", *metrics.CLASSIFIED))
     trained = load(model_file(model), device)
     source = source_of(trained) if data is None else data
     held_out = TEST_SETS.get(source) if held_out is None else held_out
@@ -56,7 +69,21 @@ def evaluate(
         raise ArgumentError(
             "held_out", f": name rows that the model was not trained on; {source} has no test set of its own"
         )
-    found = metrics.evaluate(trained, resolve(source), resolve(held_out), n=n, seed=seed)
+    (rows, new), labels = _rows_and_labels(trained, source, held_out)
+    seen = None if features == "none" else metrics.digit_features(features, device=device)
+    found = metrics.evaluate(trained, rows, new, labels=labels, features=seen, n=n, seed=seed)
     print(found)
     if out is not None:
         write_atomically(out, (found.to_json() + "\n").encode())
+
+
+def _rows_and_labels(trained: Any, source: str, held_out: str) -> tuple[tuple[Any, Any], tuple[Any, Any] | None]:
+    """Training rows and held-out rows, and their labels where what named the training's can name both."""
+    from minigen.datasets.load import resolve
+    from minigen.paths import user_path
+
+    named = trained.labels_source_
+    if named is None or user_path(named).is_file():
+        return (with_labels(source, named)[0], resolve(held_out)), None
+    (rows, y), (new, y_new) = (with_labels(data, named) for data in (source, held_out))
+    return (rows, new), None if trained.conditions_ is None else (y, y_new)

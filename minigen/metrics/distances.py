@@ -8,7 +8,7 @@ import numpy as np
 
 from minigen import checks
 from minigen.errors import ArgumentError
-from minigen.metrics.features import Features, rows_of
+from minigen.metrics.features import Features, moments, rows_of
 
 BLOCK = 1000  # rows that the kernel distance takes together
 
@@ -32,8 +32,8 @@ def frechet_distance(samples: Any, real: Any, features: Features | None = None) 
     Raises ``TypeError`` or ``ValueError`` for what are not two sets of at least two items of one shape.
     """
     a, b = rows_of(samples, real, features)
-    difference = a.mean(axis=0) - b.mean(axis=0)
-    A, B = (np.atleast_2d(np.cov(x, rowvar=False)) for x in (a, b))
+    (mean_a, A), (mean_b, B) = moments(a), moments(b)
+    difference = mean_a - mean_b
     # tr (A B)^(1/2) is the sum of the roots of the eigenvalues of A B, which are those of A^(1/2) B A^(1/2).
     values, vectors = np.linalg.eigh(A)
     root = (vectors * np.sqrt(np.maximum(values, 0))) @ vectors.T
@@ -54,7 +54,7 @@ def kernel_distance(samples: Any, real: Any, features: Features | None = None, *
     rng = np.random.default_rng(checks.seed("seed", seed))
     blocks = -(-min(len(a), len(b)) // BLOCK)
     pieces = zip(*(np.array_split(x[rng.permutation(len(x))], blocks) for x in (a, b)), strict=True)
-    found = np.array([_discrepancy(x[: 2 * BLOCK], y[: 2 * BLOCK]) for x, y in pieces])
+    found = np.array([_discrepancy(*(z[: 2 * BLOCK].astype(np.float64) for z in pair)) for pair in pieces])
     return Estimate(float(found.mean()), float(found.std(ddof=1) / np.sqrt(blocks)) if blocks > 1 else float("nan"))
 
 

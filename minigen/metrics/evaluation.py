@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,57 +12,86 @@ import numpy as np
 from minigen import checks
 from minigen.datasets.load import as_rows
 from minigen.errors import ArgumentError
-from minigen.metrics.distances import frechet_distance, kernel_distance
 from minigen.metrics.features import Features
-from minigen.metrics.neighbours import density_coverage, memorisation, precision_recall
+from minigen.metrics.figures import BETTER, LIKELIHOODS, Sets, likelihoods
 
 MOST_ROWS = 10_000  # of each set: more would change the figures little and cost quadratically more
 
 
 @dataclass(frozen=True)
 class Figure:
-    """One metric: of the model's samples, and of as many held-out real rows; ``good`` says which way is better."""
+    """One metric: of the model, and of held-out real rows; ``good`` says which way is better.
+
+    ``of`` is ``"samples"``, and ``held_out`` then the figure of as many held-out rows in their place; or
+    ``"training rows"``, where the model itself is asked about rows, such as for their likelihood: ``model`` is then the
+    figure of rows that it was trained on.
+    """
 
     name: str
     model: float
     held_out: float
     good: str
+    of: str = "samples"
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Figures of a model; printed, and in a notebook, it is a table. ``rows``: how many each set has."""
+    """Figures of a model; printed, and in a notebook, it is a table. ``rows``: how many each set has.
+
+    ``features`` names what the metrics looked at, with the accuracy of the classifier where it was one.
+    """
 
     figures: tuple[Figure, ...]
     rows: int
+    features: str = "the numbers of the items as they are"
 
     def __getitem__(self, name: str) -> Figure:
         found = {figure.name: figure for figure in self.figures}
         return found[checks.choice("name", name, found)]
 
     def to_json(self) -> str:
-        """The figures as a JSON object by name."""
-        figures = {figure.name: {"model": figure.model, "held_out": figure.held_out} for figure in self.figures}
-        return json.dumps({"rows": self.rows, "figures": figures}, indent=2)
+        """The figures as a JSON object by name; null stands for one that is no number."""
+        figures = {f.name: {"of": f.of, "model": _plain(f.model), "held_out": _plain(f.held_out)} for f in self.figures}
+        return json.dumps({"rows": self.rows, "features": self.features, "figures": figures}, indent=2)
 
-    def _cells(self) -> list[tuple[str, str, str, str]]:
-        head = ("metric", "model", "held-out rows", "better")
-        return [head, *((f.name, f"{f.model:.4g}", f"{f.held_out:.4g}", f.good) for f in self.figures)]
+    def tables(self) -> list[list[tuple[str, str, str, str]]]:
+        """Cells of the table of samples and, where there is one, of that of training rows; each begins with a head."""
+        found = []
+        for of in ("samples", "training rows"):
+            if rows := [(f.name, f"{f.model:.4g}", f"{f.held_out:.4g}", f.good) for f in self.figures if f.of == of]:
+                found.append([("metric", of, "held-out rows", "better"), *rows])
+        return found
 
     def __str__(self) -> str:
-        cells = self._cells()
-        width = [max(len(row[i]) for row in cells) for i in range(4)]
-        lines = ("  ".join(text.ljust(w) for text, w in zip(row, width, strict=True)).rstrip() for row in cells)
-        return "\n".join([*lines, f"{self.rows} samples, and as many held-out rows, against training rows"])
+        tables = self.tables()
+        width = [max(len(row[i]) for table in tables for row in table) for i in range(4)]
+        lines = [
+            "\n".join("  ".join(t.ljust(w) for t, w in zip(row, width, strict=True)).rstrip() for row in table)
+            for table in tables
+        ]
+        return "\n\n".join([*lines, f"{self.rows} samples, and as many held-out rows; features: {self.features}"])
 
     def _repr_html_(self) -> str:
-        head, *body = self._cells()
-        rows = "".join(f"<tr>{''.join(f'<td>{cell}</td>' for cell in row)}</tr>" for row in body)
-        return f"<table><tr>{''.join(f'<th>{cell}</th>' for cell in head)}</tr>{rows}</table>"
+        text = ""
+        for head, *body in self.tables():
+            rows = "".join(f"<tr>{''.join(f'<td>{cell}</td>' for cell in row)}</tr>" for row in body)
+            text += f"<table><tr>{''.join(f'<th>{cell}</th>' for cell in head)}</tr>{rows}</table>"
+        return text
+
+
+def _plain(value: float) -> float | None:
+    return value if math.isfinite(value) else None
 
 
 def evaluate(
-    model: Any, train: Any, held_out: Any, *, features: Features | None = None, n: int | None = None, seed: int = 0
+    model: Any,
+    train: Any,
+    held_out: Any,
+    *,
+    labels: tuple[Any, Any] | None = None,
+    features: Features | None = None,
+    n: int | None = None,
+    seed: int = 0,
 ) -> Evaluation:
     """Metrics of ``n`` samples of ``model``, each beside what ``n`` rows of ``held_out`` get.
 
@@ -69,6 +99,11 @@ def evaluate(
     luck or by copying. All compare with rows of ``train``, which the model was trained on: the Frechet distance and the
     nearest training rows with all of them, the others with ``n`` drawn by ``seed``. ``n`` is at most, and by default,
     the smaller of 10,000 and the number of rows held out.
+
+    With ``features=minigen.metrics.digit_features()``, or another function with a method ``classes(items)``, it also
+    has the class coverage. Of a VAE it also has the reconstruction error, the bound and the importance-sampled log
+    likelihood, of up to 1,000 rows of ``train`` and of ``held_out``; a conditional one needs ``labels``, those of
+    ``train`` and of ``held_out``, for these. A model of rows with numbers beside them needs these as ``labels``.
 
     >>> digits = minigen.datasets.mnist_sample()
     >>> model = minigen.train_gan(digits[:4000], preset="quality")
@@ -81,37 +116,40 @@ def evaluate(
     (known, shape), (new, new_shape) = as_rows(train, name="train"), as_rows(held_out, name="held_out")
     if new_shape != shape:
         raise ArgumentError("held_out", f"must have items of shape {shape} as train has, not {new_shape}")
+    y, y_new = _labels(labels, len(known), len(new))
     most = min(MOST_ROWS, len(new), len(known))
     n = most if n is None else checks.integer("n", n, 2, most)
     rng = np.random.default_rng(checks.seed("seed", seed))
-    known, new = known.reshape(-1, *shape), new[rng.permutation(len(new))[:n]].reshape(-1, *shape)
-    some = known[rng.permutation(len(known))[:n]]
-    sets = np.asarray(model.sample(n, seed=seed)).reshape(n, *shape), new
-    found = [_measure(rows, known, some, new, features, seed) for rows in sets]
-    figures = (Figure(name, found[0][name], found[1][name], good) for name, good in BETTER.items())
-    return Evaluation(tuple(figures), n)
+    chosen, some = rng.permutation(len(new))[:n], rng.permutation(len(known))[:n]
+    known, new = known.reshape(-1, *shape), new[chosen].reshape(-1, *shape)
+    given = {} if y is None or model.conditions_ is None or model.classes_ is not None else {"y": y[some]}
+    samples = np.asarray(model.sample(n, seed=seed, **given)).reshape(n, *shape)
+    of_model = Sets(samples, known, new, some, features, seed)
+    of_real = of_model.with_rows(new)
+    names = [name for name in BETTER if of_model.has(name)]
+    figures = [Figure(name, of_model[name], of_real[name], BETTER[name]) for name in names]
+    if hasattr(model, "elbo") and (model.conditions_ is None or labels is not None):
+        both = [
+            likelihoods(model, rows, None if of is None else of[numbers], seed=seed)
+            for rows, of, numbers in ((known[some], y, some), (new, y_new, chosen))
+        ]
+        figures += [
+            Figure(name, both[0][name], both[1][name], good, "training rows") for name, good in LIKELIHOODS.items()
+        ]
+    return Evaluation(tuple(figures), n, _named(features))
 
 
-BETTER = {
-    "frechet distance": "lower",
-    "kernel distance": "lower",
-    "precision": "higher",
-    "recall": "higher",
-    "density": "higher",
-    "coverage": "higher",
-    "nearer to training rows": "0.5",
-}
-"""The metrics by name, and which way is better."""
+def _named(features: Features | None) -> str:
+    if features is None:
+        return Evaluation.features
+    name = getattr(features, "__name__", type(features).__name__)
+    accuracy = getattr(features, "accuracy", None)
+    return name if accuracy is None else f"{name}, accuracy {accuracy:.4f} on held-out rows"
 
 
-def _measure(
-    rows: np.ndarray, known: np.ndarray, some: np.ndarray, new: np.ndarray, features: Features | None, seed: int
-) -> dict[str, float]:
-    values = (
-        frechet_distance(rows, known, features),
-        kernel_distance(rows, some, features, seed=seed).value,
-        *precision_recall(rows, some, features, k=min(3, len(rows) - 1)),
-        *density_coverage(rows, some, features, k=min(5, len(rows) - 1)),
-        memorisation(rows, known, new, features).share,
-    )
-    return dict(zip(BETTER, values, strict=True))
+def _labels(labels: Any, known: int, new: int) -> tuple[Any, Any]:
+    if labels is None:
+        return None, None
+    if not isinstance(labels, (tuple, list)) or [len(y) for y in labels] != [known, new]:
+        raise ArgumentError("labels", f"must be a pair: one a row of train ({known}) and of held_out ({new})")
+    return np.asarray(labels[0]), np.asarray(labels[1])

@@ -1,6 +1,6 @@
 """Metrics of nearest neighbours: is a sample where real rows are, are samples wherever real rows are, are they copies?
 
-Distances are Euclidean, computed by scikit-learn block by block, so that memory stays bounded.
+Distances are Euclidean, and exact; memory stays bounded (:mod:`.pairs`).
 """
 
 from __future__ import annotations
@@ -11,10 +11,12 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from minigen import checks
+from minigen.datasets.load import as_rows
 from minigen.errors import ArgumentError
 from minigen.metrics.features import Features, rows_of
+from minigen.metrics.pairs import in_balls, nearest
 
-INSTALL = "scikit-learn is needed for this metric: pip install scikit-learn"
+COPY = 1 / 3  # of the distance to the second nearest row: what is nearer to the first than that is a copy of it
 
 
 class PrecisionRecall(NamedTuple):
@@ -43,8 +45,8 @@ def precision_recall(samples: Any, real: Any, features: Features | None = None, 
     the model leaves out. Compare figures of equal numbers of rows only.
     """
     a, b = _two_sets(samples, real, features, k)
-    inside_real, _ = _in_balls(a, b, radii(b, k))
-    inside_samples, _ = _in_balls(b, a, radii(a, k))
+    inside_real, _ = in_balls(a, b, squared_radii(b, k))
+    inside_samples, _ = in_balls(b, a, squared_radii(a, k))
     return PrecisionRecall(float((inside_real > 0).mean()), float((inside_samples > 0).mean()))
 
 
@@ -56,7 +58,7 @@ def density_coverage(samples: Any, real: Any, features: Features | None = None, 
     above; an outlier among the real rows spoils it less than it does precision.
     """
     a, b = _two_sets(samples, real, features, k)
-    balls, covered = _in_balls(a, b, radii(b, k))
+    balls, covered = in_balls(a, b, squared_radii(b, k))
     return DensityCoverage(float(balls.mean() / k), float(covered.mean()))
 
 
@@ -67,45 +69,45 @@ def memorisation(samples: Any, train: Any, held_out: Any, features: Features | N
     """
     a, reference = rows_of(samples, train, features)
     b, _ = rows_of(held_out, train, features)
-    near, far = nearest(a, reference)[0], nearest(b, reference)[0]
+    near, far = (nearest(rows, reference)[0][:, 0] for rows in (a, b))
     n, m = len(near), len(far)
     below, upto = (np.searchsorted(np.sort(near), far, side) for side in ("left", "right"))
     share = float((below + upto).mean() / (2 * n))  # of equal distances, half
     return Memorisation(share, (share - 0.5) / math.sqrt((n + m + 1) / (12 * n * m)))
 
 
-def nearest(rows: np.ndarray, reference: np.ndarray, k: int = 1) -> tuple[np.ndarray, np.ndarray]:
-    """Distance to the ``k``-th nearest row of ``reference[m, F]`` and its number, for each of ``rows[n, F]``."""
-    distances, numbers = _search(reference, k).kneighbors(rows)
-    return distances[:, -1], numbers[:, -1]
+def copied(samples: Any, train: Any, features: Features | None = None) -> float:
+    """The share of ``samples`` that are copies: nearer to a training row than a third of the way to the next one.
+
+    Yoon et al. 2023, section 3. New rows of the distribution are about as far from the second nearest as from the
+    nearest; a smooth mean of rows is, too, although it may lie nearer to all of them than new rows do.
+    """
+    a, reference = rows_of(samples, train, features)
+    squares = nearest(a, reference, 2)[0]
+    return float((squares[:, 0] < COPY**2 * squares[:, 1]).mean())
 
 
-def radii(rows: np.ndarray, k: int) -> np.ndarray:
-    """The distance of each row to its ``k``-th nearest other one."""
-    return np.asarray(_search(rows, k).kneighbors()[0][:, -1])
+def class_coverage(samples: Any, real: Any, classifier: Any) -> float:
+    """How far ``samples`` are of the same classes as ``real`` rows, as often: 1 where each class has the same share of
+    both, 0 where they have none in common.
+
+    The sum over all classes of the smaller share, which is 1 less the total variation distance. ``classifier`` has a
+    method ``classes(items)``, which gives a whole number from 0 on for each, as :func:`digit_features` does.
+    """
+    shares = []
+    for name, items in (("samples", samples), ("real", real)):
+        rows, shape = as_rows(items, name=name)
+        found = np.asarray(classifier.classes(rows.reshape(-1, *shape)))
+        if found.shape != (len(rows),) or found.dtype.kind not in "iu" or found.min() < 0:
+            raise ArgumentError("classifier", f"must give {len(rows)} classes, whole numbers from 0 on")
+        shares.append(np.bincount(found) / len(rows))
+    most = min(map(len, shares))
+    return float(np.minimum(shares[0][:most], shares[1][:most]).sum())
 
 
-def _search(rows: np.ndarray, k: int) -> Any:
-    try:
-        from sklearn.neighbors import NearestNeighbors
-    except ImportError as error:
-        raise ImportError(INSTALL) from error
-    return NearestNeighbors(n_neighbors=k, algorithm="brute").fit(rows)
-
-
-def _in_balls(points: np.ndarray, centres: np.ndarray, radius: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """In how many balls each of ``points`` lies, and whether each ball holds any."""
-    from sklearn.metrics import pairwise_distances_chunked
-
-    covered = np.zeros(len(centres), bool)
-
-    def count(distances: np.ndarray, start: int) -> np.ndarray:
-        inside = distances <= radius
-        np.logical_or(covered, inside.any(axis=0), out=covered)
-        return np.asarray(inside.sum(axis=1))
-
-    counts = np.concatenate(list(pairwise_distances_chunked(points, centres, reduce_func=count)))
-    return counts, covered
+def squared_radii(rows: np.ndarray, k: int) -> np.ndarray:
+    """The squared distance of each row to its ``k``-th nearest other one."""
+    return nearest(rows, rows, k, but_itself=True)[0][:, -1]
 
 
 def _two_sets(samples: Any, real: Any, features: Features | None, k: int) -> tuple[np.ndarray, np.ndarray]:
