@@ -9,7 +9,7 @@ install:  ## build and install into the present environment, editable, with what
 	$(PYTHON) -m pip install -e ".[dev]"
 
 test:  ## the tests that take a few minutes
-	$(PYTHON) -m pytest
+	$(PYTHON) -m pytest -n auto
 
 test-all:  ## all tests, the slow ones too: cubins, compiled GPU code, sanitizers
 	$(PYTHON) -m pytest -m ""
