@@ -20,6 +20,8 @@ _HOMES = {
     "train_gan": "minigen.estimators.gan",
     "VAE": "minigen.estimators.vae",
     "train_vae": "minigen.estimators.vae",
+    "TableVAE": "minigen.tables.vae",
+    "TableGAN": "minigen.tables.gan",
     "show": "minigen.plotting",
     "load": "minigen.estimators.loading",
     "devices": "minigen.device",
@@ -33,7 +35,7 @@ _HOMES = {
     "NotFittedError": "minigen.errors",
     "TrainingDiverged": "minigen.errors",
 }
-_MODULES = ("datasets", "metrics")
+_MODULES = ("datasets", "metrics", "tables")
 
 __all__ = [*_HOMES, *_MODULES, "__version__"]
 
