@@ -13,13 +13,14 @@ from minigen.reference import activations, categorical_loss, vae_loss
 def mean(likelihood: str, output: Array, ends: np.ndarray | None) -> Array:
     """The mean of ``p(x | z)``, ``[n, D]`` for the decoder's ``output[n, D]``; ``ends`` of a categorical one's blocks.
 
-    Of a continuous Bernoulli it is not ``sigmoid(output)``: see :mod:`minigen.reference.vae_loss`.
+    Of a continuous Bernoulli it is not ``sigmoid(output)``: see :mod:`minigen.reference.vae_loss`. Of a multinomial it
+    is that of a single count.
     """
     if likelihood == "bernoulli":
         return activations.forward(output, "sigmoid")
     if likelihood == "continuous_bernoulli":
         return vae_loss.continuous_bernoulli_mean(output)
-    if likelihood == "categorical":
+    if likelihood in ("categorical", "multinomial"):
         assert ends is not None
         return categorical_loss.probabilities(output, ends)
     return output

@@ -43,7 +43,11 @@ def content(model: Any) -> tuple[str, Tensors]:
             "columns": model._column_names(),
             **conditions.to_file(model.conditions_),
         },
-        "history": {"seconds": model.history_.seconds, "stop_reason": model.history_.stop_reason},
+        "history": {
+            "seconds": model.history_.seconds,
+            "stop_reason": model.history_.stop_reason,
+            "metrics": model.history_.evaluations.to_file(),
+        },
     }
     text = json.dumps(settings, default=_plain)
     written = json.loads(text)

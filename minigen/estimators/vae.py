@@ -54,8 +54,9 @@ class VAE(Scores, Estimator):
     dropout : share of the hidden units of encoder and decoder that are dropped in training (Srivastava et al. 2014)
     likelihood : ``"bernoulli"`` or ``"continuous_bernoulli"`` for data in [0, 1], but for a few units in the last
         place, which are clipped (uint8 is divided by 255, zeros and ones in bool or integers are taken as such),
-        ``"gaussian"`` for any data, ``"categorical"`` for one-hot columns in ``blocks``. For values between 0 and 1
-        the Bernoulli's is no density, the continuous one's is (Loaiza-Ganem and Cunningham 2019)
+        ``"gaussian"`` for any data, ``"categorical"`` for one-hot columns in ``blocks``, ``"multinomial"`` for rows of
+        counts, such as what a user has chosen (Liang et al. 2018). For values between 0 and 1 the Bernoulli's is no
+        density, the continuous one's is (Loaiza-Ganem and Cunningham 2019)
     variance : of the Gaussian likelihood: a number, ``"learned"`` for one of each column, or ``"learned_scalar"`` for
         one of all (Rybkin et al. 2021). Of standardised columns it is a share of each column's variance. A fixed
         one that is larger than what the columns vary by leaves the latent unused. Learned ones start at the data's,
@@ -213,7 +214,7 @@ class VAE(Scores, Estimator):
     def decode(self, z: Any, y: Any = None) -> Array:
         """Mean of ``p(x | z)`` for ``z[n, latent_dim]``: ``[n, ...]`` in the training data's units, type and shape.
 
-        For zeros and ones these are probabilities, float32.
+        For zeros and ones these are probabilities, float32; of a multinomial likelihood those of the next count.
         Raises ``TypeError`` or ``ValueError`` for latents of another shape or that are no finite numbers.
         """
         self._require_fit()
@@ -229,7 +230,10 @@ class VAE(Scores, Estimator):
         with self._ops.on_device_of(X) as give:
             rows, item_shape = self._rows_and_shape(X)
             codes = self._condition_codes(y, len(rows))
-            means = self._as_frame(self._to_data(self._model_mean(self._posterior(rows, codes)[0], codes)))
+            means = self._model_mean(self._posterior(rows, codes)[0], codes)
+            if self._frozen["likelihood"] == "multinomial":
+                means = means * rows.sum(axis=1, keepdims=True, dtype=np.float32)
+            means = self._as_frame(self._to_data(means))
             if item_shape != self.item_shape_:
                 means = frames.without_names(means).reshape(-1, *item_shape)
             return frames.with_index_of(X, give(means))
@@ -241,7 +245,8 @@ class VAE(Scores, Estimator):
 
         With ``noise`` these are draws from ``p(x | z)``, the likelihood's noise included; without, its means, which for
         zeros and ones are probabilities, float32. ``None`` draws where that is usual: of zeros and ones, of labels,
-        and of standardised columns, which then vary as the data's do; pictures are means.
+        and of standardised columns, which then vary as the data's do; pictures are means. Of a multinomial likelihood
+        samples are probabilities that add up to 1: how many counts to draw by them is not part of the model.
 
         Of a model with labels, ``y`` is the label of all samples or has one for each; without it they are drawn as
         frequent as in the data, or, ``balanced``, sample ``i`` is of class ``classes_[i % len(classes_)]``. Of a model
@@ -249,6 +254,10 @@ class VAE(Scores, Estimator):
         """
         self._require_fit()
         checks.choice("noise", noise, (None, True, False))
+        if noise and self._frozen["likelihood"] == "multinomial":
+            raise ArgumentError(
+                "noise", "must be None or False for likelihood='multinomial': numpy's rng.multinomial draws counts"
+            )
         seed, shape = fresh_seed(seed), (checks.integer("n", n, 0), self._frozen["latent_dim"])
         likelihood, ends = self._frozen["likelihood"], self._block_ends()
         usual = self.columns_ is not None or likelihood == "categorical" or (self.binary_ and likelihood == "bernoulli")
@@ -257,7 +266,8 @@ class VAE(Scores, Estimator):
             output = self._apply(self.decoder_, self._normal(shape, seed, random.SAMPLE), codes)
             if not (usual if noise is None else noise):
                 items = self._to_data(decoding.mean(likelihood, output, ends))
-                return self._as_frame(items if noise is False else self._rounded_if_binary(items))
+                as_they_are = noise is False or likelihood == "multinomial"
+                return self._as_frame(items if as_they_are else self._rounded_if_binary(items))
             drawn = decoding.draw(
                 likelihood,
                 output,
@@ -291,16 +301,22 @@ class VAE(Scores, Estimator):
     def _likelihood(self) -> Likelihood:
         """That of the trained model, on its device."""
         variance = self.noise_ if self._frozen["variance"] in LEARNED else self._frozen["variance"]
-        return Likelihood(self._ops, self._frozen["likelihood"], variance, self._frozen["blocks"])
+        return Likelihood(self._ops, self._frozen["likelihood"], variance, self._blocks())
 
     def _model_mean(self, z: Array, codes: np.ndarray | None) -> Array:
         """Of ``p(x | z)``, ``[n, D]`` in the units of the model."""
         return decoding.mean(self._frozen["likelihood"], self._apply(self.decoder_, z, codes), self._block_ends())
 
     def _block_ends(self) -> np.ndarray | None:
-        """Of a categorical likelihood: the column before which each block ends."""
-        blocks = self._frozen["blocks"]
+        """Of a categorical or multinomial likelihood: the column before which each block ends."""
+        blocks = self._blocks()
         return None if blocks is None else np.cumsum(blocks)
+
+    def _blocks(self) -> tuple[int, ...] | None:
+        """The widths of the blocks of columns that have a softmax each."""
+        if self._frozen["likelihood"] == "multinomial":
+            return (self.n_features_in_,)
+        return None if self._frozen["blocks"] is None else tuple(self._frozen["blocks"])
 
     # --- what Estimator asks for ----------------------------------------------------------------
 
@@ -321,6 +337,9 @@ class VAE(Scores, Estimator):
     def _in_range(self, rows: Array, *from_data: Any) -> Array:
         if self._unbounded():
             return rows
+        if self.likelihood == "multinomial":
+            vae_checks.counts("X", rows)
+            return rows
         if rows.dtype != np.uint8:
             if not scaling.lies_in(rows, 0.0, 1.0):
                 raise ArgumentError(
@@ -337,6 +356,8 @@ class VAE(Scores, Estimator):
         rows, item_shape = super()._rows_and_shape(X, name)
         if (blocks := self._frozen["blocks"]) is not None:
             vae_checks.one_hot(name, rows, blocks)
+        elif self._frozen["likelihood"] == "multinomial":
+            vae_checks.counts(name, rows)
         return rows, item_shape
 
     def _unbounded(self, *from_data: Any) -> bool:
@@ -367,7 +388,7 @@ class VAE(Scores, Estimator):
             logvar = gaussian_loss.bounded(np.log(np.maximum(start, np.finfo(np.float64).tiny)))
             self.noise_.load_state({"noise.0.logvar": logvar})
 
-    def _look_back(self) -> None:
+    def _look_back(self, rows: Array, codes: np.ndarray | None) -> None:
         """Warn where the training has left the latent unused."""
         history = self.history_
         if history.steps < STEPS_TO_LEARN or not history.epochs:
@@ -397,7 +418,7 @@ class VAE(Scores, Estimator):
             settings=self._optimizer_settings(),
             likelihood=self.likelihood,
             variance=self.noise_ if isinstance(self.variance, str) else self.variance,
-            blocks=self.blocks,
+            blocks=self._blocks(),
             seed=self.seed,
             scale=self.scale_,
             shift=self.shift_,

@@ -49,6 +49,16 @@ def blocks(model: Any) -> None:
         raise ArgumentError("blocks", f"must be None for likelihood={model.likelihood!r}, not {model.blocks!r}")
 
 
+def counts(name: str, rows: Array) -> None:
+    """Raise ValueError where ``rows``, data of a multinomial likelihood, are grey levels or below 0."""
+    if rows.dtype == np.uint8 and rows.max() > 1:
+        raise ArgumentError(
+            name, "must be counts in float32 or in integers wider than uint8, which is taken as grey levels"
+        )
+    if rows.min() < 0:
+        raise ArgumentError(name, f"must be counts of at least 0 for likelihood='multinomial', not {rows.min()}")
+
+
 def one_hot(name: str, rows: Array, blocks: tuple[int, ...]) -> None:
     """Raise ValueError where a row has no single label in a block: its columns must be zeros and a one."""
     one = 255 if rows.dtype == np.uint8 and rows.max() > 1 else 1

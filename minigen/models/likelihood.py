@@ -12,7 +12,7 @@ from minigen.backend import Array, Backend
 from minigen.models.layers import Layer, Stored
 from minigen.models.network import Network
 
-LIKELIHOODS = (*BY_COLUMN, "categorical")
+LIKELIHOODS = (*BY_COLUMN, "categorical", "multinomial")
 LEARNED = ("learned", "learned_scalar")
 """Variances of a Gaussian that are parameters: one for each column, or one for all."""
 
@@ -48,7 +48,7 @@ class Likelihood:
     """``p(x | z)`` of one of :data:`LIKELIHOODS`, whose parameters are the decoder's output.
 
     ``variance`` is a Gaussian's: a number, or a network of one :class:`LogVariance`. ``blocks`` are the widths of a
-    categorical likelihood's blocks of columns.
+    categorical likelihood's blocks of columns; of a multinomial one, all columns are a block.
     """
 
     def __init__(
@@ -61,7 +61,7 @@ class Likelihood:
 
     def loss(self, output: Array, x: Array, doutput: Array, rows: Array, loss: Array) -> None:
         """``rows[B] = -log p(x | z)`` in nats, ``loss[0]`` their mean, ``doutput[B,D]`` its gradient."""
-        if self.name == "categorical":
+        if self.name in ("categorical", "multinomial"):
             self.ops.categorical_loss(output, x, self.ends, doutput, rows, loss)
         elif self.noise is not None:
             self.ops.gaussian_loss(output, x, self.noise.layers[0].params["logvar"], doutput, rows, loss)

@@ -8,7 +8,9 @@ decoder gives logits ``l``, and the probabilities of a block's labels are its so
     -log p(x|l) = sum over blocks of  t log(sum_k e^l_k) - sum_k x_k l_k,     t = sum_k x_k, which is 1
     dl_d        = (t p_d - x_d) / B                      since d log(sum_k e^l_k) / dl_d = p_d, and 1/B of the mean
 
-With ``t`` written out both are right for any ``x >= 0``: a block of zeros, a label that is not known, adds nothing.
+With ``t`` written out both are right for any ``x >= 0``: a block of zeros, a label that is not known, adds nothing, and
+a block of counts is a multinomial (Liang et al. 2018, equation 2): ``t`` draws from the block's probabilities. Its
+coefficient ``log(t! / prod_k x_k!)``, in how many orders these can come, depends on the data alone and is left out.
 
 Both do not change when a number is added to all logits of a block, so the largest is subtracted first: no ``e^`` is
 above 1, and their sum lies between 1 and the width of the block.
