@@ -1,7 +1,7 @@
 """The command ``minigen``. Each command imports what it computes with, so that ``--help`` answers quickly.
 
-:mod:`.application` is what the commands belong to; :mod:`.train`, :mod:`.use`, :mod:`.evaluate` and :mod:`.tools` hold
-them; :mod:`.options` has the options that several share, and :mod:`.settings` makes options of hyper-parameters.
+:mod:`.application` is what the commands belong to; :mod:`.train`, :mod:`.use`, :mod:`.evaluate`, :mod:`.tables` and
+:mod:`.tools` hold them; :mod:`.options` has the options that several share, and :mod:`.settings` makes options of hyper-parameters.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import signal
 
 import typer
 
-from minigen.cli import evaluate, tools, train, use  # noqa: F401 (they register their commands)
+from minigen.cli import evaluate, tables, tools, train, use  # noqa: F401 (they register their commands)
 from minigen.cli.application import app
 from minigen.cli.exits import BAD_USE, FAILED, code_of_signal, report
 

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any
 
+from minigen.cli import tables
 from minigen.cli.application import app, command
 from minigen.cli.options import (
     DATA,
@@ -21,6 +22,7 @@ from minigen.cli.options import (
     words,
 )
 from minigen.cli.saved import model_file, parameter_count, require_kind, some_labelled, source_of, with_labels
+from minigen.errors import ArgumentError
 
 
 @command(app)
@@ -58,6 +60,15 @@ def sample(
         ),
     ] = None,
     columns: Columns = None,
+    where: Annotated[
+        list[str] | None,
+        option(
+            DATA,
+            "COLUMN=VALUE",
+            "Of a table: rows with this value, or with a number from LOW:HIGH (dates: LOW..HIGH). May be repeated.",
+            "--where",
+        ),
+    ] = None,
     device: Device = "auto",
 ) -> None:
     """Draw new samples with a trained model.
@@ -71,6 +82,8 @@ def sample(
       minigen sample runs/digits --label 3
 
       minigen sample runs/vae/model.safetensors -n 10000 --out samples.npy
+
+      minigen sample runs/table -n 10000 --where "income=>50K" --out synthetic.csv
     """
     import secrets
 
@@ -79,6 +92,11 @@ def sample(
     checks.integer("n", n, 1)
     seed = secrets.randbits(32) if seed is None else checks.seed("seed", seed)
     trained = load(model_file(model), device)
+    if tables.is_table(trained):
+        tables.sample(trained, n, out, seed, where or ())
+        return
+    if where:
+        raise ArgumentError("where", "is for models of tables; --label asks for a label")
     path = out or Path(f"samples{output.natural_suffix(trained)}")
     output.check_item_file(path, trained)
     how = {}
@@ -92,7 +110,6 @@ def sample(
 def _label_of(trained: Any, text: str | None) -> Any:
     """The label of ``trained`` that is written so."""
     from minigen.datasets.frames import listed
-    from minigen.errors import ArgumentError
 
     if text is None:
         return None
@@ -160,6 +177,9 @@ def info(model: ModelFile) -> None:
 
     path = model_file(model)
     trained = load(path, "numpy")
+    if tables.is_table(trained):
+        tables.info(path, trained)
+        return
     print(f"{path}: {trained.kind.upper()}, {parameter_count(trained):,} parameters")
     item = f"{' x '.join(map(str, trained.item_shape_))}, {trained.data_dtype_}"
     names = trained._column_names()

@@ -46,7 +46,7 @@ def load(path: str | os.PathLike[str], device: str = "auto", precision: str | No
     with _foreign(path):
         module, name = kind
         family = getattr(importlib.import_module(module), name)
-        return restored(family, settings, tensors, lambda *inner: _restored(path, *inner, device, precision))
+        return restored(family, settings, tensors, lambda inner, own: _restored(path, inner, own, device, precision))
 
 
 def _restored(path: Any, settings: dict[str, Any], tensors: Tensors, device: str, precision: str | None) -> Any:

@@ -138,7 +138,9 @@ class Column:
         if self.raw.family == BOOL:
             return numbers > 0.5
         if self.raw.family != NUMBER:  # numbers that were written as text
-            return np.array([*(f"{x:.{self.decimals}f}" if self.decimals else repr(x) for x in numbers), None], object)[:-1]
+            return np.array([*(f"{x:.{self.decimals}f}" if self.decimals else repr(x) for x in numbers), None], object)[
+                :-1
+            ]
         return numbers
 
     # --- files and pictures ---------------------------------------------------------------------------
@@ -202,7 +204,7 @@ class Column:
         if self.kind in (CATEGORY, BOOLEAN):
             return str(value)
         made = self._as_stored(np.array([value], object), np.zeros(1, bool))[0]
-        return str(made) if self.kind != DAY or self.text else str(np.datetime64(made, self.unit or "us"))
+        return str(made) if self.kind != DAY or self.text else str(made.astype(f"datetime64[{self.unit or 'us'}]"))
 
 
 def _ends(column: Column) -> tuple[float, float]:
@@ -223,7 +225,7 @@ def _of_family(values: np.ndarray, missing: np.ndarray, raw: Raw) -> np.ndarray:
 def _written(dates: np.ndarray, unit: str, text: str) -> np.ndarray:
     if unit == "D":
         return np.datetime_as_string(dates, "D").astype(object)
-    written = np.datetime_as_string(dates, "s" if unit == "m" else unit)
+    written = np.datetime_as_string(dates, "us" if unit == "us" else "s")
     return np.array([*(one.replace("T", text) for one in written), None], object)[:-1]
 
 
@@ -232,7 +234,6 @@ def _written(dates: np.ndarray, unit: str, text: str) -> np.ndarray:
 
 def measure(column: Typed, *, continuous: str, most_categories: int, rng: np.random.Generator) -> Column:
     """The column of the training data, by its values."""
-    known = {"decimals": column.decimals, "unit": column.unit, "text": column.text}
     raw = replace(column.raw, values=column.raw.values[:0], missing=column.raw.missing[:0])
     if column.kind in (CATEGORY, BOOLEAN):
         counts: dict[Any, int] = {}
@@ -253,7 +254,20 @@ def measure(column: Typed, *, continuous: str, most_categories: int, rng: np.ran
     every = [rest] * (part is not None or bool(rare)) + counted + [missing] * bool(missing)
     shares = tuple(count / len(column.raw) for count in every)
     rare_counts = tuple(by_value[value] for value in rare)
-    return Column(column.raw.name, column.kind, raw, levels, bool(missing), shares, part, rare, rare_counts, **known)
+    return Column(
+        column.raw.name,
+        column.kind,
+        raw,
+        levels,
+        bool(missing),
+        shares,
+        part,
+        rare,
+        rare_counts,
+        column.decimals,
+        column.unit,
+        column.text,
+    )
 
 
 def _split(

@@ -71,8 +71,8 @@ class Quantiles:
 
 @dataclass(frozen=True)
 class Modes:
-    """Mode-specific normalisation (Xu et al. 2019): which mode of a mixture of Gaussians a number is drawn from, one-hot,
-    and how many of this mode's deviations it is away from its mean.
+    """Mode-specific normalisation (Xu et al. 2019): which mode of a mixture of Gaussians a number is drawn from,
+    one-hot, and how many of this mode's deviations it is away from its mean.
 
     ``means``, ``deviations``: of each mode that is kept; ``low``, ``high``: least and largest value of the data.
     """
@@ -148,7 +148,7 @@ def from_file(said: dict[str, Any], arrays: dict[str, np.ndarray]) -> Continuous
     if said["by"] == "modes":
         if not (parts[2] > 0).all() or not (parts[0] > 0).all():
             raise ValueError("weights and deviations of modes must be greater than 0")
-        return Modes(*parts, low=float(said["low"]), high=float(said["high"]))
+        return Modes(parts[0], parts[1], parts[2], low=float(said["low"]), high=float(said["high"]))
     values, below = parts
     if (np.diff(values) < 0).any() or (np.diff(below) < 0).any() or not np.isclose(below[-1], 1):
         raise ValueError("quantiles must be in order, and their shares go up to 1")

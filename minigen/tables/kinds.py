@@ -66,8 +66,8 @@ def _found(raw: Raw) -> str:
         raise ArgumentError(
             "X",
             f": column {raw.name!r} has {different} different texts in {len(raw.values)} rows, such as "
-            f"{raw.values[0]!r}: names or free text, which no model of tables can learn. Leave it out, or take it as it "
-            f"is with types={{{raw.name!r}: 'category'}}",
+            f"{raw.values[0]!r}: names or free text, which no model of tables can learn. Leave it out, or take "
+            f"it as it is with types={{{raw.name!r}: 'category'}}",
         )
     return CATEGORY
 

@@ -137,7 +137,7 @@ class TableModel:
             return inner.fit(rows[np.arange(count)], rows.labels, callbacks=callbacks, progress=progress)
         order = np.random.default_rng([self.seed, 3]).permutation(count)
         if rows.labels is not None:  # the first piece has a row of each label: the model learns there which there are
-            order = np.concatenate([np.unique(rows.labels, return_index=True)[1], order])[: count]
+            order = np.concatenate([np.unique(rows.labels, return_index=True)[1], order])[:count]
         starts = np.linspace(0, count - size, pieces).round().astype(int)
         for _ in range(epochs):
             for start in starts:

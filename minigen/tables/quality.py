@@ -85,7 +85,9 @@ def kolmogorov_smirnov(a: np.ndarray, b: np.ndarray) -> float:
 def total_variation(a: np.ndarray, b: np.ndarray) -> float:
     """Half the sum of the differences of frequencies of integer codes, -1 (missing) among them."""
     most = max(a.max(), b.max()) + 2
-    return float(np.abs(np.bincount(a + 1, minlength=most) / len(a) - np.bincount(b + 1, minlength=most) / len(b)).sum() / 2)
+    return float(
+        np.abs(np.bincount(a + 1, minlength=most) / len(a) - np.bincount(b + 1, minlength=most) / len(b)).sum() / 2
+    )
 
 
 def pair_similarity(real: Plain, made: Plain) -> float:
@@ -100,7 +102,9 @@ def pair_similarity(real: Plain, made: Plain) -> float:
     for name in numbers:
         there = real.numbers[name][~np.isnan(real.numbers[name])]
         edges = np.linspace(there.min(), there.max(), BINS + 1)[1:-1]
-        binned[name] = [np.where(np.isnan(x), -1, np.digitize(x, edges)) for x in (real.numbers[name], made.numbers[name])]
+        binned[name] = [
+            np.where(np.isnan(x), -1, np.digitize(x, edges)) for x in (real.numbers[name], made.numbers[name])
+        ]
     codes = {name: [real.codes[name], made.codes[name]] for name in real.codes}
     pairs = itertools.chain(itertools.combinations(codes, 2), itertools.product(codes, binned))
     both = codes | binned
@@ -156,8 +160,8 @@ def detection_auc(real: Plain, made: Plain, seed: int = 0) -> float:
 
 
 def efficacy(train: Plain, test: Plain, target: str, positive: int, seed: int = 0) -> dict[str, float]:
-    """F1 of ``positive`` (a code of the category ``target``) on ``test`` by each of four classifiers trained on ``train``,
-    those of Xu et al. 2019, and their mean."""
+    """F1 of ``positive`` (a code of the category ``target``) on ``test`` by each of four classifiers trained on
+    ``train``, those of Xu et al. 2019, and their mean."""
     _sklearn()
     import warnings
 

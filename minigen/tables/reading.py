@@ -146,7 +146,7 @@ def _of_objects(name: str, values: list[Any], missing: np.ndarray, stored: str) 
             row_of_first.setdefault(_kind_of(value) or type(value).__name__, value)
         examples = ", ".join(f"{value!r} ({type(value).__name__})" for value in list(row_of_first.values())[:3])
         raise ArgumentTypeError("X", f": column {name!r} must hold values of one kind, but holds {examples}")
-    family = kinds.pop() if kinds else TEXT
+    family = (kinds.pop() if kinds else None) or TEXT
     if family == NUMBER:
         array = _numbers(name, np.array(values))
     elif family == DATE:
@@ -163,7 +163,7 @@ def _kind_of(value: Any) -> str | None:
         ((int, float, np.integer, np.floating), NUMBER),
         ((datetime.date, np.datetime64), DATE),
     )
-    return next((family for kind, family in kinds if isinstance(value, kind)), None)  # type: ignore[arg-type]
+    return next((family for kind, family in kinds if isinstance(value, kind)), None)
 
 
 def _dates(name: str, values: list[Any]) -> np.ndarray:
@@ -173,7 +173,11 @@ def _dates(name: str, values: list[Any]) -> np.ndarray:
             value.astimezone(datetime.UTC).replace(tzinfo=None) if getattr(value, "tzinfo", None) else value
             for value in values
         ]
-        return np.array(plain, dtype="datetime64[us]")
+        dates = np.array(plain, dtype="datetime64[us]")
+        years = dates.astype("datetime64[Y]").astype(int) + 1970
+        if len(years) and not (1 <= years.min() and years.max() <= 9999):
+            raise ValueError("years must be from 1 to 9999")
+        return dates
     except (ValueError, OverflowError, TypeError) as error:
         raise ArgumentError("X", f": column {name!r} has a date out of range: {error}") from error
 

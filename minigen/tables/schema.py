@@ -101,7 +101,8 @@ class Rows:
 
 def decode(schema: Schema, encoded: np.ndarray, condition: str | None, labels: np.ndarray | None) -> list[Any]:
     """For each column its places and the number beside them, of rows that a model has made."""
-    found, at = [], 0
+    found: list[Any] = []
+    at = 0
     for column in schema.columns:
         if column.name == condition:
             found.append((labels, None))

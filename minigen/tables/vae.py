@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from minigen.estimators.vae import VAE
 from minigen.models.likelihood import LIKELIHOODS
 from minigen.tables.model import TableModel
@@ -95,5 +97,4 @@ class TableVAE(TableModel):
 
     def _sampled(self, n: int, seed: int, labels: Any) -> Any:
         given = {} if labels is None else {"y": labels}
-        import numpy as np
         return np.asarray(self.model_.sample(n, seed, noise=True, **given))
