@@ -22,6 +22,8 @@ _HOMES = {
     "train_vae": "minigen.estimators.vae",
     "TableVAE": "minigen.tables.vae",
     "TableGAN": "minigen.tables.gan",
+    "fit_many": "minigen.estimators.many",
+    "trace": "minigen.tracing.run",
     "show": "minigen.plotting",
     "load": "minigen.estimators.loading",
     "devices": "minigen.device",
@@ -33,6 +35,7 @@ _HOMES = {
     "DeviceError": "minigen.errors",
     "ModelFileError": "minigen.errors",
     "NotFittedError": "minigen.errors",
+    "SomeDiverged": "minigen.errors",
     "TrainingDiverged": "minigen.errors",
 }
 _MODULES = ("datasets", "metrics", "tables")

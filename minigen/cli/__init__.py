@@ -1,7 +1,8 @@
 """The command ``minigen``. Each command imports what it computes with, so that ``--help`` answers quickly.
 
 :mod:`.application` is what the commands belong to; :mod:`.train`, :mod:`.use`, :mod:`.evaluate`, :mod:`.tables` and
-:mod:`.tools` hold them; :mod:`.options` has the options that several share, and :mod:`.settings` makes options of hyper-parameters.
+:mod:`.tools` hold them; :mod:`.options` has the options that several share, and :mod:`.settings` makes options of
+hyper-parameters.
 """
 
 from __future__ import annotations

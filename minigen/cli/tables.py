@@ -248,19 +248,18 @@ def evaluate(model: Any, data: str | None, held_out: str | None, n: int | None, 
 
 def info(path: Path, model: Any) -> None:
     """What ``minigen info`` does."""
-    from minigen.cli.saved import parameter_count
-    from minigen.cli.use import _print_table, _training_summary
+    from minigen.cli.saved import parameter_count, print_table, training_summary
 
     inner = model.model_
     count = 0 if inner is None else parameter_count(inner)
     print(f"{path}: {type(model).__name__}, {count:,} parameters")
     print("\n".join(f"  {line}" for line in str(model.schema_).splitlines()))
     of_data = [("source", model.source_ or "not named"), ("conditional on", model.condition_ or "nothing")]
-    _print_table("data", of_data)
+    print_table("data", of_data)
     if inner is not None:
-        _print_table("training", _training_summary(inner.history_, inner.epochs))
+        print_table("training", training_summary(inner.history_, inner.epochs))
     settings = model.get_params()
     del settings["device"]
-    _print_table("settings", settings.items())
+    print_table("settings", settings.items())
     if inner is not None:
-        _print_table("layers", [(at.name, str(at)) for net in inner.networks_ for at in net.layers])
+        print_table("layers", [(at.name, str(at)) for net in inner.networks_ for at in net.layers])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -21,7 +20,16 @@ from minigen.cli.options import (
     option,
     words,
 )
-from minigen.cli.saved import model_file, parameter_count, require_kind, some_labelled, source_of, with_labels
+from minigen.cli.saved import (
+    model_file,
+    parameter_count,
+    print_table,
+    require_kind,
+    some_labelled,
+    source_of,
+    training_summary,
+    with_labels,
+)
 from minigen.errors import ArgumentError
 
 
@@ -184,28 +192,10 @@ def info(model: ModelFile) -> None:
     item = f"{' x '.join(map(str, trained.item_shape_))}, {trained.data_dtype_}"
     names = trained._column_names()
     columns = [] if names is None else [("columns", listed(names))]
-    _print_table("data", [("item", item), *columns, ("source", trained.source_ or "not named")])
-    _print_table("training", _training_summary(trained.history_, trained.epochs))
+    print_table("data", [("item", item), *columns, ("source", trained.source_ or "not named")])
+    print_table("training", training_summary(trained.history_, trained.epochs))
     settings = trained.get_params()
     del settings["device"]  # that of this command, not of the training
-    _print_table("settings", settings.items())
+    print_table("settings", settings.items())
     layers = [layer for net in trained.networks_ for layer in net.layers]
-    _print_table("layers", [(at.name, str(at)) for at in layers])
-
-
-def _training_summary(history: Any, planned: int) -> list[tuple[str, Any]]:
-    seconds = f"{sum(history.seconds):.1f} s in steps"
-    rows: list[tuple[str, Any]] = [("epochs", f"{history.epochs} of {planned}, {history.steps} steps, {seconds}")]
-    if history.stop_reason == "interrupted":
-        rows.append(("stopped", "interrupted"))
-    for name, means in zip(history.names, history.epoch_means().T, strict=True):
-        rows += [(name, f"{means[0]:.4g} in the first epoch, {means[-1]:.4g} in the last")] if len(means) else []
-    return rows
-
-
-def _print_table(title: str, rows: Iterable[tuple[str, Any]]) -> None:
-    rows = list(rows)
-    width = max(len(name) for name, _ in rows)
-    print(title)
-    for name, value in rows:
-        print(f"  {name:{width}}  {value}")
+    print_table("layers", [(at.name, str(at)) for at in layers])

@@ -19,6 +19,7 @@ from minigen.estimators.conditions import Conditions, Labels, learn
 from minigen.estimators.monitor import Metric, Monitor, Watch
 from minigen.estimators.saving import save
 from minigen.estimators.scaling import Columns
+from minigen.estimators.sharing import shared
 from minigen.estimators.trained import TrainedModel
 from minigen.models.conditional import Condition, with_condition_beside_input
 from minigen.models.layers import Layer
@@ -163,7 +164,7 @@ class Estimator(TrainedModel):
             from_data = self._choose_range(rows, bits is not None)
             columns = None
             if self._standardizes(rows, *from_data):
-                columns = scaling.measure(rows, ops)
+                columns = self._measured(rows, ops)
                 rows = columns.standardise(rows, ops)
             else:
                 rows = self._in_range(rows, *from_data)
@@ -189,11 +190,8 @@ class Estimator(TrainedModel):
         if monitor is not None:
             monitor.begin(self)
             callbacks = [monitor, *callbacks]
-        run = self._training(rows, codes)
-        if self._state is not None:
-            run.load_state(self._state)
-            if run.done % run.steps_per_epoch != self.history_.steps_under_way:  # other data than before
-                run.begin_epoch()
+        run = self._training(shared(rows), codes)
+        self._resume(run)
         self._run = run
         try:
             train(run, self, self.history_, self.epochs if epochs is None else epochs, callbacks, progress)
@@ -208,6 +206,13 @@ class Estimator(TrainedModel):
         if monitor is not None:
             monitor.warn(self)
         return self
+
+    def _resume(self, run: TrainingRun) -> None:
+        """Let ``run`` go on where the last training ended, if there was one."""
+        if self._state is not None:
+            run.load_state(self._state)
+            if run.done % run.steps_per_epoch != self.history_.steps_under_way:  # other data than before
+                run.begin_epoch()
 
     def _look_back(self, rows: Array, codes: np.ndarray | None) -> None:
         """Warn of what a training on these ``rows`` that is over has come to, where that is of no use."""
@@ -262,6 +267,10 @@ class Estimator(TrainedModel):
                 "their own; X.astype(np.float32) makes columns of them",
             )
         return bool(self.standardize)
+
+    def _measured(self, rows: Array, ops: Backend) -> Columns:
+        """What ``fit`` standardises ``rows`` by."""
+        return scaling.measure(rows, ops)
 
     def _layers(self, columns: int, *from_data: Any) -> dict[str, list[Layer]]:
         """The layers of each network, by its name, for data of ``columns`` columns, as if there were no conditions."""

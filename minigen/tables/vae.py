@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 
 from minigen.estimators.vae import VAE
-from minigen.models.likelihood import LIKELIHOODS
 from minigen.tables.model import TableModel
 
 
@@ -58,7 +57,7 @@ class TableVAE(TableModel):
         activation: str = "relu",
         normalization: str | None = None,
         dropout: float = 0.0,
-        variance: float | str = 0.05,
+        variance: float | str = "learned",
         beta: float = 1.0,
         kl_warmup: float = 0.0,
         learning_rate: float = 1e-3,
@@ -91,9 +90,7 @@ class TableVAE(TableModel):
     def _inner(self, widths: tuple[int, ...], batch_size: int, epochs: int) -> Any:
         shared = {name: getattr(self, name) for name in self._parameter_names() if name in VAE._parameter_names()}
         shared.update(batch_size=batch_size, epochs=epochs, standardize=False)
-        if "mixed" in LIKELIHOODS:
-            return VAE(**shared, likelihood="mixed", blocks=widths)
-        return VAE(**shared, likelihood="gaussian")
+        return VAE(**shared, likelihood="mixed", blocks=widths)
 
     def _sampled(self, n: int, seed: int, labels: Any) -> Any:
         given = {} if labels is None else {"y": labels}
