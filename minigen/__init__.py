@@ -37,7 +37,7 @@ _HOMES = {
     "SomeDiverged": "minigen.errors",
     "TrainingDiverged": "minigen.errors",
 }
-_MODULES = ("datasets", "metrics", "tables")
+_MODULES = ("datasets", "metrics", "report", "tables")
 
 __all__ = [*_HOMES, *_MODULES, "__version__"]
 
