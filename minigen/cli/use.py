@@ -52,8 +52,8 @@ def sample(
         option(
             MODEL,
             "yes|no",
-            "Of a VAE: yes draws from its likelihood, no takes the likelihood's mean. Default: as is usual for the "
-            "kind of data.",
+            "Of a VAE: yes draws from its likelihood, no takes the likelihood's mean. Of a GAN with blocks: yes draws "
+            "labels, no gives their probabilities. Default: as is usual for the kind of data.",
             parser=words({"yes": True, "no": False}),
         ),
     ] = None,
@@ -117,7 +117,8 @@ def sample(
     path = out or Path(f"samples{output.natural_suffix(trained)}")
     output.check_item_file(path, trained)
     how = {name: value for name, value in {"noise": noise, "prior": prior}.items() if value is not None}
-    if how:
+    draws_labels = trained.kind == "gan" and trained.blocks is not None
+    if how and not (draws_labels and prior is None):
         require_kind(trained, "vae", model_file(model))
     written = output.write_samples(path, trained, n, seed, _label_of(trained, label), columns, **how)
     print(f"{path}: {written} samples, seed {seed}")
