@@ -28,6 +28,10 @@ def train(family: Any, options: TrainingOptions, settings: dict[str, Any]) -> No
     from minigen import checks
     from minigen.run_folder import reserve
 
+    if options.seeds is not None or options.grid:
+        from minigen.cli.many import train_many
+
+        return train_many(family, options, settings)
     resume = None if options.resume is None else model_file(options.resume)
     if resume is None:
         model, epochs, source = _fresh(family, options, settings)
@@ -36,8 +40,8 @@ def train(family: Any, options: TrainingOptions, settings: dict[str, Any]) -> No
     every = max(1, epochs // PICTURES_A_RUN)
     if options.sample_every is not None:
         every = checks.integer("sample_every", options.sample_every, 0)
-    _set_threads(options.threads, settings.get("device", "auto"))
-    named = _labels_named(model, options, settings)
+    set_threads(options.threads, settings.get("device", "auto"))
+    named = labels_named(model, options, settings)
     items, labels, how = apart(options, named, *with_labels(source, named))
     # No step yet: settings, device and data pass every check.
     model.partial_fit(items, labels, epochs=0, progress=False, **how)
@@ -47,7 +51,7 @@ def train(family: Any, options: TrainingOptions, settings: dict[str, Any]) -> No
         _train_in(folder, model, epochs, every, items, labels, options, how)
 
 
-def _labels_named(model: Any, options: TrainingOptions, settings: dict[str, Any]) -> str | None:
+def labels_named(model: Any, options: TrainingOptions, settings: dict[str, Any]) -> str | None:
     """What --labels says, or said when the model was trained that is resumed."""
     if settings.get("conditional") is False and options.labels is not None:
         raise ValueError("--labels cannot be given with --conditional no, which ignores labels")
@@ -74,14 +78,14 @@ def _train_in(
     from minigen import output
     from minigen.training.signals import stop_request
 
-    say = _silent if options.quiet else _say
+    say = print_nothing if options.quiet else print_line
     source = model.source_
     say(f"{source}: {' x '.join(map(str, items.shape))}, {model.data_dtype_}")
     where = f"{model.device_} ({model.precision_})"
     say(f"{_architecture(model)}, on {where}, {epochs} epoch{'s' * (epochs != 1)}")
     if _could_be_clearer(model, options):
         say("hint: --preset quality draws clearer pictures than this small model")
-    callbacks = [_watcher(folder, every, say)] if every else []
+    callbacks = [watcher(folder, every, say)] if every else []
     if how:
         callbacks.insert(0, _teller(say))
     progress = False if options.quiet else None
@@ -89,7 +93,7 @@ def _train_in(
     if options.restore_best and model.history_.evaluations.best_epoch is not None:
         say(f"the model is that of epoch {model.history_.evaluations.best_epoch}, the best one")
     with stop_request() as late:  # what a signal now interrupts is less than what it would lose
-        _write_run(model, folder, items, labels, say)
+        write_run(model, folder, items, labels, say)
     stopped_by = model.history_.stop_signal or late.number
     if stopped_by:
         done = f"{model.history_.epochs} of {model.epochs} epochs are done and saved"
@@ -134,7 +138,7 @@ def _resumed(family: Any, path: Path, options: TrainingOptions, settings: dict[s
     return model, epochs, source_of(model) if options.data is None else options.data
 
 
-def _set_threads(threads: int | None, device: str) -> None:
+def set_threads(threads: int | None, device: str) -> None:
     from minigen.device import get_backend
 
     if threads is None:
@@ -147,7 +151,7 @@ def _set_threads(threads: int | None, device: str) -> None:
     set_num_threads(threads)
 
 
-def _watcher(folder: Path, every: int, say: Callable[[str], None]) -> Callable[[EpochEnd], None]:
+def watcher(folder: Path, every: int, say: Callable[[str], None]) -> Callable[[EpochEnd], None]:
     """A callback that shows the model's progress, and saves it, once in ``every`` epochs."""
     from minigen import output
 
@@ -183,7 +187,7 @@ def _keep(model: Any, folder: Path) -> None:
     model.history_.to_csv(folder / "history.csv")
 
 
-def _write_run(model: Any, folder: Path, items: Any, labels: Any, say: Callable[[str], None]) -> None:
+def write_run(model: Any, folder: Path, items: Any, labels: Any, say: Callable[[str], None]) -> None:
     """All that a training leaves in its folder."""
     from minigen import output
     from minigen.training.checkpoint import MODEL
@@ -209,12 +213,12 @@ def _architecture(model: Any) -> str:
     return f"{model.kind.upper()}: {nets}, {parameter_count(model):,} parameters"
 
 
-def _say(text: str) -> None:
+def print_line(text: str) -> None:
     from tqdm import tqdm
 
     tqdm.write(text)  # goes round the progress bar
     sys.stdout.flush()
 
 
-def _silent(text: str) -> None:
+def print_nothing(text: str) -> None:
     """--quiet."""
