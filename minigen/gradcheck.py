@@ -141,7 +141,7 @@ def derivatives(rng: np.random.Generator) -> Iterator[Derivative]:
 
     n_real, n_fake = sizes(rng, 2, 1, 6)
     s = 3 * normals(rng, n_real + n_fake, 1)
-    s += 0.1 * np.sign(s - 1) + 0.1 * np.sign(s + 1)  # where a loss may have a kink
+    s = np.where(np.abs(s) < 1, 0.9 * s, s + 0.1 * np.sign(s))  # away from 1 and -1, where a loss may have a kink
     for kind in GAN_LOSSES:
 
         def discriminator(s: np.ndarray, kind: str = kind) -> np.floating:

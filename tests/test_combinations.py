@@ -6,6 +6,7 @@ directions, with central differences of the losses that the step itself reports.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from typing import Any
 
@@ -120,7 +121,8 @@ def assert_gradient(step: Any, net: Any, compute: Callable[[], None], loss: Call
         assert gradient @ direction in [pytest.approx(slope, rel=2e-6, abs=rounding) for slope, rounding in slopes]
 
 
-often = settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
+EXAMPLES = int(os.environ.get("MINIGEN_TEST_EXAMPLES", "12"))  # .ci/run takes more
+often = settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck))
 
 
 @often

@@ -169,7 +169,7 @@ class _Runs:
                 for name, model in self.models.items():
                     self._name_sources(model)
                     if model.history_.steps:
-                        training.write_run(model, self.folder / name, items, labels, training.print_nothing)
+                        training.write_run(model, self.folder / name, items, labels, training.print_nothing, None)
                 self._write_all()
         self._remove_empty()
         stopped_by = next((m.history_.stop_signal for m in self.models.values() if m.history_.stop_signal), late.number)
@@ -195,7 +195,8 @@ class _Runs:
         if not every:
             return []
         watchers = {
-            id(model): training.watcher(self.folder / name, every, self.say) for name, model in self.models.items()
+            id(model): training.watcher(self.folder / name, every, self.say, None)
+            for name, model in self.models.items()
         }
 
         def watch(end: EpochEnd) -> None:
