@@ -29,10 +29,6 @@ def train(family: Any, options: TrainingOptions, settings: dict[str, Any]) -> No
     from minigen import checks
     from minigen.run_folder import reserve
 
-    if options.seeds is not None or options.grid:
-        from minigen.cli.many import train_many
-
-        return train_many(family, options, settings)
     resume = None if options.resume is None else model_file(options.resume)
     if resume is None:
         model, epochs, source = _fresh(family, options, settings)
