@@ -16,7 +16,7 @@ import minigen
 FOLDER = Path(__file__).resolve().parent.parent / "examples"
 STEPS = ["gan_step", "vae_step"]  # one training step by hand: they stop where a number differs
 PICTURES = ["clothes", "digits", "interpolation", "recommendation"]
-WITH_SKLEARN = ["conditional_digits", "medical", "spectra"]
+WITH_SKLEARN = ["anomalies", "conditional_digits", "medical", "spectra"]
 
 
 def run(name: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
