@@ -61,6 +61,9 @@ PYBIND11_MODULE(_native, module) {
   module.def("get_num_threads", &minigen::thread_limit);
   module.def("set_num_threads", &minigen::set_thread_limit, "threads"_a, "beyond_cores"_a = false,
              "More than the cores only with beyond_cores, for tests.");
+  module.def("join_trainings", &minigen::join_trainings,
+             "This thread trains beside others: it works alone until it is the last that has joined.");
+  module.def("leave_trainings", &minigen::leave_trainings);
   module.def("usable_cores", &minigen::usable_cores, "Cores that this process may use.");
   module.def("quota_cores", &minigen::quota_cores, "root"_a = "",
              "Cores that the control groups leave, 1024 without a limit; /proc and /sys are looked for in root.");

@@ -20,6 +20,8 @@ _HOMES = {
     "train_gan": "minigen.estimators.gan",
     "VAE": "minigen.estimators.vae",
     "train_vae": "minigen.estimators.vae",
+    "fit_many": "minigen.estimators.many",
+    "trace": "minigen.tracing.run",
     "show": "minigen.plotting",
     "load": "minigen.estimators.loading",
     "devices": "minigen.device",
@@ -31,6 +33,7 @@ _HOMES = {
     "DeviceError": "minigen.errors",
     "ModelFileError": "minigen.errors",
     "NotFittedError": "minigen.errors",
+    "SomeDiverged": "minigen.errors",
     "TrainingDiverged": "minigen.errors",
 }
 _MODULES = ("datasets", "metrics")

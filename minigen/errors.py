@@ -53,3 +53,13 @@ class TrainingDiverged(_WithAttributes, ArithmeticError):
         super().__init__(message)
         self.step = step
         self.layer = layer
+
+
+class SomeDiverged(TrainingDiverged):
+    """Of models that were trained at once some diverged. ``errors`` are theirs, by their place among the models;
+    ``step`` and ``layer`` are those of the first."""
+
+    def __init__(self, message: str, *, errors: dict[int, TrainingDiverged]) -> None:
+        first = next(iter(errors.values()))
+        super().__init__(message, step=first.step, layer=first.layer)
+        self.errors = errors

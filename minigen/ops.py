@@ -29,6 +29,7 @@ from minigen import checks
 from minigen.errors import ArgumentError
 from minigen.ops_gan import GanOperations
 from minigen.ops_layers import LayerOperations
+from minigen.ops_optimizer import OptimizerOperations
 from minigen.ops_vae import VaeOperations
 from minigen.reference.activations import DENSE_ACTIVATIONS, LEAKY_SLOPE
 from minigen.reference.gan_loss import GAN_LOSSES
@@ -74,16 +75,7 @@ def _some_history(sizes: dict[str, int], given: dict[str, Any]) -> None:
     checks.integer("len(losses)", sizes["K"], 1)
 
 
-def _warmup_ends(sizes: dict[str, int], given: dict[str, Any]) -> None:
-    if given["warmup"] >= given["horizon"]:
-        raise ArgumentError("warmup", f"must be less than horizon, {given['horizon']} steps, not {given['warmup']}")
-
-
-ADAM = "+p[n] g[n] +m[n] +v[n] lr[1] step:uint64[1]"
-ADAM_SETTINGS: dict[str, Any] = {"beta1": real, "beta2": real, "eps": real, "flops": lambda n: 14 * n["n"]}
-
-
-class Operations(GanOperations, LayerOperations, VaeOperations):
+class Operations(GanOperations, LayerOperations, OptimizerOperations, VaeOperations):
     """What a model spells its training step out with; a :class:`minigen.backend.Backend` has them all.
 
     Each call raises TypeError for a buffer that is no array of the backend or has the wrong dtype, and ValueError for
@@ -106,13 +98,17 @@ class Operations(GanOperations, LayerOperations, VaeOperations):
     # --- dense: y = act(x W + b) ------------------------------------------------------------------------
 
     @operation(
-        "x[B,I] W[I,O] b?[O] =y[B,O]", activation=OneOf(DENSE_ACTIVATIONS), flops=lambda n: 2 * n["B"] * n["I"] * n["O"]
+        "x[B,I] W[I,O] b?[O] =y[B,O]",
+        "y = {activation}(x W[ + b])",
+        activation=OneOf(DENSE_ACTIVATIONS),
+        flops=lambda n: 2 * n["B"] * n["I"] * n["O"],
     )
     def dense_forward(self, x: Array, W: Array, b: Array | None, y: Array, activation: str = "linear") -> None:
         """``y[B,O] = act(x[B,I] @ W[I,O] + b[O])``, or without ``b`` where that is None."""
 
     @operation(
         "dz[B,O] W[I,O] x?[B,I] =dx[B,I]",
+        "dx = dz W^T * {activation}'(z_before), from x = {activation}(z_before)",
         activation=OneOf(DENSE_ACTIVATIONS),
         flops=lambda n: 2 * n["B"] * n["I"] * n["O"],
         also=_known_output,
@@ -128,6 +124,7 @@ class Operations(GanOperations, LayerOperations, VaeOperations):
 
     @operation(
         "x[B,I] dz[B,O] =dW[I,O] =db?[O]",
+        "dW {+}= x^T dz[; db {+}= sum over rows of dz]",
         accumulate=flag,
         flops=lambda n: 2 * n["B"] * n["I"] * n["O"] + n["B"] * n["O"],
     )
@@ -139,18 +136,29 @@ class Operations(GanOperations, LayerOperations, VaeOperations):
 
     # --- activations --------------------------------------------------------------------------------------
 
-    @operation("z[...] =y[...]", activation=OneOf(DENSE_ACTIVATIONS), flops=lambda n: n["n"], in_place=True)
+    @operation(
+        "z[...] =y[...]",
+        "y = {activation}(z)",
+        activation=OneOf(DENSE_ACTIVATIONS),
+        flops=lambda n: n["n"],
+        in_place=True,
+    )
     def activation_forward(self, z: Array, y: Array, activation: str) -> None:
         """``y = act(z)``, elementwise; ``y`` may be ``z``."""
 
     @operation(
-        "dy[...] y[...] =dz[...]", activation=OneOf(DENSE_ACTIVATIONS), flops=lambda n: 2 * n["n"], in_place=True
+        "dy[...] y[...] =dz[...]",
+        "dz = dy * {activation}'(z), from y = {activation}(z)",
+        activation=OneOf(DENSE_ACTIVATIONS),
+        flops=lambda n: 2 * n["n"],
+        in_place=True,
     )
     def activation_backward(self, dy: Array, y: Array, dz: Array, activation: str) -> None:
         """``dz = dy * act'(z)`` with the derivative taken from the stored output ``y``; ``dz`` may be ``dy``."""
 
     @operation(
         "dz[...] z_tangent[...] y[...] =e[...]",
+        "e {+}= dz * z_tangent * {activation}''(z) / {activation}'(z), from y = {activation}(z)",
         activation=OneOf(DENSE_ACTIVATIONS),
         accumulate=flag,
         flops=lambda n: 3 * n["n"],
@@ -167,6 +175,7 @@ class Operations(GanOperations, LayerOperations, VaeOperations):
 
     @operation(
         "output[B+,D] x[B,D] =rows[B] =loss[1] =doutput[B,D]",
+        "rows = -log p(x|z), {likelihood} of output; loss = mean of rows; doutput = d loss / d output",
         likelihood=OneOf(LIKELIHOODS),
         variance=within(0, exclude_low=True),
         flops=lambda n: 6 * n["B"] * n["D"],
@@ -189,150 +198,50 @@ class Operations(GanOperations, LayerOperations, VaeOperations):
 
     # --- latent: heads = [mu | h], logvar = min(h, 40) ------------------------------------------------------
 
-    @operation("heads[B+,2L] eps[B,L] =z[B,L] =rows[B] =loss[1]", flops=lambda n: 8 * n["B"] * n["L"])
+    @operation(
+        "heads[B+,2L] eps[B,L] =z[B,L] =rows[B] =loss[1]",
+        "z = mu + exp(logvar / 2) eps; rows = sum (mu^2 + exp(logvar) - 1 - logvar) / 2; loss = mean of rows",
+        flops=lambda n: 8 * n["B"] * n["L"],
+    )
     def latent_forward(self, heads: Array, eps: Array, z: Array, rows: Array, loss: Array) -> None:
         """``z[B,L] = mu + exp(logvar / 2) * eps``; ``rows[B]`` the KL to N(0, I) in nats, ``loss[0]`` its mean.
 
         ``heads[B,2L]`` holds ``mu`` in its first ``L`` columns and ``h`` in the others, ``logvar`` before its bound.
         """
 
-    @operation("dz[B,L] heads[B,2L] eps[B,L] weights[L] =dheads[B,2L]", flops=lambda n: 8 * n["B"] * n["L"])
+    @operation(
+        "dz[B,L] heads[B,2L] eps[B,L] weights[L] =dheads[B,2L]",
+        "dmu = dz + weights mu / B; dlogvar = dz eps exp(logvar / 2) / 2 + weights (exp(logvar) - 1) / 2B",
+        flops=lambda n: 8 * n["B"] * n["L"],
+    )
     def latent_backward(self, dz: Array, heads: Array, eps: Array, weights: Array, dheads: Array) -> None:
         """``dheads[B,2L]``: gradient of (loss behind ``dz[B,L]``) + the mean KL of each latent times ``weights[L]``."""
 
-    # --- optimizer: all parameters of a network lie in one flat buffer -----------------------------------
-
-    @operation(
-        "+p[n] g[n] +velocity[n] lr[1]",
-        recorded_as="optimizer",
-        implied={"optimizer": "sgd"},
-        renamed={"velocity": "m"},
-        momentum=real,
-        weight_decay=real,
-        flops=lambda n: 6 * n["n"],
-    )
-    def sgd(
-        self, p: Array, g: Array, velocity: Array, lr: Array, momentum: float = 0.0, weight_decay: float = 0.0
-    ) -> None:
-        """``g += weight_decay p; velocity = momentum velocity + g; p -= lr velocity`` (``g`` itself is left alone)."""
-
-    @operation(ADAM, recorded_as="optimizer", implied={"optimizer": "adam", "weight_decay": 0.0}, **ADAM_SETTINGS)
-    def adam(
-        self,
-        p: Array,
-        g: Array,
-        m: Array,
-        v: Array,
-        lr: Array,
-        step: Array,
-        beta1: float = 0.9,
-        beta2: float = 0.999,
-        eps: float = 1e-8,
-    ) -> None:
-        """Adam (Kingma and Ba 2015, algorithm 1) at t = ``step[0] + 1``; ``p, g, m, v`` flat and equally long."""
-
-    @operation(ADAM, recorded_as="optimizer", implied={"optimizer": "adam"}, **ADAM_SETTINGS, weight_decay=real)
-    def adamw(
-        self,
-        p: Array,
-        g: Array,
-        m: Array,
-        v: Array,
-        lr: Array,
-        step: Array,
-        beta1: float = 0.9,
-        beta2: float = 0.999,
-        eps: float = 1e-8,
-        weight_decay: float = 0.01,
-    ) -> None:
-        """Adam after ``p -= lr weight_decay p``, decoupled weight decay (Loshchilov and Hutter 2019, algorithm 2)."""
-
-    @operation("+p[...]", limit=within(0, exclude_low=True), flops=lambda n: n["n"])
-    def clip(self, p: Array, limit: float) -> None:
-        """Every element of ``p`` into ``[-limit, limit]``."""
-
-    @operation(
-        "+p[n] g[n] +velocity[n] +v[n] lr[1]",
-        recorded_as="optimizer",
-        implied={"optimizer": "rmsprop"},
-        renamed={"velocity": "m"},
-        beta2=real,
-        eps=real,
-        momentum=real,
-        weight_decay=real,
-        flops=lambda n: 12 * n["n"],
-    )
-    def rmsprop(
-        self,
-        p: Array,
-        g: Array,
-        velocity: Array,
-        v: Array,
-        lr: Array,
-        beta2: float = 0.99,
-        eps: float = 1e-8,
-        momentum: float = 0.0,
-        weight_decay: float = 0.0,
-    ) -> None:
-        """RMSProp (Tieleman and Hinton 2012) with momentum and L2 weight decay, as PyTorch has it."""
-
-    @operation(
-        "+p[n] g[n] +m[n] lr[1]",
-        recorded_as="optimizer",
-        implied={"optimizer": "lion"},
-        beta1=real,
-        beta2=real,
-        weight_decay=real,
-        flops=lambda n: 11 * n["n"],
-    )
-    def lion(
-        self,
-        p: Array,
-        g: Array,
-        m: Array,
-        lr: Array,
-        beta1: float = 0.9,
-        beta2: float = 0.99,
-        weight_decay: float = 0.0,
-    ) -> None:
-        """Lion (Chen et al. 2023): ``p -= lr (sign(beta1 m + (1 - beta1) g) + weight_decay p)``, and ``m`` decays by
-        ``beta2``."""
-
-    @operation("+g[n] =norm[1]", most=within(0, exclude_low=True), flops=lambda n: 3 * n["n"])
-    def clip_norm(self, g: Array, norm: Array, most: float) -> None:
-        """``norm[0] = sqrt(sum g^2)``, and where that is larger than ``most``, ``g *= most / norm[0]``."""
-
-    @operation("+average[n] p[n] step:uint64[1]", decay=within(0, 1), flops=lambda n: 3 * n["n"])
-    def average(self, average: Array, p: Array, step: Array, decay: float) -> None:
-        """``average += w (p - average)``, an exponential average of ``p`` with ``w = max(1 - decay, 10 / (10 + t))``.
-
-        ``t = step[0]`` updates were done before; with ``t = 0`` the average becomes ``p``, up to rounding.
-        """
-
-    @operation(
-        "=lr[1] base[1] step:uint64[1]",
-        schedule=OneOf(SCHEDULES),
-        warmup=whole(0),
-        horizon=whole(1),
-        also=_warmup_ends,
-        flops=lambda n: 10,
-    )
-    def scheduled_rate(self, lr: Array, base: Array, step: Array, schedule: str, warmup: int, horizon: int) -> None:
-        """``lr[0]``, the learning rate after ``step[0]`` of ``horizon`` steps, from ``base[0]``: it rises in the first
-        ``warmup`` steps and then follows the ``schedule``, see :mod:`minigen.reference.schedule`."""
-
     # --- random: Philox4x32-10, key (seed, stream), counter (step, element // 4) --------------------------
 
-    @operation("step:uint64[1] =out[...]", seed=checks.seed, stream=checks.seed, flops=lambda n: n["n"])
+    @operation(
+        "step:uint64[1] =out[...]",
+        "out = uniform, 0 <= out < 1, of (seed {seed}, stream {stream}, step)",
+        seed=checks.seed,
+        stream=checks.seed,
+        flops=lambda n: n["n"],
+    )
     def random_uniform(self, out: Array, seed: int, stream: int, step: Array) -> None:
         """Fill ``out`` (any shape, element e in C order) with uniforms in [0, 1)."""
 
-    @operation("step:uint64[1] =out[...]", seed=checks.seed, stream=checks.seed, flops=lambda n: 25 * n["n"])
+    @operation(
+        "step:uint64[1] =out[...]",
+        "out = standard normal, of (seed {seed}, stream {stream}, step)",
+        seed=checks.seed,
+        stream=checks.seed,
+        flops=lambda n: 25 * n["n"],
+    )
     def random_normal(self, out: Array, seed: int, stream: int, step: Array) -> None:
         """Fill ``out`` with standard normals: Box-Muller on the same integers."""
 
     @operation(
         "x[...] noise[...] step:uint64[1] =out[...]",
+        "out = x + std noise, std = {std}[ (1 - step / {steps})]",
         std=within(0),
         steps=whole(0),
         flops=lambda n: 2 * n["n"],
@@ -348,6 +257,7 @@ class Operations(GanOperations, LayerOperations, VaeOperations):
 
     @operation(
         "step:uint64[1] =indices:int32[B]",
+        "indices = permutation(epoch) of {n} rows, those of this step",
         n=whole(1),
         seed=checks.seed,
         stream=checks.seed,
@@ -367,6 +277,7 @@ class Operations(GanOperations, LayerOperations, VaeOperations):
 
     @operation(
         "data:data[N,D] indices:int32[B] =out[B,D]",
+        "out = {scale} data(indices) + {shift}",
         scale=real,
         shift=real,
         flops=lambda n: 2 * n["B"] * n["D"],
@@ -379,7 +290,7 @@ class Operations(GanOperations, LayerOperations, VaeOperations):
         NaN.
         """
 
-    @operation("labels:int32[N] indices:int32[B] =out:int32[B]", moved=lambda n: 12 * n["B"])
+    @operation("labels:int32[N] indices:int32[B] =out:int32[B]", "out = labels(indices)", moved=lambda n: 12 * n["B"])
     def batch_labels(self, labels: Array, indices: Array, out: Array) -> None:
         """``out[B] = labels[indices]``, int32: the labels of the rows that a step takes.
 
@@ -389,11 +300,22 @@ class Operations(GanOperations, LayerOperations, VaeOperations):
 
     # --- condition: what a label, or numbers beside a row, add to a layer -----------------------------------
 
-    @operation("a[...] b[...] =y[...]", activation=OneOf(DENSE_ACTIVATIONS), flops=lambda n: 2 * n["n"], in_place=True)
+    @operation(
+        "a[...] b[...] =y[...]",
+        "y = {activation}(a + b)",
+        activation=OneOf(DENSE_ACTIVATIONS),
+        flops=lambda n: 2 * n["n"],
+        in_place=True,
+    )
     def activation_of_sum(self, a: Array, b: Array, y: Array, activation: str = "linear") -> None:
         """``y = act(a + b)``, elementwise; ``y`` may be ``a`` or ``b``."""
 
-    @operation("x[B,O] labels:int32[B] =sums[N,O]", accumulate=flag, flops=lambda n: n["B"] * n["O"])
+    @operation(
+        "x[B,O] labels:int32[B] =sums[N,O]",
+        "sums_c {+}= sum of the rows of x whose label is c",
+        accumulate=flag,
+        flops=lambda n: n["B"] * n["O"],
+    )
     def class_sums(self, x: Array, labels: Array, sums: Array, accumulate: bool = False) -> None:
         """``sums[N,O]``: for each of N classes the sum of the rows of ``x[B,O]`` whose entry of ``labels`` it is.
 
@@ -403,12 +325,13 @@ class Operations(GanOperations, LayerOperations, VaeOperations):
         is left out.
         """
 
-    @operation("x[B,I] e[B,I] +y[B,1]", flops=lambda n: 2 * n["B"] * n["I"])
+    @operation("x[B,I] e[B,I] +y[B,1]", "y += <x, e>, row by row", flops=lambda n: 2 * n["B"] * n["I"])
     def projection_forward(self, x: Array, e: Array, y: Array) -> None:
         """``y[r] += x[r] . e[r]``: what the condition of a row adds to its logit (Miyato and Koyama 2018)."""
 
     @operation(
         "dz[B,1] e[B,I] x?[B,I] +dx[B,I]",
+        "dx += dz e * {activation}'(z_before), from x = {activation}(z_before)",
         activation=OneOf(DENSE_ACTIVATIONS),
         flops=lambda n: 3 * n["B"] * n["I"],
         also=_known_output,
@@ -419,12 +342,17 @@ class Operations(GanOperations, LayerOperations, VaeOperations):
     ) -> None:
         """``dx[r] += dz[r] e[r] * act'(z_before)``, where ``x[B,I] = act(z_before)`` as in :meth:`dense_dgrad`."""
 
-    @operation("x[B,I] dz[B,1] =de[B,I]", flops=lambda n: n["B"] * n["I"])
+    @operation("x[B,I] dz[B,1] =de[B,I]", "de = dz x", flops=lambda n: n["B"] * n["I"])
     def projection_wgrad(self, x: Array, dz: Array, de: Array) -> None:
         """``de[r] = dz[r] x[r]``: the gradient of what :meth:`projection_forward` takes for ``e``."""
 
     # --- bookkeeping ---------------------------------------------------------------------------------------
 
-    @operation("+step:uint64[1] losses[K] +history[T,K]", moved=lambda n: 8 * n["K"] + 16, also=_some_history)
+    @operation(
+        "+step:uint64[1] losses[K] +history[T,K]",
+        "history(step) = losses; step = step + 1",
+        moved=lambda n: 8 * n["K"] + 16,
+        also=_some_history,
+    )
     def advance(self, step: Array, losses: Array, history: Array) -> None:
         """End of a step: ``history[step % len(history)] = losses``, then ``step += 1``."""

@@ -27,6 +27,8 @@ class GanOperations:
 
     @operation(
         "logits[B+,1] =loss[1] =dlogits[B,1]",
+        "loss = mean real(s) of the first {n_real} logits + mean fake(s) of the others, "
+        "terms of {kind}; dlogits = d loss / ds",
         recorded_as="gan_loss",
         implied={"player": "discriminator"},
         n_real=whole(0),
@@ -52,6 +54,7 @@ class GanOperations:
 
     @operation(
         "logits[B+,1] =loss[1] =dlogits[B,1]",
+        "loss = mean generator(s) of the logits, term of {kind}; dlogits = d loss / ds",
         recorded_as="gan_loss",
         implied={"player": "generator", "n_real": 0, "smoothing": 0.0},
         kind=OneOf(GAN_LOSSES),
@@ -64,6 +67,7 @@ class GanOperations:
 
     @operation(
         "g[B+,D] =v[B,D] =rows[B] =loss[1]",
+        "loss = mean of rows, rows = {kind} penalty of g, weight {weight}; v = d loss / dg",
         kind=OneOf(PENALTIES),
         weight=within(0),
         flops=lambda n: 4 * n["B"] * n["D"],
@@ -74,6 +78,6 @@ class GanOperations:
         The kinds: :mod:`minigen.reference.penalty`.
         """
 
-    @operation("real[B,D] fake[B,D] u[B] =out[B,D]", flops=lambda n: 3 * n["B"] * n["D"])
+    @operation("real[B,D] fake[B,D] u[B] =out[B,D]", "out = u real + (1 - u) fake", flops=lambda n: 3 * n["B"] * n["D"])
     def interpolate(self, real: Array, fake: Array, u: Array, out: Array) -> None:
         """``out[B,D] = u real + (1 - u) fake`` with one ``u[B]`` a row."""

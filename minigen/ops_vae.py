@@ -30,6 +30,8 @@ class VaeOperations:
 
     @operation(
         "output[B+,D] x[B,D] logvar[V] =rows[B] =loss[1] =doutput[B,D]",
+        "rows = sum over columns of ((x - output)^2 exp(-logvar) + logvar + log 2 pi) / 2; "
+        "loss = mean of rows; doutput = d loss / d output",
         flops=lambda n: 8 * n["B"] * n["D"],
         also=_one_or_all,
     )
@@ -40,14 +42,22 @@ class VaeOperations:
         """
 
     @operation(
-        "doutput[B+,D] output[B,D] x[B,D] logvar[V] =dlogvar[V]", flops=lambda n: 3 * n["B"] * n["D"], also=_one_or_all
+        "doutput[B+,D] output[B,D] x[B,D] logvar[V] =dlogvar[V]",
+        "dlogvar = (1 - sum over rows of doutput (output - x)) / 2, for each column or all together",
+        flops=lambda n: 3 * n["B"] * n["D"],
+        also=_one_or_all,
     )
     def gaussian_logvar_gradient(self, doutput: Array, output: Array, x: Array, logvar: Array, dlogvar: Array) -> None:
         """``dlogvar[V]`` of ``gaussian_loss``, from the ``doutput`` that it gave, whose rows may have been weighted."""
 
     # --- categorical_loss: one-hot columns in blocks ---------------------------------------------------------
 
-    @operation("output[B+,D] x[B,D] ends:int32[G] =rows[B] =loss[1] =doutput[B,D]", flops=lambda n: 8 * n["B"] * n["D"])
+    @operation(
+        "output[B+,D] x[B,D] ends:int32[G] =rows[B] =loss[1] =doutput[B,D]",
+        "rows = sum over blocks of (log sum exp(output) - output x); loss = mean of rows; "
+        "doutput = (softmax(output) - x) / B",
+        flops=lambda n: 8 * n["B"] * n["D"],
+    )
     def categorical_loss(self, output: Array, x: Array, ends: Array, doutput: Array, rows: Array, loss: Array) -> None:
         """``rows[B] = -log p(x|z)`` of labels whose logits are ``output``; as ``vae_loss``.
 
@@ -56,38 +66,59 @@ class VaeOperations:
 
     # --- kl_weights, ramp: what the KL counts for ------------------------------------------------------------
 
-    @operation("heads[B+,2L] beta[1] =weights[L] =penalty[1]", free_bits=within(0), flops=lambda n: 5 * n["B"] * n["L"])
+    @operation(
+        "heads[B+,2L] beta[1] =weights[L] =penalty[1]",
+        "weights = beta where the mean KL of a latent is above {free_bits}, else 0; penalty"
+        " = beta sum of max({free_bits}, mean KL)",
+        free_bits=within(0),
+        flops=lambda n: 5 * n["B"] * n["L"],
+    )
     def kl_weights(self, heads: Array, beta: Array, weights: Array, penalty: Array, free_bits: float = 0.0) -> None:
         """``weights[L]`` for ``latent_backward``: ``beta[0]``, or 0 where the mean KL is within ``free_bits`` nats.
 
         ``penalty[0] = beta[0] * sum of max(free_bits, mean KL of a latent)``.
         """
 
-    @operation("step:uint64[1] =out[1]", high=within(0), steps=whole(1))
+    @operation("step:uint64[1] =out[1]", "out = {high} min(1, step / {steps})", high=within(0), steps=whole(1))
     def ramp(self, step: Array, out: Array, high: float, steps: int) -> None:
         """``out[0]`` grows from 0 at step 0 linearly to ``high`` at ``steps``, and stays there."""
 
     # --- importance: R rows are draws, a block of the B rows of data after the other -------------------------
 
-    @operation("x[B+,D] =y[R,D]")
+    @operation("x[B+,D] =y[R,D]", "y_r = x_(r mod B)")
     def repeat_rows(self, x: Array, y: Array) -> None:
         """``y[r] = x[r % B]``."""
 
-    @operation("heads[B+,2L] eps[R+,L] =z[R,L] =rows[R] =loss[1]", flops=lambda n: 8 * n["R"] * n["L"])
+    @operation(
+        "heads[B+,2L] eps[R+,L] =z[R,L] =rows[R] =loss[1]",
+        "z = mu + exp(logvar / 2) eps; rows = log q(z|x) - log p(z); loss = mean of rows",
+        flops=lambda n: 8 * n["R"] * n["L"],
+    )
     def importance_sample(self, heads: Array, eps: Array, z: Array, rows: Array, loss: Array) -> None:
         """``z[R,L] = mu + exp(logvar / 2) * eps``, ``rows[R] = log q(z|x) - log p(z)`` in nats, ``loss[0]`` their mean.
 
         Row r is drawn for row ``r % B`` of ``heads``.
         """
 
-    @operation("nats[R+] ratios[R] =weights[R] =loss[1]", draws=whole(1), also=_whole_draws, flops=lambda n: 6 * n["R"])
+    @operation(
+        "nats[R+] ratios[R] =weights[R] =loss[1]",
+        "weights = {draws} softmax over a row's draws of log w, log w = -(nats + ratios); loss = -mean log mean w",
+        draws=whole(1),
+        also=_whole_draws,
+        flops=lambda n: 6 * n["R"],
+    )
     def importance_weights(self, nats: Array, ratios: Array, weights: Array, loss: Array, draws: int) -> None:
         """``weights[R] = draws softmax(log w)`` over a row's draws, ``log w = -(nats + ratios)``; the loss."""
 
-    @operation("+g[R,D] weights[R]", flops=lambda n: n["R"] * n["D"])
+    @operation("+g[R,D] weights[R]", "g = weights g, row by row", flops=lambda n: n["R"] * n["D"])
     def scale_rows(self, g: Array, weights: Array) -> None:
         """``g[r] *= weights[r]``."""
 
-    @operation("dz[R,L] z[R,L] heads[B+,2L] eps[R,L] weights[R] =dheads[B,2L]", flops=lambda n: 10 * n["R"] * n["L"])
+    @operation(
+        "dz[R,L] z[R,L] heads[B+,2L] eps[R,L] weights[R] =dheads[B,2L]",
+        "g = dz + weights z / R; dmu = sum over draws of g; dlogvar = sum over draws of g "
+        "eps exp(logvar / 2) / 2 - weights / 2R",
+        flops=lambda n: 10 * n["R"] * n["L"],
+    )
     def importance_backward(self, dz: Array, z: Array, heads: Array, eps: Array, weights: Array, dheads: Array) -> None:
         """``dheads[B,2L]``: gradient of (loss behind ``dz[R,L]``) + weighted mean of ``importance_sample``'s rows."""

@@ -9,7 +9,7 @@ import functools
 import inspect
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -63,6 +63,8 @@ class Row:
     recorded_as: str
     """What the recorder and the backends know it as: several operations may be one kernel with different settings."""
     buffers: tuple[Buffer, ...]
+    formula: str
+    """What it computes, see :func:`written`."""
     settings: Mapping[str, Check]
     """By name, what checks a value: ``check(name, value)`` gives it as the kernels take it, or raises."""
     implied: Mapping[str, Any]
@@ -178,6 +180,7 @@ OPERATIONS: dict[str, Row] = {}
 
 def operation(
     buffers: str,
+    formula: str = "",
     *,
     recorded_as: str | None = None,
     implied: Mapping[str, Any] | None = None,
@@ -189,13 +192,15 @@ def operation(
     unused: Callable[[Mapping[str, Any]], tuple[str, ...]] = lambda settings: (),
     **settings: Check,
 ) -> Callable[[Method], Method]:
-    """Make a method of :class:`minigen.ops.Operations` a row; ``buffers`` as said there, the rest see :class:`Row`."""
+    """Make a method of :class:`minigen.ops.Operations` a row; ``buffers`` as said there, ``formula`` in
+    :func:`written`, the rest see :class:`Row`."""
 
     def enter(method: Method) -> Method:
         row = Row(
             method.__name__,
             recorded_as or method.__name__,
             parse(buffers),
+            formula,
             settings,
             implied or {},
             renamed or {},
@@ -250,9 +255,32 @@ def real(name: str, value: Any) -> float:
     return float(value)
 
 
+# --- formulas ---------------------------------------------------------------------------------------------
+
+OPTIONAL = re.compile(r"\[([ +,;{][^\]]*)\]")
+LINEAR = re.compile(r" \* linear'+\(\w+\)(, from x = linear\(\w+\))?|linear\(((?:[^()]|\([^()]*\))*)\)")
+
+
+def written(row: Row, settings: Mapping[str, Any], buffers: Collection[str]) -> str:
+    """The formula of a call of an operation with these ``settings``, given the ``buffers`` of these names.
+
+    In a row's formula ``{name}`` is the value of a setting, ``{+}`` is the ``+`` of ``+=`` where the call accumulates,
+    and what is in ``[...]`` is left out where a buffer that it names is not given, or a setting in it is 0.
+    """
+
+    def kept(match: re.Match[str]) -> str:
+        known = {buffer.name for buffer in row.buffers}
+        there = all(word in buffers for word in re.findall(r"\w+", match[1]) if word in known)
+        return match[1] if there and all(settings[name] for name in re.findall(r"\{(\w+)\}", match[1])) else ""
+
+    values = {name: f"{value:.6g}" if isinstance(value, float) else str(value) for name, value in settings.items()}
+    text = OPTIONAL.sub(kept, row.formula).replace("{+}", "+" if settings.get("accumulate") else "")
+    return LINEAR.sub(r"\2", text.format_map(values))
+
+
 def table() -> str:
     """The rows as a table in Markdown, which ``docs/operations.md`` holds."""
-    lines = ["| operation | reads | writes | settings | what it does |", "| --- | --- | --- | --- | --- |"]
+    lines = ["| operation | formula | reads | writes | settings | what it does |", "| --- " * 6 + "|"]
     for row in OPERATIONS.values():
         shown = {b.name: f"`{b.name}[{', '.join(b.shape or ('...',))}]`" for b in row.buffers}
         reads = " ".join(shown[b.name] for b in row.buffers if b.read)
@@ -262,5 +290,6 @@ def table() -> str:
             allowed = f": {', '.join(check.known)}" if isinstance(check, OneOf) else ""
             settings.append(f"`{name}`{allowed}")
         what = row.summary.replace("``", "`").replace("|", "\\|")
-        lines.append(f"| `{row.name}` | {reads} | {writes} | {'; '.join(settings)} | {what} |")
+        formula = re.sub(r"\{(\w+)\}", r"\1", row.formula.replace("{+}", "")).replace("|", "\\|")
+        lines.append(f"| `{row.name}` | `{formula}` | {reads} | {writes} | {'; '.join(settings)} | {what} |")
     return "\n".join(lines) + "\n"

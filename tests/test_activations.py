@@ -75,6 +75,35 @@ def test_nan_and_infinity(arena, rng, activation):
 
 
 @pytest.mark.parametrize("activation", DENSE_ACTIVATIONS)
+def test_nan_in_the_stored_output_stays(arena, rng, activation):
+    """In every form of a backward pass; the linear one does not depend on its output."""
+    for rows, inputs, outputs in [(3, 5, 4), (37, 70, 33), (18, 41, 1)]:
+        y = np.abs(normals(rng, rows, inputs)) / 8
+        y[1::2] *= 0 if activation in ("relu", "leaky_relu") else 1
+        spoilt = rng.integers(0, 2, y.shape) == 1
+        nan = np.zeros_like(spoilt) if activation == "linear" else spoilt
+        y[spoilt] = np.nan
+        dy, tangent, dz, W = (normals(rng, *s) for s in ((rows, inputs),) * 2 + ((rows, outputs), (inputs, outputs)))
+        (found,) = arena.call("activation_backward", dy, y, Out(*y.shape), activation)
+        np.testing.assert_array_equal(np.isnan(found), nan)
+        (found,) = arena.call("activation_curvature", dy, tangent, y, Out(*y.shape), activation)
+        np.testing.assert_array_equal(np.isnan(found), nan)
+        (found,) = arena.call("dense_dgrad", dz, W, Out(*y.shape), y, activation)
+        np.testing.assert_array_equal(np.isnan(found), nan)
+        (found,) = arena.call("projection_dgrad", dz[:, :1].copy(), dy, InOut(tangent), y, activation)
+        np.testing.assert_array_equal(np.isnan(found), nan)
+
+
+@pytest.mark.parametrize("activation", DENSE_ACTIVATIONS)
+def test_curvature_of_infinite_outputs(arena, activation):
+    """What is straight is so far out, too."""
+    y = np.array([np.inf, 1.0]) if activation not in ("tanh", "sigmoid") else np.ones(2)
+    bend = {"tanh": -2, "sigmoid": -1}.get(activation, 0)
+    (e,) = arena.call("activation_curvature", np.ones(2), np.ones(2), y, Out(2), activation)
+    assert e[0] == bend
+
+
+@pytest.mark.parametrize("activation", DENSE_ACTIVATIONS)
 def test_reference_against_differences(rng, activation):
     z, dy = off_zero(rng, 4, 5), normals(rng, 4, 5)
     analytic = activations.backward(dy, activations.forward(z, activation), activation)

@@ -155,3 +155,16 @@ def test_what_is_no_head(rng: np.random.Generator, step: Callable[[Head], None])
     step(plain)
     for got, wanted in zip(program.outputs(), plain.outputs(), strict=True):
         assert got.tobytes() == wanted.tobytes()
+
+
+@pytest.mark.parametrize("activation", ["relu", "leaky_relu"])
+def test_nan_in_a_row_goes_back_with_it(activation):
+    for loss in LOSSES:
+        fused, plain = (Head(5, 18, 41, loss, True, activation) for _ in range(2))
+        for head in (fused, plain):
+            head.x[3, 7] = np.nan
+        assert fused.run(fused.step) == ["gan_head"]
+        plain.step()
+        for one, other in zip(fused.outputs(), plain.outputs(), strict=True):
+            np.testing.assert_array_equal(np.isnan(one), np.isnan(other))
+        assert np.isnan(fused.dx[3, 7]) and np.isnan(fused.dW[7, 0])

@@ -18,7 +18,7 @@ LAYERS = (
     "placement",
     "reference step.record",
     "registry",
-    "ops_layers ops_gan ops_vae",
+    "ops_layers ops_gan ops_optimizer ops_vae",
     "ops",
     "backend step",
     "reference_backend cpu cuda device",
@@ -31,6 +31,7 @@ LAYERS = (
     "gradcheck_plain gradcheck_tools gradcheck_formulas gradcheck_layers gradcheck_condition gradcheck_vae",
     "gradcheck_steps gradcheck",
     "run_folder",
+    "tracing",
     "cuda.tools",
     "cli __main__",
 )

@@ -31,6 +31,9 @@ struct Limit {
   std::atomic<bool> beyond_cores{false};
 } limit;
 
+std::atomic<int> trainings{0};  // threads that have joined
+thread_local bool joined = false;
+
 // --- the team --------------------------------------------------------------------------------------
 
 using Share = void (*)(const void* context, int t);
@@ -113,6 +116,7 @@ void forget_team() {
   team = nullptr;
   team_taken = false;
   has_team = false;
+  trainings = joined ? 1 : 0;
 }
 
 [[maybe_unused]] const int at_fork = pthread_atfork(nullptr, nullptr, forget_team);
@@ -162,6 +166,7 @@ void share_out(int threads, Share share, const void* context) {
 }  // namespace
 
 int thread_limit() {
+  if (joined && trainings > 1) return 1;
   const int threads = limit.threads;
   return threads == 1 || limit.beyond_cores ? threads : std::min(threads, usable_cores());
 }
@@ -172,6 +177,16 @@ void set_thread_limit(int threads, bool beyond_cores) {
                                 std::to_string(threads));
   limit.threads = threads;
   limit.beyond_cores = beyond_cores;
+}
+
+void join_trainings() {
+  if (!joined) ++trainings;
+  joined = true;
+}
+
+void leave_trainings() {
+  if (joined) --trainings;
+  joined = false;
 }
 
 int threads_for(double work) {

@@ -24,6 +24,11 @@ int thread_limit();
 // `beyond_cores`: for tests of what does not depend on the number of threads, on machines with few cores.
 void set_thread_limit(int threads, bool beyond_cores = false);
 
+// Trainings at once, each on a thread of its own that has called join_trainings: while there are several, each works
+// alone, a core each; the last one left has all cores.
+void join_trainings();
+void leave_trainings();
+
 // For kernels: the threads that should share some work, `work` in rough nanoseconds on one core.
 int threads_for(double work);
 

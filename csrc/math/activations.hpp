@@ -40,13 +40,16 @@ MINIGEN_FN float activation_forward(float z, Activation activation) {
   }
 }
 
-// act'(z) from y = act(z).
+// `low` where y <= 0, `high` where y > 0, and a NaN where y is one.
+MINIGEN_FN float by_sign(float y, float low, float high) { return y > 0.0f ? high : (y <= 0.0f ? low : y); }
+
+// act'(z) from y = act(z). NaN stays NaN, except of linear, whose derivative does not depend on y.
 MINIGEN_FN float activation_derivative(float y, Activation activation) {
   switch (activation) {
     case Activation::relu:
-      return y > 0.0f ? 1.0f : 0.0f;
+      return by_sign(y, 0.0f, 1.0f);
     case Activation::leaky_relu:
-      return y > 0.0f ? 1.0f : leaky_slope;
+      return by_sign(y, leaky_slope, 1.0f);
     case Activation::elu:
       return y > 0.0f ? 1.0f : y + 1.0f;
     case Activation::tanh:
@@ -60,11 +63,14 @@ MINIGEN_FN float activation_derivative(float y, Activation activation) {
   }
 }
 
-// act''(z) / act'(z) from y = act(z): 0 for what is made of straight pieces.
+// act''(z) / act'(z) from y = act(z): 0 for what is made of straight pieces. NaN as in activation_derivative.
 MINIGEN_FN float activation_bend(float y, Activation activation) {
   switch (activation) {
+    case Activation::relu:
+    case Activation::leaky_relu:
+      return by_sign(y, 0.0f, 0.0f);
     case Activation::elu:
-      return y > 0.0f ? 0.0f : 1.0f;
+      return by_sign(y, 1.0f, 0.0f);
     case Activation::tanh:
       return -2.0f * y;
     case Activation::sigmoid:

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-DATA, RUN, MODEL, OPTIMIZER = "Data and results", "Run", "Model", "Optimizer"
+DATA, EVALUATION, RUN, MODEL, OPTIMIZER = "Data and results", "Evaluation", "Run", "Model", "Optimizer"
 """The panels of the help."""
 
 
@@ -48,6 +48,10 @@ def sizes(text: str) -> tuple[int, ...]:
     except ValueError:
         message = f"{text!r} is not a list of layer sizes such as 128 or 256,512 (none: no hidden layer)"
         raise typer.BadParameter(message) from None
+
+
+def names(text: str) -> list[str]:
+    return [name.strip().replace("-", " ") for name in text.split(",")]
 
 
 def words(values: dict[str, Any]) -> Callable[[str], Any]:
@@ -157,6 +161,40 @@ class TrainingOptions:
             "Epochs from one sample picture and saved model to the next; 0: only at the end. Default: a "
             "tenth of the epochs.",
         ),
+    ] = None
+    evaluate_every: Annotated[
+        int | None,
+        option(
+            EVALUATION,
+            "INT",
+            "Epochs from one evaluation to the next, on rows that are not trained on. Default: none, or a tenth of the "
+            "epochs where another of these options is given.",
+        ),
+    ] = None
+    validation: Annotated[
+        str | None,
+        option(
+            EVALUATION,
+            "NAME|FILE",
+            "The rows to evaluate on; named as --data names them, and mnist-test, fashion-mnist-test. Default: every "
+            "tenth row of the data, which is then not trained on.",
+        ),
+    ] = None
+    metrics: Annotated[
+        Any,
+        option(
+            EVALUATION,
+            "NAME,NAME",
+            "What to measure, of the metrics that minigen evaluate prints, hyphens for blanks: the first one decides "
+            "which is best. Default: frechet-distance,coverage,copies-of-training-rows; of a VAE bound first.",
+            parser=names,
+        ),
+    ] = None
+    restore_best: Annotated[
+        bool, typer.Option("--restore-best", help="Keep the weights of the best epoch.", rich_help_panel=EVALUATION)
+    ] = False
+    patience: Annotated[
+        int | None, option(EVALUATION, "INT", "Stop after so many evaluations without a better one. Default: never.")
     ] = None
     preset: Annotated[
         str | None,

@@ -12,6 +12,7 @@ import typer
 from minigen.cli.exits import code_of_signal
 from minigen.cli.options import TrainingOptions
 from minigen.cli.saved import model_file, parameter_count, require_kind, some_labelled, source_of, with_labels
+from minigen.cli.validation import apart
 
 if TYPE_CHECKING:
     from minigen.training.loop import EpochEnd
@@ -37,14 +38,13 @@ def train(family: Any, options: TrainingOptions, settings: dict[str, Any]) -> No
         every = checks.integer("sample_every", options.sample_every, 0)
     _set_threads(options.threads, settings.get("device", "auto"))
     named = _labels_named(model, options, settings)
-    items, labels = with_labels(source, named)
-    model.partial_fit(
-        items, labels, epochs=0, progress=False
-    )  # no step yet: settings, device and data pass every check
+    items, labels, how = apart(options, named, *with_labels(source, named))
+    # No step yet: settings, device and data pass every check.
+    model.partial_fit(items, labels, epochs=0, progress=False, **how)
     model.set_params(epochs=model.history_.epochs + epochs)
     model.source_, model.labels_source_ = source, named
     with reserve(family.kind, options.out, data=source, resume=resume, force=options.force) as folder:
-        _train_in(folder, model, epochs, every, items, labels, options)
+        _train_in(folder, model, epochs, every, items, labels, options, how)
 
 
 def _labels_named(model: Any, options: TrainingOptions, settings: dict[str, Any]) -> str | None:
@@ -61,7 +61,14 @@ def _labels_named(model: Any, options: TrainingOptions, settings: dict[str, Any]
 
 
 def _train_in(
-    folder: Path, model: Any, epochs: int, every: int, items: Any, labels: Any, options: TrainingOptions
+    folder: Path,
+    model: Any,
+    epochs: int,
+    every: int,
+    items: Any,
+    labels: Any,
+    options: TrainingOptions,
+    how: dict[str, Any],
 ) -> None:
     """Train ``model`` for ``epochs`` more and write the results into ``folder``."""
     from minigen import output
@@ -75,7 +82,12 @@ def _train_in(
     if _could_be_clearer(model, options):
         say("hint: --preset quality draws clearer pictures than this small model")
     callbacks = [_watcher(folder, every, say)] if every else []
-    model.partial_fit(items, labels, epochs=epochs, callbacks=callbacks, progress=False if options.quiet else None)
+    if how:
+        callbacks.insert(0, _teller(say))
+    progress = False if options.quiet else None
+    model.partial_fit(items, labels, epochs=epochs, callbacks=callbacks, progress=progress, **how)
+    if options.restore_best and model.history_.evaluations.best_epoch is not None:
+        say(f"the model is that of epoch {model.history_.evaluations.best_epoch}, the best one")
     with stop_request() as late:  # what a signal now interrupts is less than what it would lose
         _write_run(model, folder, items, labels, say)
     stopped_by = model.history_.stop_signal or late.number
@@ -149,6 +161,19 @@ def _watcher(folder: Path, every: int, say: Callable[[str], None]) -> Callable[[
         say(f"epoch {end.epoch}/{end.epochs}: {losses}; {path}")
 
     return watch
+
+
+def _teller(say: Callable[[str], None]) -> Callable[[EpochEnd], None]:
+    """A callback that says what an evaluation has found."""
+
+    def tell(end: EpochEnd) -> None:
+        found, real = end.model.history_.evaluations.at(end.epoch), end.model.history_.evaluations.real
+        if found:
+            beside = {name: f" (real rows {real[name]:.4g})" if name in real else "" for name in found}
+            text = ", ".join(f"{name} {value:.4g}{beside[name]}" for name, value in found.items())
+            say(f"epoch {end.epoch}/{end.epochs}: {text}")
+
+    return tell
 
 
 def _keep(model: Any, folder: Path) -> None:

@@ -14,7 +14,8 @@ The threads are a team of minigen's own, started at the first operation that is 
 Those that wait sleep, so that other programs have their cores. Where another program takes a core nevertheless, a
 training measures now and then how long its steps take with fewer threads, and goes on with the number that is faster.
 A forked child starts a team of its own, whatever OpenMP's threads do in the process. The team serves one Python thread
-at a time; the others' operations meanwhile run on those threads alone.
+at a time; the others' operations meanwhile run on those threads alone. Trainings at once (:func:`minigen.fit_many`)
+work alone each, on a core each, and the last one left has the team.
 
 ``threadpoolctl.threadpool_limits`` has no effect here: it knows the libraries of OpenMP and BLAS, and minigen has
 neither. ``OMP_NUM_THREADS`` has, as it is when minigen is first asked to compute, and so have :func:`set_num_threads`
@@ -23,7 +24,8 @@ and the command line's ``--threads``.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -72,6 +74,16 @@ def set_num_threads(threads: int) -> None:
     what is no integer.
     """
     _native.set_num_threads(checks.integer("threads", threads, 1, MAX_THREADS))
+
+
+@contextmanager
+def beside_others() -> Iterator[None]:
+    """For a thread that trains beside others: its operations run on it alone, as long as others are in this context."""
+    _native.join_trainings()
+    try:
+        yield
+    finally:
+        _native.leave_trainings()
 
 
 class CpuProgram:

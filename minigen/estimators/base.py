@@ -16,8 +16,10 @@ from minigen.device import get_backend
 from minigen.errors import ArgumentError
 from minigen.estimators import scaling
 from minigen.estimators.conditions import Conditions, Labels, learn
+from minigen.estimators.monitor import Metric, Monitor, Watch
 from minigen.estimators.saving import save
 from minigen.estimators.scaling import Columns
+from minigen.estimators.sharing import shared
 from minigen.estimators.trained import TrainedModel
 from minigen.models.conditional import Condition, with_condition_beside_input
 from minigen.models.layers import Layer
@@ -49,7 +51,19 @@ class Estimator(TrainedModel):
 
     # --- training -------------------------------------------------------------------------------
 
-    def fit(self, X: Any, y: Any = None, *, callbacks: Sequence[Callback] = (), progress: bool | None = None) -> Self:
+    def fit(
+        self,
+        X: Any,
+        y: Any = None,
+        *,
+        callbacks: Sequence[Callback] = (),
+        progress: bool | None = None,
+        validation: Any = None,
+        evaluate_every: int | None = None,
+        metrics: Sequence[Metric] | None = None,
+        restore_best: bool = False,
+        patience: int | None = None,
+    ) -> Self:
         """Train from scratch on ``X[N, ...]`` (see :func:`minigen.datasets.as_rows` for what is taken).
 
         With ``device="cuda"``, ``X`` may also be in that GPU's memory, a CuPy array or any with DLPack: training then
@@ -60,13 +74,24 @@ class Estimator(TrainedModel):
         error that one raises, the model then being as at that epoch's end. ``progress``
         shows a bar (``None``: on a terminal only).
 
+        ``validation`` are rows like ``X``, on the host, that the model is not trained on, or a pair of rows and their
+        ``y``: once in ``evaluate_every`` epochs (a tenth of them unless given) and at the last one ``metrics`` are
+        measured on up to 1,000 of them and as many samples. ``history_.metrics`` has the values of
+        ``history_.evaluations.epochs``, and ``history_.evaluations.real`` those of training rows in the samples' place.
+        ``metrics`` are names of :func:`minigen.metrics.evaluate`'s figures, or functions of the model and
+        ``validation``, which are better the lower. By the first one ``restore_best`` goes back to the weights of the
+        best epoch (``history_.evaluations.best_epoch``) at the end, and ``patience`` ends the training after so many
+        evaluations without a better one. It warns of mode collapse (a coverage below a tenth of real rows') and of
+        memorised rows.
+
         With ``y`` the model is conditional, unless the setting ``conditional`` is False: labels ``y[N]``, integers,
         strings or bools, in a list, an array or a Series; or numbers ``y[N, C]`` beside each row, which are
         standardised in the model. Whole numbers in floats are labels too.
         Raises ``TypeError`` or ``ValueError`` for a bad setting or bad data, before any work;
         :class:`~minigen.TrainingDiverged` when a loss, a weight or the optimizer's state is no longer finite.
         """
-        return self._fit(X, y, None, callbacks, progress)
+        watch = Watch(validation, evaluate_every, metrics, restore_best, patience)
+        return self._fit(X, y, None, callbacks, progress, watch)
 
     def partial_fit(
         self,
@@ -76,6 +101,11 @@ class Estimator(TrainedModel):
         epochs: int | None = None,
         callbacks: Sequence[Callback] = (),
         progress: bool | None = None,
+        validation: Any = None,
+        evaluate_every: int | None = None,
+        metrics: Sequence[Metric] | None = None,
+        restore_best: bool = False,
+        patience: int | None = None,
     ) -> Self:
         """Go on training for ``epochs`` more (default: as the constructor says), as if it had never stopped.
 
@@ -83,20 +113,23 @@ class Estimator(TrainedModel):
         :func:`minigen.load`. Data or a ``batch_size`` with another number of steps begin with a whole epoch, and may
         move the step counter on to the beginning of one. Raises as :meth:`fit` does, and ``ValueError`` where the
         data's items, labels, or a setting that the networks were made with are not those of the model. A model that was
-        trained with ``y`` needs it here too, with no other labels.
+        trained with ``y`` needs it here too, with no other labels. ``validation`` and what follows are as in
+        :meth:`fit`; the best epoch is the best of those to come.
         """
+        watch = Watch(validation, evaluate_every, metrics, restore_best, patience)
         if not self._fitted():
-            return self._fit(X, y, epochs, callbacks, progress)
+            return self._fit(X, y, epochs, callbacks, progress, watch)
         self._check_idle("partial_fit")
         self._check_params()
         self._check_frozen()
         _check_training(epochs, callbacks, progress)
+        monitor = watch.monitor(self, X, self.epochs if epochs is None else epochs)
         with self._ops.on_device_of(X):
             rows = self._check_rows(X)
             self._check_batch_size(rows)
             codes = self._condition_codes(self._taken(y), len(rows))
             rows = self._standardised(rows)
-        return self._train(rows, codes, epochs, callbacks, progress)
+        return self._train(rows, codes, epochs, callbacks, progress, monitor)
 
     def _taken(self, y: Any) -> Any:
         """``y``, or None where the settings say that it is to be ignored."""
@@ -104,10 +137,19 @@ class Estimator(TrainedModel):
             raise ArgumentError("y", "must be given with conditional=True: labels [N] or numbers [N, C]")
         return None if self.conditional is False else y
 
-    def _fit(self, X: Any, y: Any, epochs: int | None, callbacks: Sequence[Callback], progress: bool | None) -> Self:
+    def _fit(
+        self,
+        X: Any,
+        y: Any,
+        epochs: int | None,
+        callbacks: Sequence[Callback],
+        progress: bool | None,
+        watch: Watch = Watch(),  # noqa: B008 (it is frozen)
+    ) -> Self:
         self._check_idle("fit")
         self._check_params()
         _check_training(epochs, callbacks, progress)
+        monitor = watch.monitor(self, X, self.epochs if epochs is None else epochs)
         hint_at_preset(self, X, progress)
         ops = get_backend(self.device, self.precision)
         with ops.on_device_of(X):
@@ -133,7 +175,7 @@ class Estimator(TrainedModel):
         if (names := frames.column_names(X)) is not None:
             self.feature_names_in_ = names
         self.history_ = History(self._history_names())
-        return self._train(rows, codes, epochs, callbacks, progress)
+        return self._train(rows, codes, epochs, callbacks, progress, monitor)
 
     def _train(
         self,
@@ -142,26 +184,38 @@ class Estimator(TrainedModel):
         epochs: int | None,
         callbacks: Sequence[Callback],
         progress: bool | None,
+        monitor: Monitor | None = None,
     ) -> Self:
         """``epochs`` more, or as many as the hyper-parameter says."""
-        run = self._training(rows, codes)
-        if self._state is not None:
-            run.load_state(self._state)
-            if run.done % run.steps_per_epoch != self.history_.steps_under_way:  # other data than before
-                run.begin_epoch()
+        if monitor is not None:
+            monitor.begin(self)
+            callbacks = [monitor, *callbacks]
+        run = self._training(shared(rows), codes)
+        self._resume(run)
         self._run = run
         try:
             train(run, self, self.history_, self.epochs if epochs is None else epochs, callbacks, progress)
+            if monitor is not None:
+                monitor.end(self, run)
         except BaseException:  # of a callback, the device, a second Ctrl-C; a divergence has set its own reason
             self.history_.stop_reason = self.history_.stop_reason or "error"
             raise
         finally:
             self._state, self._run = run.state(), None
-        self._look_back()
+        self._look_back(rows, codes)
+        if monitor is not None:
+            monitor.warn(self)
         return self
 
-    def _look_back(self) -> None:
-        """Warn of what a training that is over has come to, where that is of no use."""
+    def _resume(self, run: TrainingRun) -> None:
+        """Let ``run`` go on where the last training ended, if there was one."""
+        if self._state is not None:
+            run.load_state(self._state)
+            if run.done % run.steps_per_epoch != self.history_.steps_under_way:  # other data than before
+                run.begin_epoch()
+
+    def _look_back(self, rows: Array, codes: np.ndarray | None) -> None:
+        """Warn of what a training on these ``rows`` that is over has come to, where that is of no use."""
 
     def _check_idle(self, method: str) -> None:
         """Raise RuntimeError in the middle of a training, such as in a callback."""

@@ -10,6 +10,7 @@ from minigen.backend import Array
 from minigen.errors import ArgumentError
 from minigen.estimators import scaling
 from minigen.estimators.base import Estimator
+from minigen.estimators.looking_back import warn_of_a_win, warn_of_collapse
 from minigen.estimators.scaling import RANGES
 
 
@@ -50,3 +51,7 @@ class OfRange(Estimator):
 
     def _unbounded(self, *from_data: Any) -> bool:
         return bool(from_data[-1] == "linear")
+
+    def _look_back(self, rows: Array, codes: np.ndarray | None) -> None:
+        warn_of_a_win(self)
+        warn_of_collapse(self, rows, codes)

@@ -10,6 +10,7 @@ from minigen import checks
 from minigen.datasets import frames
 from minigen.errors import ArgumentError, ArgumentTypeError
 from minigen.estimators.scaling import RANGES
+from minigen.training import evaluations
 
 Check = Callable[[str, Any], Any]
 """Of a field's name and its value; raises TypeError or ValueError that names the field."""
@@ -83,11 +84,15 @@ FIELDS: dict[str, Check] = {
     "fitted.output_": _one_of(*RANGES),
     "history": _mapping,
     "history.seconds": _seconds,
-    "history.stop_reason": _one_of("", "finished", "callback", "interrupted", "diverged", "error"),
+    "history.stop_reason": _one_of("", "finished", "callback", "early stopping", "interrupted", "diverged", "error"),
+    "history.metrics": evaluations.check_file,
 }
 """Every field but the hyper-parameters in ``params``, which the model checks like those that a user gives."""
 
-NEWER = tuple(f"fitted.{name}" for name in ("source_", "labels_source_", "frame_", "columns", "classes", "counts"))
+NEWER = (
+    *(f"fitted.{name}" for name in ("source_", "labels_source_", "frame_", "columns", "classes", "counts")),
+    "history.metrics",
+)
 """Fields that older files of the same format do not have."""
 ONLY_GAN = ("fitted.output_",)
 

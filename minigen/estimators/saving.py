@@ -38,7 +38,11 @@ def save(model: Any, path: str | os.PathLike[str]) -> None:
             "columns": model._column_names(),
             **conditions.to_file(model.conditions_),
         },
-        "history": {"seconds": model.history_.seconds, "stop_reason": model.history_.stop_reason},
+        "history": {
+            "seconds": model.history_.seconds,
+            "stop_reason": model.history_.stop_reason,
+            "metrics": model.history_.evaluations.to_file(),
+        },
     }
     text = json.dumps(settings, default=_plain)
     written = json.loads(text)

@@ -60,6 +60,11 @@ class Scores(TrainedModel):
         ``samples`` grows. Each row is encoded once and decoded ``samples`` times. Units, noise and what overflows: see
         :meth:`elbo`.
 
+        Of grey levels under ``likelihood="bernoulli"`` neither this nor :meth:`elbo` is about a ``log p(x)``: that
+        cross entropy is not normalised as a density over [0, 1] (:mod:`minigen.reference.vae_loss`). Such scores can be
+        compared with each other, not with those of another likelihood; ``likelihood="continuous_bernoulli"`` is the
+        normalised density.
+
         With ``return_std`` also its standard error, ``float64[N]``, which takes at least two ``samples``: how far the
         estimate is expected to lie from the one of infinitely many. It is NaN where the score is ``-inf``, and where a
         few draws have nearly all the weight it is too small itself.

@@ -388,7 +388,7 @@ class VAE(Scores, Estimator):
             logvar = gaussian_loss.bounded(np.log(np.maximum(start, np.finfo(np.float64).tiny)))
             self.noise_.load_state({"noise.0.logvar": logvar})
 
-    def _look_back(self) -> None:
+    def _look_back(self, rows: Array, codes: np.ndarray | None) -> None:
         """Warn where the training has left the latent unused."""
         history = self.history_
         if history.steps < STEPS_TO_LEARN or not history.epochs:

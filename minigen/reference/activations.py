@@ -29,7 +29,8 @@ are made of straight pieces, and of the others, with ``act'`` from the table::
     softplus  act'' = e^-y act'                           bend = e^-y
 
 No exponential here sees a positive argument, so nothing overflows however large ``z`` is:
-``softplus(z) = max(z, 0) + log(1 + e^-|z|)``, and ``sigmoid`` is written with ``e^-|z|`` in both halves. NaN stays NaN.
+``softplus(z) = max(z, 0) + log(1 + e^-|z|)``, and ``sigmoid`` is written with ``e^-|z|`` in both halves. NaN stays NaN,
+forward and in a derivative; only ``linear``, whose derivative does not depend on ``y``, does not see a NaN there.
 
 Sources: relu Nair and Hinton 2010; leaky_relu Maas et al. 2013, with the slope of Radford et al. 2016;
 elu Clevert et al. 2016, with their alpha of 1; softplus Dugas et al. 2001.
@@ -87,14 +88,19 @@ def forward(z: np.ndarray, activation: str) -> np.ndarray:
     return z.copy()
 
 
+def _by_sign(y: np.ndarray, low: float, high: float) -> np.ndarray:
+    """``low`` where y <= 0, ``high`` where y > 0, and a NaN where y is one."""
+    return np.where(y > 0, y.dtype.type(high), np.where(y <= 0, y.dtype.type(low), y))
+
+
 @small_is_zero
 def derivative(y: np.ndarray, activation: str) -> np.ndarray:
     """``act'(z)`` at the ``z`` whose output is ``y``, same shape. Raises ValueError for an unknown activation."""
     check(activation)
     if activation == "relu":
-        return (y > 0).astype(y.dtype)
+        return _by_sign(y, 0, 1)
     if activation == "leaky_relu":
-        return np.where(y > 0, y.dtype.type(1), y.dtype.type(LEAKY_SLOPE))
+        return _by_sign(y, LEAKY_SLOPE, 1)
     if activation == "elu":
         return np.where(y > 0, y.dtype.type(1), y + 1)
     if activation == "tanh":
@@ -116,8 +122,10 @@ def backward(dy: np.ndarray, y: np.ndarray, activation: str) -> np.ndarray:
 def bend(y: np.ndarray, activation: str) -> np.ndarray:
     """``act''(z) / act'(z)`` at the ``z`` whose output is ``y``, same shape. Raises ValueError for an unknown one."""
     check(activation)
+    if activation in ("relu", "leaky_relu"):
+        return _by_sign(y, 0, 0)
     if activation == "elu":
-        return (y <= 0).astype(y.dtype)
+        return _by_sign(y, 1, 0)
     if activation == "tanh":
         return -2 * y
     if activation == "sigmoid":

@@ -5,12 +5,14 @@ from __future__ import annotations
 import csv
 import io
 import os
+from typing import Any
 
 import numpy as np
 
 from minigen.files import write_atomically
 from minigen.paths import user_path
 from minigen.plotting import Plot, loss_curves
+from minigen.training.evaluations import Evaluations
 
 
 class History:
@@ -26,14 +28,17 @@ class History:
     steps : steps done
     ends : steps done at the end of each epoch
     seconds : seconds spent in training steps, for each epoch
+    evaluations : metrics measured on the way, see :class:`~minigen.training.evaluations.Evaluations`
     stop_reason : why the last ``fit`` ended: ``"finished"``, ``"callback"`` (one returned ``True``),
-        ``"interrupted"``, ``"diverged"`` or ``"error"`` (a callback or the device raised); ``""`` while it runs
+        ``"early stopping"``, ``"interrupted"``, ``"diverged"`` or ``"error"`` (a callback or the device raised);
+        ``""`` while it runs
     stop_signal : the signal that interrupted it, ``signal.SIGINT`` and so on, else None; not saved
     """
 
     def __init__(self, names: tuple[str, ...]) -> None:
         self.names = names
         self.seconds: list[float] = []
+        self.evaluations = Evaluations()
         self.stop_reason = ""
         self.stop_signal: int | None = None
         self.ends: list[int] = []
@@ -62,6 +67,11 @@ class History:
     def losses(self) -> dict[str, np.ndarray]:
         """The losses by name, one value a step."""
         return {name: self.values[:, i] for i, name in enumerate(self.names)}
+
+    @property
+    def metrics(self) -> dict[str, np.ndarray]:
+        """The metrics by name, one value for each of ``evaluations.epochs``."""
+        return self.evaluations.metrics
 
     @property
     def epochs(self) -> int:
@@ -107,6 +117,7 @@ class History:
         seconds: list[float],
         stop_reason: str,
         rows: np.ndarray | None = None,
+        metrics: dict[str, Any] | None = None,
     ) -> None:
         """Take over what a saved history held, into a new one; one saved before there were ``rows`` has none.
 
@@ -126,14 +137,19 @@ class History:
             self.end_epoch(time)
         self.add(*rest)
         self.stop_reason = stop_reason
+        self.evaluations = Evaluations.from_file(metrics)
 
     def to_csv(self, path: str | os.PathLike[str]) -> None:
-        """One line an epoch: epoch, steps done, seconds, and the mean of each loss."""
+        """One line an epoch: epoch, steps done, seconds, the mean of each loss, and the metrics, empty where the epoch
+        was not evaluated."""
         text = io.StringIO(newline="")
         table = csv.writer(text)
-        table.writerow(["epoch", "step", "seconds", *self.names])
+        metrics = list(self.metrics)
+        table.writerow(["epoch", "step", "seconds", *self.names, *metrics])
         for i, means in enumerate(self.epoch_means()):
-            table.writerow([i + 1, self.ends[i], f"{self.seconds[i]:.4f}", *(f"{x:.6g}" for x in means)])
+            found = self.evaluations.at(i + 1)
+            measured = [f"{found[name]:.6g}" if name in found else "" for name in metrics]
+            table.writerow([i + 1, self.ends[i], f"{self.seconds[i]:.4f}", *(f"{x:.6g}" for x in means), *measured])
         write_atomically(user_path(path), text.getvalue().encode())
 
     def plot(self, path: str | os.PathLike[str] | None = None) -> Plot:

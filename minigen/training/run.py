@@ -56,6 +56,12 @@ class TrainingRun:
         """Steps to the end of the epoch under way."""
         return self.steps_per_epoch - self.done % self.steps_per_epoch
 
+    @property
+    def next_rows(self) -> int:
+        """Rows of the batch of the next step."""
+        last = self.steps_left == 1 and self.step.tail > 0
+        return self.step.tail if last else self.step.batch_size
+
     def begin_epoch(self) -> None:
         """Put the step counter at the beginning of an epoch, the next one unless it is there already."""
         self.done = -(-self.done // self.steps_per_epoch) * self.steps_per_epoch

@@ -6,6 +6,7 @@ import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 STOPPING = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
@@ -15,9 +16,15 @@ class StopRequest:
     """Whether the training has been asked to end, and by which signal, ``number``."""
 
     number: int | None = None
+    cancelled = False
+    """Whether it was asked by something else, the failure of a training beside it."""
 
     def is_set(self) -> bool:
-        return self.number is not None
+        return self.cancelled or self.number is not None
+
+
+shared_request: ContextVar[StopRequest | None] = ContextVar("shared_request", default=None)
+"""What :func:`stop_request` gives in this context: trainings at once end together."""
 
 
 @contextmanager
@@ -27,10 +34,12 @@ def stop_request() -> Iterator[StopRequest]:
     The first signal also puts back what was done before, so that a second Ctrl-C raises ``KeyboardInterrupt``. Taken
     are SIGINT where Python handles it, SIGTERM and SIGHUP where they would end the process at once, and what
     :func:`raise_interrupt` handles: never a signal that is ignored (``nohup``), or that others than Python handle.
-    Only the main thread can do this; elsewhere nothing is taken.
+    Only the main thread can do this; elsewhere nothing is taken. Where there is a :data:`shared_request`, that one is
+    given.
     """
-    request = StopRequest()
-    if threading.current_thread() is not threading.main_thread():
+    shared = shared_request.get()
+    request = shared or StopRequest()
+    if shared or threading.current_thread() is not threading.main_thread():
         yield request
         return
     before = {number: signal.getsignal(number) for number in STOPPING}

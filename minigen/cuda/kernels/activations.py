@@ -48,12 +48,18 @@ def activate(z, ACTIVATION: tl.constexpr):
 
 
 @triton.jit
+def by_sign(y, low, high):
+    """``low`` where y <= 0, ``high`` where y > 0, and a NaN where y is one."""
+    return tl.where(y > 0.0, high, tl.where(y <= 0.0, low, y))
+
+
+@triton.jit
 def differentiate(dy, y, ACTIVATION: tl.constexpr):
-    """dy * act'(z), with act'(z) from y = act(z)."""
+    """dy * act'(z), with act'(z) from y = act(z). NaN in y stays NaN, except of linear, which does not depend on y."""
     if ACTIVATION == "relu":
-        dz = dy * tl.where(y > 0.0, 1.0, 0.0)
+        dz = dy * by_sign(y, 0.0, 1.0)
     elif ACTIVATION == "leaky_relu":
-        dz = dy * tl.where(y > 0.0, 1.0, SLOPE)
+        dz = dy * by_sign(y, SLOPE, 1.0)
     elif ACTIVATION == "elu":
         dz = dy * tl.where(y > 0.0, 1.0, y + 1.0)
     elif ACTIVATION == "tanh":
@@ -70,18 +76,20 @@ def differentiate(dy, y, ACTIVATION: tl.constexpr):
 
 @triton.jit
 def bend(y, ACTIVATION: tl.constexpr):
-    """act''(z) / act'(z) from y = act(z)."""
+    """act''(z) / act'(z) from y = act(z). NaN as in differentiate."""
     if ACTIVATION == "elu":
-        ratio = tl.where(y > 0.0, 0.0, 1.0)
+        ratio = by_sign(y, 1.0, 0.0)
     elif ACTIVATION == "tanh":
         ratio = -2.0 * y
     elif ACTIVATION == "sigmoid":
         ratio = 1.0 - 2.0 * y
     elif ACTIVATION == "softplus":
         ratio = exp_negative(-y)
+    elif ACTIVATION == "relu" or ACTIVATION == "leaky_relu":
+        ratio = by_sign(y, 0.0, 0.0)
     else:
-        tl.static_assert(ACTIVATION == "linear" or ACTIVATION == "relu" or ACTIVATION == "leaky_relu")
-        ratio = 0.0 * y
+        tl.static_assert(ACTIVATION == "linear")
+        ratio = tl.zeros_like(y)
     return ratio
 
 
