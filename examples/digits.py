@@ -31,6 +31,5 @@ def keep_samples(end):
 
 
 gan.fit(digits[:256] if QUICK else digits, callbacks=[keep_samples])
-picture = minigen.show(np.concatenate([*rows, digits[:16]]), columns=16)
-picture.save(OUT / "digits.png")
-print(f"{OUT / 'digits.png'}: a row each after {', '.join(map(str, moments))} epochs, and real digits below")
+minigen.show(np.concatenate(rows), columns=16).save(OUT / "digits.png")
+print(f"{OUT / 'digits.png'}: a row each after {', '.join(map(str, moments))} epochs")
