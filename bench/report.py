@@ -408,6 +408,13 @@ def quality_tables(result: dict[str, Any]) -> dict[str, str]:
     return made
 
 
+def many_tables(result: dict[str, Any]) -> dict[str, str]:
+    """Of models trained at once: see :mod:`bench.report_many`, which needs this module's numbers and tables."""
+    from bench import report_many
+
+    return report_many.tables(result)
+
+
 def ladder_tables(result: dict[str, Any]) -> dict[str, str]:
     """Of the ladder of dense kernels: see :mod:`bench.report_ladder`, which needs this module's numbers and tables."""
     from bench import report_ladder
@@ -425,6 +432,7 @@ TABLES: dict[str, Callable[[dict[str, Any]], dict[str, str]]] = {
     "pacgan": quality_tables,
     "iwae": quality_tables,
     "ladder": ladder_tables,
+    "many": many_tables,
 }
 
 

@@ -46,6 +46,8 @@ class Spec:
     seed: int = 0
     steps_per_call: int = 1
     """Steps that a contender with a loop of its own (``lax.scan``, a CUDA graph) does per call from Python."""
+    at_once: int = 1
+    """Models trained at once, of different seeds: `bench.many`."""
 
     @property
     def latent(self) -> int:

@@ -28,6 +28,7 @@ from minigen.reference import (
     importance,
     initializers,
     latent,
+    mixed_loss,
     optimizer,
     random,
     schedule,
@@ -62,6 +63,8 @@ FORMULAS = {
     "gaussian_loss means": f"{_REF}/gaussian_loss.py: ((x - m)^2 / v + log(2 pi v)) / 2, dm = (m - x) / (v B)",
     "gaussian_loss logvar": f"{_REF}/gaussian_loss.py: dlogvar = (1 - sum over rows of dm (m - x)) / 2",
     "categorical_loss": f"{_REF}/categorical_loss.py: t log(sum e^l) - sum x l, dl = (t softmax(l) - x) / B",
+    "mixed_loss logvar": f"{_REF}/mixed_loss.py: dlogvar of gaussian_loss in blocks of one column, 0 in wider ones",
+    "mixed_loss": f"{_REF}/mixed_loss.py: gaussian_loss of blocks of one column + categorical_loss of wider ones",
     "latent forward": f"{_REF}/latent.py: z = mu + sigma eps, KL = (mu^2 + sigma^2 - 1 - logvar) / 2",
     "latent backward": f"{_REF}/latent.py: dmu = dz + w mu / B, dlogvar = dz eps sigma/2 + w (sigma^2 - 1)/2B",
     "latent free bits": f"{_REF}/latent.py: penalty = beta sum max(lambda, mean KL), w = beta or 0",
@@ -260,6 +263,10 @@ def _likelihood_values(rng: np.random.Generator, x: np.ndarray, out: np.ndarray)
     slope = np.hstack([np.zeros((7, 1)), p - labels[:, 1:]]) / 7
     ours = categorical_loss.forward(out, labels, np.array([1, 4]))
     yield "categorical_loss", "logits", [*ours], [rows, rows.mean(), slope]
+    number = (x[:, 0] - out[:, 0]) / 0.3
+    ours = mixed_loss.forward(out, np.hstack([x[:, :1], labels[:, 1:]]), np.array([1, 4]), np.log([0.3]))
+    rows, slope[:, 0] = rows + number * (x[:, 0] - out[:, 0]) / 2 + np.log(2 * np.pi * 0.3) / 2, -number / 7
+    yield "mixed_loss", "numbers and labels", [*ours], [rows, rows.mean(), slope]
 
 
 def _update_values(rng: np.random.Generator) -> Iterator[Value]:

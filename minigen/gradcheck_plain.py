@@ -255,6 +255,12 @@ def reconstruction(
     nats, slope, start = np.zeros(len(x)), np.empty_like(out), 0
     for width in blocks:
         block = slice(start, start + width)
+        if likelihood == "mixed" and width == 1:
+            v, error = np.broadcast_to(variance, out.shape[1:])[start], out[:, start] - x[:, start]
+            nats += error**2 / v / 2 + np.log(2 * math.pi * v) / 2
+            slope[:, start] = error / v
+            start += 1
+            continue
         p = np.exp(out[:, block]) / np.exp(out[:, block]).sum(axis=1, keepdims=True)
         nats -= (x[:, block] * np.log(p)).sum(axis=1)
         slope[:, block] = x[:, block].sum(axis=1, keepdims=True) * p - x[:, block]

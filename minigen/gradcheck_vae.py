@@ -9,7 +9,7 @@ import numpy as np
 
 from minigen.backend import LIKELIHOODS
 from minigen.gradcheck_tools import Derivative, InOut, Operation, Out, normals, off_zero, sizes
-from minigen.reference import categorical_loss, gaussian_loss, importance, latent, vae_loss
+from minigen.reference import categorical_loss, gaussian_loss, importance, latent, mixed_loss, vae_loss
 
 
 def vae_derivatives(rng: np.random.Generator) -> Iterator[Derivative]:
@@ -44,6 +44,20 @@ def vae_derivatives(rng: np.random.Generator) -> Iterator[Derivative]:
         return categorical_loss.forward(logits, labels, ends)[1]
 
     yield "categorical_loss", "logits", cross_entropy, logits, categorical_loss.forward(logits, labels, ends)[2]
+    ends = np.array([1, 3, 4, D + 4])
+    for V in (D + 4, 1):
+        logvar = normals(rng, V)
+
+        def of_output(output: np.ndarray, logvar: np.ndarray = logvar, ends: np.ndarray = ends) -> np.floating:
+            return mixed_loss.forward(output, labels, ends, logvar)[1]
+
+        def of_variances(logvar: np.ndarray, ends: np.ndarray = ends) -> np.floating:
+            return mixed_loss.forward(logits, labels, ends, logvar)[1]
+
+        doutput = mixed_loss.forward(logits, labels, ends, logvar)[2]
+        yield "mixed_loss", f"output, variances {V}", of_output, logits, doutput
+        gradient = mixed_loss.logvar_gradient(doutput, logits, labels, ends, logvar)
+        yield "mixed_loss", f"logvar, variances {V}", of_variances, logvar, gradient
 
     heads, eps, dz, beta = normals(rng, B, 2 * D), normals(rng, B, D), normals(rng, B, D), 0.7
 
@@ -107,6 +121,16 @@ def _likelihood_operations(rng: np.random.Generator) -> Iterator[Operation]:
     rows, loss, doutput = categorical_loss.forward(output, x, ends)
     given = (output, x, ends, Out(B, D), Out(B), Out(1))
     yield "categorical_loss", "logits", "categorical_loss", given, [doutput, rows, [loss]]
+    ends = np.array([1, 2, D - 2, D - 1, D], np.int32)
+    for V in (D, 1):
+        logvar = normals(rng, V)
+        rows, loss, doutput = mixed_loss.forward(output, x, ends, logvar)
+        given = (output, x, ends, logvar, Out(B, D), Out(B), Out(1))
+        yield "mixed_loss", f"output, variances {V}", "mixed_loss", given, [doutput, rows, [loss]]
+        doutput = doutput.astype(np.float32).astype(np.float64)
+        expected = mixed_loss.logvar_gradient(doutput, output, x, ends, logvar)
+        given = (doutput, output, x, ends, logvar, Out(V))
+        yield "mixed_loss", f"logvar, variances {V}", "mixed_logvar_gradient", given, [expected]
 
 
 def _latent_operations(rng: np.random.Generator) -> Iterator[Operation]:

@@ -64,6 +64,34 @@ class VaeOperations:
         Columns are one-hot in blocks; block g ends before column ``ends[g]``. The ends rise to D, which is not checked.
         """
 
+    # --- mixed_loss: columns of numbers, Gaussian with learned variances, and of labels in blocks ------------
+
+    @operation(
+        "output[B+,D] x[B,D] ends:int32[G] logvar[V] =rows[B] =loss[1] =doutput[B,D]",
+        "rows = gaussian_loss of the blocks of one column + categorical_loss of the wider ones; loss = mean of rows; "
+        "doutput = d loss / d output",
+        flops=lambda n: 8 * n["B"] * n["D"],
+        also=_one_or_all,
+    )
+    def mixed_loss(
+        self, output: Array, x: Array, ends: Array, logvar: Array, doutput: Array, rows: Array, loss: Array
+    ) -> None:
+        """``rows[B] = -log p(x|z)`` of numbers in blocks of one column and labels in wider blocks; as ``vae_loss``.
+
+        ``ends`` as in ``categorical_loss``, ``logvar`` as in ``gaussian_loss``: those of labels are not read.
+        """
+
+    @operation(
+        "doutput[B+,D] output[B,D] x[B,D] ends:int32[G] logvar[V] =dlogvar[V]",
+        "dlogvar = gaussian_logvar_gradient of the blocks of one column, 0 of wider ones",
+        flops=lambda n: 3 * n["B"] * n["D"],
+        also=_one_or_all,
+    )
+    def mixed_logvar_gradient(
+        self, doutput: Array, output: Array, x: Array, ends: Array, logvar: Array, dlogvar: Array
+    ) -> None:
+        """``dlogvar[V]`` of ``mixed_loss``, from the ``doutput`` that it gave; 0 in the columns of labels."""
+
     # --- kl_weights, ramp: what the KL counts for ------------------------------------------------------------
 
     @operation(

@@ -23,6 +23,7 @@ from minigen.reference import (
     importance,
     latent,
     maxout,
+    mixed_loss,
     normalization,
     optimizer,
     penalty,
@@ -162,6 +163,8 @@ FORMULAS: dict[str, Callable[[Operation], Any]] = {
         op["doutput"], op["output"], op["x"], op["logvar"]
     ),
     "categorical_loss": lambda op: categorical_loss.forward(op["output"], op["x"], op["ends"]),
+    "mixed_loss": lambda op: mixed_loss.forward(*_of(op, "output x ends logvar")),
+    "mixed_logvar_gradient": lambda op: mixed_loss.logvar_gradient(*_of(op, "doutput output x ends logvar")),
     "latent_forward": lambda op: latent.forward(op["heads"], op["eps"]),
     "latent_backward": lambda op: latent.backward(op["dz"], op["heads"], op["eps"], op["weights"]),
     "kl_weights": lambda op: latent.kl_weights(op["heads"], op["beta"][0], op["free_bits"]),

@@ -7,9 +7,10 @@ from typing import Any
 import numpy as np
 
 from minigen.models.gan import GanStep
+from minigen.models.hidden import dense_layers
 from minigen.models.iwae import IwaeStep
 from minigen.models.likelihood import LEARNED, LogVariance
-from minigen.models.network import Network, dense_layers
+from minigen.models.network import Network
 from minigen.models.optimizer import Average, OptimizerSettings
 from minigen.models.vae import VaeStep
 from minigen.training.run import TrainingRun

@@ -294,6 +294,18 @@ void add_losses(int64_t B, int64_t D) {
                                         D > 1 ? 2 : 1);
                    },
                    gradient, B * D});
+  cases.push_back({"mixed_loss" + shape,
+                   [=, &k] {
+                     k.mixed_loss(logits.get(), x.get(), ends.get(), logvar.get(), gradient.get(), rows.get(),
+                                  loss.get(), B, D, D > 1 ? 2 : 1, D);
+                   },
+                   gradient, B * D});
+  cases.push_back({"mixed_logvar_gradient" + shape,
+                   [=, &k] {
+                     k.mixed_logvar_gradient(logits.get(), x.get(), logits.get(), ends.get(), logvar.get(),
+                                             dlogvar.get(), B, D, D > 1 ? 2 : 1, D);
+                   },
+                   dlogvar, D});
   const auto heads = normals(B * 2 * D), z = buffer<float>(B * D), dheads = buffer<float>(B * 2 * D);
   cases.push_back({"latent_forward" + shape,
                    [=, &k] { k.latent_forward(heads.get(), x.get(), z.get(), rows.get(), loss.get(), B, D); }, z,

@@ -334,7 +334,7 @@ def test_the_gpu_runs_every_test_that_takes_a_backend() -> None:
     assert listed - {"cuda_device"} == found - host_only
     tested_together = {
         "layer_operations": {"dropout", "maxout", "normalization", "self_gated", "spectral_norm"},
-        "likelihood_losses": {"categorical_loss", "gaussian_loss"},
+        "likelihood_losses": {"categorical_loss", "gaussian_loss", "mixed_loss"},
         "vae": {"importance"},
         "optimizer": {"clipping"},
     }

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from bench import busy, environment, floor, report
+from bench import busy, environment, floor, many, report
 from bench.spec import Spec
 
 MACHINE = {"peak_gflops": 100.0, "peak_method": "a test", "bandwidth_gbytes": 10.0}
@@ -118,6 +118,32 @@ def test_kernel_table() -> None:
     tables = report.kernel_tables(result)
     assert "| normal (128, 100) | float32 | **2.00** (50 %) | 4.00 (25 %) | 10.0 GB/s |" in tables["random"]
     assert "| not installed | torch |" in tables["machine"] and "Haswell" in tables["machine"]
+
+
+def test_table_of_many_models() -> None:
+    """The fastest is bold; eight on two cores took 1.25 times half of eight times one's."""
+    names = ("minigen", "jax-vmap", "torch-func")
+    timed = [
+        {name: record(seconds) for name, seconds in zip(names, each, strict=True)} for each in ((2, 1, 4), (1, 2, 4))
+    ]
+    timed[1]["torch-func"] = {"status": "missing", "reason": "not installed"}
+    cells = [{"models": models, "contenders": each} for models, each in zip((1, 16), timed, strict=True)]
+    eight = {"models": 8, "cores": 2, "together": record(1.25), "alone": record(2.0)}
+    facts = {"machine": {"cpu": "a test"}, "commit": "0" * 40, "dirty": False, "created": "2026-11-27"}
+    made = report.many_tables({"threads": 2, "cells": cells, "eight": eight, **facts})
+    assert "| minigen.fit_many | 0.500 | **1.00** |" in made["model-steps"]
+    assert "| PyTorch, torch.func | 0.250 | missing |" in made["model-steps"] and "| 16 models |" in made["model-steps"]
+    assert "8 models on 2 cores take 1.25 times" in made["eight"] and "at most 1.05 is not reached" in made["eight"]
+
+
+@pytest.mark.slow
+def test_many_models_are_checked_and_timed_in_turns(tmp_path) -> None:
+    bench = many.Bench(tmp_path, 64, rounds=2, epochs=2)
+    found = bench.measure(
+        {"two": ("minigen", bench.spec(2, 2, batch=32)), "one": ("minigen", bench.spec(1, 1, batch=32))}
+    )
+    assert all(each["status"] == "timed" and len(each["samples"]) == 2 for each in found.values())
+    assert all(each["check"]["weight_error"] < 1e-3 for each in found.values())
 
 
 def test_busy_table() -> None:

@@ -18,7 +18,8 @@ import pytest
 import minigen
 from helpers import Arena, Out, normals, relative_error, use_threads
 from minigen.backend import DENSE_ACTIVATIONS
-from minigen.models.network import Network, dense_layers
+from minigen.models.hidden import dense_layers
+from minigen.models.network import Network
 from minigen.models.optimizer import OptimizerSettings
 from minigen.models.vae import VaeStep
 from minigen.reference import activations, dense

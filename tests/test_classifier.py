@@ -10,7 +10,8 @@ from minigen import metrics
 from minigen.datasets.dataset import Dataset
 from minigen.device import get_backend
 from minigen.metrics import classifier
-from minigen.models.network import Network, dense_layers
+from minigen.models.hidden import dense_layers
+from minigen.models.network import Network
 from minigen.models.optimizer import OptimizerSettings
 from minigen.training.run import TrainingRun
 

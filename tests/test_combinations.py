@@ -52,7 +52,7 @@ GAN = {
 }
 VAE = {
     **LAYERS,
-    "likelihood": st.sampled_from(("bernoulli", "gaussian", "continuous_bernoulli", "categorical")),
+    "likelihood": st.sampled_from(("bernoulli", "gaussian", "continuous_bernoulli", "categorical", "mixed")),
     "blocks": st.just((2, 3)),
     "variance": st.floats(0.2, 2) | st.sampled_from(("learned", "learned_scalar")),
     "beta": st.floats(0, 3),
@@ -77,7 +77,7 @@ def on_the_reference(monkeypatch):
 def step_of(family: Any, chosen: dict[str, Any], condition: str | None, seed: int) -> Any:
     """A step of a model of these settings, some steps into its training; gives up on what ``fit`` refuses."""
     rng = np.random.default_rng(seed)
-    if chosen.get("likelihood") == "categorical":
+    if chosen.get("likelihood") in ("categorical", "mixed"):
         data = np.eye(5)[[rng.integers(0, 2, ROWS), 2 + rng.integers(0, 3, ROWS)]].sum(axis=0).astype(np.uint8)
     else:
         data = rng.integers(0, 256, (ROWS, COLUMNS), np.uint8)

@@ -10,8 +10,9 @@ import pytest
 from minigen.gradcheck_steps import Gradient, _loss_along
 from minigen.gradcheck_tools import differences, relative_error
 from minigen.models.gan import GanStep
+from minigen.models.hidden import dense_layers
 from minigen.models.layers import Dense, Layer, Stored
-from minigen.models.network import ALIGN, Network, Workspace, dense_layers, flat_size, parameter_shapes
+from minigen.models.network import ALIGN, Network, Workspace, flat_size, parameter_shapes
 from minigen.models.optimizer import OptimizerSettings
 from minigen.models.vae import VaeStep
 from minigen.reference import activations

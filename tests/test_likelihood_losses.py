@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from helpers import Out, assert_close, f32, normals, relative_error, tolerance
-from minigen.reference import categorical_loss, gaussian_loss, vae_loss
+from minigen.reference import categorical_loss, gaussian_loss, mixed_loss, vae_loss
 
 
 def test_a_bernoulli_gradient_keeps_its_digits_where_the_prediction_is_right(arena):
@@ -116,3 +116,42 @@ def test_labels_against_pytorch(rng):
     rows, ours, dlogits = categorical_loss.forward(logits.detach().numpy(), labels, np.cumsum(widths))
     assert ours == pytest.approx(loss.item(), rel=1e-12) and rows.shape == (8,)
     assert relative_error(dlogits, logits.grad.numpy()) < 1e-12
+
+
+def test_numbers_and_labels_against_pytorch(rng):
+    torch = pytest.importorskip("torch")
+    widths = [1, 4, 1, 1, 2]
+    x = np.hstack([rng.normal(size=(8, 1)) if n == 1 else np.eye(n)[rng.integers(0, n, 8)] for n in widths])
+    for count in (9, 1):
+        output, logvar = (torch.tensor(a, requires_grad=True) for a in (2 * normals(rng, 8, 9), normals(rng, count)))
+        stds = torch.exp(logvar / 2).expand(9).split(widths)
+        loss = 0
+        for m, t, std in zip(output.split(widths, 1), torch.tensor(x).split(widths, 1), stds, strict=True):
+            number = torch.distributions.Normal(m, std).log_prob(t).sum()
+            loss -= (number if t.shape[1] == 1 else (t * m.log_softmax(1)).sum()) / 8
+        loss.backward()
+        given = output.detach().numpy(), x, np.cumsum(widths), logvar.detach().numpy()
+        rows, ours, doutput = mixed_loss.forward(*given)
+        assert ours == pytest.approx(loss.item(), rel=1e-12) and rows.shape == (8,)
+        assert relative_error(doutput, output.grad.numpy()) < 1e-12
+        assert relative_error(mixed_loss.logvar_gradient(doutput, *given), logvar.grad.numpy()) < 1e-12
+
+
+@pytest.mark.parametrize("columns", ["both", "numbers", "labels"])
+def test_numbers_and_labels_in_blocks_of_any_width(arena, rng, columns):
+    """Also more numbers next to each other than a kernel sums at a time, and labels wider than a tile of a kernel."""
+    widths = {"both": [1] * 3 + [70] + [1] * 70 + [2, 1], "numbers": [1] * 5, "labels": [3, 40]}[columns]
+    D, ends = sum(widths), np.cumsum(widths).astype(np.int32)
+    output, x = f32(normals(rng, 19, D)), f32(rng.random((19, D)))
+    for V in (D, 1):
+        logvar = f32(normals(rng, V))
+        doutput, rows, loss = arena.call("mixed_loss", output, x, ends, logvar, Out(19, D), Out(19), Out(1))
+        expected = mixed_loss.forward(output, x, ends, logvar)
+        assert relative_error(rows, expected[0]) < tolerance(arena.backend)
+        assert relative_error(doutput, expected[2]) < tolerance(arena.backend)
+        assert loss[0] == pytest.approx(expected[1], rel=1e-5)
+        (dlogvar,) = arena.call("mixed_logvar_gradient", doutput, output, x, ends, logvar, Out(V))
+        wanted = mixed_loss.logvar_gradient(doutput.astype(np.float64), output, x, ends, logvar)
+        np.testing.assert_allclose(dlogvar, wanted, rtol=1e-4, atol=1e-4)
+        if V == D:
+            assert (dlogvar[np.repeat(widths, widths) > 1] == 0).all()

@@ -18,6 +18,9 @@ LIKELIHOODS: dict[str, dict[str, Any]] = {
     "learned": {"likelihood": "gaussian", "variance": "learned"},
     "learned scalar": {"likelihood": "gaussian", "variance": "learned_scalar"},
     "categorical": {"likelihood": "categorical", "blocks": (1, 4, 7)},
+    "mixed": {"likelihood": "mixed", "blocks": (1, 4, 1, 1, 3, 2), "variance": "learned"},
+    "mixed scalar": {"likelihood": "mixed", "blocks": (5, 1, 1, 5), "variance": "learned_scalar"},
+    "mixed fixed": {"likelihood": "mixed", "blocks": (5, 1, 1, 5), "variance": 0.4},
 }
 BOUNDS: dict[str, dict[str, Any]] = {
     "elbo": {},
@@ -43,7 +46,14 @@ def negative_log_likelihood(torch: Any, told: dict[str, Any], output: Any, x: An
     if kind == "gaussian":
         scale = torch.tensor(told["variance"], dtype=torch.float64).sqrt() if logvar is None else torch.exp(logvar / 2)
         return -torch.distributions.Normal(output, scale).log_prob(x).sum(1)
-    blocks = zip(output.split(told["blocks"], 1), x.split(told["blocks"], 1), strict=True)
+    blocks = list(zip(output.split(told["blocks"], 1), x.split(told["blocks"], 1), strict=True))
+    if kind == "mixed":
+        logvar = torch.tensor([np.log(told["variance"])]) if logvar is None else logvar
+        stds = torch.exp(logvar / 2).expand(output.shape[1]).split(told["blocks"])
+        return -sum(
+            torch.distributions.Normal(m, std).log_prob(t).sum(1) if t.shape[1] == 1 else (t * m.log_softmax(1)).sum(1)
+            for (m, t), std in zip(blocks, stds, strict=True)
+        )
     return -sum((labels * torch.log_softmax(logits, 1)).sum(1) for logits, labels in blocks)
 
 

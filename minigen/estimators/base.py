@@ -164,7 +164,7 @@ class Estimator(TrainedModel):
             from_data = self._choose_range(rows, bits is not None)
             columns = None
             if self._standardizes(rows, *from_data):
-                columns = scaling.measure(rows, ops)
+                columns = self._measured(rows, ops)
                 rows = columns.standardise(rows, ops)
             else:
                 rows = self._in_range(rows, *from_data)
@@ -267,6 +267,10 @@ class Estimator(TrainedModel):
                 "their own; X.astype(np.float32) makes columns of them",
             )
         return bool(self.standardize)
+
+    def _measured(self, rows: Array, ops: Backend) -> Columns:
+        """What ``fit`` standardises ``rows`` by."""
+        return scaling.measure(rows, ops)
 
     def _layers(self, columns: int, *from_data: Any) -> dict[str, list[Layer]]:
         """The layers of each network, by its name, for data of ``columns`` columns, as if there were no conditions."""

@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 
 from minigen.backend import Array
-from minigen.reference import activations, categorical_loss, vae_loss
+from minigen.reference import activations, categorical_loss, mixed_loss, vae_loss
 
 
 def mean(likelihood: str, output: Array, ends: np.ndarray | None) -> Array:
-    """The mean of ``p(x | z)``, ``[n, D]`` for the decoder's ``output[n, D]``; ``ends`` of a categorical one's blocks.
+    """The mean of ``p(x | z)``, ``[n, D]`` for the decoder's ``output[n, D]``; ``ends`` of the blocks of labels.
 
     Of a continuous Bernoulli it is not ``sigmoid(output)``: see :mod:`minigen.reference.vae_loss`. Of a multinomial it
     is that of a single count.
@@ -23,6 +23,9 @@ def mean(likelihood: str, output: Array, ends: np.ndarray | None) -> Array:
     if likelihood in ("categorical", "multinomial"):
         assert ends is not None
         return categorical_loss.probabilities(output, ends)
+    if likelihood == "mixed":
+        assert ends is not None
+        return mixed_loss.means(output, ends)
     return output
 
 
@@ -31,10 +34,16 @@ def draw(
 ) -> np.ndarray:
     """One draw from ``p(x | z)`` for each row of ``output[n, D]``, float32.
 
-    ``normals()`` and ``uniforms()`` give numbers of its shape; each likelihood calls one of them.
+    ``normals()`` and ``uniforms()`` give numbers of its shape; a mixed likelihood needs both, others one of them.
     """
     if likelihood == "gaussian":
         return output + np.sqrt(variance).astype(np.float32) * normals()
+    if likelihood == "mixed":
+        assert ends is not None
+        drawn, columns = _one_hot(mean(likelihood, output, ends), ends, uniforms()), mixed_loss.numbers(ends)
+        std = np.sqrt(np.broadcast_to(variance, output.shape[1])[columns]).astype(np.float32)
+        drawn[:, columns] = output[:, columns] + std * normals()[:, columns]
+        return drawn
     if likelihood == "continuous_bernoulli":
         return continuous_bernoulli(output, uniforms())
     if likelihood == "categorical":

@@ -77,6 +77,14 @@ def measure(rows: Array, ops: Placement) -> Columns:
     return Columns(np.where(constant, low, mean), np.where(constant, 0.0, np.sqrt(squares / count)))
 
 
+def without(columns: Columns, blocks: list[slice]) -> Columns:
+    """``columns`` of which those of ``blocks``, which hold labels, stay as they are."""
+    mean, std = columns.mean.copy(), columns.std.copy()
+    for block in blocks:
+        mean[block], std[block] = 0.0, 1.0
+    return Columns(mean, std)
+
+
 def converted(rows: Array, change: Callable[[Array], Array]) -> Array:
     """``change`` of ``rows[N, D]``, which gives ``float32[n, D]`` for ``n`` rows, a piece at a time.
 

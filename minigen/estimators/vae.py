@@ -9,10 +9,10 @@ from typing import Any, ClassVar
 import numpy as np
 
 from minigen import checks
-from minigen.backend import Array
+from minigen.backend import Array, Backend
 from minigen.datasets import frames
 from minigen.errors import ArgumentError
-from minigen.estimators import decoding, scaling, vae_checks
+from minigen.estimators import decoding, scaling, vae_checks, variances
 from minigen.estimators.base import Estimator
 from minigen.estimators.scoring import Scores
 from minigen.estimators.trained import fresh_seed
@@ -20,13 +20,12 @@ from minigen.models.conditional import Condition
 from minigen.models.hidden import Hidden, dense_layers
 from minigen.models.iwae import IwaeStep
 from minigen.models.layers import Layer
-from minigen.models.likelihood import LEARNED, LIKELIHOODS, Likelihood, LogVariance
+from minigen.models.likelihood import LEARNED, LIKELIHOODS, WITH_VARIANCE, Likelihood, LogVariance
 from minigen.models.network import Network
 from minigen.models.vae import VaeStep
-from minigen.reference import gaussian_loss, latent, random
+from minigen.reference import latent, mixed_loss, random
 from minigen.training.loop import Callback
 
-LEAST_OF_MEAN = 0.01  # of the mean variance: where a column's learned variance starts at least
 STEPS_TO_LEARN = 100  # a KL that is small after fewer says nothing: it is small at first
 UNUSED_KL = 0.05  # nats: with less, the latent says next to nothing of a row
 
@@ -54,17 +53,18 @@ class VAE(Scores, Estimator):
     dropout : share of the hidden units of encoder and decoder that are dropped in training (Srivastava et al. 2014)
     likelihood : ``"bernoulli"`` or ``"continuous_bernoulli"`` for data in [0, 1], but for a few units in the last
         place, which are clipped (uint8 is divided by 255, zeros and ones in bool or integers are taken as such),
-        ``"gaussian"`` for any data, ``"categorical"`` for one-hot columns in ``blocks``, ``"multinomial"`` for rows of
-        counts, such as what a user has chosen (Liang et al. 2018). For values between 0 and 1 the Bernoulli's is no
-        density, the continuous one's is (Loaiza-Ganem and Cunningham 2019)
-    variance : of the Gaussian likelihood: a number, ``"learned"`` for one of each column, or ``"learned_scalar"`` for
+        ``"gaussian"`` for any data, ``"categorical"`` for one-hot columns in ``blocks``, ``"mixed"`` for tables: a
+        block of one column is Gaussian, a wider one a label; ``"multinomial"`` for rows of counts, such as what a user
+        has chosen (Liang et al. 2018). For values between 0 and 1 the Bernoulli's is no density, the continuous one's
+        is (Loaiza-Ganem and Cunningham 2019)
+    variance : of Gaussian columns: a number, ``"learned"`` for one of each column, or ``"learned_scalar"`` for
         one of all (Rybkin et al. 2021). Of standardised columns it is a share of each column's variance. A fixed
         one that is larger than what the columns vary by leaves the latent unused. Learned ones start at the data's,
         never fall below 8.3e-7, and move at ten times the learning rate without weight decay; ``variance_`` gives them
-    blocks : widths of the blocks of columns of the categorical likelihood, which add up to all columns
+    blocks : widths of the blocks of columns of the categorical or mixed likelihood, which add up to all columns
     standardize : take the mean out of each column and divide it by its standard deviation, in the model; samples,
         reconstructions and densities are in the data's units. ``"auto"``: where the data are floating and the
-        likelihood is Gaussian
+        likelihood is Gaussian or mixed. Labels stay as they are
     conditional : whether ``y`` makes the model conditional: ``"auto"`` where ``fit`` is given one, but not
         ``fit_transform``, since ``transform`` has no labels in a pipeline; True demands it; False ignores it, as labels
         in scikit-learn's searches and pipelines are meant for others
@@ -260,7 +260,8 @@ class VAE(Scores, Estimator):
             )
         seed, shape = fresh_seed(seed), (checks.integer("n", n, 0), self._frozen["latent_dim"])
         likelihood, ends = self._frozen["likelihood"], self._block_ends()
-        usual = self.columns_ is not None or likelihood == "categorical" or (self.binary_ and likelihood == "bernoulli")
+        usual = self.columns_ is not None or likelihood in ("categorical", "mixed")
+        usual = usual or (self.binary_ and likelihood == "bernoulli")
         codes = self._codes_to_sample(n, seed, y, balanced)
         with self._ops.on_device_of(None):
             output = self._apply(self.decoder_, self._normal(shape, seed, random.SAMPLE), codes)
@@ -272,27 +273,25 @@ class VAE(Scores, Estimator):
                 likelihood,
                 output,
                 ends,
-                self.variance_ if likelihood == "gaussian" else None,
+                self.variance_ if likelihood in WITH_VARIANCE else None,
                 lambda: self._normal(output.shape, seed, random.SAMPLE, block=1),
-                lambda: self._uniform(output.shape, seed, random.SAMPLE, block=1),
+                lambda: self._uniform(output.shape, seed, random.SAMPLE, 2 if likelihood == "mixed" else 1),
             )
             return self._as_frame(self._rounded_if_binary(self._to_data(drawn)))
 
     @property
     def variance_(self) -> Any:
-        """Of a Gaussian likelihood, fixed or learned: ``float64[D]`` with ``variance="learned"``, else a number.
+        """Of Gaussian columns, fixed or learned: ``float64[D]`` with ``variance="learned"``, else a number.
 
+        NaN in the columns of labels of a mixed likelihood.
         In the units of ``variance``: of standardised columns a share of each column's variance, of uint8 in units of
         255. Raises ``AttributeError`` for another likelihood.
         """
         self._require_fit()
-        if self._frozen["likelihood"] != "gaussian":
+        if self._frozen["likelihood"] not in WITH_VARIANCE:
             raise AttributeError(f"a {self._frozen['likelihood']} likelihood has no variance_")
-        if self._frozen["variance"] not in LEARNED:
-            return np.float64(self._frozen["variance"])
-        logvar = np.asarray(self.noise_.state()["noise.0.logvar"], np.float64)
-        variances = np.exp(gaussian_loss.bounded(logvar))
-        return variances if self._frozen["variance"] == "learned" else variances[0]
+        learned = self.noise_.state()["noise.0.logvar"] if self._frozen["variance"] in LEARNED else None
+        return variances.values(self._frozen["variance"], learned, self._block_ends())
 
     def _posterior(self, rows: Array, codes: np.ndarray | None) -> tuple[Array, Array]:
         """``mu`` and ``logvar`` of ``q(z | x)``, each ``[N, latent_dim]``."""
@@ -308,7 +307,7 @@ class VAE(Scores, Estimator):
         return decoding.mean(self._frozen["likelihood"], self._apply(self.decoder_, z, codes), self._block_ends())
 
     def _block_ends(self) -> np.ndarray | None:
-        """Of a categorical or multinomial likelihood: the column before which each block ends."""
+        """Of a categorical, mixed or multinomial likelihood: the column before which each block ends."""
         blocks = self._blocks()
         return None if blocks is None else np.cumsum(blocks)
 
@@ -334,7 +333,15 @@ class VAE(Scores, Estimator):
     def _choose_range(self, rows: Array, binary: bool) -> tuple[float, float]:
         return 1.0 if binary or rows.dtype != np.uint8 else 1 / 255, 0.0
 
+    def _measured(self, rows: Array, ops: Backend) -> scaling.Columns:
+        if self.likelihood != "mixed":
+            return super()._measured(rows, ops)
+        labels = mixed_loss.labels(np.cumsum(checks.widths("blocks", self.blocks)))
+        return scaling.without(super()._measured(self._in_range(rows), ops), labels)
+
     def _in_range(self, rows: Array, *from_data: Any) -> Array:
+        if self.likelihood == "mixed":
+            vae_checks.one_hot("X", rows, checks.widths("blocks", self.blocks), mixed=True)
         if self._unbounded():
             return rows
         if self.likelihood == "multinomial":
@@ -355,13 +362,13 @@ class VAE(Scores, Estimator):
     def _rows_and_shape(self, X: Any, name: str = "X") -> tuple[Array, tuple[int, ...]]:
         rows, item_shape = super()._rows_and_shape(X, name)
         if (blocks := self._frozen["blocks"]) is not None:
-            vae_checks.one_hot(name, rows, blocks)
+            vae_checks.one_hot(name, rows, blocks, self._frozen["likelihood"] == "mixed")
         elif self._frozen["likelihood"] == "multinomial":
             vae_checks.counts(name, rows)
         return rows, item_shape
 
     def _unbounded(self, *from_data: Any) -> bool:
-        return bool(self.likelihood == "gaussian")
+        return bool(self.likelihood in WITH_VARIANCE)
 
     def _layers(self, columns: int, *from_data: Any) -> dict[str, list[Layer]]:
         hidden, options = checks.widths("hidden", self.hidden), Hidden(self.normalization, self.dropout)
@@ -380,13 +387,8 @@ class VAE(Scores, Estimator):
         """The learned variances start at those of the columns, which are right for a decoder that knows only means."""
         super()._initialize(rows)
         if self._frozen["variance"] in LEARNED:
-            variances = (scaling.measure(rows, self._ops).std * self.scale_) ** 2
-            if self._frozen["variance"] == "learned":  # a column that hardly varies would drown the others at first
-                start = np.maximum(variances, LEAST_OF_MEAN * variances.mean())
-            else:
-                start = variances.mean(keepdims=True)
-            logvar = gaussian_loss.bounded(np.log(np.maximum(start, np.finfo(np.float64).tiny)))
-            self.noise_.load_state({"noise.0.logvar": logvar})
+            how = self._frozen["variance"], rows, self.scale_, self._block_ends(), self._ops
+            self.noise_.load_state({"noise.0.logvar": variances.first_logvar(*how)})
 
     def _look_back(self, rows: Array, codes: np.ndarray | None) -> None:
         """Warn where the training has left the latent unused."""
@@ -395,7 +397,7 @@ class VAE(Scores, Estimator):
             return
         if (kl := history.last_epoch()["kl"]) < UNUSED_KL:
             remedy = "a smaller beta, a larger latent_dim or more epochs"
-            if self.likelihood == "gaussian" and self.variance not in LEARNED:
+            if self.likelihood in WITH_VARIANCE and self.variance not in LEARNED:
                 remedy = f"variance='learned', a variance smaller than {self.variance:g}, {remedy}"
             warnings.warn(
                 f"the KL of the last epoch is {kl:.3g} nats a row: the decoder hardly uses the latent, and samples "

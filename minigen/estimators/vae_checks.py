@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -10,20 +11,23 @@ from minigen import checks
 from minigen.backend import Array
 from minigen.errors import ArgumentError
 from minigen.estimators.trained import ROWS_AT_ONCE
-from minigen.models.likelihood import LEARNED
-from minigen.reference import categorical_loss
+from minigen.models.likelihood import LEARNED, WITH_VARIANCE
+from minigen.reference import categorical_loss, gaussian_loss
 
 
 def variance(model: Any) -> None:
     """A number, or a word of a Gaussian likelihood."""
     if not isinstance(model.variance, str):
         checks.number("variance", model.variance, 0, exclude_low=True)
+        if model.likelihood == "mixed":
+            checks.number("variance", model.variance, math.exp(gaussian_loss.LOGVAR_LOW))
     elif model.variance not in LEARNED:
         allowed = ", ".join(map(repr, LEARNED))
         raise ArgumentError("variance", f"must be a number above 0 or one of {allowed}, not {model.variance!r}")
-    elif model.likelihood != "gaussian":
+    elif model.likelihood not in WITH_VARIANCE:
+        known = " and ".join(map(repr, WITH_VARIANCE))
         raise ArgumentError(
-            "variance", f"must be a number for likelihood={model.likelihood!r}: only 'gaussian' has one to learn"
+            "variance", f"must be a number for likelihood={model.likelihood!r}: only {known} have one to learn"
         )
 
 
@@ -41,10 +45,12 @@ def bound(model: Any) -> None:
 
 
 def blocks(model: Any) -> None:
-    """Given for a categorical likelihood, and for no other."""
-    if model.likelihood == "categorical":
+    """Given for a categorical or mixed likelihood, and for no other."""
+    if model.likelihood in ("categorical", "mixed"):
         if model.blocks is None or not checks.widths("blocks", model.blocks):
-            raise ArgumentError("blocks", "must be the widths of the blocks of columns for likelihood='categorical'")
+            raise ArgumentError(
+                "blocks", f"must be the widths of the blocks of columns for likelihood={model.likelihood!r}"
+            )
     elif model.blocks is not None:
         raise ArgumentError("blocks", f"must be None for likelihood={model.likelihood!r}, not {model.blocks!r}")
 
@@ -59,19 +65,26 @@ def counts(name: str, rows: Array) -> None:
         raise ArgumentError(name, f"must be counts of at least 0 for likelihood='multinomial', not {rows.min()}")
 
 
-def one_hot(name: str, rows: Array, blocks: tuple[int, ...]) -> None:
-    """Raise ValueError where a row has no single label in a block: its columns must be zeros and a one."""
+def one_hot(name: str, rows: Array, blocks: tuple[int, ...], mixed: bool = False) -> None:
+    """Raise ValueError where a row has no single label in a block: its columns must be zeros and a one.
+
+    Of ``mixed`` columns a block of one is a number.
+    """
+    if mixed and rows.dtype == np.uint8 and rows.max() > 1:
+        raise ArgumentError(name, "must be floating for blocks of numbers and labels: uint8 is taken as grey levels")
     one = 255 if rows.dtype == np.uint8 and rows.max() > 1 else 1
     if sum(blocks) != rows.shape[1]:
         message = f"must add up to the {rows.shape[1]} columns of the data, not to {sum(blocks)}"
         raise ArgumentError("blocks", message)
     for block in categorical_loss.slices(np.cumsum(blocks)):
+        if mixed and block.stop - block.start == 1:
+            continue
         for start in range(0, len(rows), ROWS_AT_ONCE):
             piece = rows[start : start + ROWS_AT_ONCE, block]
             bad = ((piece == one).sum(axis=1) != 1) | ((piece == 0).sum(axis=1) != piece.shape[1] - 1)
             if bad.any():
                 raise ArgumentError(
                     name,
-                    f"must be one-hot in columns {block.start} to {block.stop - 1}, a block for "
-                    f"likelihood='categorical', but row {start + int(bad.argmax())} is not",
+                    f"must be one-hot in columns {block.start} to {block.stop - 1}, a block of labels, but row "
+                    f"{start + int(bad.argmax())} is not",
                 )

@@ -20,7 +20,8 @@ from minigen.datasets.dataset import Dataset
 from minigen.datasets.load import as_rows
 from minigen.device import get_backend
 from minigen.errors import ArgumentError
-from minigen.models.network import Network, Workspace, dense_layers
+from minigen.models.hidden import dense_layers
+from minigen.models.network import Network, Workspace
 from minigen.models.optimizer import Optimizer, OptimizerSettings
 from minigen.models.step import Step
 from minigen.paths import cache_folder

@@ -12,9 +12,10 @@ from minigen.backend import Array, Backend
 from minigen.models.layers import Layer, Stored
 from minigen.models.network import Network
 
-LIKELIHOODS = (*BY_COLUMN, "categorical", "multinomial")
+LIKELIHOODS = (*BY_COLUMN, "categorical", "multinomial", "mixed")
 LEARNED = ("learned", "learned_scalar")
 """Variances of a Gaussian that are parameters: one for each column, or one for all."""
+WITH_VARIANCE = ("gaussian", "mixed")
 
 
 class LogVariance(Layer):
@@ -48,7 +49,7 @@ class Likelihood:
     """``p(x | z)`` of one of :data:`LIKELIHOODS`, whose parameters are the decoder's output.
 
     ``variance`` is a Gaussian's: a number, or a network of one :class:`LogVariance`. ``blocks`` are the widths of a
-    categorical likelihood's blocks of columns; of a multinomial one, all columns are a block.
+    categorical or mixed likelihood's blocks of columns; of a multinomial one, all columns are a block.
     """
 
     def __init__(
@@ -58,11 +59,23 @@ class Likelihood:
         self.noise = variance if isinstance(variance, Network) else None
         self.variance = 1.0 if isinstance(variance, Network) else variance
         self.ends = None if blocks is None else ops.upload(np.cumsum(blocks).astype(np.int32))
+        self.fixed_logvar: Array | None = None
+        if name == "mixed" and self.noise is None:
+            self.fixed_logvar = ops.upload(np.log([self.variance]).astype(ops.dtype))
+
+    @property
+    def _logvar(self) -> Array:
+        """The log variances of a mixed likelihood."""
+        if self.noise is not None:
+            return self.noise.layers[0].params["logvar"]
+        return self.fixed_logvar
 
     def loss(self, output: Array, x: Array, doutput: Array, rows: Array, loss: Array) -> None:
         """``rows[B] = -log p(x | z)`` in nats, ``loss[0]`` their mean, ``doutput[B,D]`` its gradient."""
         if self.name in ("categorical", "multinomial"):
             self.ops.categorical_loss(output, x, self.ends, doutput, rows, loss)
+        elif self.name == "mixed":
+            self.ops.mixed_loss(output, x, self.ends, self._logvar, doutput, rows, loss)
         elif self.noise is not None:
             self.ops.gaussian_loss(output, x, self.noise.layers[0].params["logvar"], doutput, rows, loss)
         else:
@@ -72,4 +85,8 @@ class Likelihood:
         """Of the learned log variances, where there are: from ``doutput``, whose rows may have been weighted."""
         if self.noise is not None:
             layer = self.noise.layers[0]
-            self.ops.gaussian_logvar_gradient(doutput, output, x, layer.params["logvar"], layer.grads["logvar"])
+            logvar, gradient = layer.params["logvar"], layer.grads["logvar"]
+            if self.name == "mixed":
+                self.ops.mixed_logvar_gradient(doutput, output, x, self.ends, logvar, gradient)
+            else:
+                self.ops.gaussian_logvar_gradient(doutput, output, x, logvar, gradient)

@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 
 from minigen.backend import Array, Backend
-from minigen.models.hidden import dense_layers as dense_layers
 from minigen.models.layers import INFERENCE, Context, Layer, Stored
 
 ALIGN = 16  # each parameter begins on a 64-byte line of the flat buffer

@@ -1,0 +1,155 @@
+"""The article's GAN, several at once of different seeds: `minigen.fit_many` beside JAX's vmap and torch.func.
+
+    python -m bench.many            # 1, 4, 16 and 64 models; and 8 on all cores beside one on one thread
+    python -m bench.many --quick    # once in small, to see that all are there and agree: its figures mean nothing
+
+A sample is the time of some steps of all models, over models and steps: seconds a model-step. minigen's are whole
+trainings, with making the networks, and the losses kept; the others' are steps alone, of weights that are there.
+Contenders are checked and take turns as in `bench.compare`. Writes `bench/results/many-MACHINE.json`.
+
+"Eight at once" is what is asked of `fit_many` on the CPU: the time of 8 models on all cores over that of one on one
+thread, times cores over 8. It is 1 where nothing is lost.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bench import oracle
+from bench.environment import RESULTS, cores, machine, machine_name, provenance, write_json
+from bench.peers import Peer, interpreter, is_installed
+from bench.process import ContenderError, Process, read_weights, write_job
+from bench.spec import Spec, check_inputs, initial_weights
+
+CONTENDERS = {
+    "minigen": Peer("bench.peers.many_minigen", "minigen", label="minigen.fit_many"),
+    "jax-vmap": Peer("bench.peers.many_jax", "jax", "jax", label="JAX, vmap over a jitted scan"),
+    "torch-func": Peer("bench.peers.many_torch", "torch", "torch", label="PyTorch, torch.func"),
+}
+COUNTS = (1, 4, 16, 64)
+EIGHT = 8
+STEPS_PER_EPOCH = 40  # nearly those of the bundled digits
+SCAN = 10  # steps a call of JAX: what they draw is kept for all models
+CHECK_STEPS = 5
+PATIENCE = 600.0  # seconds to wait for an answer: compilers are slow
+
+
+class Bench:
+    """Contenders on one data set, each started, checked, and then timed in turns with the others."""
+
+    def __init__(self, folder: Path, rows: int, rounds: int, epochs: int) -> None:
+        self.folder, self.rounds, self.epochs = folder, rounds, epochs
+        self.data = np.random.default_rng(0).integers(0, 256, (rows, 784), np.uint8)
+        self.started = 0
+
+    def spec(self, at_once: int, threads: int, batch: int = 128) -> Spec:
+        return Spec("gan", (128,), batch, len(self.data), threads=threads, steps_per_call=SCAN, at_once=at_once)
+
+    @contextlib.contextmanager
+    def process(self, name: str, spec: Spec) -> Iterator[Process]:
+        peer, self.started = CONTENDERS[name], self.started + 1
+        folder = self.folder / f"{self.started}-{name}"
+        job = write_job(folder, peer.module, spec, self.data, initial_weights(spec))
+        process = Process(interpreter(peer, {}), job, PATIENCE)
+        try:
+            yield process
+        finally:
+            process.close()
+
+    def check(self, process: Process, spec: Spec) -> dict[str, float]:
+        """The last model's losses and weights after some given steps, compared with float64."""
+        indices, noise = check_inputs(spec, CHECK_STEPS)
+        inputs, out = self.folder / "inputs.npz", self.folder / "checked.npz"
+        np.savez(inputs, indices=indices, noise=noise)
+        process.ask("check", inputs=str(inputs), out=str(out))
+        initial = initial_weights(spec)
+        losses, weights = oracle.train(spec, self.data, initial, indices, noise)
+        errors = oracle.errors(np.load(out)["losses"], read_weights(out), losses, weights, initial)
+        return dict(zip(("loss_error", "weight_error"), errors, strict=True))
+
+    def measure(self, todo: dict[str, tuple[str, Spec]]) -> dict[str, dict[str, Any]]:
+        """Records by the labels of ``todo``: contenders and their cells, which take turns."""
+        records: dict[str, dict[str, Any]] = {}
+        running: dict[str, Process] = {}
+        with contextlib.ExitStack() as stack:
+            for label, (name, spec) in todo.items():
+                records[label] = self.prepare(stack, running, label, name, spec)
+            for turn in range(self.rounds):
+                order = list(running)
+                for label in order[turn % len(order) :] + order[: turn % len(order)]:
+                    spec = todo[label][1]
+                    steps = self.steps(spec)
+                    seconds = running[label].ask("run", warmup=0, steps=steps)["seconds"]
+                    records[label]["samples"].append(seconds / (steps * spec.at_once))
+        return records
+
+    def prepare(
+        self, stack: contextlib.ExitStack, running: dict[str, Process], label: str, name: str, spec: Spec
+    ) -> dict[str, Any]:
+        peer = CONTENDERS[name]
+        if not is_installed(interpreter(peer, {}), peer.needs):
+            return {"status": "missing", "reason": f"{peer.needs} is not installed; python -m bench.setup_peers"}
+        try:
+            process = stack.enter_context(self.process(name, spec))
+            record = {"status": "timed", "check": self.check(process, spec), "samples": []}
+            if not oracle.agrees(record["check"], spec.precision):
+                return record | {"status": "differs", "reason": "computes something else"}
+            process.ask("run", warmup=0, steps=self.epoch(spec))
+            running[label] = process
+            return record
+        except ContenderError as error:
+            return {"status": "failed", "reason": str(error)}
+
+    def epoch(self, spec: Spec) -> int:
+        return spec.n // spec.batch
+
+    def steps(self, spec: Spec) -> int:
+        """About as many model-steps for each number of models, but whole epochs."""
+        return self.epoch(spec) * max(1, self.epochs // spec.at_once)
+
+
+def measure(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
+    threads = options.threads or cores()
+    rows = 128 * (SCAN if options.quick else STEPS_PER_EPOCH)
+    bench = Bench(folder, rows, options.rounds, options.epochs)
+    cells = []
+    for at_once in options.counts:
+        spec = bench.spec(at_once, threads)
+        records = bench.measure({name: (name, spec) for name in CONTENDERS})
+        cells.append({"models": at_once, "contenders": records})
+        print(at_once, {name: record.get("samples") or record.get("reason") for name, record in records.items()})
+    together, alone = bench.spec(EIGHT, threads), bench.spec(1, 1)
+    eight = bench.measure({"together": ("minigen", together), "alone": ("minigen", alone)})
+    return {"threads": threads, "cells": cells, "eight": {"models": EIGHT, "cores": threads, **eight}}
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m bench.many", description=__doc__.splitlines()[0])
+    parser.add_argument("--quick", action="store_true", help="once in small; its figures mean nothing")
+    parser.add_argument("--counts", type=lambda text: [int(n) for n in text.split(",")], help="of models: 1,4,16,64")
+    parser.add_argument("--rounds", type=int, help="turns of each contender (default: 7)")
+    parser.add_argument("--epochs", type=int, help="of 40 steps in a turn, all models together (default: 64)")
+    parser.add_argument("--threads", type=int, help="default: one a core")
+    parser.add_argument("--out", type=Path, help="the result file (default: bench/results/many-MACHINE.json)")
+    options = parser.parse_args(arguments)
+    options.counts = options.counts or ([1, 3] if options.quick else list(COUNTS))
+    options.rounds = options.rounds or (1 if options.quick else 7)
+    options.epochs = options.epochs or (1 if options.quick else 64)
+    if options.quick and not options.out:
+        parser.error("--quick needs --out: its figures belong to no results")
+    with tempfile.TemporaryDirectory() as folder:
+        result = measure(options, Path(folder))
+    facts = {"schema": 1, "kind": "many", "quick": options.quick, "machine": machine(), **provenance()}
+    write_json(options.out or RESULTS / f"many-{machine_name()}.json", {**facts, **result})
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,46 @@
+"""Tables of `bench.many`: models trained at once."""
+
+from __future__ import annotations
+
+import statistics
+from typing import Any
+
+from bench import report
+from bench.many import CONTENDERS
+
+GOAL = 1.05  # times what the cores allow
+
+
+def tables(result: dict[str, Any]) -> dict[str, str]:
+    return {"model-steps": steps_table(result), "eight": eight_text(result)}
+
+
+def steps_table(result: dict[str, Any]) -> str:
+    """Model-steps a second by the number of models, medians; the fastest in bold."""
+    rows = []
+    for name, peer in CONTENDERS.items():
+        row = [peer.label]
+        for cell in result["cells"]:
+            record = cell["contenders"][name]
+            fastest = min(_seconds(other) for other in cell["contenders"].values())
+            text = report.number(1 / _seconds(record)) if record.get("samples") else record["status"]
+            row.append(f"**{text}**" if record.get("samples") and _seconds(record) == fastest else text)
+        rows.append(row)
+    counts = [f"{cell['models']} model{'s' * (cell['models'] > 1)}" for cell in result["cells"]]
+    text = report.table([f"model-steps a second, {result['threads']} threads", *counts], rows)
+    return f"{text}\n{result['machine']['cpu']}; commit {report.commit(result)}, {result['created']}\n"
+
+
+def _seconds(record: dict[str, Any]) -> float:
+    return statistics.median(record["samples"]) if record.get("samples") else float("inf")
+
+
+def eight_text(result: dict[str, Any]) -> str:
+    """What is lost by training eight at once, over the cores, beside one alone on one thread."""
+    eight = result["eight"]
+    ratio = eight["cores"] * _seconds(eight["together"]) / _seconds(eight["alone"])
+    verdict = "reached" if ratio <= GOAL else "not reached"
+    return (
+        f"{eight['models']} models on {eight['cores']} cores take {ratio:.2f} times (their time one by one on one"
+        f" thread / {eight['cores']}); at most {GOAL} is {verdict}.\n"
+    )
