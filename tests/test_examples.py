@@ -50,8 +50,8 @@ def test_the_page_has_a_line_for_each() -> None:
     assert scripts == sorted([*STEPS, *PICTURES, *WITH_SKLEARN])
     assert [name for name in scripts if f"[`{name}.py`]({name}.py)" not in text] == []
     pictures = re.findall(r"\]\((pictures/[\w.]+)\)", text)
-    assert {Path(picture).stem for picture in pictures} <= {*PICTURES, *WITH_SKLEARN}
-    assert pictures and [picture for picture in pictures if not (FOLDER / picture).exists()] == []
+    assert {Path(picture).stem for picture in pictures} == {*PICTURES, *WITH_SKLEARN}
+    assert [picture for picture in pictures if not (FOLDER / picture).exists()] == []
 
 
 @pytest.mark.parametrize("name", STEPS)
