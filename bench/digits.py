@@ -3,6 +3,7 @@
     MINIGEN_DATA=... python -m bench.digits                                # the preset, before and now; PyTorch-GAN's
     MINIGEN_DATA=... python -m bench.digits --epochs 3 --settings ema r1   # a short look at single settings
     MINIGEN_DATA=... python -m bench.digits --data fashion_mnist --seeds 0 1 2
+    MINIGEN_DATA=... python -m bench.digits --settings VAE "VAE, mixture" --epochs 10     # N(0, I) and a mixture
     MINIGEN_DATA=... python -m bench.digits --settings quality --set learning_rate=3e-4   # a setting with a change
 
 Each run trains on the 60,000 training pictures, draws 10,000 samples and measures them as `bench.sample_quality`
@@ -39,6 +40,8 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "ema": BEFORE | {"ema": 0.999},
     "r1": BEFORE | {"ema": 0.999, "r1": 1.0},
 }
+VAES: dict[str, dict[str, Any]] = {"VAE": {}, "VAE, mixture": {"latent_prior": "mixture"}}
+"""Settings of the VAE, which has 10 epochs by default."""
 PEER = "PyTorch-GAN"
 """The dense GAN of https://github.com/eriklindernoren/PyTorch-GAN, by the same name in the tables."""
 
@@ -56,8 +59,8 @@ def load(name: str, rows: int | None) -> tuple[Any, Any]:
     return tuple((images[:rows], labels[:rows]) for images, labels in sets)  # type: ignore[return-value]
 
 
-def train_minigen(settings: dict[str, Any], images: np.ndarray, epochs: int, seed: int) -> Any:
-    model = minigen.GAN(**settings | {"epochs": epochs, "seed": seed})
+def train_minigen(family: Any, settings: dict[str, Any], images: np.ndarray, epochs: int, seed: int) -> Any:
+    model = family(**settings | {"epochs": epochs, "seed": seed})
     model.fit(images, progress=False)
     return lambda n: model.sample(n, seed=seed + 1000)
 
@@ -77,7 +80,9 @@ def measure(
         sample = train_peer(images, options.epochs, seed, options.threads)
     else:
         minigen.set_num_threads(options.threads)
-        sample = train_minigen(given, images, options.epochs, seed)
+        sample = train_minigen(
+            minigen.VAE if setting.startswith("VAE") else minigen.GAN, given, images, options.epochs, seed
+        )
     cost = {"cpu_seconds": time.process_time() - cpu, "seconds": time.perf_counter() - wall}
     run = {"data": options.data, "setting": setting, "settings": given, "epochs": options.epochs, "seed": seed}
     samples = sample(options.samples)
@@ -102,7 +107,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--classifier-epochs", type=int, default=20)
     parser.add_argument("--out", type=Path, default=RESULTS / f"digits-{machine_name()}.json")
     options = parser.parse_args(arguments)
-    known = [*SETTINGS, "quality", PEER]
+    known = [*SETTINGS, *VAES, "quality", PEER]
     if unknown := [name for name in options.settings if name not in known]:
         parser.error(f"no setting {unknown[0]!r}; known: {', '.join(known)}")
     pairs = [text.partition("=") for text in options.set]
@@ -111,10 +116,10 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
 
 
 def settings_of(name: str, changes: dict[str, Any]) -> tuple[str, dict[str, Any]]:
-    """A setting's name, with its changes, and the arguments of :class:`minigen.GAN`."""
+    """A setting's name, with its changes, and the arguments of the model."""
     if name == PEER:
         return name, {}
-    given = minigen.GAN.presets["quality"] if name == "quality" else SETTINGS[name]
+    given = minigen.GAN.presets["quality"] if name == "quality" else (SETTINGS | VAES)[name]
     given = {key: value for key, value in (given | changes).items() if key != "epochs"}
     return ", ".join([name, *(f"{key}={value}" for key, value in changes.items())]), given
 

@@ -36,7 +36,7 @@ _HOMES = {
     "SomeDiverged": "minigen.errors",
     "TrainingDiverged": "minigen.errors",
 }
-_MODULES = ("datasets", "metrics")
+_MODULES = ("datasets", "metrics", "report")
 
 __all__ = [*_HOMES, *_MODULES, "__version__"]
 

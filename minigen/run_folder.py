@@ -13,7 +13,7 @@ from pathlib import Path
 from minigen import checks, files
 from minigen.training.checkpoint import MODEL
 
-RUN_FILES = (MODEL, "history.csv", "losses.png", "samples.*", "samples-epoch-*.*", "reconstructions.*")
+RUN_FILES = (MODEL, "history.csv", "losses.png", "report.html", "samples.*", "samples-epoch-*.*", "reconstructions.*")
 """What a training writes into its folder."""
 LOCK = ".training.lock"
 """Is there, and locked, while a training writes into the folder. The system unlocks it however the training ends."""

@@ -28,6 +28,7 @@ LAYERS = (
     "estimators.scaling",
     "output",
     "estimators metrics",
+    "report",
     "gradcheck_plain gradcheck_tools gradcheck_formulas gradcheck_layers gradcheck_condition gradcheck_vae",
     "gradcheck_steps gradcheck",
     "run_folder",

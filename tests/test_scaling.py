@@ -240,7 +240,7 @@ def test_chance_averages_out_over_rows():
     one = np.array([model.elbo(X, seed=seed) for seed in range(8)])
     deviation = (one - exact).std()
     assert np.abs(one.mean(axis=1) - exact.mean()).max() < 5 * deviation / np.sqrt(1000)
-    assert np.unique(minigen.estimators.scoring._noise_rows(X, NumpyBackend())).size > 700
+    assert np.unique(minigen.estimators.scoring.noise_rows(X, NumpyBackend())).size > 700
 
 
 def test_rows_are_encoded_once(monkeypatch):

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 from minigen.cli.application import app, command
 from minigen.cli.options import DATA, RUN, DataName, Device, ModelFile, option
+from minigen.cli.reporting import in_run
 from minigen.cli.saved import model_file, source_of, with_labels
 from minigen.errors import ArgumentError
 
@@ -48,7 +49,8 @@ def evaluate(
     """Measure how good samples are, beside what held-out real rows get.
 
     Of a VAE also the reconstruction error, the bound and the log likelihood of training rows and of held-out ones; of a
-    conditional one where the labels are a data set's own or a column of the table.
+    conditional one where the labels are a data set's own or a column of the table. Where MODEL is in the folder of a
+    run, its report.html is written anew with the figures.
 
     Examples:
 
@@ -75,6 +77,8 @@ def evaluate(
     print(found)
     if out is not None:
         write_atomically(out, (found.to_json() + "\n").encode())
+    if page := in_run(model_file(model), trained, rows, None if labels is None else labels[0], found):
+        print(f"report: {page}")
 
 
 def _rows_and_labels(trained: Any, source: str, held_out: str) -> tuple[tuple[Any, Any], tuple[Any, Any] | None]:

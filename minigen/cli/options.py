@@ -162,6 +162,7 @@ class TrainingOptions:
             "tenth of the epochs.",
         ),
     ] = None
+    no_report: Annotated[bool, typer.Option("--no-report", help="Write no report.html.", rich_help_panel=DATA)] = False
     evaluate_every: Annotated[
         int | None,
         option(

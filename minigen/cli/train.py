@@ -53,9 +53,9 @@ def training_of(family: Any) -> Any:
 def gan() -> Any:
     """Train a generative adversarial network.
 
-    Writes into DIR: model.safetensors, history.csv, losses.png, samples.png, and on the way samples-epoch-0010.png and
-    so on, from the same noise each time. Data that are no pictures give .csv or .npy files instead. Ctrl-C ends the
-    training and keeps what was learnt.
+    Writes into DIR: model.safetensors, report.html (a page on the run, refreshed on the way), history.csv, losses.png,
+    samples.png, and on the way samples-epoch-0010.png and so on, from the same noise each time. Data that are no
+    pictures give .csv or .npy files instead. Ctrl-C ends the training and keeps what was learnt.
 
     The losses tell which player is ahead, not how good the samples are: 1.39 for the discriminator and 0.69 for the
     generator is where it cannot tell real from generated.
@@ -82,9 +82,10 @@ def gan() -> Any:
 def vae() -> Any:
     """Train a variational autoencoder.
 
-    Writes into DIR: model.safetensors, history.csv, losses.png, samples.png, reconstructions.png (originals beside
-    their reconstructions), and on the way samples-epoch-0001.png and so on, from the same noise each time. Data that
-    are no pictures give .csv or .npy files instead. Ctrl-C ends the training and keeps what was learnt.
+    Writes into DIR: model.safetensors, report.html (a page on the run, refreshed on the way), history.csv, losses.png,
+    samples.png, reconstructions.png (originals beside their reconstructions), and on the way samples-epoch-0001.png and
+    so on, from the same noise each time. Data that are no pictures give .csv or .npy files instead. Ctrl-C ends the
+    training and keeps what was learnt.
 
     Examples:
 

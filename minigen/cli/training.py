@@ -11,6 +11,7 @@ import typer
 
 from minigen.cli.exits import code_of_signal
 from minigen.cli.options import TrainingOptions
+from minigen.cli.reporting import Reporter
 from minigen.cli.saved import model_file, parameter_count, require_kind, some_labelled, source_of, with_labels
 from minigen.cli.validation import apart
 
@@ -81,15 +82,21 @@ def _train_in(
     say(f"{_architecture(model)}, on {where}, {epochs} epoch{'s' * (epochs != 1)}")
     if _could_be_clearer(model, options):
         say("hint: --preset quality draws clearer pictures than this small model")
-    callbacks = [_watcher(folder, every, say)] if every else []
+    reporter = None if options.no_report else Reporter(folder, items, labels, say)
+    callbacks = [_watcher(folder, every, say, reporter)] if every else []
     if how:
         callbacks.insert(0, _teller(say))
     progress = False if options.quiet else None
-    model.partial_fit(items, labels, epochs=epochs, callbacks=callbacks, progress=progress, **how)
+    try:
+        model.partial_fit(items, labels, epochs=epochs, callbacks=callbacks, progress=progress, **how)
+    except Exception:
+        if reporter is not None:
+            reporter.give_up(model)
+        raise
     if options.restore_best and model.history_.evaluations.best_epoch is not None:
         say(f"the model is that of epoch {model.history_.evaluations.best_epoch}, the best one")
     with stop_request() as late:  # what a signal now interrupts is less than what it would lose
-        _write_run(model, folder, items, labels, say)
+        _write_run(model, folder, items, labels, say, reporter)
     stopped_by = model.history_.stop_signal or late.number
     if stopped_by:
         done = f"{model.history_.epochs} of {model.epochs} epochs are done and saved"
@@ -147,7 +154,9 @@ def _set_threads(threads: int | None, device: str) -> None:
     set_num_threads(threads)
 
 
-def _watcher(folder: Path, every: int, say: Callable[[str], None]) -> Callable[[EpochEnd], None]:
+def _watcher(
+    folder: Path, every: int, say: Callable[[str], None], reporter: Reporter | None
+) -> Callable[[EpochEnd], None]:
     """A callback that shows the model's progress, and saves it, once in ``every`` epochs."""
     from minigen import output
 
@@ -157,6 +166,8 @@ def _watcher(folder: Path, every: int, say: Callable[[str], None]) -> Callable[[
         _keep(end.model, folder)
         path = folder / f"samples-epoch-{end.epoch:04d}{output.natural_suffix(end.model)}"
         output.write_samples(path, end.model, PICTURED, end.model.seed)
+        if reporter is not None:
+            reporter.refresh(end.model)
         losses = ", ".join(f"{name} {value:.4g}" for name, value in end.losses.items())
         say(f"epoch {end.epoch}/{end.epochs}: {losses}; {path}")
 
@@ -183,7 +194,9 @@ def _keep(model: Any, folder: Path) -> None:
     model.history_.to_csv(folder / "history.csv")
 
 
-def _write_run(model: Any, folder: Path, items: Any, labels: Any, say: Callable[[str], None]) -> None:
+def _write_run(
+    model: Any, folder: Path, items: Any, labels: Any, say: Callable[[str], None], reporter: Reporter | None
+) -> None:
     """All that a training leaves in its folder."""
     from minigen import output
     from minigen.training.checkpoint import MODEL
@@ -201,6 +214,8 @@ def _write_run(model: Any, folder: Path, items: Any, labels: Any, say: Callable[
         names.append("losses.png")
     except (ImportError, ValueError) as error:
         say(f"losses.png is not drawn: {error}")
+    if reporter is not None:
+        names += reporter.end(model)
     say(f"results in {folder}: {', '.join(names)}")
 
 

@@ -47,6 +47,15 @@ def sample(
             parser=words({"yes": True, "no": False}),
         ),
     ] = None,
+    prior: Annotated[
+        str | None,
+        option(
+            MODEL,
+            "mixture|normal",
+            "Of a VAE that was trained with --latent-prior mixture: where latents come from. Default: mixture.",
+            parser=words({"mixture": "mixture", "normal": "normal"}),
+        ),
+    ] = None,
     label: Annotated[
         str | None,
         option(
@@ -81,10 +90,9 @@ def sample(
     trained = load(model_file(model), device)
     path = out or Path(f"samples{output.natural_suffix(trained)}")
     output.check_item_file(path, trained)
-    how = {}
-    if noise is not None:
+    how = {name: value for name, value in {"noise": noise, "prior": prior}.items() if value is not None}
+    if how:
         require_kind(trained, "vae", model_file(model))
-        how = {"noise": noise}
     written = output.write_samples(path, trained, n, seed, _label_of(trained, label), columns, **how)
     print(f"{path}: {written} samples, seed {seed}")
 
@@ -166,6 +174,8 @@ def info(model: ModelFile) -> None:
     columns = [] if names is None else [("columns", listed(names))]
     _print_table("data", [("item", item), *columns, ("source", trained.source_ or "not named")])
     _print_table("training", _training_summary(trained.history_, trained.epochs))
+    if (prior := getattr(trained, "latent_prior_", None)) is not None:
+        _print_table("latent prior", _prior_summary(prior, trained.classes_))
     settings = trained.get_params()
     del settings["device"]  # that of this command, not of the training
     _print_table("settings", settings.items())
@@ -180,6 +190,16 @@ def _training_summary(history: Any, planned: int) -> list[tuple[str, Any]]:
         rows.append(("stopped", "interrupted"))
     for name, means in zip(history.names, history.epoch_means().T, strict=True):
         rows += [(name, f"{means[0]:.4g} in the first epoch, {means[-1]:.4g} in the last")] if len(means) else []
+    return rows
+
+
+def _prior_summary(prior: Any, classes: Any) -> list[tuple[str, str]]:
+    """How well each mixture of a VAE's latents fits."""
+    rows = []
+    for i, (components, (fitted, held_out)) in enumerate(zip(prior.components, prior.log_densities, strict=True)):
+        name = "mixture" if len(prior.components) == 1 else f"mixture of {classes[i]}"
+        text = f"{components} Gaussians, {held_out:.4g} nats a held-out row, {fitted:.4g} a row that it was fitted to"
+        rows.append((name, text))
     return rows
 
 

@@ -187,6 +187,7 @@ class Estimator(TrainedModel):
         monitor: Monitor | None = None,
     ) -> Self:
         """``epochs`` more, or as many as the hyper-parameter says."""
+        self._before_training()
         if monitor is not None:
             monitor.begin(self)
             callbacks = [monitor, *callbacks]
@@ -203,9 +204,16 @@ class Estimator(TrainedModel):
         finally:
             self._state, self._run = run.state(), None
         self._look_back(rows, codes)
+        self._after_training(rows, codes)
         if monitor is not None:
             monitor.warn(self)
         return self
+
+    def _before_training(self) -> None:
+        """Give up what a model of this kind knows of its weights, which are about to change."""
+
+    def _after_training(self, rows: Array, codes: np.ndarray | None) -> None:
+        """Learn what a model of this kind needs beside its networks, from the rows of the training."""
 
     def _resume(self, run: TrainingRun) -> None:
         """Let ``run`` go on where the last training ended, if there was one."""
@@ -302,6 +310,16 @@ class Estimator(TrainedModel):
 
     def _load_averages(self, state: State) -> None:
         """Take the averages over from a loaded ``state``."""
+
+    def _own_tensors(self) -> State:
+        """What a model file holds beside what all models have."""
+        return {}
+
+    def _check_own_tensors(self, tensors: State, known: Conditions | None) -> None:
+        """Raise KeyError or ValueError for such that cannot be, of a model with these conditions."""
+
+    def _load_own_tensors(self, tensors: State) -> None:
+        """Take them over from a file."""
 
     def _history_names(self) -> tuple[str, ...]:
         raise NotImplementedError

@@ -58,6 +58,7 @@ def load(path: str | os.PathLike[str], device: str = "auto", precision: str | No
             net.load_state(tensors)
         model._state = _training_state(model, tensors)
         model._load_averages(model._state)
+        model._load_own_tensors(tensors)
         model.history_ = History(model._history_names())
         rows = tensors.get("history.rows")
         model.history_.restore(tensors["history.losses"], tensors["history.ends"], **settings["history"], rows=rows)

@@ -81,6 +81,7 @@ def check_tensors(model: Any, fitted: dict[str, Any], tensors: Tensors) -> None:
         check_tensor(tensors, "columns.std", (columns,), np.float64)
         if (tensors["columns.std"] < 0).any():
             raise ValueError("columns.std must be at least 0")
+    model._check_own_tensors(tensors, known)
     steps, names = len(tensors["history.losses"]), len(model._history_names())
     check_tensor(tensors, "history.losses", (steps, names), np.float32)
     check_tensor(tensors, "history.ends", (len(tensors["history.ends"]),), np.int64)
@@ -98,6 +99,7 @@ def _tensors(model: Any) -> Tensors:
     if isinstance(model.conditions_, conditions.Numbers):
         of_numbers = model.conditions_.columns
         tensors["conditions.mean"], tensors["conditions.std"] = of_numbers.mean, of_numbers.std
+    tensors.update(model._own_tensors())
     tensors["history.losses"] = np.ascontiguousarray(model.history_.values)
     tensors["history.rows"] = model.history_.rows
     tensors["history.ends"] = np.array(model.history_.ends, np.int64)

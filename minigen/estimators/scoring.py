@@ -135,7 +135,7 @@ class Scores(TrainedModel):
         rows have different noise, chance averages out over them.
         """
         ops, n, width = self._ops, len(rows), self._frozen["latent_dim"]
-        noise_rows = ops.operand(_noise_rows(rows, ops), np.int32)
+        places = ops.operand(noise_rows(rows, ops), np.int32)
         x = ops.operand(self._to_model(rows))
         context = self._context(codes)
         heads = self.encoder_.forward(x, self.encoder_.workspace(n, context=context))
@@ -146,7 +146,7 @@ class Scores(TrainedModel):
         likelihood = self._likelihood()
         for k in range(samples):
             ops.random_normal(table, seed, random.SAMPLE, ops.upload(np.array([k], np.uint64)))
-            ops.batch_gather(table, noise_rows, eps)
+            ops.batch_gather(table, places, eps)
             ops.latent_forward(heads, eps, z, kl, loss)
             likelihood.loss(self.decoder_.forward(z, work), x, gradient, nats, loss)
             noise, point, terms, divergence = (
@@ -156,7 +156,7 @@ class Scores(TrainedModel):
             yield terms, divergence, 0.5 * (noise**2 + logvar - point**2).sum(axis=1)
 
 
-def _noise_rows(rows: Array, ops: Backend) -> Array:
+def noise_rows(rows: Array, ops: Backend) -> Array:
     """``int32[N]`` in [0, NOISE_TABLE): a hash of the values of each of ``rows[N, D]``, uint8 or float32.
 
     A multilinear hash (Carter and Wegman 1979): the sum of the columns' 32 bits, each times an odd number of its

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
@@ -14,7 +13,7 @@ from minigen.datasets import frames
 from minigen.errors import ArgumentError
 from minigen.estimators import decoding, scaling, vae_checks, variances
 from minigen.estimators.base import Estimator
-from minigen.estimators.scoring import Scores
+from minigen.estimators.latent_prior import LatentPrior
 from minigen.estimators.trained import fresh_seed
 from minigen.models.conditional import Condition
 from minigen.models.hidden import Hidden, dense_layers
@@ -23,14 +22,11 @@ from minigen.models.layers import Layer
 from minigen.models.likelihood import LEARNED, LIKELIHOODS, WITH_VARIANCE, Likelihood, LogVariance
 from minigen.models.network import Network
 from minigen.models.vae import VaeStep
-from minigen.reference import latent, mixed_loss, random
+from minigen.reference import mixed_loss, random
 from minigen.training.loop import Callback
 
-STEPS_TO_LEARN = 100  # a KL that is small after fewer says nothing: it is small at first
-UNUSED_KL = 0.05  # nats: with less, the latent says next to nothing of a row
 
-
-class VAE(Scores, Estimator):
+class VAE(LatentPrior, Estimator):
     """Variational autoencoder of dense layers (Kingma and Welling 2014).
 
     >>> model = minigen.VAE.preset("quality").fit(minigen.datasets.mnist_sample())
@@ -74,6 +70,11 @@ class VAE(Scores, Estimator):
     free_bits : nats that each latent's mean KL in a batch may have at no cost (Kingma et al. 2016, equation 15)
     importance_samples : draws of the latent for each row of a batch: with more than 1 the training maximises the
         importance weighted bound instead of the ELBO (Burda et al. 2016), and takes nearly so many times as long
+    latent_prior : ``"normal"``, or ``"mixture"``: at its end the training fits a mixture of Gaussians to draws of its
+        rows' latents, of each class one where there are labels, which samples are then drawn from and
+        :meth:`latent_score` is the density of. Needs scikit-learn. ``latent_prior_.log_densities`` are the mean log
+        density of the latents it was fitted to and of held-out ones; where these are much worse ``fit`` warns
+    components : Gaussians in the mixture of ``latent_prior``, at most one for 20 rows, and for six rows per latent
     optimizer : ``"adam"``, ``"adamw"``, ``"sgd"``, ``"rmsprop"`` or ``"lion"``. Formulas and sources:
         :mod:`minigen.reference.optimizer`.
     learning_rate : step size
@@ -125,6 +126,8 @@ class VAE(Scores, Estimator):
         kl_warmup: float = 0.0,
         free_bits: float = 0.0,
         importance_samples: int = 1,
+        latent_prior: str = "normal",
+        components: int = 50,
         optimizer: str = "adam",
         learning_rate: float = 1e-3,
         schedule: str = "constant",
@@ -156,6 +159,8 @@ class VAE(Scores, Estimator):
         self.kl_warmup = kl_warmup
         self.free_bits = free_bits
         self.importance_samples = importance_samples
+        self.latent_prior = latent_prior
+        self.components = components
         self.optimizer = optimizer
         self.learning_rate = learning_rate
         self.schedule = schedule
@@ -175,28 +180,6 @@ class VAE(Scores, Estimator):
 
     # --- using it -------------------------------------------------------------------------------
 
-    def encode(self, X: Any, y: Any = None, *, return_logvar: bool = False) -> Array | tuple[Array, Array]:
-        """``mu[N, latent_dim]`` of ``q(z | x)`` for each row of ``X``, float32; with ``return_logvar`` also ``logvar``.
-
-        A conditional model needs ``y`` in this method and the next ones: the rows' labels, or the numbers beside them,
-        as in ``fit``. Only :meth:`sample` can do without labels.
-
-        Data of this method and the next ones, ``X[N, ...]``: items of the shape and dtype of the training data, at
-        least one; flat rows ``[N, height * width]`` stand for pictures ``[N, height, width]`` and the other way round.
-        Raises ``TypeError`` or ``ValueError`` for others and :class:`~minigen.NotFittedError` before
-        ``fit``.
-        """
-        self._require_fit()
-        with self._ops.on_device_of(X) as give:
-            rows = self._check_rows(X)
-            mu, logvar = self._posterior(rows, self._condition_codes(y, len(rows)))
-            return (give(mu), give(logvar)) if return_logvar else give(mu)
-
-    def transform(self, X: Any, y: Any = None) -> Array:
-        """The mean of the latent for each row of ``X``, ``float32[N, latent_dim]``: :meth:`encode` under the name that
-        scikit-learn's pipelines call."""
-        return self.encode(X, y)
-
     def fit_transform(self, X: Any, y: Any = None, **fit_arguments: Any) -> Array:
         """``fit(X, **fit_arguments).transform(X)``. ``y`` is ignored unless ``conditional=True``.
 
@@ -205,11 +188,6 @@ class VAE(Scores, Estimator):
         """
         y = y if self.conditional is True else None
         return self.fit(X, y, **fit_arguments).transform(X, y)
-
-    def get_feature_names_out(self, input_features: Any = None) -> np.ndarray:
-        """Names of the columns of :meth:`transform`: ``vae0``, ``vae1``, ... ``input_features`` is ignored."""
-        self._require_fit()
-        return np.array([f"vae{i}" for i in range(self._frozen["latent_dim"])], dtype=object)
 
     def decode(self, z: Any, y: Any = None) -> Array:
         """Mean of ``p(x | z)`` for ``z[n, latent_dim]``: ``[n, ...]`` in the training data's units, type and shape.
@@ -239,9 +217,19 @@ class VAE(Scores, Estimator):
             return frames.with_index_of(X, give(means))
 
     def sample(
-        self, n: int = 1, seed: int | None = None, *, y: Any = None, balanced: bool = False, noise: bool | None = None
+        self,
+        n: int = 1,
+        seed: int | None = None,
+        *,
+        y: Any = None,
+        balanced: bool = False,
+        noise: bool | None = None,
+        prior: str | None = None,
     ) -> np.ndarray:
-        """``n`` new samples, ``[n, ...]``, for ``z ~ N(0, I)``, fresh ones with ``seed=None``.
+        """``n`` new samples, ``[n, ...]``, fresh ones with ``seed=None``.
+
+        Their latents are from the mixture of ``latent_prior="mixture"`` where there is one, else, and with
+        ``prior="normal"``, from N(0, I).
 
         With ``noise`` these are draws from ``p(x | z)``, the likelihood's noise included; without, its means, which for
         zeros and ones are probabilities, float32. ``None`` draws where that is usual: of zeros and ones, of labels,
@@ -258,13 +246,13 @@ class VAE(Scores, Estimator):
             raise ArgumentError(
                 "noise", "must be None or False for likelihood='multinomial': numpy's rng.multinomial draws counts"
             )
-        seed, shape = fresh_seed(seed), (checks.integer("n", n, 0), self._frozen["latent_dim"])
+        seed, n = fresh_seed(seed), checks.integer("n", n, 0)
         likelihood, ends = self._frozen["likelihood"], self._block_ends()
         usual = self.columns_ is not None or likelihood in ("categorical", "mixed")
         usual = usual or (self.binary_ and likelihood == "bernoulli")
         codes = self._codes_to_sample(n, seed, y, balanced)
         with self._ops.on_device_of(None):
-            output = self._apply(self.decoder_, self._normal(shape, seed, random.SAMPLE), codes)
+            output = self._apply(self.decoder_, self._draw_latents(n, seed, prior, codes), codes)
             if not (usual if noise is None else noise):
                 items = self._to_data(decoding.mean(likelihood, output, ends))
                 as_they_are = noise is False or likelihood == "multinomial"
@@ -292,10 +280,6 @@ class VAE(Scores, Estimator):
             raise AttributeError(f"a {self._frozen['likelihood']} likelihood has no variance_")
         learned = self.noise_.state()["noise.0.logvar"] if self._frozen["variance"] in LEARNED else None
         return variances.values(self._frozen["variance"], learned, self._block_ends())
-
-    def _posterior(self, rows: Array, codes: np.ndarray | None) -> tuple[Array, Array]:
-        """``mu`` and ``logvar`` of ``q(z | x)``, each ``[N, latent_dim]``."""
-        return latent.posterior(self._apply(self.encoder_, rows, codes, data=True))
 
     def _likelihood(self) -> Likelihood:
         """That of the trained model, on its device."""
@@ -391,20 +375,7 @@ class VAE(Scores, Estimator):
             self.noise_.load_state({"noise.0.logvar": variances.first_logvar(*how)})
 
     def _look_back(self, rows: Array, codes: np.ndarray | None) -> None:
-        """Warn where the training has left the latent unused."""
-        history = self.history_
-        if history.steps < STEPS_TO_LEARN or not history.epochs:
-            return
-        if (kl := history.last_epoch()["kl"]) < UNUSED_KL:
-            remedy = "a smaller beta, a larger latent_dim or more epochs"
-            if self.likelihood in WITH_VARIANCE and self.variance not in LEARNED:
-                remedy = f"variance='learned', a variance smaller than {self.variance:g}, {remedy}"
-            warnings.warn(
-                f"the KL of the last epoch is {kl:.3g} nats a row: the decoder hardly uses the latent, and samples "
-                f"and reconstructions are all near the data's mean. Try {remedy}.",
-                UserWarning,
-                stacklevel=5,  # of fit or partial_fit
-            )
+        vae_checks.warn_of_unused_latent(self)
 
     def _step(self, rows: Array, conditions: np.ndarray | None = None) -> VaeStep:
         settings: dict[str, Any] = {"beta": self.beta, "kl_warmup": self.kl_warmup, "free_bits": self.free_bits}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,9 @@ from minigen.errors import ArgumentError
 from minigen.estimators.trained import ROWS_AT_ONCE
 from minigen.models.likelihood import LEARNED, WITH_VARIANCE
 from minigen.reference import categorical_loss, gaussian_loss
+
+STEPS_TO_LEARN = 100  # a KL that is small after fewer says nothing: it is small at first
+UNUSED_KL = 0.05  # nats: with less, the latent says next to nothing of a row
 
 
 def variance(model: Any) -> None:
@@ -88,3 +92,20 @@ def one_hot(name: str, rows: Array, blocks: tuple[int, ...], mixed: bool = False
                     f"must be one-hot in columns {block.start} to {block.stop - 1}, a block of labels, but row "
                     f"{start + int(bad.argmax())} is not",
                 )
+
+
+def warn_of_unused_latent(model: Any) -> None:
+    """Warn where a training has left the latent unused."""
+    history = model.history_
+    if history.steps < STEPS_TO_LEARN or not history.epochs:
+        return
+    if (kl := history.last_epoch()["kl"]) < UNUSED_KL:
+        remedy = "a smaller beta, a larger latent_dim or more epochs"
+        if model.likelihood in WITH_VARIANCE and model.variance not in LEARNED:
+            remedy = f"variance='learned', a variance smaller than {model.variance:g}, {remedy}"
+        warnings.warn(
+            f"the KL of the last epoch is {kl:.3g} nats a row: the decoder hardly uses the latent, and samples "
+            f"and reconstructions are all near the data's mean. Try {remedy}.",
+            UserWarning,
+            stacklevel=6,  # of fit or partial_fit
+        )

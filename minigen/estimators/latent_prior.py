@@ -1,0 +1,108 @@
+"""What a VAE draws its latents from: N(0, I), or a mixture of Gaussians fitted to the latents of its training data."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from minigen import checks
+from minigen.backend import Array
+from minigen.estimators import mixture
+from minigen.estimators.conditions import Conditions, Labels
+from minigen.estimators.encoding import Encodes
+from minigen.estimators.mixture import Mixture
+from minigen.estimators.scoring import NOISE_TABLE, Scores, noise_rows
+from minigen.reference import latent, random
+from minigen.training.checkpoint import Tensors
+
+PRIORS = ("normal", "mixture")
+
+
+class LatentPrior(Encodes, Scores):
+    """The half of a VAE that knows how its latents are distributed."""
+
+    latent_prior: str
+    components: int
+    latent_prior_: Mixture | None
+
+    def latent_score(
+        self, X: Any, y: Any = None, *, samples: int = 0, seed: int = 0, prior: str | None = None
+    ) -> np.ndarray:
+        """Log density of the latent of each row of ``X``, in nats, ``float64[N]``; low scores are anomalies.
+
+        It is that of the mean of ``q(z | x)`` or, with ``samples``, the mean over so many draws, which the seed and the
+        row's values decide. It asks whether the row lies where rows of the training data lie, and leaves out how well
+        it is reconstructed, which in :meth:`score_samples` makes simple rows likely. ``prior`` as in :meth:`sample`;
+        the mixture of a model with labels is the one of the row's class.
+        """
+        self._require_fit()
+        checks.integer("samples", samples, 0)
+        checks.seed("seed", seed)
+        chosen = mixture.check("prior", prior, self.latent_prior_)
+        chosen = chosen or mixture.standard_normal(self._frozen["latent_dim"])
+        with self._ops.on_device_of(X):
+            rows = self._check_rows(X)
+            codes = self._condition_codes(y, len(rows))
+            mu, logvar = (self._ops.to_host(part) for part in self._posterior(rows, codes))
+            noise = self._ops.to_host(noise_rows(rows, self._ops))
+        groups = self._groups(chosen, codes, len(mu))
+        if not samples:
+            return chosen.log_density(mu, groups)
+        total = np.zeros(len(mu))
+        for k in range(samples):
+            eps = self._normal((NOISE_TABLE, mu.shape[1]), seed, random.SAMPLE, block=k)[noise]
+            total += chosen.log_density(mu + np.exp(logvar / 2) * eps, groups)
+        return total / samples
+
+    def _draw_latents(self, n: int, seed: int, prior: str | None, codes: np.ndarray | None) -> np.ndarray:
+        """``float32[n, latent_dim]`` from the distribution that ``prior`` names."""
+        chosen = mixture.check("prior", prior, self.latent_prior_)
+        normals = self._normal((n, self._frozen["latent_dim"]), seed, random.SAMPLE)
+        if chosen is None:
+            return normals
+        uniforms = self._uniform((n,), seed, random.LABELS, block=1)
+        return chosen.draw(self._groups(chosen, codes, n), uniforms, normals)
+
+    def _groups(self, chosen: Mixture, codes: np.ndarray | None, n: int) -> np.ndarray:
+        """Which mixture each of ``n`` rows belongs to: that of its class, where there are several."""
+        return np.zeros(n, np.intp) if len(chosen.weights) == 1 or codes is None else codes.astype(np.intp)
+
+    def _check_params(self) -> None:
+        super()._check_params()
+        checks.integer("components", self.components, 1)
+        checks.choice("latent_prior", self.latent_prior, PRIORS)
+
+    def _before_training(self) -> None:
+        if self.latent_prior == "mixture":
+            mixture.check_available()
+        self.latent_prior_ = None  # the weights are about to change, and with them the latents
+
+    def _after_training(self, rows: Array, codes: np.ndarray | None) -> None:
+        """Fit the mixture to the latents of ``rows``. Of a model without a step there is nothing to fit to yet."""
+        if self.latent_prior != "mixture" or not self.history_.steps:
+            return
+        groups = np.zeros(len(rows), np.intp) if codes is None or codes.ndim > 1 else codes.astype(np.intp)
+        chosen = np.sort(np.random.default_rng(self.seed).permutation(len(rows))[: mixture.MOST_ROWS])
+        chosen = np.union1d(chosen, np.unique(groups, return_index=True)[1])  # a row of each class, however rare
+        some, of_some = rows[chosen], None if codes is None else codes[chosen]
+        with self._ops.on_device_of(some):
+            heads = self._apply(self.encoder_, some, of_some, data=some.dtype == np.uint8)  # others are standardised
+            mu, logvar = (self._ops.to_host(part) for part in latent.posterior(heads))
+        deviation = np.exp(logvar / 2)
+        count = _groups_of(self.conditions_)
+        self.latent_prior_ = mixture.fit(mu, deviation, groups[chosen], count, self.components, self.seed)
+
+    def _own_tensors(self) -> Tensors:
+        return {} if self.latent_prior_ is None else self.latent_prior_.tensors()
+
+    def _check_own_tensors(self, tensors: Tensors, known: Conditions | None) -> None:
+        Mixture.from_tensors(tensors, _groups_of(known), self.latent_dim)
+
+    def _load_own_tensors(self, tensors: Tensors) -> None:
+        self.latent_prior_ = Mixture.from_tensors(tensors, _groups_of(self.conditions_), self.latent_dim)
+
+
+def _groups_of(conditions: Conditions | None) -> int:
+    """How many mixtures a model with these conditions has: one a class, or one."""
+    return len(conditions.classes) if isinstance(conditions, Labels) else 1
