@@ -431,6 +431,7 @@ TABLES: dict[str, Callable[[dict[str, Any]], dict[str, str]]] = {
     "digits": quality_tables,
     "pacgan": quality_tables,
     "iwae": quality_tables,
+    "penalty_cost": quality_tables,
     "ladder": ladder_tables,
     "many": many_tables,
 }
