@@ -20,6 +20,7 @@ _HOMES = {
     "train_gan": "minigen.estimators.gan",
     "VAE": "minigen.estimators.vae",
     "train_vae": "minigen.estimators.vae",
+    "TableVAE": "minigen.tables.vae",
     "fit_many": "minigen.estimators.many",
     "trace": "minigen.tracing.run",
     "show": "minigen.plotting",
@@ -36,7 +37,7 @@ _HOMES = {
     "SomeDiverged": "minigen.errors",
     "TrainingDiverged": "minigen.errors",
 }
-_MODULES = ("datasets", "metrics", "report")
+_MODULES = ("datasets", "metrics", "report", "tables")
 
 __all__ = [*_HOMES, *_MODULES, "__version__"]
 

@@ -27,7 +27,7 @@ LAYERS = (
     "training",
     "estimators.scaling",
     "output",
-    "estimators metrics",
+    "estimators metrics tables",
     "report",
     "gradcheck_plain gradcheck_tools gradcheck_formulas gradcheck_layers gradcheck_condition gradcheck_vae",
     "gradcheck_steps gradcheck",

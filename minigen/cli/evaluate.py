@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any
 
+from minigen.cli import tables
 from minigen.cli.application import app, command
 from minigen.cli.options import DATA, RUN, DataName, Device, ModelFile, option
 from minigen.cli.reporting import in_run
@@ -65,6 +66,9 @@ def evaluate(
 
     checks.choice("features", features, ("none", *metrics.CLASSIFIED))
     trained = load(model_file(model), device)
+    if tables.is_table(trained):
+        tables.evaluate(trained, data, held_out, n, seed, out)
+        return
     source = source_of(trained) if data is None else data
     held_out = TEST_SETS.get(source) if held_out is None else held_out
     if held_out is None:

@@ -38,6 +38,26 @@ def parameters(family: type) -> list[inspect.Parameter]:
     return found
 
 
+def parameters_of_all(families: dict[str, type]) -> list[inspect.Parameter]:
+    """The hyper-parameters of several families, each once; where their defaults differ the help names each family's."""
+    found: dict[str, inspect.Parameter] = {}
+    given = {word: inspect.signature(family).parameters for word, family in families.items()}
+    for word, family in families.items():
+        for parameter in parameters(family):
+            name = parameter.name
+            defaults = {word: names[name].default for word, names in given.items() if name in names}
+            if name in found:
+                continue
+            known = found[name] = parameter
+            option = known.annotation.__metadata__[0]
+            if len(defaults) < len(families):
+                option.help += f" Of --model {word}."
+            elif len({repr(value) for value in defaults.values()}) > 1:
+                each = ", ".join(f"{_written(value)} ({one})" for one, value in defaults.items())
+                option.help = f"{option.help.partition(' Default: ')[0]} Default: {each}."
+    return list(found.values())
+
+
 def documented(family: type) -> dict[str, str]:
     """What the docstrings of ``family`` and of its bases say of each parameter, as one line in their markup."""
     found: dict[str, str] = {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,10 +19,12 @@ from minigen.estimators.gan import GAN
 from minigen.estimators.saving import check_tensors, from_settings, tuples
 from minigen.estimators.scaling import Columns
 from minigen.estimators.vae import VAE
+from minigen.tables.saving import restored
 from minigen.training.checkpoint import Tensors, model_file, read
 from minigen.training.history import History
 
 KINDS: dict[str, Any] = {"gan": GAN, "vae": VAE}
+TABLES = {"table-vae": ("minigen.tables.vae", "TableVAE"), "table-gan": ("minigen.tables.gan", "TableGAN")}
 WHOLE = ("bool", *(f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)))  # of zeros and ones
 DTYPES = ("float32", *WHOLE)
 
@@ -37,6 +40,17 @@ def load(path: str | os.PathLike[str], device: str = "auto", precision: str | No
     the errors of an unusable ``device`` or ``precision``.
     """
     settings, tensors = read(model_file(path))
+    kind = TABLES.get(str(settings.get("model"))) if isinstance(settings, dict) else None
+    if kind is None:
+        return _restored(path, settings, tensors, device, precision)
+    with _foreign(path):
+        module, name = kind
+        family = getattr(importlib.import_module(module), name)
+        return restored(family, settings, tensors, lambda inner, own: _restored(path, inner, own, device, precision))
+
+
+def _restored(path: Any, settings: dict[str, Any], tensors: Tensors, device: str, precision: str | None) -> Any:
+    """The GAN or VAE that the content of a file tells of."""
     allowed = precisions(device)
     with _foreign(path):
         fields.check(settings)
