@@ -22,6 +22,7 @@ _HOMES = {
     "train_vae": "minigen.estimators.vae",
     "fit_many": "minigen.estimators.many",
     "trace": "minigen.tracing.run",
+    "AnomalyDetector": "minigen.anomalies.detector",
     "show": "minigen.plotting",
     "load": "minigen.estimators.loading",
     "devices": "minigen.device",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,6 +23,8 @@ from minigen.training.checkpoint import Tensors, model_file, read
 from minigen.training.history import History
 
 KINDS: dict[str, Any] = {"gan": GAN, "vae": VAE}
+MADE_OF_MODELS = {"anomaly-detector": ("minigen.anomalies", "AnomalyDetector")}
+"""Kinds that hold models: their package, whose ``files.restored`` puts one together again, and their class."""
 WHOLE = ("bool", *(f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)))  # of zeros and ones
 DTYPES = ("float32", *WHOLE)
 
@@ -37,6 +40,16 @@ def load(path: str | os.PathLike[str], device: str = "auto", precision: str | No
     the errors of an unusable ``device`` or ``precision``.
     """
     settings, tensors = read(model_file(path))
+    kind = MADE_OF_MODELS.get(str(settings.get("model"))) if isinstance(settings, dict) else None
+    if kind is None:
+        return _restored(path, settings, tensors, device, precision)
+    files, family = importlib.import_module(f"{kind[0]}.files"), getattr(importlib.import_module(kind[0]), kind[1])
+    with _foreign(path):
+        return files.restored(family, settings, tensors, lambda one, own: _restored(path, one, own, device, precision))
+
+
+def _restored(path: Any, settings: dict[str, Any], tensors: Tensors, device: str, precision: str | None) -> Any:
+    """The GAN or VAE that the content of a file tells of."""
     allowed = precisions(device)
     with _foreign(path):
         fields.check(settings)

@@ -29,6 +29,11 @@ def save(model: Any, path: str | os.PathLike[str]) -> None:
     Raises ValueError, and writes nothing, for what :func:`minigen.load` would refuse: a setting that has been changed
     to an invalid one since, or a tensor that is not finite.
     """
+    checkpoint.write(path, *content(model))
+
+
+def content(model: Any) -> tuple[str, Tensors]:
+    """Settings, as JSON, and tensors of ``model``, a fitted estimator. Raises ValueError as :func:`save` does."""
     tensors = _tensors(model)
     settings = {
         "model": model.kind,
@@ -48,7 +53,7 @@ def save(model: Any, path: str | os.PathLike[str]) -> None:
     written = json.loads(text)
     fields.check(written)
     check_tensors(from_settings(type(model), written), written["fitted"], tensors)
-    checkpoint.write(path, text, tensors)
+    return text, tensors
 
 
 def from_settings(kind: Any, settings: dict[str, Any]) -> Any:
