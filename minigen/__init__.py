@@ -23,6 +23,8 @@ _HOMES = {
     "fit_many": "minigen.estimators.many",
     "trace": "minigen.tracing.run",
     "AnomalyDetector": "minigen.anomalies.detector",
+    "Oversampler": "minigen.augmentation",
+    "augment": "minigen.augmentation",
     "show": "minigen.plotting",
     "load": "minigen.estimators.loading",
     "devices": "minigen.device",

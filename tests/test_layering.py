@@ -30,7 +30,7 @@ LAYERS = (
     "estimators metrics",
     "gradcheck_plain gradcheck_tools gradcheck_formulas gradcheck_layers gradcheck_condition gradcheck_vae",
     "gradcheck_steps gradcheck",
-    "anomalies",
+    "anomalies augmentation",
     "run_folder",
     "tracing",
     "cuda.tools",
