@@ -9,7 +9,7 @@ install:  ## build and install into the present environment, editable, with what
 	$(PYTHON) -m pip install -e ".[dev]"
 
 test:  ## the tests that take a few minutes
-	$(PYTHON) -m pytest
+	$(PYTHON) -m pytest -n auto
 
 test-all:  ## all tests, the slow ones too: cubins, compiled GPU code, sanitizers
 	$(PYTHON) -m pytest -m ""
@@ -34,7 +34,10 @@ tables:  ## the tables of README.md, bench/RESULTS.md and docs/operations.md, an
 	$(PYTHON) -c "from pathlib import Path; from minigen import ops, registry; page = Path('docs/operations.md'); \
 	page.write_text(page.read_text().partition('| operation |')[0] + registry.table())"
 
+docs:  ## what the code on the pages of docs/ prints, written into them
+	$(PYTHON) tests/doc_pages.py
+
 ci:  ## everything that must hold before a change lands, in a fresh environment
 	.ci/run
 
-.PHONY: help install test test-all lint format bench tables ci
+.PHONY: help install test test-all lint format bench tables docs ci

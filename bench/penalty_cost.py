@@ -104,7 +104,8 @@ def main() -> None:
             cells.append(
                 {"network": name, "sizes": sizes, "activation": activation, "flops": counts, "seconds": samples}
             )
-    result = {"machine": machine(), **provenance(), "batch": options.batch, "threads": options.threads, "cells": cells}
+    result: dict[str, Any] = {"schema": 1, "kind": "penalty_cost", "machine": machine(), **provenance()}
+    result |= {"batch": options.batch, "threads": options.threads, "cells": cells}
     write_json(RESULTS / f"penalty-cost-{machine_name()}.json", result)
 
 

@@ -441,6 +441,7 @@ TABLES: dict[str, Callable[[dict[str, Any]], dict[str, str]]] = {
     "iwae": quality_tables,
     "anomalies": use_tables,
     "augmentation": use_tables,
+    "penalty_cost": quality_tables,
     "ladder": ladder_tables,
     "many": many_tables,
 }

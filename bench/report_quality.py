@@ -1,4 +1,4 @@
-"""Tables of `bench.digits`, `bench.pacgan` and `bench.iwae`; `bench.report` puts them into the documents."""
+"""Tables of `bench.digits`, `bench.pacgan`, `bench.iwae` and `bench.penalty_cost`, for `bench.report`."""
 
 from __future__ import annotations
 
@@ -135,3 +135,22 @@ def iwae_tables(result: Run) -> dict[str, str]:
         says = f"By {last['score_draws']} draws for each of {last['test_rows']} test pictures.\n"
         tables[f"{epochs}-epochs-of-{rows}"] = table(header, lines) + "\n" + says + where(result | {"runs": runs})
     return tables
+
+
+# --- bench.penalty_cost -----------------------------------------------------------------------------------------------
+
+
+def penalty_cost_tables(result: Run) -> dict[str, str]:
+    """Each penalty's time in forward and backward passes of the same rows, and its share of multiplications."""
+    header = [f"discriminator, batch {result['batch']}, {result['threads']} threads", "activation", "one pass, ms"]
+    header += ["r1, passes", "by multiplications", "gradient_penalty, passes", "by multiplications"]
+    lines = []
+    for cell in result["cells"]:
+        times = {name: statistics.median(samples) for name, samples in cell["seconds"].items()}
+        line = ["-".join(map(str, cell["sizes"])), cell["activation"], f"{1000 * times['pass']:.3f}"]
+        for penalty in ("r1", "gradient_penalty"):
+            line.append(f"{times[penalty] / times['pass']:.2f}")
+            line.append(f"{cell['flops'][penalty] / cell['flops']['pass']:.2f}")
+        lines.append(line)
+    says = "A pass is forward and all parameters' gradients; `gradient_penalty` makes a forward pass of its own.\n"
+    return {"passes": table(header, lines) + "\n" + says + where(result | {"runs": [result]})}

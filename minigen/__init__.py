@@ -20,6 +20,7 @@ _HOMES = {
     "train_gan": "minigen.estimators.gan",
     "VAE": "minigen.estimators.vae",
     "train_vae": "minigen.estimators.vae",
+    "TableVAE": "minigen.tables.vae",
     "fit_many": "minigen.estimators.many",
     "trace": "minigen.tracing.run",
     "AnomalyDetector": "minigen.anomalies.detector",
@@ -39,7 +40,7 @@ _HOMES = {
     "SomeDiverged": "minigen.errors",
     "TrainingDiverged": "minigen.errors",
 }
-_MODULES = ("datasets", "metrics")
+_MODULES = ("datasets", "metrics", "report", "tables")
 
 __all__ = [*_HOMES, *_MODULES, "__version__"]
 

@@ -46,6 +46,7 @@ from minigen.reference import (
     clipping,
     dense,
     gan_loss,
+    gumbel_softmax,
     optimizer,
     penalty,
     random,
@@ -141,7 +142,7 @@ def derivatives(rng: np.random.Generator) -> Iterator[Derivative]:
 
     n_real, n_fake = sizes(rng, 2, 1, 6)
     s = 3 * normals(rng, n_real + n_fake, 1)
-    s += 0.1 * np.sign(s - 1) + 0.1 * np.sign(s + 1)  # where a loss may have a kink
+    s = np.where(np.abs(s) < 1, 0.9 * s, s + 0.1 * np.sign(s))  # away from 1 and -1, where a loss may have a kink
     for kind in GAN_LOSSES:
 
         def discriminator(s: np.ndarray, kind: str = kind) -> np.floating:
@@ -159,6 +160,7 @@ def derivatives(rng: np.random.Generator) -> Iterator[Derivative]:
     smooth = gan_loss.discriminator(s, n_real, "non_saturating", 0.2)[1]
     yield "gan_loss", "discriminator with label smoothing", smoothed, s, smooth
     yield from _penalty_derivatives(rng)
+    yield from _table_derivatives(rng)
 
     yield from vae_derivatives(rng)
     yield from layer_derivatives(rng)
@@ -183,6 +185,18 @@ def _penalty_derivatives(rng: np.random.Generator) -> Iterator[Derivative]:
         y = activations.forward(z, name)
         dz = activations.backward(dy, y, name)
         yield "penalty", f"curvature {name}", tangent, z, activations.curvature(dz, moved, y, name)
+
+
+def _table_derivatives(rng: np.random.Generator) -> Iterator[Derivative]:
+    (B,), ends = sizes(rng, 1, 1, 6), np.array([1, 4, 5, 7])
+    z, c, u = off_zero(rng, B, 7), normals(rng, B, 7), rng.random((B, 7), np.float32).astype(np.float64)
+    for name in ("linear", "tanh", "sigmoid"):
+
+        def weighed(z: np.ndarray, name: str = name) -> np.floating:
+            return (c * gumbel_softmax.forward(z, u, ends, name, 0.7)).sum()
+
+        y = gumbel_softmax.forward(z, u, ends, name, 0.7)
+        yield "gumbel_softmax", name, weighed, z, gumbel_softmax.backward(c, y, ends, name, 0.7)
 
 
 def operations(rng: np.random.Generator) -> Iterator[Operation]:
@@ -252,6 +266,18 @@ def _gan_operations(rng: np.random.Generator) -> Iterator[Operation]:
         yield "penalty", kind, "gradient_penalty", (g, Out(B, D), Out(B), Out(1), kind, 0.7), [v, rows, [loss]]
     mixed = penalty.interpolate(g, other, u)
     yield "penalty", "interpolate", "interpolate", (g, other, u, Out(B, D)), [mixed]
+    ends, uniforms = np.array([1, D // 2, D - 1, D], np.int32), rng.random((B, D), np.float32).astype(np.float64)
+    for name in ("linear", "tanh", "sigmoid"):
+        y = gumbel_softmax.forward(g, uniforms, ends, name, 0.7)
+        given: tuple[Any, ...] = (g, uniforms, ends, Out(B, D), name, 0.7)
+        yield "gumbel_softmax", f"forward {name}", "gumbel_softmax_forward", given, [y]
+        y = y.astype(np.float32).astype(np.float64)
+        dz = gumbel_softmax.backward(other, y, ends, name, 0.7)
+        given = (other, y, ends, Out(B, D), name, 0.7)
+        yield "gumbel_softmax", f"backward {name}", "gumbel_softmax_backward", given, [dz]
+    given = (g, None, ends, Out(B, D), "tanh", 0.7)
+    expected = [gumbel_softmax.forward(g, None, ends, "tanh", 0.7)]
+    yield "gumbel_softmax", "without noise", "gumbel_softmax_forward", given, expected
 
 
 def _optimizer_operations(rng: np.random.Generator) -> Iterator[Operation]:

@@ -25,6 +25,7 @@ from minigen.reference import (
     dense,
     gan_loss,
     gaussian_loss,
+    gumbel_softmax,
     importance,
     initializers,
     latent,
@@ -63,6 +64,7 @@ FORMULAS = {
     "gaussian_loss means": f"{_REF}/gaussian_loss.py: ((x - m)^2 / v + log(2 pi v)) / 2, dm = (m - x) / (v B)",
     "gaussian_loss logvar": f"{_REF}/gaussian_loss.py: dlogvar = (1 - sum over rows of dm (m - x)) / 2",
     "categorical_loss": f"{_REF}/categorical_loss.py: t log(sum e^l) - sum x l, dl = (t softmax(l) - x) / B",
+    "gumbel_softmax": f"{_REF}/gumbel_softmax.py: y = softmax((z + g) / T), dz = y (dy - sum dy y) / T",
     "mixed_loss logvar": f"{_REF}/mixed_loss.py: dlogvar of gaussian_loss in blocks of one column, 0 in wider ones",
     "mixed_loss": f"{_REF}/mixed_loss.py: gaussian_loss of blocks of one column + categorical_loss of wider ones",
     "latent forward": f"{_REF}/latent.py: z = mu + sigma eps, KL = (mu^2 + sigma^2 - 1 - logvar) / 2",
@@ -263,6 +265,11 @@ def _likelihood_values(rng: np.random.Generator, x: np.ndarray, out: np.ndarray)
     slope = np.hstack([np.zeros((7, 1)), p - labels[:, 1:]]) / 7
     ours = categorical_loss.forward(out, labels, np.array([1, 4]))
     yield "categorical_loss", "logits", [*ours], [rows, rows.mean(), slope]
+    u = rng.integers(1, 2**24, (7, 4)) / 2**24
+    e = np.exp((out - np.log(-np.log(u + 2.0**-24) + (u + 2.0**-24 == 1) * 2.0**-25)) / 0.4)
+    y = np.hstack([np.tanh(out[:, :1]), e[:, 1:] / e[:, 1:].sum(axis=1, keepdims=True)])
+    ours = gumbel_softmax.forward(out, u, np.array([1, 4]), "tanh", 0.4)
+    yield "gumbel_softmax", "one number, three values of a label", [ours], [y]
     number = (x[:, 0] - out[:, 0]) / 0.3
     ours = mixed_loss.forward(out, np.hstack([x[:, :1], labels[:, 1:]]), np.array([1, 4]), np.log([0.3]))
     rows, slope[:, 0] = rows + number * (x[:, 0] - out[:, 0]) / 2 + np.log(2 * np.pi * 0.3) / 2, -number / 7

@@ -37,9 +37,9 @@ def layer_derivatives(rng: np.random.Generator) -> Iterator[Derivative]:
     apart = rng.permuted(np.broadcast_to(np.arange(R)[:, None], (G, R, D)), axis=1)  # no two pieces near each other
     x = apart + 0.2 * rng.random((G, R, D))
     yield "maxout", "backward", lambda x: (dy * maxout.forward(x)).sum(), x, maxout.backward(dy, x)
-    t = 0.1 * rng.random((G, R, D))
-    along = np.array([(dy * maxout.tangent(t, x)).sum()])
-    yield "maxout", "tangent", lambda far: (dy * maxout.forward(x + far[0] * t)).sum(), np.zeros(1), along
+    t, weights = 0.1 * rng.random((G, R, D)), np.abs(dy)  # all positive: a sum that cancels has no relative error
+    along = np.array([(weights * maxout.tangent(t, x)).sum()])
+    yield "maxout", "tangent", lambda far: (weights * maxout.forward(x + far[0] * t)).sum(), np.zeros(1), along
     yield _spectral_norm(rng, R, D)
 
 
@@ -77,7 +77,12 @@ def _layer_norm(rng: np.random.Generator, B: int, D: int) -> Iterator[Derivative
         return (above * normalization.layer_tangent(t, x, gamma, mean, inv_std)).sum()
 
     curvature = normalization.layer_curvature(above, t, x, gamma, mean, inv_std)
-    yield "normalization", "layer tangent", lambda far: total(x + far[0] * t), np.zeros(1), np.array([moved(x)])
+    tangent = normalization.layer_tangent(t, x, gamma, mean, inv_std)
+
+    def along(far: np.ndarray) -> np.floating:  # weights that no sum cancels with
+        return (tangent * normalization.layer_forward(x + far[0] * t, gamma, beta, EPS)[0]).sum()
+
+    yield "normalization", "layer tangent", along, np.zeros(1), np.array([(tangent**2).sum()])
     dgamma = normalization.layer_tangent_wgrad(above, t, x, mean, inv_std)
     yield "normalization", "layer tangent wgrad", lambda gamma: moved(x, gamma), gamma, dgamma
     yield "normalization", "layer curvature", moved, x, curvature

@@ -17,6 +17,7 @@ from minigen.backend import GAN_LOSSES, Backend
 from minigen.gradcheck_formulas import FORMULAS
 from minigen.gradcheck_tools import BACKEND_TOLERANCE, DIFFERENCES_TOLERANCE, Row, differences, relative_error
 from minigen.models.gan import GanStep
+from minigen.models.gumbel_softmax import with_labels
 from minigen.models.hidden import dense_layers
 from minigen.models.iwae import IwaeStep
 from minigen.models.likelihood import LEARNED, LogVariance
@@ -98,15 +99,21 @@ def _gradients(ops: Backend, hidden: str, seed: int) -> Iterator[Gradient]:
             yield Gradient("gan", f"{kind} discriminator loss", compute, _reader(gan, 0), (gan.discriminator,))
         compute = _after(gan.generate, gan.generator_gradient)
         yield Gradient("gan", f"{kind} generator loss", compute, _reader(gan, 1), (gan.generator,))
+    gan = _gan(ops, seed, hidden, data, blocks=(1, 3, COLUMNS - 4))
+    compute = _after(gan.generate, gan.generator_gradient)
+    yield Gradient("gan", "numbers and labels, generator loss", compute, _reader(gan, 1), (gan.generator,))
     for name in ("r1", "gradient_penalty"):
-        gan = _gan(ops, seed, hidden, data, loss="wasserstein", **{name: 0.7})
+        penalty: dict[str, Any] = {name: 0.7}
+        gan = _gan(ops, seed, hidden, data, loss="wasserstein", **penalty)
         compute, value = _after(gan.generate, gan.discriminator_gradient), _sum(_reader(gan, 0), _reader(gan, 2))
         yield Gradient("gan", f"wasserstein with {name}", compute, value, (gan.discriminator,), "penalty gradient")
     for variant in (VAES[0], VAES[1], VAES[4], VAES[6], VAES[8]):  # the others differ in their losses alone
         yield _vae_gradient(ops, hidden, seed, data, variant)
 
 
-def _gan(ops: Backend, seed: int, hidden: str, data: np.ndarray, **settings: Any) -> GanStep:
+def _gan(
+    ops: Backend, seed: int, hidden: str, data: np.ndarray, blocks: tuple[int, ...] = (), **settings: Any
+) -> GanStep:
     """A step whose logits are near 0, away from the kinks of a loss."""
     generator, discriminator = _networks(
         ops,
@@ -115,6 +122,10 @@ def _gan(ops: Backend, seed: int, hidden: str, data: np.ndarray, **settings: Any
         generator=((LATENT, *HIDDEN, COLUMNS), "tanh"),
         discriminator=((COLUMNS, *HIDDEN, 1), "linear"),
     )
+    if blocks:
+        weights = generator.state()
+        generator = Network(ops, "generator", with_labels(generator.layers, blocks, 0.7))
+        generator.load_state(weights)
     state = discriminator.state()
     last = list(state)[-2]
     discriminator.load_state({**state, last: state[last] / 8})

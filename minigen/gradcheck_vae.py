@@ -66,15 +66,17 @@ def vae_derivatives(rng: np.random.Generator) -> Iterator[Derivative]:
         return (dz * z).sum() + beta * kl
 
     yield "latent", "backward", latent_total, heads, latent.backward(dz, heads, eps, beta)
-    mean_kl = (heads[:, :D] ** 2 + np.expm1(heads[:, D:]) - heads[:, D:]).mean(axis=0) / 2
+    # Each latent's mean KL is far from the next one's: where it passes the free bits there is a kink.
+    apart = np.hstack([1 + np.arange(D) + 0.2 * rng.random((B, D)), 0.2 * rng.random((B, D))])
+    mean_kl = (apart[:, :D] ** 2 + np.expm1(apart[:, D:]) - apart[:, D:]).mean(axis=0) / 2
     middle = np.sort(np.append(mean_kl, 0))[-2:].mean()  # the last latent is not within the free bits, the others are
     free_bits = float(middle)
 
     def freed(heads: np.ndarray) -> np.floating:
         return latent.kl_weights(heads, beta, free_bits)[1]
 
-    weights = latent.kl_weights(heads, beta, free_bits)[0]
-    yield "latent", "free bits", freed, heads, latent.backward(0 * dz, heads, eps, weights)
+    weights = latent.kl_weights(apart, beta, free_bits)[0]
+    yield "latent", "free bits", freed, apart, latent.backward(0 * dz, apart, eps, weights)
 
     draws = 3
     noise, seen = normals(rng, draws * B, D), normals(rng, draws * B, D)

@@ -277,7 +277,7 @@ class Operations(GanOperations, LayerOperations, OptimizerOperations, VaeOperati
 
     @operation(
         "data:data[N,D] indices:int32[B] =out[B,D]",
-        "out = {scale} data(indices) + {shift}",
+        "out = {scale} data(indices)[ + {shift}]",
         scale=real,
         shift=real,
         flops=lambda n: 2 * n["B"] * n["D"],

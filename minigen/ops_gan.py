@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from minigen.errors import ArgumentError
+from minigen.reference.activations import DENSE_ACTIVATIONS
 from minigen.reference.gan_loss import GAN_LOSSES
 from minigen.reference.penalty import PENALTIES
 from minigen.registry import OneOf, operation, whole, within
@@ -62,6 +63,38 @@ class GanOperations:
     )
     def gan_loss_generator(self, logits: Array, dlogits: Array, loss: Array, kind: str = "non_saturating") -> None:
         """``loss[0]``, the mean of the generator's term over ``logits[B,1]`` of generated rows, and its gradient."""
+
+    # --- gumbel_softmax: a generator's output, numbers in blocks of one column and labels in wider ones -------
+
+    @operation(
+        "z[B,D] u?[B,D] ends:int32[G] =y[B,D]",
+        "y = {activation}(z) of the blocks of one column, softmax((z + gumbel(u)) / {temperature}) of the wider ones; "
+        "without u it is softmax(z)",
+        activation=OneOf(DENSE_ACTIVATIONS),
+        temperature=within(0, exclude_low=True),
+        flops=lambda n: 8 * n["B"] * n["D"],
+    )
+    def gumbel_softmax_forward(
+        self, z: Array, u: Array | None, ends: Array, y: Array, activation: str, temperature: float
+    ) -> None:
+        """``y[B,D]``: an activation of numbers, a softmax with Gumbel noise from uniforms ``u`` of labels.
+
+        Block g ends before column ``ends[g]``; a block of one column is a number. The ends rise to D, which is not
+        checked. Where ``u`` is None there is no noise, and the temperature is 1.
+        """
+
+    @operation(
+        "dy[B,D] y[B,D] ends:int32[G] =dz[B,D]",
+        "dz = dy {activation}'(z) of the blocks of one column, y (dy - sum over the block of dy y) / {temperature} of "
+        "the wider ones",
+        activation=OneOf(DENSE_ACTIVATIONS),
+        temperature=within(0, exclude_low=True),
+        flops=lambda n: 6 * n["B"] * n["D"],
+    )
+    def gumbel_softmax_backward(
+        self, dy: Array, y: Array, ends: Array, dz: Array, activation: str, temperature: float
+    ) -> None:
+        """``dz[B,D]`` of ``gumbel_softmax_forward`` from its output ``y`` and the gradient ``dy`` of that."""
 
     # --- penalty: on the gradient g of the logit by the discriminator's input -------------------------------
 

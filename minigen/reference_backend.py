@@ -20,6 +20,7 @@ from minigen.reference import (
     dropout,
     gan_loss,
     gaussian_loss,
+    gumbel_softmax,
     importance,
     latent,
     maxout,
@@ -155,6 +156,8 @@ FORMULAS: dict[str, Callable[[Operation], Any]] = {
         op, "dW", spectral_norm.backward(*_of(op, "dnormalized normalized u v sigma"))
     ),
     "gan_loss": _gan_loss,
+    "gumbel_softmax_forward": lambda op: gumbel_softmax.forward(*_of(op, "z u ends activation temperature")),
+    "gumbel_softmax_backward": lambda op: gumbel_softmax.backward(*_of(op, "dy y ends activation temperature")),
     "gradient_penalty": lambda op: penalty.penalty(op["g"], op["kind"], op["weight"]),
     "interpolate": lambda op: penalty.interpolate(op["real"], op["fake"], op["u"]),
     "vae_loss": lambda op: vae_loss.forward(op["output"], op["x"], op["likelihood"], op["variance"]),

@@ -13,7 +13,7 @@ from pathlib import Path
 from minigen import checks, files
 from minigen.training.checkpoint import MODEL
 
-RUN_FILES = (MODEL, "history.csv", "losses.png", "samples.*", "samples-epoch-*.*", "reconstructions.*")
+RUN_FILES = (MODEL, "history.csv", "losses.png", "report.html", "samples.*", "samples-epoch-*.*", "reconstructions.*")
 """What a training writes into its folder."""
 LOCK = ".training.lock"
 """Is there, and locked, while a training writes into the folder. The system unlocks it however the training ends."""
@@ -47,6 +47,11 @@ def reserve(kind: str, out: Path | None, *, data: str, resume: Path | None, forc
             files.remove_temporaries(folder)
             yield folder
             return
+
+
+def free_folder(base: Path) -> Path:
+    """``base``, or the first of ``base-2``, ``base-3``, ... that is not there or has nothing in it."""
+    return next(folder for folder in _numbered(base) if not folder.exists() or not any(folder.iterdir()))
 
 
 def continues(out: Path | None, resume: Path | None) -> bool:

@@ -182,8 +182,8 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     """Begin, at the lowest priority: most tests leave a core idle."""
     chosen = [item for item in session.items if item.get_closest_marker("background")]
     chosen = [item for item in chosen if not any(mark.args[0] for mark in item.iter_markers("skipif"))]
-    if not chosen or session.config.option.collectonly:
-        return
+    if not chosen or session.config.option.collectonly or hasattr(session.config, "workerinput"):
+        return  # of pytest-xdist's processes each does its own tests' work, and nothing ahead
     context = multiprocessing.get_context("spawn")  # a fork would have its parent's locks and none of its threads
     folder = session.config.stash[_folder] = tempfile.TemporaryDirectory(prefix="minigen-tests-")
     pool = session.config.stash[_pool] = ProcessPoolExecutor(
@@ -217,4 +217,5 @@ def _key(item: Any) -> Any:
 @pytest.fixture
 def result(request: pytest.FixtureRequest) -> Any:
     """What the function of the test's mark ``background`` returns; raises what it raised."""
-    return _begun[_key(request.node)].result()
+    key = function, arguments = _key(request.node)
+    return _begun[key].result() if key in _begun else function(**dict(arguments))

@@ -1,4 +1,7 @@
-"""The pages of documentation as tests see them: their blocks of code, what they cite, and how their code is run."""
+"""The pages of documentation as tests see them: their blocks of code, what they cite, and how their code is run.
+
+``python tests/doc_pages.py`` writes what the code prints into the pages (``make docs``); look at the difference.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +23,8 @@ DOTTED = re.compile(r"`(minigen(?:\.\w+)+)`")
 
 @dataclass(frozen=True)
 class Block:
-    """A fenced block of a page, and what the block right behind it, of language ``text``, says that it prints."""
+    """A fenced block of a page, and what the block right behind a Python one, a ``text`` or a graph, says that it
+    prints."""
 
     language: str
     code: str
@@ -32,13 +36,20 @@ def blocks(text: str) -> list[Block]:
     """All fenced blocks of a page but those that show what another prints."""
     found = list(FENCE.finditer(text))
     result = []
+    shown = None
     for match, following in zip(found, [*found[1:], None], strict=True):
-        shown = None
-        if following is not None and following[2] == "text" and not text[match.end() : following.start()].strip():
-            shown = following[3]
-        if match[2] != "text":
-            result.append(Block(match[2], match[3], text.count("\n", 0, match.start()) + 1, shown))
+        if match is shown:
+            continue
+        shown = following if following is not None and _shows(text, match, following) else None
+        line = text.count("\n", 0, match.start()) + 1
+        result.append(Block(match[2], match[3], line, shown and shown[3]))
     return result
+
+
+def _shows(text: str, block: re.Match[str], following: re.Match[str]) -> bool:
+    """Whether the block ``following`` is what ``block`` prints."""
+    behind = not text[block.end() : following.start()].strip()
+    return behind and block[2] == "python" and following[2] in ("text", "mermaid")
 
 
 def prose(text: str) -> str:
@@ -52,13 +63,39 @@ def run(page: Path, namespace: dict[str, Any]) -> None:
     A block that imports Triton is left out here: it needs a process of its own.
     """
     for block in blocks(page.read_text()):
-        if block.language != "python" or "import triton" in block.code:
+        if runs(block):
+            same_output(printed_by(block, page, namespace), block, page)
+
+
+def runs(block: Block) -> bool:
+    """Whether a block is Python and needs no process of its own."""
+    return block.language == "python" and "import triton" not in block.code
+
+
+def printed_by(block: Block, page: Path, namespace: dict[str, Any]) -> str:
+    """Run a block, and what it prints."""
+    printed = io.StringIO()
+    code = "\n" * block.line + block.code  # so that a traceback names the page's line
+    with contextlib.redirect_stdout(printed):
+        exec(compile(code, str(page), "exec"), namespace)
+    return printed.getvalue()
+
+
+def filled(page: Path) -> str:
+    """The page with what its code prints now."""
+    text, namespace, lines = page.read_text(), {"__name__": "__main__"}, []
+    outputs = {block.line: printed_by(block, page, namespace) for block in blocks(text) if runs(block)}
+    position, found = 0, list(FENCE.finditer(text))
+    for match, following in zip(found, [*found[1:], None], strict=True):
+        printed = outputs.get(text.count("\n", 0, match.start()) + 1, "").strip("\n")
+        if not printed:
             continue
-        printed = io.StringIO()
-        code = "\n" * block.line + block.code  # so that a traceback names the page's line
-        with contextlib.redirect_stdout(printed):
-            exec(compile(code, str(page), "exec"), namespace)
-        same_output(printed.getvalue(), block, page)
+        graph = printed.startswith("flowchart")
+        block = "\n".join(line.rstrip() for line in printed.splitlines())
+        lines += [text[position : match.end()], f"```{'mermaid' if graph else 'text'}\n{block}\n```\n"]
+        shown = following is not None and _shows(text, match, following)
+        position = following.end() if following is not None and shown else match.end()
+    return "".join([*lines, text[position:]])
 
 
 def same_output(printed: str, block: Block, page: Path) -> None:
@@ -133,3 +170,17 @@ def importable(dotted: str) -> bool:
             found = getattr(found, part)
         return True
     return False
+
+
+def translated(chinese: str, english: str) -> str:
+    """The Chinese page with the code and the formulas of the English one, block for block."""
+    ours = iter([match[0] for match in FENCE.finditer(english)])
+    return FENCE.sub(lambda _: next(ours), chinese)
+
+
+if __name__ == "__main__":
+    for page in sorted((ROOT / "docs").glob("*.md")):
+        if "```python" in page.read_text() and not page.name.endswith(".zh.md"):
+            page.write_text(filled(page))
+    article = ROOT / "docs" / "article.zh.md"
+    article.write_text(translated(article.read_text(), (ROOT / "docs" / "article.md").read_text()))

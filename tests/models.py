@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from minigen.models.gan import GanStep
+from minigen.models.gumbel_softmax import with_labels
 from minigen.models.hidden import dense_layers
 from minigen.models.iwae import IwaeStep
 from minigen.models.likelihood import LEARNED, LogVariance
@@ -34,12 +35,14 @@ def gan_training(
     seed: int = 0,
     ema: float = 0.0,
     pack: int = 1,
+    blocks: tuple[int, ...] = (),
     **settings: Any,
 ) -> TrainingRun:
     """The article's GAN, made small; ``settings`` are the step's or the optimizer's."""
     of_optimizer = {name: settings.pop(name) for name in vars(OptimizerSettings()) if name in settings}
     columns = data.shape[1]
-    generator = Network(ops, "generator", dense_layers((latent, *hidden, columns), activation, "tanh"))
+    layers = dense_layers((latent, *hidden, columns), activation, "tanh")
+    generator = Network(ops, "generator", with_labels(layers, blocks, 0.6) if blocks else layers)
     discriminator = Network(
         ops, "discriminator", dense_layers((pack * columns, *hidden[::-1], 1), activation, "linear")
     )

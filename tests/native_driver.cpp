@@ -306,6 +306,18 @@ void add_losses(int64_t B, int64_t D) {
                                              dlogvar.get(), B, D, D > 1 ? 2 : 1, D);
                    },
                    dlogvar, D});
+  cases.push_back({"gumbel_softmax_forward" + shape,
+                   [=, &k] {
+                     k.gumbel_softmax_forward(logits.get(), nullptr, ends.get(), gradient.get(), B, D, D > 1 ? 2 : 1,
+                                              Activation::tanh, 0.2);
+                   },
+                   gradient, B * D});
+  cases.push_back({"gumbel_softmax_backward" + shape,
+                   [=, &k] {
+                     k.gumbel_softmax_backward(x.get(), logits.get(), ends.get(), gradient.get(), B, D, D > 1 ? 2 : 1,
+                                               Activation::tanh, 0.2);
+                   },
+                   gradient, B * D});
   const auto heads = normals(B * 2 * D), z = buffer<float>(B * D), dheads = buffer<float>(B * 2 * D);
   cases.push_back({"latent_forward" + shape,
                    [=, &k] { k.latent_forward(heads.get(), x.get(), z.get(), rows.get(), loss.get(), B, D); }, z,

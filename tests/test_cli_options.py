@@ -15,7 +15,7 @@ from minigen.training.history import History
 from models import blobs
 from png import decode
 
-TRAIN = ["--data", "x.npy", "--batch-size", "16", "--hidden", "5", "--latent-dim", "3"]
+TRAIN = ["--data", "x.npy", "--no-report", "--batch-size", "16", "--hidden", "5", "--latent-dim", "3"]
 
 
 @pytest.fixture(scope="module")

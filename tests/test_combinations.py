@@ -6,6 +6,7 @@ directions, with central differences of the losses that the step itself reports.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from typing import Any
 
@@ -35,6 +36,8 @@ GAN = {
     "spectral_norm": st.just(True),
     "loss": st.sampled_from(minigen.GAN_LOSSES),
     "output": st.sampled_from(("tanh", "sigmoid", "linear")),
+    "blocks": st.just((2, 3)),
+    "temperature": st.floats(0.3, 2),
     "r1": st.floats(0.1, 3),
     "gradient_penalty": st.floats(0.1, 10),
     "n_critic": st.integers(2, 3),
@@ -77,7 +80,7 @@ def on_the_reference(monkeypatch):
 def step_of(family: Any, chosen: dict[str, Any], condition: str | None, seed: int) -> Any:
     """A step of a model of these settings, some steps into its training; gives up on what ``fit`` refuses."""
     rng = np.random.default_rng(seed)
-    if chosen.get("likelihood") in ("categorical", "mixed"):
+    if chosen.get("likelihood") in ("categorical", "mixed") or (family is minigen.GAN and "blocks" in chosen):
         data = np.eye(5)[[rng.integers(0, 2, ROWS), 2 + rng.integers(0, 3, ROWS)]].sum(axis=0).astype(np.uint8)
     else:
         data = rng.integers(0, 256, (ROWS, COLUMNS), np.uint8)
@@ -120,7 +123,8 @@ def assert_gradient(step: Any, net: Any, compute: Callable[[], None], loss: Call
         assert gradient @ direction in [pytest.approx(slope, rel=2e-6, abs=rounding) for slope, rounding in slopes]
 
 
-often = settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
+EXAMPLES = int(os.environ.get("MINIGEN_TEST_EXAMPLES", "12"))  # .ci/run takes more
+often = settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck))
 
 
 @often

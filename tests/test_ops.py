@@ -27,7 +27,7 @@ SIZES = {"T": 5, "N": 23}
 """Of what is not drawn."""
 SETTINGS: dict[str, Any] = {
     **{"variance": 0.3, "beta": 0.7, "momentum": 0.9, "weight_decay": 0.05, "beta1": 0.6, "beta2": 0.9, "eps": 1e-3},
-    **{"weight": 0.7, "smoothing": 0.2, "limit": 0.6, "std": 0.3, "steps": 12},
+    **{"weight": 0.7, "smoothing": 0.2, "limit": 0.6, "std": 0.3, "temperature": 0.7, "steps": 12},
     **{"free_bits": 0.6, "high": 1.5, "draws": 3},
     **{"seed": 12, "stream": 3, "scale": 0.5, "shift": -1.0, "n": 10_000, "batch_size": 200, "steps_per_epoch": 50},
     **{"first": 5, "rate": 0.4},
@@ -69,6 +69,8 @@ def argument(row: Row, buffer: Buffer, sizes: dict[str, int], rng: np.random.Gen
     elif row.name.startswith("spectral_norm") and buffer.name in ("u", "v"):  # of length 1
         value = normals(rng, *shape)
         value = rounded(value / np.linalg.norm(value))
+    elif row.name == "gumbel_softmax_forward" and buffer.name == "u":
+        value = rng.random(shape, np.float32).astype(np.float64)
     elif buffer.name == "sigma":
         value = rounded(1 + rng.random(shape))
     elif buffer.name == "running_var":

@@ -1,7 +1,8 @@
 """The command ``minigen``. Each command imports what it computes with, so that ``--help`` answers quickly.
 
-:mod:`.application` is what the commands belong to; :mod:`.train`, :mod:`.use`, :mod:`.evaluate` and :mod:`.tools` hold
-them; :mod:`.options` has the options that several share, and :mod:`.settings` makes options of hyper-parameters.
+:mod:`.application` is what the commands belong to; :mod:`.train`, :mod:`.use`, :mod:`.trace`, :mod:`.evaluate`,
+:mod:`.tables` and :mod:`.tools` hold them; :mod:`.options` has the options that several share, and :mod:`.settings`
+makes options of hyper-parameters.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import signal
 
 import typer
 
-from minigen.cli import evaluate, tools, train, use  # noqa: F401 (they register their commands)
+from minigen.cli import evaluate, tables, tools, trace, train, use  # noqa: F401 (they register their commands)
 from minigen.cli.application import app
 from minigen.cli.exits import BAD_USE, FAILED, code_of_signal, report
 
@@ -21,7 +22,7 @@ UsageError = typer.BadParameter.__base__  # known under another name in each ver
 
 def run(arguments: list[str]) -> int:
     """Run the command line, report errors in one line; the exit code."""
-    if arguments in ([], ["train"]):
+    if arguments in ([], ["train"], ["trace"]):
         arguments = [*arguments, "--help"]
     try:
         return app(args=arguments, prog_name="minigen", standalone_mode=False) or 0

@@ -44,6 +44,8 @@ class _InOrderOfUse(TyperGroup):
 app = typer.Typer(cls=_InOrderOfUse, add_completion=False, pretty_exceptions_enable=False)
 train_group = typer.Typer(help="Train a model, on digits or on your own data.")
 app.add_typer(train_group, name="train")
+trace_group = typer.Typer(help="Watch a training step: every operation, its formula and its numbers.")
+app.add_typer(trace_group, name="trace")
 
 
 Function = TypeVar("Function", bound=Callable[..., Any])

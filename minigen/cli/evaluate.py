@@ -5,8 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any
 
+from minigen.cli import tables
 from minigen.cli.application import app, command
 from minigen.cli.options import DATA, RUN, DataName, Device, ModelFile, option
+from minigen.cli.reporting import in_run
 from minigen.cli.saved import model_file, source_of, with_labels
 from minigen.errors import ArgumentError
 
@@ -48,7 +50,8 @@ def evaluate(
     """Measure how good samples are, beside what held-out real rows get.
 
     Of a VAE also the reconstruction error, the bound and the log likelihood of training rows and of held-out ones; of a
-    conditional one where the labels are a data set's own or a column of the table.
+    conditional one where the labels are a data set's own or a column of the table. Where MODEL is in the folder of a
+    run, its report.html is written anew with the figures.
 
     Examples:
 
@@ -63,6 +66,9 @@ def evaluate(
 
     checks.choice("features", features, ("none", *metrics.CLASSIFIED))
     trained = load(model_file(model), device)
+    if tables.is_table(trained):
+        tables.evaluate(trained, data, held_out, n, seed, out)
+        return
     source = source_of(trained) if data is None else data
     held_out = TEST_SETS.get(source) if held_out is None else held_out
     if held_out is None:
@@ -75,6 +81,8 @@ def evaluate(
     print(found)
     if out is not None:
         write_atomically(out, (found.to_json() + "\n").encode())
+    if page := in_run(model_file(model), trained, rows, None if labels is None else labels[0], found):
+        print(f"report: {page}")
 
 
 def _rows_and_labels(trained: Any, source: str, held_out: str) -> tuple[tuple[Any, Any], tuple[Any, Any] | None]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -59,3 +60,23 @@ def some_labelled(items: Any, labels: Any, n: int) -> tuple[Any, Any]:
 
 def parameter_count(model: Any) -> int:
     return sum(net.parameter_count for net in model.networks_)
+
+
+def training_summary(history: Any, planned: int) -> list[tuple[str, Any]]:
+    """What ``minigen info`` says of a training."""
+    seconds = f"{sum(history.seconds):.1f} s in steps"
+    rows: list[tuple[str, Any]] = [("epochs", f"{history.epochs} of {planned}, {history.steps} steps, {seconds}")]
+    if history.stop_reason == "interrupted":
+        rows.append(("stopped", "interrupted"))
+    for name, means in zip(history.names, history.epoch_means().T, strict=True):
+        rows += [(name, f"{means[0]:.4g} in the first epoch, {means[-1]:.4g} in the last")] if len(means) else []
+    return rows
+
+
+def print_table(title: str, rows: Iterable[tuple[str, Any]]) -> None:
+    """Names and values below a title."""
+    rows = list(rows)
+    width = max(len(name) for name, _ in rows)
+    print(title)
+    for name, value in rows:
+        print(f"  {name:{width}}  {value}")

@@ -14,6 +14,8 @@ import typing
 from collections.abc import Callable, Collection
 from typing import Annotated, Any
 
+import typer
+
 import minigen
 from minigen.cli.options import MODEL, OPTIMIZER, RUN, number_or_word, option, words
 from minigen.models.optimizer import OptimizerSettings
@@ -36,6 +38,26 @@ def parameters(family: type) -> list[inspect.Parameter]:
         annotation = _option(name, hints[name], parameter.default, _help(paragraphs[name], given))
         found.append(inspect.Parameter(name, parameter.KEYWORD_ONLY, default=None, annotation=annotation))
     return found
+
+
+def parameters_of_all(families: dict[str, type]) -> list[inspect.Parameter]:
+    """The hyper-parameters of several families, each once; where their defaults differ the help names each family's."""
+    found: dict[str, inspect.Parameter] = {}
+    given = {word: inspect.signature(family).parameters for word, family in families.items()}
+    for word, family in families.items():
+        for parameter in parameters(family):
+            name = parameter.name
+            defaults = {word: names[name].default for word, names in given.items() if name in names}
+            if name in found:
+                continue
+            known = found[name] = parameter
+            option = known.annotation.__metadata__[0]
+            if len(defaults) < len(families):
+                option.help += f" Of --model {word}."
+            elif len({repr(value) for value in defaults.values()}) > 1:
+                each = ", ".join(f"{_written(value)} ({one})" for one, value in defaults.items())
+                option.help = f"{option.help.partition(' Default: ')[0]} Default: {each}."
+    return list(found.values())
 
 
 def documented(family: type) -> dict[str, str]:
@@ -103,3 +125,28 @@ def _help(paragraph: str, parameters: Collection[str]) -> str:
     sentence = re.split(r"(?<!et al)\.\s", paragraph)[0].removesuffix(".")
     text = re.sub(r"(?::\w+:)?`+([^`]+)`+", plain, sentence)
     return (text if sentence.startswith("`") else text[0].upper() + text[1:]) + "."
+
+
+def command_of(family: type, options: type, act: Callable[[type, Any, dict[str, Any]], None]) -> Any:
+    """A command with an option for each field of the dataclass ``options`` and each hyper-parameter of ``family``.
+
+    It calls ``act(family, options(...), settings)``, where ``settings`` are the hyper-parameters that were given.
+    """
+    hints = typing.get_type_hints(options, include_extras=True)
+    own = [
+        inspect.Parameter(
+            field.name, inspect.Parameter.KEYWORD_ONLY, default=field.default, annotation=hints[field.name]
+        )
+        for field in dataclasses.fields(options)
+    ]
+    every = own + parameters(family)
+
+    def run(**values: Any) -> None:
+        chosen = options(**{parameter.name: values.pop(parameter.name) for parameter in own})
+        act(family, chosen, {name: value for name, value in values.items() if value is not None})
+
+    run.__annotations__ = {parameter.name: parameter.annotation for parameter in every}
+    vars(run)["__signature__"] = inspect.Signature(every)
+    alone = typer.Typer(add_completion=False)
+    alone.command()(run)
+    return typer.main.get_command(alone)

@@ -11,6 +11,7 @@ import typer
 
 from minigen.cli.exits import code_of_signal
 from minigen.cli.options import TrainingOptions
+from minigen.cli.reporting import Reporter
 from minigen.cli.saved import model_file, parameter_count, require_kind, some_labelled, source_of, with_labels
 from minigen.cli.validation import apart
 
@@ -36,8 +37,8 @@ def train(family: Any, options: TrainingOptions, settings: dict[str, Any]) -> No
     every = max(1, epochs // PICTURES_A_RUN)
     if options.sample_every is not None:
         every = checks.integer("sample_every", options.sample_every, 0)
-    _set_threads(options.threads, settings.get("device", "auto"))
-    named = _labels_named(model, options, settings)
+    set_threads(options.threads, settings.get("device", "auto"))
+    named = labels_named(model, options, settings)
     items, labels, how = apart(options, named, *with_labels(source, named))
     # No step yet: settings, device and data pass every check.
     model.partial_fit(items, labels, epochs=0, progress=False, **how)
@@ -47,7 +48,7 @@ def train(family: Any, options: TrainingOptions, settings: dict[str, Any]) -> No
         _train_in(folder, model, epochs, every, items, labels, options, how)
 
 
-def _labels_named(model: Any, options: TrainingOptions, settings: dict[str, Any]) -> str | None:
+def labels_named(model: Any, options: TrainingOptions, settings: dict[str, Any]) -> str | None:
     """What --labels says, or said when the model was trained that is resumed."""
     if settings.get("conditional") is False and options.labels is not None:
         raise ValueError("--labels cannot be given with --conditional no, which ignores labels")
@@ -74,22 +75,28 @@ def _train_in(
     from minigen import output
     from minigen.training.signals import stop_request
 
-    say = _silent if options.quiet else _say
+    say = print_nothing if options.quiet else print_line
     source = model.source_
     say(f"{source}: {' x '.join(map(str, items.shape))}, {model.data_dtype_}")
     where = f"{model.device_} ({model.precision_})"
     say(f"{_architecture(model)}, on {where}, {epochs} epoch{'s' * (epochs != 1)}")
     if _could_be_clearer(model, options):
         say("hint: --preset quality draws clearer pictures than this small model")
-    callbacks = [_watcher(folder, every, say)] if every else []
+    reporter = None if options.no_report else Reporter(folder, items, labels, say)
+    callbacks = [watcher(folder, every, say, reporter)] if every else []
     if how:
         callbacks.insert(0, _teller(say))
     progress = False if options.quiet else None
-    model.partial_fit(items, labels, epochs=epochs, callbacks=callbacks, progress=progress, **how)
+    try:
+        model.partial_fit(items, labels, epochs=epochs, callbacks=callbacks, progress=progress, **how)
+    except Exception:
+        if reporter is not None:
+            reporter.give_up(model)
+        raise
     if options.restore_best and model.history_.evaluations.best_epoch is not None:
         say(f"the model is that of epoch {model.history_.evaluations.best_epoch}, the best one")
     with stop_request() as late:  # what a signal now interrupts is less than what it would lose
-        _write_run(model, folder, items, labels, say)
+        write_run(model, folder, items, labels, say, reporter)
     stopped_by = model.history_.stop_signal or late.number
     if stopped_by:
         done = f"{model.history_.epochs} of {model.epochs} epochs are done and saved"
@@ -134,7 +141,7 @@ def _resumed(family: Any, path: Path, options: TrainingOptions, settings: dict[s
     return model, epochs, source_of(model) if options.data is None else options.data
 
 
-def _set_threads(threads: int | None, device: str) -> None:
+def set_threads(threads: int | None, device: str) -> None:
     from minigen.device import get_backend
 
     if threads is None:
@@ -147,7 +154,9 @@ def _set_threads(threads: int | None, device: str) -> None:
     set_num_threads(threads)
 
 
-def _watcher(folder: Path, every: int, say: Callable[[str], None]) -> Callable[[EpochEnd], None]:
+def watcher(
+    folder: Path, every: int, say: Callable[[str], None], reporter: Reporter | None
+) -> Callable[[EpochEnd], None]:
     """A callback that shows the model's progress, and saves it, once in ``every`` epochs."""
     from minigen import output
 
@@ -157,6 +166,8 @@ def _watcher(folder: Path, every: int, say: Callable[[str], None]) -> Callable[[
         _keep(end.model, folder)
         path = folder / f"samples-epoch-{end.epoch:04d}{output.natural_suffix(end.model)}"
         output.write_samples(path, end.model, PICTURED, end.model.seed)
+        if reporter is not None:
+            reporter.refresh(end.model)
         losses = ", ".join(f"{name} {value:.4g}" for name, value in end.losses.items())
         say(f"epoch {end.epoch}/{end.epochs}: {losses}; {path}")
 
@@ -183,7 +194,9 @@ def _keep(model: Any, folder: Path) -> None:
     model.history_.to_csv(folder / "history.csv")
 
 
-def _write_run(model: Any, folder: Path, items: Any, labels: Any, say: Callable[[str], None]) -> None:
+def write_run(
+    model: Any, folder: Path, items: Any, labels: Any, say: Callable[[str], None], reporter: Reporter | None
+) -> None:
     """All that a training leaves in its folder."""
     from minigen import output
     from minigen.training.checkpoint import MODEL
@@ -201,6 +214,8 @@ def _write_run(model: Any, folder: Path, items: Any, labels: Any, say: Callable[
         names.append("losses.png")
     except (ImportError, ValueError) as error:
         say(f"losses.png is not drawn: {error}")
+    if reporter is not None:
+        names += reporter.end(model)
     say(f"results in {folder}: {', '.join(names)}")
 
 
@@ -209,12 +224,12 @@ def _architecture(model: Any) -> str:
     return f"{model.kind.upper()}: {nets}, {parameter_count(model):,} parameters"
 
 
-def _say(text: str) -> None:
+def print_line(text: str) -> None:
     from tqdm import tqdm
 
     tqdm.write(text)  # goes round the progress bar
     sys.stdout.flush()
 
 
-def _silent(text: str) -> None:
+def print_nothing(text: str) -> None:
     """--quiet."""

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any
 
+from minigen.cli import tables
 from minigen.cli.application import app, command
 from minigen.cli.options import (
     DATA,
@@ -20,7 +20,17 @@ from minigen.cli.options import (
     option,
     words,
 )
-from minigen.cli.saved import model_file, parameter_count, require_kind, some_labelled, source_of, with_labels
+from minigen.cli.saved import (
+    model_file,
+    parameter_count,
+    print_table,
+    require_kind,
+    some_labelled,
+    source_of,
+    training_summary,
+    with_labels,
+)
+from minigen.errors import ArgumentError
 
 
 @command(app)
@@ -42,8 +52,8 @@ def sample(
         option(
             MODEL,
             "yes|no",
-            "Of a VAE: yes draws from its likelihood, no takes the likelihood's mean. Default: as is usual for the "
-            "kind of data.",
+            "Of a VAE: yes draws from its likelihood, no takes the likelihood's mean. Of a GAN with blocks: yes draws "
+            "labels, no gives their probabilities. Default: as is usual for the kind of data.",
             parser=words({"yes": True, "no": False}),
         ),
     ] = None,
@@ -67,6 +77,15 @@ def sample(
         ),
     ] = None,
     columns: Columns = None,
+    where: Annotated[
+        list[str] | None,
+        option(
+            DATA,
+            "COLUMN=VALUE",
+            "Of a table: rows with this value, or with a number from LOW:HIGH (dates: LOW..HIGH). May be repeated.",
+            "--where",
+        ),
+    ] = None,
     device: Device = "auto",
 ) -> None:
     """Draw new samples with a trained model.
@@ -80,6 +99,8 @@ def sample(
       minigen sample runs/digits --label 3
 
       minigen sample runs/vae/model.safetensors -n 10000 --out samples.npy
+
+      minigen sample runs/table -n 10000 --where "income=>50K" --out synthetic.csv
     """
     import secrets
 
@@ -88,10 +109,16 @@ def sample(
     checks.integer("n", n, 1)
     seed = secrets.randbits(32) if seed is None else checks.seed("seed", seed)
     trained = load(model_file(model), device)
+    if tables.is_table(trained):
+        tables.sample(trained, n, out, seed, where or ())
+        return
+    if where:
+        raise ArgumentError("where", "is for models of tables; --label asks for a label")
     path = out or Path(f"samples{output.natural_suffix(trained)}")
     output.check_item_file(path, trained)
     how = {name: value for name, value in {"noise": noise, "prior": prior}.items() if value is not None}
-    if how:
+    draws_labels = trained.kind == "gan" and trained.blocks is not None
+    if how and not (draws_labels and prior is None):
         require_kind(trained, "vae", model_file(model))
     written = output.write_samples(path, trained, n, seed, _label_of(trained, label), columns, **how)
     print(f"{path}: {written} samples, seed {seed}")
@@ -100,7 +127,6 @@ def sample(
 def _label_of(trained: Any, text: str | None) -> Any:
     """The label of ``trained`` that is written so."""
     from minigen.datasets.frames import listed
-    from minigen.errors import ArgumentError
 
     if text is None:
         return None
@@ -168,29 +194,22 @@ def info(model: ModelFile) -> None:
 
     path = model_file(model)
     trained = load(path, "numpy")
+    if tables.is_table(trained):
+        tables.info(path, trained)
+        return
     print(f"{path}: {trained.kind.upper()}, {parameter_count(trained):,} parameters")
     item = f"{' x '.join(map(str, trained.item_shape_))}, {trained.data_dtype_}"
     names = trained._column_names()
     columns = [] if names is None else [("columns", listed(names))]
-    _print_table("data", [("item", item), *columns, ("source", trained.source_ or "not named")])
-    _print_table("training", _training_summary(trained.history_, trained.epochs))
+    print_table("data", [("item", item), *columns, ("source", trained.source_ or "not named")])
+    print_table("training", training_summary(trained.history_, trained.epochs))
     if (prior := getattr(trained, "latent_prior_", None)) is not None:
-        _print_table("latent prior", _prior_summary(prior, trained.classes_))
+        print_table("latent prior", _prior_summary(prior, trained.classes_))
     settings = trained.get_params()
     del settings["device"]  # that of this command, not of the training
-    _print_table("settings", settings.items())
+    print_table("settings", settings.items())
     layers = [layer for net in trained.networks_ for layer in net.layers]
-    _print_table("layers", [(at.name, str(at)) for at in layers])
-
-
-def _training_summary(history: Any, planned: int) -> list[tuple[str, Any]]:
-    seconds = f"{sum(history.seconds):.1f} s in steps"
-    rows: list[tuple[str, Any]] = [("epochs", f"{history.epochs} of {planned}, {history.steps} steps, {seconds}")]
-    if history.stop_reason == "interrupted":
-        rows.append(("stopped", "interrupted"))
-    for name, means in zip(history.names, history.epoch_means().T, strict=True):
-        rows += [(name, f"{means[0]:.4g} in the first epoch, {means[-1]:.4g} in the last")] if len(means) else []
-    return rows
+    print_table("layers", [(at.name, str(at)) for at in layers])
 
 
 def _prior_summary(prior: Any, classes: Any) -> list[tuple[str, str]]:
@@ -201,11 +220,3 @@ def _prior_summary(prior: Any, classes: Any) -> list[tuple[str, str]]:
         text = f"{components} Gaussians, {held_out:.4g} nats a held-out row, {fitted:.4g} a row that it was fitted to"
         rows.append((name, text))
     return rows
-
-
-def _print_table(title: str, rows: Iterable[tuple[str, Any]]) -> None:
-    rows = list(rows)
-    width = max(len(name) for name, _ in rows)
-    print(title)
-    for name, value in rows:
-        print(f"  {name:{width}}  {value}")

@@ -57,6 +57,12 @@ def labelled_csv(path: StrPath, column: str) -> tuple[Table, np.ndarray]:
         return Table(_pixels(values), tuple(names[i] for i in others)), labels
 
 
+def delimiter_of(path: StrPath) -> str | None:
+    """What separates the cells in a text file, by its first lines; None for spaces. Raises as :func:`read_csv` does."""
+    with _told(path):
+        return _first_line(path)[0]
+
+
 def text_labels(path: StrPath) -> np.ndarray:
     """A label a line: ``[N]`` integers, or strings where not all of them are such. Raises as :func:`read_csv` does."""
     with _told(path), _opened(path) as text:

@@ -40,15 +40,25 @@ def draw(
         return output + np.sqrt(variance).astype(np.float32) * normals()
     if likelihood == "mixed":
         assert ends is not None
-        drawn, columns = _one_hot(mean(likelihood, output, ends), ends, uniforms()), mixed_loss.numbers(ends)
+        drawn, columns = with_labels_drawn(mean(likelihood, output, ends), ends, uniforms()), mixed_loss.numbers(ends)
         std = np.sqrt(np.broadcast_to(variance, output.shape[1])[columns]).astype(np.float32)
-        drawn[:, columns] = output[:, columns] + std * normals()[:, columns]
+        drawn[:, columns] += std * normals()[:, columns]
         return drawn
     if likelihood == "continuous_bernoulli":
         return continuous_bernoulli(output, uniforms())
     if likelihood == "categorical":
         return _one_hot(mean(likelihood, output, ends), ends, uniforms())
     return (uniforms() < mean(likelihood, output, ends)).astype(np.float32)
+
+
+def with_labels_drawn(rows: Array, ends: np.ndarray, u: np.ndarray) -> Array:
+    """``rows[n, D]`` with a label drawn in each block wider than one column, which holds their probabilities.
+
+    ``u[n, D]`` are uniforms. Drawn so, a label has the distribution of the largest logit with Gumbel noise.
+    """
+    drawn, columns = _one_hot(rows, ends, u), mixed_loss.numbers(ends)
+    drawn[:, columns] = rows[:, columns]
+    return drawn
 
 
 def continuous_bernoulli(logits: Array, u: Array) -> Array:

@@ -8,27 +8,25 @@ from typing import Any, ClassVar
 import numpy as np
 
 from minigen import checks
-from minigen.backend import Array
-from minigen.datasets.load import as_numbers
+from minigen.backend import Array, Backend
 from minigen.errors import ArgumentError
-from minigen.estimators import presets
+from minigen.estimators import gan_checks, presets, scaling
 from minigen.estimators.base import Estimator
 from minigen.estimators.data_range import OfRange
-from minigen.estimators.game import check_game, check_penalty, check_rows, game
-from minigen.estimators.interpolation import great_circle
-from minigen.estimators.scaling import RANGES
-from minigen.estimators.trained import fresh_seed
-from minigen.models.conditional import CONDITIONINGS, Condition, with_projection
+from minigen.estimators.game import check_penalty, check_rows, game
+from minigen.estimators.generating import Generates
+from minigen.models.conditional import Condition, with_projection
 from minigen.models.gan import GanStep, loss_names
+from minigen.models.gumbel_softmax import with_labels
 from minigen.models.hidden import Hidden, dense_layers
 from minigen.models.layers import Layer
 from minigen.models.network import Network
 from minigen.models.optimizer import Average
-from minigen.reference import activations, random
+from minigen.reference import activations, mixed_loss
 from minigen.training.loop import Callback
 
 
-class GAN(OfRange):
+class GAN(Generates, OfRange):
     """Generative adversarial network of dense layers (Goodfellow et al. 2014).
 
     >>> model = minigen.GAN.preset("quality").fit(minigen.datasets.mnist_sample())
@@ -70,8 +68,13 @@ class GAN(OfRange):
         the last place, which are clipped. ``"auto"`` takes ``tanh`` for uint8, ``sigmoid`` for zeros and ones in bool
         or integers, else the first of sigmoid, tanh and linear whose range holds the data, and linear with
         ``standardize=True``.
+    blocks : widths of the blocks of columns of a table, which add up to all columns: one column is a number, with the
+        ``output`` activation; more are a label, one-hot, which the generator draws by a Gumbel softmax (Jang et al.
+        2017; Maddison et al. 2017). :mod:`minigen.reference.gumbel_softmax` derives it.
+    temperature : of that softmax in training: near 0 it is nearly one-hot, and its gradient rarely tells anything
     standardize : take the mean out of each column and divide it by its standard deviation, in the model; samples come
-        back in the data's units. ``"auto"``: where the data are floating and the output is linear
+        back in the data's units. ``"auto"``: where the data are floating and the output is linear. Labels in ``blocks``
+        stay as they are
     conditional : whether ``y`` makes the model conditional: ``"auto"`` where ``fit`` is given one; True demands it;
         False ignores it, as labels in scikit-learn's searches and pipelines are meant for others
     conditioning : how a conditional model's discriminator takes the condition: ``"input"``, beside its input (Mirza and
@@ -129,6 +132,8 @@ class GAN(OfRange):
         "maxout",
         "spectral_norm",
         "output",
+        "blocks",
+        "temperature",
         "r1",
         "gradient_penalty",
         "conditioning",
@@ -137,9 +142,7 @@ class GAN(OfRange):
     )
     fitted_from_data = (*Estimator.fitted_from_data, "output_")
     output_: str
-    generator_: Network
     discriminator_: Network
-    averaged_generator_: Network | None
     presets: ClassVar[dict[str, dict[str, Any]]] = presets.GAN
 
     def __init__(
@@ -155,6 +158,8 @@ class GAN(OfRange):
         maxout: int | None = None,
         spectral_norm: bool = False,
         output: str = "auto",
+        blocks: tuple[int, ...] | None = None,
+        temperature: float = 0.2,
         standardize: str | bool = "auto",
         conditional: str | bool = "auto",
         conditioning: str = "input",
@@ -195,6 +200,8 @@ class GAN(OfRange):
         self.maxout = maxout
         self.spectral_norm = spectral_norm
         self.output = output
+        self.blocks = blocks
+        self.temperature = temperature
         self.standardize = standardize
         self.conditional = conditional
         self.conditioning = conditioning
@@ -227,58 +234,6 @@ class GAN(OfRange):
 
     # --- using it -------------------------------------------------------------------------------
 
-    def sample(
-        self, n: int = 1, seed: int | None = None, *, y: Any = None, balanced: bool = False, average: bool | None = None
-    ) -> np.ndarray:
-        """``n`` new samples, ``[n, ...]`` in the units, type and shape of the training data.
-
-        ``seed=None`` draws fresh noise each time. ``average``: with the average of the generator's weights, or with
-        the weights as they are; ``None`` takes the average where ``ema`` keeps one.
-
-        Of a model with labels, ``y`` is the label of all samples or has one for each; without it they are drawn as
-        frequent as in the data, or, ``balanced``, sample ``i`` is of class ``classes_[i % len(classes_)]``. Of a model
-        with numbers beside its rows, ``y[C]`` or ``y[n, C]`` are those.
-
-        Raises :class:`~minigen.NotFittedError` before ``fit``, ``TypeError`` or ``ValueError`` for a bad ``y`` and for
-        an average that there is not.
-        """
-        seed = fresh_seed(seed)
-        z = self.latent(n, seed)
-        codes = self._codes_to_sample(len(z), seed, y, balanced)
-        with self._ops.on_device_of(z):
-            return self._as_frame(self._rounded_if_binary(self._generated(z, codes, average)))
-
-    def latent(self, n: int = 1, seed: int | None = None) -> np.ndarray:
-        """``n`` draws of the noise, ``float32[n, latent_dim]``."""
-        self._require_fit()
-        width = self._frozen["latent_dim"]
-        return self._normal((checks.integer("n", n, 0), width), seed, random.SAMPLE)
-
-    def generate(self, z: Any, y: Any = None, *, average: bool | None = None) -> Array:
-        """Samples for given noise ``z[n, latent_dim]``: ``[n, ...]`` in the units, type and shape of the training data.
-
-        For zeros and ones these are float32, between them: how near to 1 the generator comes. A conditional model needs
-        ``y``, one condition or one a row. ``average`` as in :meth:`sample`.
-        Raises ``TypeError`` or ``ValueError`` for noise of another shape or that is no finite numbers.
-        """
-        self._require_fit()
-        with self._ops.on_device_of(z) as give:
-            z = self._latents(z)
-            return give(self._as_frame(self._generated(z, self._condition_codes(y, len(z)), average)))
-
-    def _generated(self, z: Any, codes: np.ndarray | None, average: bool | None) -> Array:
-        """What the generator makes of noise ``z`` under these conditions, in the units of the data."""
-        return self._to_data(self._apply(self._generator(average), self._latents(z), codes))
-
-    def _generator(self, average: bool | None) -> Network:
-        """The generator with the average of its weights or with the weights, as :meth:`sample` is told."""
-        checks.choice("average", average, (None, True, False))
-        if average is False or (average is None and self.averaged_generator_ is None):
-            return self.generator_
-        if self.averaged_generator_ is None:
-            raise ArgumentError("average", "must be None or False for a model that was trained with ema=0")
-        return self.averaged_generator_
-
     def discriminate(self, X: Any, y: Any = None) -> Array:
         """``D(x) = sigmoid(logit)``, the probability of being real, for each row of ``X``: ``float32[N]``.
 
@@ -303,54 +258,30 @@ class GAN(OfRange):
             logits = self._apply(self.discriminator_, rows, codes, data=m == 1)
             return give(activations.forward(logits[:, 0], "sigmoid"))
 
-    def interpolate(self, a: Any, b: Any, steps: int = 8, y: Any = None, *, average: bool | None = None) -> np.ndarray:
-        """``steps`` samples on the way from ``a`` to ``b``, ends included, ``[steps, ...]``.
-
-        ``a`` and ``b`` are points of latent space, ``[latent_dim]``, or seeds. The way is the great circle of White
-        2016 (slerp), on which the noise keeps a length that the generator has been trained with. A conditional
-        model needs ``y``, one condition or one for each step. ``average`` as in :meth:`sample`. Raises ``TypeError`` or
-        ``ValueError`` for other ends, and for fewer than two steps.
-        """
-        self._require_fit()
-        za, zb = self._endpoint("a", a), self._endpoint("b", b)
-        z = great_circle(za, zb, checks.integer("steps", steps, 2))
-        return self.generate(z, y, average=average)
-
-    def _endpoint(self, name: str, value: Any) -> np.ndarray:
-        if isinstance(value, (int, np.integer)):
-            return self.latent(1, checks.seed(name, value))[0].astype(np.float64)
-        z = as_numbers(name, value, np.float64)
-        width = self._frozen["latent_dim"]
-        if z.shape != (width,):
-            raise ArgumentError(name, f"must be a seed (an integer) or a point of shape ({width},), not {z.shape}")
-        return z
-
     # --- what Estimator asks for ----------------------------------------------------------------
 
     def _check_params(self) -> None:
         super()._check_params()
-        checks.widths("hidden", self.hidden)
-        if self.hidden_discriminator is not None:
-            checks.widths("hidden_discriminator", self.hidden_discriminator)
-        if self.maxout is not None:
-            checks.integer("maxout", self.maxout, 2)
-        checks.choice("spectral_norm", self.spectral_norm, (True, False))
-        checks.choice("output", self.output, ("auto", *RANGES))
-        check_game(self)
-        checks.choice("conditioning", self.conditioning, CONDITIONINGS)
-        checks.number("ema", self.ema, 0, 1)
-        if self.batch_size % checks.integer("pack", self.pack, 1):
-            raise ArgumentError("batch_size", f"must be a multiple of pack={self.pack}, not {self.batch_size}")
+        gan_checks.settings(self)
         self._check_normalization("normalization_discriminator", self.batch_size // self.pack)
 
     def _check_learning_rate(self) -> None:
         if not isinstance(self.learning_rate, (tuple, list)):
             super()._check_learning_rate()
             return
-        if len(self.learning_rate) != 2:
-            raise ArgumentError("learning_rate", f"must be a number or a pair of them, not {self.learning_rate!r}")
-        for i, rate in enumerate(self.learning_rate):
-            checks.number(f"learning_rate[{i}]", rate, 0, exclude_low=True)
+        gan_checks.learning_rate(self)
+
+    def _measured(self, rows: Array, ops: Backend) -> scaling.Columns:
+        columns = super()._measured(rows, ops)
+        if self.blocks is None:
+            return columns
+        gan_checks.table(self, rows, 1.0)
+        return scaling.without(columns, mixed_loss.labels(np.cumsum(checks.widths("blocks", self.blocks))))
+
+    def _in_range(self, rows: Array, *from_data: Any) -> Array:
+        if self.blocks is not None:
+            gan_checks.table(self, rows, from_data[0])
+        return super()._in_range(rows, *from_data)
 
     def _layers(self, columns: int, *from_data: Any) -> dict[str, list[Layer]]:
         hidden = checks.widths("hidden", self.hidden)
@@ -360,6 +291,8 @@ class GAN(OfRange):
         of_generator = Hidden(self.normalization)
         of_discriminator = Hidden(self.normalization_discriminator, self.dropout, self.maxout, self.spectral_norm)
         generator = dense_layers((self.latent_dim, *hidden, columns), self.activation, output, of_generator)
+        if self.blocks is not None:
+            generator = with_labels(generator, checks.widths("blocks", self.blocks), self.temperature)
         sizes = (self.pack * columns, *hidden_discriminator, 1)
         discriminator = dense_layers(sizes, self.activation, "linear", of_discriminator, len(generator))
         return {"generator": generator, "discriminator": discriminator}

@@ -23,8 +23,12 @@ from minigen.training.checkpoint import Tensors, model_file, read
 from minigen.training.history import History
 
 KINDS: dict[str, Any] = {"gan": GAN, "vae": VAE}
-MADE_OF_MODELS = {"anomaly-detector": ("minigen.anomalies", "AnomalyDetector")}
-"""Kinds that hold models: their package, whose ``files.restored`` puts one together again, and their class."""
+MADE_OF_MODELS = {
+    "table-vae": ("minigen.tables.vae", "TableVAE", "minigen.tables.saving"),
+    "table-gan": ("minigen.tables.gan", "TableGAN", "minigen.tables.saving"),
+    "anomaly-detector": ("minigen.anomalies.detector", "AnomalyDetector", "minigen.anomalies.files"),
+}
+"""Kinds that hold models: where their class is, and the module whose ``restored`` puts one together again."""
 WHOLE = ("bool", *(f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)))  # of zeros and ones
 DTYPES = ("float32", *WHOLE)
 
@@ -43,9 +47,10 @@ def load(path: str | os.PathLike[str], device: str = "auto", precision: str | No
     kind = MADE_OF_MODELS.get(str(settings.get("model"))) if isinstance(settings, dict) else None
     if kind is None:
         return _restored(path, settings, tensors, device, precision)
-    files, family = importlib.import_module(f"{kind[0]}.files"), getattr(importlib.import_module(kind[0]), kind[1])
     with _foreign(path):
-        return files.restored(family, settings, tensors, lambda one, own: _restored(path, one, own, device, precision))
+        module, name, files = kind
+        family, restored = getattr(importlib.import_module(module), name), importlib.import_module(files).restored
+        return restored(family, settings, tensors, lambda inner, own: _restored(path, inner, own, device, precision))
 
 
 def _restored(path: Any, settings: dict[str, Any], tensors: Tensors, device: str, precision: str | None) -> Any:

@@ -36,9 +36,10 @@ import numpy as np
 from .. import checks
 from .underflow import small_is_zero
 
-INIT, ORDER, NOISE, LATENT, SAMPLE, DROPOUT, INSTANCE_NOISE, INTERPOLATION, LABELS = range(9)
+INIT, ORDER, NOISE, LATENT, SAMPLE, DROPOUT, INSTANCE_NOISE, INTERPOLATION, LABELS, GUMBEL = range(10)
 """Streams: initial weights, order of the data, the GAN's noise, the VAE's latent noise, sampling, masks of dropout,
-noise on the discriminator's input, places between real and generated rows, labels drawn for generated rows."""
+noise on the discriminator's input, places between real and generated rows, labels drawn for generated rows, noise on
+a generator's logits."""
 
 M0, M1 = np.uint64(0xD2511F53), np.uint64(0xCD9E8D57)
 W0, W1 = 0x9E3779B9, 0xBB67AE85

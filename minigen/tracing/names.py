@@ -24,19 +24,19 @@ class Names:
         seen: set[tuple[int, int]] = set()
         self._cache: dict[tuple[int, int], str] = {}
         for name, array in _arrays_of(step, rows):
-            span = _span(array)
+            place = span(array)
             # What a layer keeps of some rows only is called as it is of all.
-            part = WORK.search(name) is not None and self._find(*span)
-            if array.nbytes and span not in seen and not part:
-                seen.add(span)
-                self._known.append((*span, name, array))
+            part = WORK.search(name) is not None and self._find(*place)
+            if array.nbytes and place not in seen and not part:
+                seen.add(place)
+                self._known.append((*place, name, array))
 
     def of(self, array: np.ndarray) -> str:
         """The name of ``array``, with the rows where it is a part of one that has a name; ``""`` where none has."""
-        span = _span(array)
-        if span not in self._cache:
-            self._cache[span] = self._find(*span)
-        return self._cache[span]
+        place = span(array)
+        if place not in self._cache:
+            self._cache[place] = self._find(*place)
+        return self._cache[place]
 
     def _find(self, start: int, stop: int) -> str:
         around = [known for known in self._known if known[0] <= start and stop <= known[1]]
@@ -50,7 +50,8 @@ class Names:
         return f"{name}[{(start - first) // row}:{(stop - first) // row}]" if exact else name
 
 
-def _span(array: np.ndarray) -> tuple[int, int]:
+def span(array: np.ndarray) -> tuple[int, int]:
+    """Where ``array`` lies: the address of its first byte, and that behind its last one."""
     start = int(array.__array_interface__["data"][0])
     return start, start + int(array.nbytes)
 

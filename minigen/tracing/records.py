@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -20,9 +21,11 @@ from minigen.ops import OPERATIONS
 from minigen.reference_backend import NumpyBackend
 from minigen.registry import written
 from minigen.step.record import Operation
-from minigen.tracing.names import Names
+from minigen.tracing.names import Names, span
 
 HOME = Path(minigen.__file__).resolve().parent.parent
+MODELS = HOME / "minigen" / "models"
+STEP = "minigen/models/step.py"
 
 
 @dataclass(frozen=True)
@@ -55,6 +58,8 @@ class Record:
     inputs: Mapping[str, np.ndarray]
     outputs: Mapping[str, np.ndarray]
     names: Mapping[str, str]
+    spans: Mapping[str, tuple[int, int]]
+    """Where each lies in memory, from its first byte to behind its last one: what one record writes another reads."""
     part: str
     """The method of the step that it belongs to, such as ``discriminator_gradient``."""
     layer: str
@@ -121,6 +126,7 @@ class TracingBackend(NumpyBackend):
                 inputs,
                 outputs,
                 {name: self._names.of(array) for name, array in buffers.items()},
+                {name: span(array) for name, array in buffers.items()},
                 part,
                 layer,
                 calls[-1].file,
@@ -142,18 +148,26 @@ def _where(step: Step) -> tuple[str, str, tuple[Call, ...]]:
     part = layer = ""
     frame: FrameType | None = sys._getframe(1)
     while frame is not None:
-        owner, path = frame.f_locals.get("self"), Path(frame.f_code.co_filename)
-        if path.parent.name == "models" and path.parent.parent.name == "minigen":
-            calls.append(Call(frame.f_code.co_qualname, path.relative_to(HOME).as_posix(), frame.f_lineno))
+        file = _in_models(frame.f_code.co_filename)
+        if file:
+            owner = frame.f_locals.get("self")
+            calls.append(Call(frame.f_code.co_qualname, file, frame.f_lineno))
             layer = layer or _about(owner)
             if owner is step:
                 name = frame.f_code.co_name
-                if not part and path.name != "step.py" and not name.startswith("_"):  # of the model, not of all steps
+                if not part and file != STEP and not name.startswith("_"):  # of the model, not of all steps
                     part = name
                 if name == "compute":
                     break
         frame = frame.f_back
     return part, layer, tuple(reversed(calls))
+
+
+@functools.cache
+def _in_models(file: str) -> str:
+    """The path of a module of :mod:`minigen.models` from the package's folder on; ``""`` for another one's."""
+    path = Path(file).resolve()
+    return path.relative_to(HOME).as_posix() if path.parent == MODELS else ""
 
 
 def _about(owner: Any) -> str:
@@ -162,6 +176,7 @@ def _about(owner: Any) -> str:
     return owner.net.name if isinstance(owner, (Optimizer, Average)) else ""
 
 
+@functools.cache
 def derivation(recorded_as: str) -> str:
     """The file of :mod:`minigen.reference` with the formula of what is recorded by this name; ``""`` where there is
     none to derive."""

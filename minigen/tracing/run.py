@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import copy
+import inspect
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -12,7 +12,9 @@ import numpy as np
 from minigen import checks
 from minigen.errors import ArgumentError, ArgumentTypeError
 from minigen.estimators.base import Estimator
+from minigen.tracing.flow import Flow
 from minigen.tracing.records import Record, TracingBackend
+from minigen.tracing.summary import Collector
 from minigen.tracing.trace import Trace
 from minigen.training.run import TrainingRun
 
@@ -32,35 +34,47 @@ def trace(model: Any, X: Any, y: Any = None, *, steps: int = 1) -> Trace:
     TypeError for what is no GAN or VAE.
     """
     records: list[Record] = []
-    watched = run_watched(model, X, y, steps, records.append)
-    return Trace(tuple(records), watched.losses, watched.model)
+    watched = Watched(model, X, y)
+    losses = watched.run(checks.integer("steps", steps, 1), records.append)
+    return Trace(tuple(records), losses, watched.model, watched.parts())
 
 
-@dataclass(frozen=True)
 class Watched:
-    """The copy that was trained, and the reported losses of each step."""
+    """A copy of ``model`` on a :class:`TracingBackend`, at the point where its training on ``X`` goes on."""
 
-    model: Any
-    losses: dict[str, np.ndarray]
+    def __init__(self, model: Any, X: Any, y: Any) -> None:
+        if not isinstance(model, Estimator):
+            raise ArgumentTypeError("model", f"must be a GAN or a VAE, not {type(model).__name__}")
+        self._ops = TracingBackend()
+        self.model = _on(self._ops, model if model._fitted() else _untrained(model, X, y))
+        self._run = _run_of(self.model, X, y)
+
+    def parts(self) -> dict[str, str]:
+        """What each method of the step does, by its name."""
+        methods = inspect.getmembers(type(self._run.step), inspect.isfunction)
+        first = {name: (inspect.getdoc(method) or "").partition("\n\n")[0] for name, method in methods}
+        return first | {"compute": "what belongs to no other part"}
+
+    def run(self, steps: int, sink: Callable[[Record], None]) -> dict[str, np.ndarray]:
+        """Train for ``steps`` steps, each record goes to ``sink``; the reported losses of each step."""
+        ops, run, losses = self._ops, self._run, []
+        for _ in range(steps):
+            ops.watch(run.step, run.next_rows, run.done, sink)
+            with np.errstate(over="ignore", invalid="ignore", under="ignore"):  # a trace shows what overflows
+                run.run(1)
+            ops.sink = None
+            losses.append(run.recent_losses(1)[0])
+        self.model._state = run.state()
+        return dict(zip(run.step.loss_names, np.array(losses).T, strict=True))
 
 
-def run_watched(model: Any, X: Any, y: Any, steps: int, sink: Callable[[Record], None]) -> Watched:
-    """As :func:`trace`; each record is handed to ``sink`` and not kept."""
-    checks.integer("steps", steps, 1)
-    if not isinstance(model, Estimator):
-        raise ArgumentTypeError("model", f"must be a GAN or a VAE, not {type(model).__name__}")
-    ops = TracingBackend()
-    twin = _on(ops, model if model._fitted() else _untrained(model, X, y))
-    run = _run_of(twin, X, y)
-    losses = []
-    for _ in range(steps):
-        ops.watch(run.step, run.next_rows, run.done, sink)
-        with np.errstate(over="ignore", invalid="ignore", under="ignore"):  # a trace shows what overflows
-            run.run(1)
-        ops.sink = None
-        losses.append(run.recent_losses(1)[0])
-    twin._state = run.state()
-    return Watched(twin, dict(zip(run.step.loss_names, np.array(losses).T, strict=True)))
+def gradient_flow(model: Any, X: Any, y: Any = None, *, steps: int = 1) -> Flow:
+    """The sizes of gradients and updates by layer of the next ``steps`` steps, of which nothing else is kept; else as
+    :func:`trace`."""
+    watched = Watched(model, X, y)
+    collect = Collector(watched.model.networks_)
+    watched.run(checks.integer("steps", steps, 1), collect)
+    return Flow(collect.steps)
 
 
 def _untrained(model: Any, X: Any, y: Any) -> Any:

@@ -1,0 +1,262 @@
+"""What TableVAE and TableGAN share: a model of :mod:`minigen.estimators` inside, between a table and its rows."""
+
+from __future__ import annotations
+
+import inspect
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, Self
+
+import numpy as np
+
+from minigen import checks
+from minigen.errors import ArgumentError
+from minigen.estimators import sklearn_protocol
+from minigen.estimators.trained import fresh_seed
+from minigen.tables import normal, saving, schema
+from minigen.tables.schema import Rows, Schema, Where
+from minigen.training.history import History
+from minigen.training.loop import Callback
+
+BYTES_AT_ONCE = 256 << 20  # of encoded rows; larger tables are trained on in pieces
+DRAWN_AT_ONCE = 32_768  # rows of a sample
+TRIES = 1000  # rows that are drawn for each that ``where`` asks for, and
+LEAST_TRIES = 1_000_000  # at least
+CALIBRATED_BY = 50_000  # rows that the distribution of each number is corrected by
+KNOTS = 513
+
+
+class TableModel:
+    """Base of :class:`minigen.TableVAE` and :class:`minigen.TableGAN`."""
+
+    kind: ClassVar[str]
+    steps: ClassVar[int]
+    """Steps of training where ``epochs`` is None."""
+    most_epochs: ClassVar[int] = 300
+    seed: int
+    device: str
+    precision: str
+    epochs: int | None
+    batch_size: int
+    continuous: str
+    calibrate: bool
+    max_categories: int
+
+    schema_: Schema
+    condition_: str | None
+    model_: Any  # the GAN or VAE inside; None of a table in which nothing varies
+    calibration_: dict[str, np.ndarray]
+    source_: str | None
+
+    # --- settings, in the manner of scikit-learn -----------------------------------------------------------
+
+    @classmethod
+    def _parameter_names(cls) -> list[str]:
+        return [name for name in inspect.signature(cls.__init__).parameters if name != "self"]
+
+    def get_params(self, deep: bool = True) -> dict[str, Any]:
+        """The hyper-parameters by name."""
+        return {name: getattr(self, name) for name in self._parameter_names()}
+
+    def set_params(self, **params: Any) -> Self:
+        """Change hyper-parameters; they take effect at the next ``fit``. ``ValueError`` for an unknown name."""
+        for name, value in params.items():
+            checks.choice("parameter", name, self._parameter_names())
+            setattr(self, name, value)
+        return self
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({', '.join(f'{k}={v!r}' for k, v in self.get_params().items())})"
+
+    def _check_params(self) -> None:
+        checks.choice("continuous", self.continuous, schema.CONTINUOUS)
+        checks.choice("calibrate", self.calibrate, (True, False))
+        checks.integer("max_categories", self.max_categories, 2)
+        if self.epochs is not None:
+            checks.integer("epochs", self.epochs, 0)
+        checks.integer("batch_size", self.batch_size, 1)
+        self._inner((2, 1), 64, 1)._check_params()
+
+    def _inner(self, widths: tuple[int, ...], batch_size: int, epochs: int) -> Any:
+        """The untrained model of encoded rows, whose blocks have these widths."""
+        raise NotImplementedError
+
+    # --- training ---------------------------------------------------------------------------------------
+
+    def fit(
+        self,
+        X: Any,
+        y: Any = None,
+        *,
+        types: Mapping[str, str] | None = None,
+        condition: str | None = None,
+        callbacks: Sequence[Callback] = (),
+        progress: bool | None = None,
+    ) -> Self:
+        """Train on a table: a DataFrame of pandas, polars, pyarrow or another library that narwhals knows, or the path
+        of a .csv or .parquet file.
+
+        ``types`` says what columns are where that is not what they look like (:func:`minigen.tables.find_columns` shows
+        it): ``"numeric"``, ``"integer"``, ``"category"``, ``"boolean"`` or ``"date"``. ``condition``: a column of
+        categories or few values that the model is conditional on, so that ``sample(where={condition: value})`` draws
+        no row in vain. ``y`` is ignored. ``callbacks`` and ``progress`` as in :meth:`minigen.VAE.fit`; a table too
+        large for 256 MB of encoded rows is trained on in pieces, each of which is an epoch to callbacks.
+
+        Raises ``TypeError`` or ``ValueError``, before any work, for a table without rows or columns, names of columns
+        that are not unique or no strings, a column without values, of mixed objects, of infinite numbers, of dates out
+        of range, or of texts that are nearly all different; and for settings and arguments out of range.
+        """
+        self._check_params()
+        library, found = schema.read(X, types)
+        made = schema.measure(
+            library, found, continuous=self.continuous, most_categories=self.max_categories, seed=self.seed
+        )
+        condition = schema.check_condition(made, condition)
+        rows = Rows(made, found, condition, self.seed)
+        widths = tuple(width for column, _, _ in rows.parts for width in column.widths)
+        inner = self._trained(rows, widths, callbacks, progress) if widths else None
+        self.schema_, self.condition_, self.model_, self.source_ = made, condition, inner, None
+        self.calibration_ = {}
+        if self.calibrate and self.continuous == "quantiles":
+            self.calibration_ = self._measured_calibration()
+        return self
+
+    def _trained(
+        self, rows: Rows, widths: tuple[int, ...], callbacks: Sequence[Callback], progress: bool | None
+    ) -> Any:
+        """The model inside, trained on ``rows``, on pieces of them where they are too many."""
+        count = rows.count
+        pieces = -(-count * sum(widths) * 4 // BYTES_AT_ONCE)
+        size = -(-count // pieces)
+        batch_size = min(self.batch_size, size)
+        epochs = self.epochs
+        if epochs is None:
+            epochs = max(1, min(self.most_epochs, round(self.steps * batch_size / count)))
+        inner = self._inner(widths, batch_size, epochs * pieces)
+        if pieces == 1:
+            return inner.fit(rows[np.arange(count)], rows.labels, callbacks=callbacks, progress=progress)
+        order = np.random.default_rng([self.seed, 3]).permutation(count)
+        if rows.labels is not None:  # the first piece has a row of each label: the model learns there which there are
+            order = np.concatenate([np.unique(rows.labels, return_index=True)[1], order])[:count]
+        starts = np.linspace(0, count - size, pieces).round().astype(int)
+        for _ in range(epochs):
+            for start in starts:
+                piece = order[start : start + size]
+                labels = None if rows.labels is None else rows.labels[piece]
+                inner.partial_fit(rows[piece], labels, epochs=1, callbacks=callbacks, progress=progress)
+                if inner.history_.stop_reason not in ("", "finished"):
+                    return inner
+        return inner
+
+    def _measured_calibration(self) -> dict[str, np.ndarray]:
+        """For each number by quantiles, what the model makes of it, in as many steps of equal probability."""
+        numbers = [column for column in self.schema_.columns if column.continuous is not None]
+        if not numbers or self.model_ is None or not self.model_.history_.steps:
+            return {}
+        found = self._drawn(CALIBRATED_BY, self.seed, None)
+        shares = np.linspace(0, 1, KNOTS)
+        measured = {}
+        for column, (places, number) in zip(self.schema_.columns, found, strict=True):
+            if column.continuous is not None:
+                own = number[places == 0, 0]
+                if len(own) > KNOTS:
+                    measured[column.name] = np.quantile(own.astype(np.float64), shares)
+        return measured
+
+    # --- using it -----------------------------------------------------------------------------------------
+
+    def _fitted(self) -> bool:
+        return hasattr(self, "schema_")
+
+    def _require_fit(self) -> None:
+        if not self._fitted():
+            raise sklearn_protocol.not_fitted(
+                f"this {type(self).__name__} is not trained yet: call fit, or minigen.load a file"
+            )
+
+    @property
+    def history_(self) -> History:
+        """Losses of the training, as those of :class:`minigen.VAE`."""
+        self._require_fit()
+        return History(()) if self.model_ is None else self.model_.history_
+
+    def sample(self, n: int = 1, seed: int | None = None, *, where: Mapping[str, Any] | None = None) -> Any:
+        """``n`` new rows, a DataFrame with the columns and types of the training data; fresh ones with ``seed=None``.
+
+        ``where`` asks for rows with a value in a column, ``{"income": ">50K"}``, or with a number or a date in a range,
+        ``{"age": (30, 40)}``. Those of the column that the model is conditional on are drawn as such; for others rows
+        are drawn until enough are as asked, up to 1,000 for each one.
+
+        Raises :class:`~minigen.NotFittedError` before ``fit``, ``ValueError`` for columns and values that the training
+        data did not have, and where such rows are too rare.
+        """
+        self._require_fit()
+        checks.integer("n", n, 0)
+        seed = fresh_seed(seed)
+        asked = Where(self.schema_, where)
+        rng = np.random.default_rng([seed, 4])
+        place = asked.places.pop(self.condition_, None) if self.condition_ else None
+        if not asked:
+            return schema.as_frame(self.schema_, self._drawn(n, seed, place), rng)
+        kept: list[list[Any]] = []
+        have = tried = 0
+        while have < n:
+            if tried >= max(TRIES * n, LEAST_TRIES):
+                raise ArgumentError(
+                    "where",
+                    f": only {have} of {tried} drawn rows are as asked, not {n}; fit with condition= a column of it",
+                )
+            found = self._drawn(DRAWN_AT_ONCE, int(rng.integers(2**32)), place)
+            held = np.flatnonzero(asked.holds(self.schema_, found))[: n - have]
+            kept.append([(at[held], None if number is None else number[held]) for at, number in found])
+            have, tried = have + len(held), tried + DRAWN_AT_ONCE
+        return schema.as_frame(self.schema_, _joined(kept) if kept else self._drawn(0, seed, place), rng)
+
+    def _drawn(self, n: int, seed: int, place: int | None) -> list[Any]:
+        """Places and numbers of ``n`` rows, calibrated; of the condition's ``place``, or as the data's are."""
+        rng = np.random.default_rng([seed, 5])
+        pieces = []
+        for start in range(0, max(n, 1), DRAWN_AT_ONCE):
+            rows = min(DRAWN_AT_ONCE, n - start)
+            labels = None
+            if self.condition_ is not None:
+                shares = np.array(self.schema_[self.condition_].shares)
+                labels = rng.choice(len(shares), rows, p=shares / shares.sum())
+                labels = labels if place is None else np.full(rows, place)
+            encoded = np.zeros((rows, 0), np.float32)
+            if self.model_ is not None:
+                encoded = self._sampled(rows, int(rng.integers(2**32)), labels)
+            found = schema.decode(self.schema_, encoded, self.condition_, labels)
+            pieces.append([self._calibrated(*pair) for pair in zip(self.schema_.columns, found, strict=True)])
+        return _joined(pieces)
+
+    def _sampled(self, n: int, seed: int, labels: np.ndarray | None) -> np.ndarray:
+        """``float32[n, width]`` of the model inside."""
+        given = {} if labels is None or self.model_.conditions_ is None else {"y": labels}
+        return np.asarray(self.model_.sample(n, seed, **given))
+
+    def _calibrated(self, column: Any, found: tuple[Any, Any]) -> tuple[Any, Any]:
+        """Numbers whose distribution is that of the training data: each goes to its place among the model's own."""
+        places, number = found
+        if (own := getattr(self, "calibration_", {}).get(column.name)) is None:
+            return found
+        share = np.interp(number[:, 0], own, np.linspace(0, 1, len(own)))
+        return places, normal.quantile(share)[:, None]
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write settings, columns and weights to one file, which :func:`minigen.load` reads; nothing is pickled.
+
+        The file appears whole or not at all. Raises ``OSError``; an old file at ``path`` then survives.
+        """
+        self._require_fit()
+        saving.save(self, path)
+
+
+def _joined(pieces: list[list[Any]]) -> list[Any]:
+    """Places and numbers of all pieces, column by column."""
+    joined = []
+    for parts in zip(*pieces, strict=True):
+        numbers = [number for _, number in parts]
+        number = None if numbers[0] is None else np.concatenate(numbers)
+        joined.append((np.concatenate([places for places, _ in parts]), number))
+    return joined

@@ -1,0 +1,97 @@
+"""The variational autoencoder of tables."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from minigen.estimators.vae import VAE
+from minigen.tables.model import TableModel
+
+
+class TableVAE(TableModel):
+    """Synthetic rows of a table by a variational autoencoder: numbers, dates, categories, booleans and missing values.
+
+    >>> model = minigen.TableVAE().fit(people)
+    >>> synthetic = model.sample(1000)
+    >>> rich = model.sample(100, where={"income": ">50K"})
+
+    Attributes after ``fit``: ``schema_``, the columns' types (print it); ``model_``, the :class:`minigen.VAE` of the
+    encoded rows; ``condition_``, the column that it is conditional on, or None; ``history_``, its losses.
+
+    Parameters
+    ----------
+    continuous : how numbers go into the network: ``"quantiles"``, by their place among the data's, as a standard normal
+        has it; or ``"modes"``, by the modes of a mixture of Gaussians (Xu et al. 2019; needs scikit-learn)
+    calibrate : after the training correct each number's distribution, of ``"quantiles"``, by what the model makes of it
+    max_categories : categories of a column that are told apart; rarer ones share a place and are drawn by frequency
+    latent_dim : width of the latent
+    hidden : sizes of the encoder's hidden layers; the decoder's are these in reverse
+    activation : of the hidden layers, one of ``minigen.ACTIVATIONS``
+    normalization : of the hidden layers: ``"batch"``, ``"layer"`` or ``None``
+    dropout : share of the hidden units that are dropped in training
+    variance : of the numbers' likelihood: ``"learned"``, one of each, or a number
+    beta : weight of the KL
+    kl_warmup : epochs over which the weight of the KL grows from 0 to beta
+    learning_rate : step size of Adam
+    schedule : of the learning rate over the epochs: ``"constant"``, ``"cosine"``, ``"linear"`` or ``"step"``
+    batch_size : rows a step
+    epochs : passes over the table; ``None`` takes as many as make about 8,000 steps, 300 at most
+    seed : of all that is random; the same seed gives the same bits on the same device with the same instruction set
+    device : ``"auto"``, ``"numpy"``, ``"cpu"`` or ``"cuda"``
+    precision : of matrix products, as that of :class:`minigen.VAE`
+    """
+
+    kind = "table-vae"
+    steps = 8000
+
+    def __init__(
+        self,
+        *,
+        continuous: str = "quantiles",
+        calibrate: bool = True,
+        max_categories: int = 1000,
+        latent_dim: int = 32,
+        hidden: tuple[int, ...] = (256, 256),
+        activation: str = "relu",
+        normalization: str | None = None,
+        dropout: float = 0.0,
+        variance: float | str = "learned",
+        beta: float = 1.0,
+        kl_warmup: float = 0.0,
+        learning_rate: float = 1e-3,
+        schedule: str = "cosine",
+        batch_size: int = 256,
+        epochs: int | None = None,
+        seed: int = 0,
+        device: str = "auto",
+        precision: str = "auto",
+    ) -> None:
+        self.continuous = continuous
+        self.calibrate = calibrate
+        self.max_categories = max_categories
+        self.latent_dim = latent_dim
+        self.hidden = hidden
+        self.activation = activation
+        self.normalization = normalization
+        self.dropout = dropout
+        self.variance = variance
+        self.beta = beta
+        self.kl_warmup = kl_warmup
+        self.learning_rate = learning_rate
+        self.schedule = schedule
+        self.batch_size = batch_size
+        self.epochs = epochs
+        self.seed = seed
+        self.device = device
+        self.precision = precision
+
+    def _inner(self, widths: tuple[int, ...], batch_size: int, epochs: int) -> Any:
+        shared = {name: getattr(self, name) for name in self._parameter_names() if name in VAE._parameter_names()}
+        shared.update(batch_size=batch_size, epochs=epochs, standardize=False)
+        return VAE(**shared, likelihood="mixed", blocks=widths)
+
+    def _sampled(self, n: int, seed: int, labels: Any) -> Any:
+        given = {} if labels is None else {"y": labels}
+        return np.asarray(self.model_.sample(n, seed, noise=True, **given))
