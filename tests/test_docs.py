@@ -29,7 +29,7 @@ def test_files_that_a_page_names_exist(page: str) -> None:
     named = {name for name in named if not any(made in name for made in MADE)}
     everywhere = [
         path.relative_to(ROOT).as_posix()
-        for top in ("minigen", "csrc", "tests", "bench", "docs")
+        for top in ("minigen", "csrc", "tests", "bench", "docs", "examples")
         for path in (ROOT / top).rglob("*.*")
     ]
     everywhere += [path.name for path in ROOT.iterdir()]
