@@ -117,6 +117,7 @@ def test_ctrl_c_saves_what_there_is(here, run, monkeypatch):
     assert minigen.load(here / "o" / "seed=0").history_.epochs >= 1 and not (here / "o" / "seed=3").exists()
 
 
+@pytest.mark.slow
 def test_on_the_way_models_are_saved_where_that_is_asked_for(here, run):
     _, out, _ = run(*TRAIN, "--seeds", "1-2", "--sample-every", "1", "--out", "o")
     assert (here / "o" / "seed=2" / "samples-epoch-0001.png").exists() and "epoch 1/2" in out
@@ -146,6 +147,7 @@ def test_what_makes_no_sense_is_told_before_any_work(here, run, words, message):
     assert [path.name for path in here.iterdir()] == ["x.npy"]
 
 
+@pytest.mark.slow
 def test_other_runs_are_not_replaced_unless_that_is_asked_for(here, run):
     assert run(*TRAIN, "--seeds", "0", "--out", "o", "-q")[0] == 0
     code, _, err = run(*TRAIN, "--seeds", "1", "--out", "o")
