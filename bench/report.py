@@ -422,6 +422,13 @@ def ladder_tables(result: dict[str, Any]) -> dict[str, str]:
     return report_ladder.tables(result)
 
 
+def synthetic_tables(result: dict[str, Any]) -> dict[str, str]:
+    """Of :mod:`bench.tables`: see :mod:`bench.report_tables`, which needs this module's numbers and tables."""
+    from bench import report_tables
+
+    return report_tables.tables(result)
+
+
 TABLES: dict[str, Callable[[dict[str, Any]], dict[str, str]]] = {
     "gpu": gpu_tables,
     "compare": compare_tables,
@@ -434,6 +441,7 @@ TABLES: dict[str, Callable[[dict[str, Any]], dict[str, str]]] = {
     "penalty_cost": quality_tables,
     "ladder": ladder_tables,
     "many": many_tables,
+    "tables": synthetic_tables,
 }
 
 
