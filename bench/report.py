@@ -429,6 +429,14 @@ def synthetic_tables(result: dict[str, Any]) -> dict[str, str]:
     return report_tables.tables(result)
 
 
+def use_tables(result: dict[str, Any]) -> dict[str, str]:
+    """Of anomalies and augmentation: see :mod:`bench.report_use`."""
+    from bench import report_use
+
+    made: dict[str, str] = getattr(report_use, f"{result['kind']}_tables")(result)
+    return made
+
+
 TABLES: dict[str, Callable[[dict[str, Any]], dict[str, str]]] = {
     "gpu": gpu_tables,
     "compare": compare_tables,
@@ -438,6 +446,8 @@ TABLES: dict[str, Callable[[dict[str, Any]], dict[str, str]]] = {
     "digits": quality_tables,
     "pacgan": quality_tables,
     "iwae": quality_tables,
+    "anomalies": use_tables,
+    "augmentation": use_tables,
     "penalty_cost": quality_tables,
     "ladder": ladder_tables,
     "many": many_tables,

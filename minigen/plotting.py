@@ -21,6 +21,8 @@ from minigen.files import write_atomically
 from minigen.paths import user_path
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from matplotlib.figure import Figure
 
 GAP = 2  # pixels between two tiles and around the grid
@@ -243,23 +245,57 @@ def loss_curves(history: Losses) -> Figure:
     """
     if history.epochs == 0:
         raise ValueError("there are no losses to draw: no epoch has ended yet")
-    try:
-        from matplotlib.figure import Figure
-        from matplotlib.ticker import MaxNLocator
-    except ImportError as error:
-        raise ImportError('matplotlib is needed to draw losses: pip install "minigen-engine[plot]"') from error
-    figure = Figure(figsize=(6.4, 4.0), layout="constrained")  # not pyplot: no window, no global state
+    figure = _figure((6.4, 4.0))
     axes = figure.add_subplot()
     epochs = np.arange(1, history.epochs + 1)
     marker = "o" if history.epochs < 20 else ""  # a single epoch is a point, which no line shows
     for name, means in zip(history.names, history.epoch_means().T, strict=True):
         axes.plot(epochs, means, label=name, marker=marker, markersize=4)
-    axes.set_xlabel("epoch")
+    _finish_epochs(axes)
     axes.set_ylabel("loss, nats per row" if "kl" in history.names else "loss")
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.grid(alpha=0.3)
     axes.legend()
     return figure
+
+
+MOST_NAMED = 16  # lines that a legend can hold
+
+
+def loss_curves_of_many(histories: Mapping[str, Losses]) -> Figure:
+    """A figure with a panel for each loss and in it a line for each of the named ``histories``; raises as
+    :func:`loss_curves` does."""
+    drawn = {name: history for name, history in histories.items() if history.epochs}
+    if not drawn:
+        raise ValueError("there are no losses to draw: no epoch has ended yet")
+    losses = list(dict.fromkeys(loss for history in drawn.values() for loss in history.names))
+    figure = _figure((5.2 * len(losses), 4.0))
+    panels = figure.subplots(1, len(losses), squeeze=False)[0]
+    for axes, loss in zip(panels, losses, strict=True):
+        for name, history in drawn.items():
+            if loss in history.names:
+                means = history.epoch_means()[:, history.names.index(loss)]
+                marker = "o" if history.epochs < 20 else ""
+                axes.plot(np.arange(1, history.epochs + 1), means, label=name, marker=marker, markersize=3)
+        _finish_epochs(axes)
+        axes.set_ylabel(f"{loss}, nats per row" if "kl" in losses else loss)
+    if len(drawn) <= MOST_NAMED:
+        panels[0].legend(fontsize="small")
+    return figure
+
+
+def _figure(size: tuple[float, float]) -> Figure:
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise ImportError('matplotlib is needed to draw losses: pip install "minigen-engine[plot]"') from error
+    return Figure(figsize=size, layout="constrained")  # not pyplot: no window, no global state
+
+
+def _finish_epochs(axes: Any) -> None:
+    from matplotlib.ticker import MaxNLocator
+
+    axes.set_xlabel("epoch")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.grid(alpha=0.3)
 
 
 def save_figure(figure: Any, path: str | os.PathLike[str]) -> None:

@@ -49,6 +49,11 @@ def reserve(kind: str, out: Path | None, *, data: str, resume: Path | None, forc
             return
 
 
+def free_folder(base: Path) -> Path:
+    """``base``, or the first of ``base-2``, ``base-3``, ... that is not there or has nothing in it."""
+    return next(folder for folder in _numbered(base) if not folder.exists() or not any(folder.iterdir()))
+
+
 def continues(out: Path | None, resume: Path | None) -> bool:
     """Whether a training goes on in the folder whose own model it begins with."""
     if resume is None or resume.name != MODEL:

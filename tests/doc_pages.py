@@ -57,14 +57,17 @@ def prose(text: str) -> str:
     return FENCE.sub("", text)
 
 
-def run(page: Path, namespace: dict[str, Any]) -> None:
+def run(page: Path, namespace: dict[str, Any], *, shown: bool = True, without: str = "") -> None:
     """Run a page's Python from top to bottom, in one namespace, and compare what each block prints.
 
-    A block that imports Triton is left out here: it needs a process of its own.
+    Unless all of it is ``shown`` on the page. Blocks with the word ``without`` in them are left out, and those that
+    import Triton, which need a process of their own.
     """
     for block in blocks(page.read_text()):
-        if runs(block):
-            same_output(printed_by(block, page, namespace), block, page)
+        if runs(block) and not (without and without in block.code):
+            printed = printed_by(block, page, namespace)
+            if shown or block.prints is not None:
+                same_output(printed, block, page)
 
 
 def runs(block: Block) -> bool:

@@ -79,7 +79,10 @@ def test_digit_features_are_trained_once_and_kept(monkeypatch, tmp_path):
     np.testing.assert_array_equal(first(items), second(items))
     model = minigen.GAN(hidden=4, latent_dim=2, epochs=1, device="numpy").fit(labelled(128, 5).images)
     found = metrics.evaluate(model, labelled(128, 5).images, items, features=first)
-    assert f"accuracy {first.accuracy:.4f}" in str(found) and found["class coverage"].held_out > 0.5
+    assert (
+        f"a classifier of mnist, right on {first.accuracy:.2%} of held-out" in str(found)
+        and found["class coverage"].held_out > 0.5
+    )
     expected = metrics.frechet_distance(first(model.sample(30, seed=0)), first(labelled(128, 5).images))
     assert found["frechet distance"].model == pytest.approx(expected)
     with pytest.raises(ValueError, match="name must be one of 'mnist', 'fashion-mnist'"):

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+import minigen
 from doc_pages import FENCE, ROOT, anchors, defines, importable, prose, unresolved
 from minigen import ops, registry
 
@@ -28,7 +29,7 @@ def test_files_that_a_page_names_exist(page: str) -> None:
     named = {name for name in named if not any(made in name for made in MADE)}
     everywhere = [
         path.relative_to(ROOT).as_posix()
-        for top in ("minigen", "csrc", "tests", "bench", "docs")
+        for top in ("minigen", "csrc", "tests", "bench", "docs", "examples")
         for path in (ROOT / top).rglob("*.*")
     ]
     everywhere += [path.name for path in ROOT.iterdir()]
@@ -60,6 +61,22 @@ def test_a_dead_link_is_noticed(tmp_path: Path) -> None:
         page.write_text(text)
         assert len(list(unresolved(page))) == 1, text
     assert importable("minigen.GAN") and not defines("xf = 1", "f") and anchors("```\n# no\n```\n# yes") == {"yes"}
+
+
+SOURCES = "\n".join(path.read_text() for path in sorted((ROOT / "minigen").rglob("*.py")))
+
+
+@pytest.mark.parametrize("page", [page for page in DOCS if re.match(r"docs/(\d|article)", page)])
+def test_calls_and_settings_that_a_page_names_exist(page: str) -> None:
+    """`ops.latent_backward(...)`, `weights=False`, `VAE.score_samples`."""
+    text = prose((ROOT / page).read_text())
+    calls, settings = re.findall(r"`(?:\w+\.)*(\w+)\(", text), re.findall(r"`(\w+)=", text)
+    elsewhere = ("log1p", "expm1", "requires_grad_", "TRITON_INTERPRET")  # NumPy's, PyTorch's, Triton's
+    calls, settings = ([name for name in names if name not in elsewhere] for names in (calls, settings))
+    assert [name for name in calls if f"def {name}(" not in SOURCES] == []
+    assert [name for name in settings if not re.search(rf"\b{name}(?:: [^=\n]+)?\s*=", SOURCES)] == []
+    methods = re.findall(r"`(GAN|VAE)\.(\w+)`", text)
+    assert [name for kind, name in methods if not hasattr(getattr(minigen, kind), name)] == []
 
 
 PRIVATE = re.compile(r"\b(book|house|storey|storeys|whence|thereof|therein|hitherto|wherein|ere|nought)s?\b", re.I)

@@ -31,6 +31,7 @@ LAYERS = (
     "report",
     "gradcheck_plain gradcheck_tools gradcheck_formulas gradcheck_layers gradcheck_condition gradcheck_vae",
     "gradcheck_steps gradcheck",
+    "anomalies augmentation",
     "run_folder",
     "tracing",
     "cuda.tools",

@@ -138,12 +138,15 @@ def test_neighbours_are_exact(rng, kind, monkeypatch):
     counts, covered = pairs.in_balls(a, b, reach)
     np.testing.assert_array_equal(counts, (squares <= reach).sum(axis=1))
     np.testing.assert_array_equal(covered, (squares <= reach).any(axis=0))
+    edge = np.diag(squares[:, :70]) * (1 + 1e-7 * (-1.0) ** np.arange(70))  # a point each, just inside or just outside
+    np.testing.assert_array_equal(pairs.in_balls(a, b[:70], edge)[0], (squares[:, :70] <= edge).sum(axis=1))
 
 
 def test_copies_are_told_from_means(rng):
     train, new = rows(rng, 300, 20), rows(rng, 100, 20)
     means = (train[:100] + train[100:200] + train[200:]) / 3  # nearer to the training rows than new ones
     assert metrics.copied(train[:50] + np.float32(1e-3), train) == 1
+    assert metrics.copied([[0.24], [0.26], [0.76]], [[0.0], [1.0]]) == pytest.approx(2 / 3)  # a third: at 1/4 and 3/4
     assert metrics.copied(new, train) == metrics.copied(means, train) == 0
     assert metrics.memorisation(means, train, new).share > 0.9
 

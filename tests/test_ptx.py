@@ -184,7 +184,7 @@ def test_integers(text, rng):
 
 
 def test_floats(rng):
-    """A comparison with NaN, a fused product, the roundings to tf32 and bf16."""
+    """A comparison with NaN, a fused product, a sign, the roundings to tf32 and bf16."""
     a = np.r_[rng.standard_normal(126), np.nan, -0.0].astype(np.float32)
     y = execute(LOAD, "setp.lt.f32 %p1, %r8, 0f00000000;", "selp.b32 %r8, 1, 0, %p1;", STORE, x=a)
     np.testing.assert_array_equal(y, a < 0)
@@ -192,6 +192,8 @@ def test_floats(rng):
     np.testing.assert_array_equal(y, ~(a < 0))
     y = execute(LOAD, "fma.rn.f32 %r8, %r8, %r8, 0fBF800000;", STORE, x=a)
     np.testing.assert_array_equal(y.view(np.float32), (a.astype(np.float64) ** 2 - 1).astype(np.float32))
+    y = execute(LOAD, "copysign.f32 %r8, %r8, 0f3F000000;", STORE, x=a)
+    np.testing.assert_array_equal(y.view(np.float32), np.copysign(np.float32(0.5), a))
     tf32 = execute(LOAD, "cvt.rna.tf32.f32 %r8, %r8;", STORE, x=a).view(np.float32)
     np.testing.assert_allclose(tf32, a, rtol=2.0**-11, atol=0)
     assert not (tf32.view(np.uint32) & 0x1FFF)[:126].any()

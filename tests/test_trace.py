@@ -8,10 +8,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+import test_combinations
+from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import strategies as st
 
 import minigen
 import minigen.models.gan
 import minigen.models.vae
+from minigen.errors import ArgumentError
 from minigen.ops import OPERATIONS
 from minigen.registry import written
 from minigen.tracing.records import derivation
@@ -99,6 +103,35 @@ def test_traced_steps_are_the_steps_of_a_training(rng, made):
     assert bits(then.model) == bits(model)
     for name, losses in then.losses.items():
         assert losses.tolist() == model.history_.losses[name][steps:].tolist()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", [minigen.GAN, minigen.VAE])
+def test_any_settings_can_be_traced(family):
+    """Those of ``test_combinations``, drawn at random: the bits of the training, and every view can be made."""
+    choices = test_combinations.GAN if family is minigen.GAN else test_combinations.VAE
+    conditions, seeds = test_combinations.CONDITIONS, st.integers(0, 2**32 - 1)
+
+    @settings(max_examples=30, deadline=None, suppress_health_check=list(HealthCheck))
+    @given(test_combinations.drawn(choices), conditions, seeds)
+    def check(chosen: dict[str, Any], condition: str | None, seed: int) -> None:
+        rng = np.random.default_rng(seed)
+        X = rng.random((ROWS, COLUMNS)).astype(np.float32)
+        if chosen.get("likelihood") in ("categorical", "mixed"):
+            X = np.eye(5, dtype=np.uint8)[[rng.integers(0, 2, ROWS), 2 + rng.integers(0, 3, ROWS)]].sum(axis=0)
+        y = {None: None, "labels": rng.integers(0, 3, ROWS), "numbers": rng.normal(size=(ROWS, 2))}[condition]
+        model = family(**{**SMALL, "batch_size": 8, "epochs": 1, "seed": seed, **chosen})
+        try:
+            trace = minigen.trace(model, X, y, steps=3 // chosen.get("n_critic", 1))
+        except ArgumentError:
+            assume(False)
+        model.fit(X, y, progress=False)
+        assert bits(trace.model) == bits(model)
+        assert len(trace.text(values=True)) > len(trace.text()) > 1000
+        assert trace._repr_html_() and trace.mermaid() and trace.flow().rows()
+        assert {finding.subject for finding in trace.explain()} > {"updates"}
+
+    check()
 
 
 def test_records_are_what_the_operations_computed(rng):

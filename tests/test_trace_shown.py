@@ -280,6 +280,14 @@ def test_command_on_tiny_networks(command, kind):
     assert "keeps its size" in shown
 
 
+def test_readme_shows_what_it_prints(command):
+    section = (ROOT / "README.md").read_text().partition("## Watch a step")[2]
+    shown = section.partition("```text\n")[2].partition("```")[0].splitlines()
+    (arguments,) = re.findall(r"`minigen trace (gan --tiny .*?)`", section)
+    printed = iter(re.sub(r"\.py:\d+", ".py", line) for line in command(*arguments.split()).splitlines())
+    assert len(shown) > 10 and all(line in printed for line in shown if line != "...")  # in this order
+
+
 def test_command_draws_a_graph_and_nothing_else(command):
     graph = command("gan", "--tiny", "--mermaid", "--r1", "1")
     assert graph.startswith("flowchart TD\n") and "gradient_penalty" in graph and "winning" not in graph

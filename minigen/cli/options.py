@@ -205,5 +205,24 @@ class TrainingOptions:
             "article, or quality: wider, slower, clearer pictures. Other options override it. Default: article.",
         ),
     ] = None
+    seeds: Annotated[
+        str | None,
+        option(
+            RUN,
+            "SEEDS",
+            "Train a model with each of these seeds, such as 0-9 or 1,5,7, on the CPU a model a core: each in a folder "
+            "of its own in DIR, with a table and a picture of all.",
+        ),
+    ] = None
+    grid: Annotated[
+        list[str] | None,
+        option(
+            RUN,
+            "NAME=VALUES",
+            "Train a model with each value of a setting, such as learning_rate=1e-4,2e-4; where a value has commas of "
+            "its own, between semicolons, 'hidden=128;256,128'. Several --grid, and --seeds, multiply.",
+            parser=str,
+        ),
+    ] = None
     threads: Annotated[int | None, option(RUN, "INT", "Threads of the device cpu. Default: one a core.")] = None
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.", rich_help_panel=RUN)] = False

@@ -14,6 +14,8 @@ import typing
 from collections.abc import Callable, Collection
 from typing import Annotated, Any
 
+import typer
+
 import minigen
 from minigen.cli.options import MODEL, OPTIMIZER, RUN, number_or_word, option, words
 from minigen.models.optimizer import OptimizerSettings
@@ -123,3 +125,28 @@ def _help(paragraph: str, parameters: Collection[str]) -> str:
     sentence = re.split(r"(?<!et al)\.\s", paragraph)[0].removesuffix(".")
     text = re.sub(r"(?::\w+:)?`+([^`]+)`+", plain, sentence)
     return (text if sentence.startswith("`") else text[0].upper() + text[1:]) + "."
+
+
+def command_of(family: type, options: type, act: Callable[[type, Any, dict[str, Any]], None]) -> Any:
+    """A command with an option for each field of the dataclass ``options`` and each hyper-parameter of ``family``.
+
+    It calls ``act(family, options(...), settings)``, where ``settings`` are the hyper-parameters that were given.
+    """
+    hints = typing.get_type_hints(options, include_extras=True)
+    own = [
+        inspect.Parameter(
+            field.name, inspect.Parameter.KEYWORD_ONLY, default=field.default, annotation=hints[field.name]
+        )
+        for field in dataclasses.fields(options)
+    ]
+    every = own + parameters(family)
+
+    def run(**values: Any) -> None:
+        chosen = options(**{parameter.name: values.pop(parameter.name) for parameter in own})
+        act(family, chosen, {name: value for name, value in values.items() if value is not None})
+
+    run.__annotations__ = {parameter.name: parameter.annotation for parameter in every}
+    vars(run)["__signature__"] = inspect.Signature(every)
+    alone = typer.Typer(add_completion=False)
+    alone.command()(run)
+    return typer.main.get_command(alone)

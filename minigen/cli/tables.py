@@ -111,7 +111,7 @@ def train(options: Options, settings: dict[str, Any]) -> None:
     """Train as the command says; ``settings`` are the hyper-parameters that were given."""
     import minigen
     from minigen import checks
-    from minigen.cli.training import _set_threads
+    from minigen.cli.training import set_threads
     from minigen.run_folder import reserve
     from minigen.tables import find_columns
     from minigen.tables.reading import read_file
@@ -124,7 +124,7 @@ def train(options: Options, settings: dict[str, Any]) -> None:
         raise ArgumentError(foreign[0], f"is no setting of --model {options.model}")
     model = family(**settings)
     model._check_params()
-    _set_threads(options.threads, settings.get("device", "auto"))
+    set_threads(options.threads, settings.get("device", "auto"))
     frame = _without(read_file(options.data), options.exclude)
     types = _types(options.types)
     say = (lambda text: None) if options.quiet else (lambda text: print(text, flush=True))

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-import inspect
-import typing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -73,26 +70,9 @@ class TraceCommand(Command):
 
 def trace_of(family: Any) -> Any:
     """The command that traces models of ``family``."""
-    from minigen.cli.settings import parameters as hyper_parameters
+    from minigen.cli.settings import command_of
 
-    hints = typing.get_type_hints(TraceOptions, include_extras=True)
-    own = [
-        inspect.Parameter(
-            field.name, inspect.Parameter.KEYWORD_ONLY, default=field.default, annotation=hints[field.name]
-        )
-        for field in dataclasses.fields(TraceOptions)
-    ]
-    parameters = own + hyper_parameters(family)
-
-    def run(**values: Any) -> None:
-        options = TraceOptions(**{parameter.name: values.pop(parameter.name) for parameter in own})
-        trace(family, options, {name: value for name, value in values.items() if value is not None})
-
-    run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
-    vars(run)["__signature__"] = inspect.Signature(parameters)
-    alone = typer.Typer(add_completion=False)
-    alone.command()(run)
-    return typer.main.get_command(alone)
+    return command_of(family, TraceOptions, trace)
 
 
 def trace(family: Any, options: TraceOptions, settings: dict[str, Any]) -> None:

@@ -37,8 +37,8 @@ def train(family: Any, options: TrainingOptions, settings: dict[str, Any]) -> No
     every = max(1, epochs // PICTURES_A_RUN)
     if options.sample_every is not None:
         every = checks.integer("sample_every", options.sample_every, 0)
-    _set_threads(options.threads, settings.get("device", "auto"))
-    named = _labels_named(model, options, settings)
+    set_threads(options.threads, settings.get("device", "auto"))
+    named = labels_named(model, options, settings)
     items, labels, how = apart(options, named, *with_labels(source, named))
     # No step yet: settings, device and data pass every check.
     model.partial_fit(items, labels, epochs=0, progress=False, **how)
@@ -48,7 +48,7 @@ def train(family: Any, options: TrainingOptions, settings: dict[str, Any]) -> No
         _train_in(folder, model, epochs, every, items, labels, options, how)
 
 
-def _labels_named(model: Any, options: TrainingOptions, settings: dict[str, Any]) -> str | None:
+def labels_named(model: Any, options: TrainingOptions, settings: dict[str, Any]) -> str | None:
     """What --labels says, or said when the model was trained that is resumed."""
     if settings.get("conditional") is False and options.labels is not None:
         raise ValueError("--labels cannot be given with --conditional no, which ignores labels")
@@ -75,7 +75,7 @@ def _train_in(
     from minigen import output
     from minigen.training.signals import stop_request
 
-    say = _silent if options.quiet else _say
+    say = print_nothing if options.quiet else print_line
     source = model.source_
     say(f"{source}: {' x '.join(map(str, items.shape))}, {model.data_dtype_}")
     where = f"{model.device_} ({model.precision_})"
@@ -83,7 +83,7 @@ def _train_in(
     if _could_be_clearer(model, options):
         say("hint: --preset quality draws clearer pictures than this small model")
     reporter = None if options.no_report else Reporter(folder, items, labels, say)
-    callbacks = [_watcher(folder, every, say, reporter)] if every else []
+    callbacks = [watcher(folder, every, say, reporter)] if every else []
     if how:
         callbacks.insert(0, _teller(say))
     progress = False if options.quiet else None
@@ -96,7 +96,7 @@ def _train_in(
     if options.restore_best and model.history_.evaluations.best_epoch is not None:
         say(f"the model is that of epoch {model.history_.evaluations.best_epoch}, the best one")
     with stop_request() as late:  # what a signal now interrupts is less than what it would lose
-        _write_run(model, folder, items, labels, say, reporter)
+        write_run(model, folder, items, labels, say, reporter)
     stopped_by = model.history_.stop_signal or late.number
     if stopped_by:
         done = f"{model.history_.epochs} of {model.epochs} epochs are done and saved"
@@ -141,7 +141,7 @@ def _resumed(family: Any, path: Path, options: TrainingOptions, settings: dict[s
     return model, epochs, source_of(model) if options.data is None else options.data
 
 
-def _set_threads(threads: int | None, device: str) -> None:
+def set_threads(threads: int | None, device: str) -> None:
     from minigen.device import get_backend
 
     if threads is None:
@@ -154,7 +154,7 @@ def _set_threads(threads: int | None, device: str) -> None:
     set_num_threads(threads)
 
 
-def _watcher(
+def watcher(
     folder: Path, every: int, say: Callable[[str], None], reporter: Reporter | None
 ) -> Callable[[EpochEnd], None]:
     """A callback that shows the model's progress, and saves it, once in ``every`` epochs."""
@@ -194,7 +194,7 @@ def _keep(model: Any, folder: Path) -> None:
     model.history_.to_csv(folder / "history.csv")
 
 
-def _write_run(
+def write_run(
     model: Any, folder: Path, items: Any, labels: Any, say: Callable[[str], None], reporter: Reporter | None
 ) -> None:
     """All that a training leaves in its folder."""
@@ -224,12 +224,12 @@ def _architecture(model: Any) -> str:
     return f"{model.kind.upper()}: {nets}, {parameter_count(model):,} parameters"
 
 
-def _say(text: str) -> None:
+def print_line(text: str) -> None:
     from tqdm import tqdm
 
     tqdm.write(text)  # goes round the progress bar
     sys.stdout.flush()
 
 
-def _silent(text: str) -> None:
+def print_nothing(text: str) -> None:
     """--quiet."""

@@ -19,12 +19,16 @@ from minigen.estimators.gan import GAN
 from minigen.estimators.saving import check_tensors, from_settings, tuples
 from minigen.estimators.scaling import Columns
 from minigen.estimators.vae import VAE
-from minigen.tables.saving import restored
 from minigen.training.checkpoint import Tensors, model_file, read
 from minigen.training.history import History
 
 KINDS: dict[str, Any] = {"gan": GAN, "vae": VAE}
-TABLES = {"table-vae": ("minigen.tables.vae", "TableVAE"), "table-gan": ("minigen.tables.gan", "TableGAN")}
+MADE_OF_MODELS = {
+    "table-vae": ("minigen.tables.vae", "TableVAE", "minigen.tables.saving"),
+    "table-gan": ("minigen.tables.gan", "TableGAN", "minigen.tables.saving"),
+    "anomaly-detector": ("minigen.anomalies.detector", "AnomalyDetector", "minigen.anomalies.files"),
+}
+"""Kinds that hold models: where their class is, and the module whose ``restored`` puts one together again."""
 WHOLE = ("bool", *(f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)))  # of zeros and ones
 DTYPES = ("float32", *WHOLE)
 
@@ -40,12 +44,12 @@ def load(path: str | os.PathLike[str], device: str = "auto", precision: str | No
     the errors of an unusable ``device`` or ``precision``.
     """
     settings, tensors = read(model_file(path))
-    kind = TABLES.get(str(settings.get("model"))) if isinstance(settings, dict) else None
+    kind = MADE_OF_MODELS.get(str(settings.get("model"))) if isinstance(settings, dict) else None
     if kind is None:
         return _restored(path, settings, tensors, device, precision)
     with _foreign(path):
-        module, name = kind
-        family = getattr(importlib.import_module(module), name)
+        module, name, files = kind
+        family, restored = getattr(importlib.import_module(module), name), importlib.import_module(files).restored
         return restored(family, settings, tensors, lambda inner, own: _restored(path, inner, own, device, precision))
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import warnings
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar, copy_context
@@ -188,8 +188,15 @@ def _tell(diverged: dict[int, TrainingDiverged], models: list[Any], how: str) ->
     if not diverged:
         return
     diverged = dict(sorted(diverged.items()))
-    each = "; ".join(f"models[{i}]: {error}" for i, error in diverged.items())
-    message = f"{len(diverged)} of {len(models)} models diverged, the others are trained: {each}"
+    first = next(iter(diverged.values()))
+    which = listed(f"models[{i}] in step {error.step}" for i, error in diverged.items())
+    message = f"{len(diverged)} of {len(models)} models diverged, the others are trained: {which}. The first: {first}"
     if how == "raise":
-        raise SomeDiverged(message, errors=diverged) from next(iter(diverged.values()))
+        raise SomeDiverged(message, errors=diverged) from first
     warnings.warn(message, RuntimeWarning, stacklevel=3)
+
+
+def listed(items: Iterable[str], most: int = 6) -> str:
+    """``items``, and how many more there are."""
+    items = list(items)
+    return ", ".join(items[:most]) + (f" and {len(items) - most} more" if len(items) > most else "")

@@ -104,6 +104,9 @@ class Monitor:
         rng = np.random.default_rng(model.seed)
         self.some = rng.permutation(len(self.known))[: self.rows]
         self.chosen = rng.permutation(len(self.new))[: self.rows]
+        new, everything = self.new[self.chosen], np.arange(self.rows)
+        self.of_training = Sets(self.known[self.some], new, everything, None, model.seed)
+        self.of_validation = Sets(new, self.known, self.some, None, model.seed)
 
     def __call__(self, end: EpochEnd) -> bool:
         if end.epoch % self.every and end.epoch != end.epochs:
@@ -131,10 +134,8 @@ class Monitor:
         by_numbers = model.conditions_ is not None and model.classes_ is None
         samples = as_rows(model.sample(self.rows, seed=model.seed, **({"y": labels} if by_numbers else {})))[0]
         new = self.new[self.chosen]
-        sets = Sets(samples, new, new, np.arange(self.rows), None, model.seed)
-        copies = (
-            Sets(samples, self.known, new, self.some, None, model.seed) if set(self.names) & set(OF_COPIES) else sets
-        )
+        sets = Sets(samples, new, np.arange(self.rows), None, model.seed, self.of_training)
+        copies = Sets(samples, self.known, self.some, None, model.seed, self.of_validation)
         real = model.history_.evaluations.real
         found: dict[str, float] = {}
         asked = [name for name in self.names if name in LIKELIHOODS]
@@ -144,10 +145,10 @@ class Monitor:
             if not isinstance(metric, str):
                 found[name] = float(metric(model, self.validation))
             elif name in BETTER:
-                of, others = (copies, new) if name in OF_COPIES else (sets, self.known[self.some])
+                of, beside = (copies, self.of_validation) if name in OF_COPIES else (sets, self.of_training)
                 found[name] = of[name]
                 if name not in real:
-                    real[name] = of.with_rows(others)[name]
+                    real[name] = beside[name]
         return {name: found[name] for name in self.names}
 
     def end(self, model: Any, run: TrainingRun) -> None:

@@ -9,13 +9,13 @@ from typing import Any
 from minigen.errors import NotFittedError
 
 
-def tags(transformer: bool) -> Any:
+def tags(transformer: bool, estimator_type: str | None = None) -> Any:
     """What scikit-learn 1.6 and newer want to know: no ``y``, items of one dimension or more, float32 from
     ``transform`` whatever comes in."""
     from sklearn.utils import InputTags, Tags, TargetTags, TransformerTags
 
     return Tags(
-        estimator_type=None,
+        estimator_type=estimator_type,
         target_tags=TargetTags(required=False),
         classifier_tags=None,
         regressor_tags=None,

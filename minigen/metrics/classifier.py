@@ -89,8 +89,9 @@ class Classifier:
     ``accuracy``: the share of held-out rows whose class it names.
     """
 
-    def __init__(self, network: Network, accuracy: float = float("nan")) -> None:
+    def __init__(self, network: Network, accuracy: float = float("nan"), data: str = "") -> None:
         self.network, self.accuracy = network, accuracy
+        self.__name__ = f"a classifier of {data}" if data else "a classifier"
 
     def __call__(self, items: np.ndarray) -> np.ndarray:
         """Features ``float32[n, F]`` of ``items[n, ...]``, uint8 or from 0 to 1: what the last hidden layer gives."""
@@ -160,20 +161,20 @@ def digit_features(name: str = "mnist", *, device: str = "auto") -> Classifier:
     load = NAMED[checks.choice("name", name, NAMED)]
     path = cache_folder() / "classifiers" / f"{name}-{'-'.join(map(str, WIDTHS))}-{EPOCHS + SLOW_EPOCHS}.safetensors"
     if path.is_file():
-        return _read(path, device)
+        return _read(path, device, name)
     train, test = load("train"), load("test")
     classifier = train_classifier(train.images, train.labels, (test.images, test.labels), device=device)
     path.parent.mkdir(parents=True, exist_ok=True)
     shape = {"inputs": classifier.network.inputs, "classes": classifier.network.outputs}
     checkpoint.write(path, json.dumps({**shape, "accuracy": classifier.accuracy}), classifier.network.state())
-    return classifier
+    return Classifier(classifier.network, classifier.accuracy, name)
 
 
-def _read(path: os.PathLike[str], device: str) -> Classifier:
+def _read(path: os.PathLike[str], device: str, name: str) -> Classifier:
     settings, tensors = checkpoint.read(path)  # type: ignore[arg-type]
     network = _network(get_backend(device, "auto"), settings["inputs"], settings["classes"])
     network.load_state(tensors)
-    return Classifier(network, settings["accuracy"])
+    return Classifier(network, settings["accuracy"], name)
 
 
 def _network(ops: Backend, inputs: int, classes: int) -> Network:

@@ -32,7 +32,12 @@ def frechet_distance(samples: Any, real: Any, features: Features | None = None) 
     Raises ``TypeError`` or ``ValueError`` for what are not two sets of at least two items of one shape.
     """
     a, b = rows_of(samples, real, features)
-    (mean_a, A), (mean_b, B) = moments(a), moments(b)
+    return between_gaussians(moments(a), moments(b))
+
+
+def between_gaussians(a: tuple[np.ndarray, np.ndarray], b: tuple[np.ndarray, np.ndarray]) -> float:
+    """The distance, squared, of two Gaussians, each of a mean ``[F]`` and a covariance ``[F, F]``."""
+    (mean_a, A), (mean_b, B) = a, b
     difference = mean_a - mean_b
     # tr (A B)^(1/2) is the sum of the roots of the eigenvalues of A B, which are those of A^(1/2) B A^(1/2).
     values, vectors = np.linalg.eigh(A)

@@ -124,8 +124,8 @@ def evaluate(
     known, new = known.reshape(-1, *shape), new[chosen].reshape(-1, *shape)
     given = {} if y is None or model.conditions_ is None or model.classes_ is not None else {"y": y[some]}
     samples = np.asarray(model.sample(n, seed=seed, **given)).reshape(n, *shape)
-    of_model = Sets(samples, known, new, some, features, seed)
-    of_real = of_model.with_rows(new)
+    of_real = Sets(new, known, some, features, seed)
+    of_model = Sets(samples, known, some, features, seed, of_real)
     names = [name for name in BETTER if of_model.has(name)]
     figures = [Figure(name, of_model[name], of_real[name], BETTER[name]) for name in names]
     if hasattr(model, "elbo") and (model.conditions_ is None or labels is not None):
@@ -144,7 +144,7 @@ def _named(features: Features | None) -> str:
         return Evaluation.features
     name = getattr(features, "__name__", type(features).__name__)
     accuracy = getattr(features, "accuracy", None)
-    return name if accuracy is None else f"{name}, accuracy {accuracy:.4f} on held-out rows"
+    return name if accuracy is None else f"those of {name}, right on {accuracy:.2%} of held-out rows"
 
 
 def _labels(labels: Any, known: int, new: int) -> tuple[Any, Any]:

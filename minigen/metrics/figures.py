@@ -5,21 +5,22 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from functools import cached_property
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 
-from minigen.metrics.distances import frechet_distance, kernel_distance
-from minigen.metrics.features import Features, apply
+from minigen.metrics.distances import between_gaussians, kernel_distance
+from minigen.metrics.features import Features, apply, moments
 from minigen.metrics.neighbours import (
     DensityCoverage,
     PrecisionRecall,
     class_coverage,
-    copied,
     density_coverage,
-    memorisation,
+    nearer,
     precision_recall,
+    share_copied,
 )
+from minigen.metrics.pairs import nearest
 
 BETTER = {
     "frechet distance": "lower",
@@ -42,32 +43,25 @@ DRAWS = 64
 
 
 class Sets:
-    """Metrics of ``rows[n, ...]`` by name, computed when asked for.
+    """Metrics of ``items[n, ...]`` by name, computed when asked for.
 
-    They compare with the training rows ``known[m, ...]``, all or the ``some`` of them with these numbers, and tell
-    copies by the held-out rows ``new``.
+    They compare with the training items ``known[m, ...]``, all or the ``some`` of them with these numbers. ``real`` are
+    the metrics of held-out items beside the same training items, which tell copies; without it, they are these.
     """
 
     def __init__(
         self,
-        rows: np.ndarray,
+        items: np.ndarray,
         known: np.ndarray,
-        new: np.ndarray,
         some: np.ndarray,
         features: Features | None,
         seed: int,
+        real: Sets | None = None,
     ) -> None:
-        self.items, self._some, self._features, self._seed = rows, some, features, seed
-        self.known_items = known
-        self.rows, self.known, self.new = (apply(features, items) for items in (rows, known, new))
-
-    def with_rows(self, rows: np.ndarray) -> Self:
-        """The same metrics of other rows."""
-        other = object.__new__(type(self))
-        vars(other).update({name: vars(self)[name] for name in ("_some", "_features", "_seed", "known_items")})
-        other.items, other.known, other.new = rows, self.known, self.new
-        other.rows = apply(self._features, rows)
-        return other
+        self.items, self.known_items, self._some, self._features, self._seed = items, known, some, features, seed
+        self._real = self if real is None else real
+        self.rows = apply(features, items)
+        self.known: np.ndarray = apply(features, known) if real is None else real.known
 
     def has(self, name: str) -> bool:
         """Whether there is this metric: only a classifier tells classes."""
@@ -75,7 +69,7 @@ class Sets:
 
     def __getitem__(self, name: str) -> float:
         if name == "frechet distance":
-            return frechet_distance(self.rows, self.known)
+            return between_gaussians(moments(self.rows), self._real._moments_known)
         if name == "kernel distance":
             return kernel_distance(self.rows, self.some, seed=self._seed).value
         if name in PrecisionRecall._fields:
@@ -85,12 +79,21 @@ class Sets:
         if name == "class coverage":
             return class_coverage(self.items, self.known_items, self._features)
         if name == "nearer to training rows":
-            return memorisation(self.rows, self.known, self.new).share
-        return copied(self.rows, self.known)
+            return nearer(self._near[:, 0], self._real._near[:, 0]).share
+        return share_copied(self._near)
 
     @property
     def some(self) -> np.ndarray:
         return self.known[self._some]
+
+    @cached_property
+    def _near(self) -> np.ndarray:
+        """Squared distances to the two nearest training rows: by far the longest of all to find."""
+        return nearest(self.rows, self.known, 2)[0]
+
+    @cached_property
+    def _moments_known(self) -> tuple[np.ndarray, np.ndarray]:
+        return moments(self.known)
 
     @cached_property
     def _manifolds(self) -> PrecisionRecall:

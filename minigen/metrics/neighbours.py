@@ -69,7 +69,11 @@ def memorisation(samples: Any, train: Any, held_out: Any, features: Features | N
     """
     a, reference = rows_of(samples, train, features)
     b, _ = rows_of(held_out, train, features)
-    near, far = (nearest(rows, reference)[0][:, 0] for rows in (a, b))
+    return nearer(*(nearest(rows, reference)[0][:, 0] for rows in (a, b)))
+
+
+def nearer(near: np.ndarray, far: np.ndarray) -> Memorisation:
+    """:func:`memorisation` from the distances, or their squares, of samples and of held-out rows."""
     n, m = len(near), len(far)
     below, upto = (np.searchsorted(np.sort(near), far, side) for side in ("left", "right"))
     share = float((below + upto).mean() / (2 * n))  # of equal distances, half
@@ -83,7 +87,11 @@ def copied(samples: Any, train: Any, features: Features | None = None) -> float:
     nearest; a smooth mean of rows is, too, although it may lie nearer to all of them than new rows do.
     """
     a, reference = rows_of(samples, train, features)
-    squares = nearest(a, reference, 2)[0]
+    return share_copied(nearest(a, reference, 2)[0])
+
+
+def share_copied(squares: np.ndarray) -> float:
+    """:func:`copied` from the squared distances to the two nearest training rows, ``[n, 2]``."""
     return float((squares[:, 0] < COPY**2 * squares[:, 1]).mean())
 
 

@@ -100,7 +100,7 @@ def _figure(width: float, height: float) -> Any:
 
 
 def _panels(count: int) -> tuple[Any, list[Any]]:
-    across = min(3, count)
+    across = min(2, count)  # readable on a phone
     down = math.ceil(count / across)
-    figure = _figure(2.6 * across, 2.1 * down + 0.3)
+    figure = _figure(3.2 * across, 2.1 * down + 0.3)
     return figure, [figure.add_subplot(down, across, i + 1) for i in range(count)]

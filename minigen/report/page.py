@@ -175,7 +175,7 @@ def _recorded(history: Any) -> list[tuple[str, str, str]]:
 
 
 def _note(evaluation: Any) -> str:
-    return f"{evaluation.rows} samples, and as many held-out rows. What the metrics looked at: {evaluation.features}."
+    return f"{evaluation.rows} samples, and as many held-out rows. Features: {evaluation.features}."
 
 
 # --- facts ----------------------------------------------------------------------------------------

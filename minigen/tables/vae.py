@@ -33,7 +33,7 @@ class TableVAE(TableModel):
     dropout : share of the hidden units that are dropped in training
     variance : of the numbers' likelihood: ``"learned"``, one of each, or a number
     beta : weight of the KL
-    latent_prior : what the latents of samples are drawn from: ``"normal"``, or ``"mixture"``, one of Gaussians fitted to
+    latent_prior : what samples' latents are drawn from: ``"normal"``, or ``"mixture"``, one of Gaussians fitted to
         those of the training rows (needs scikit-learn)
     components : Gaussians in that mixture
     kl_warmup : epochs over which the weight of the KL grows from 0 to beta

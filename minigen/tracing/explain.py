@@ -113,16 +113,14 @@ def _signal(told: Mapping[str, Record]) -> Iterator[Finding]:
 
 
 def _latents(told: Mapping[str, Record]) -> Iterator[Finding]:
-    record = told.get("latent_forward", told.get("importance_sample"))
-    if record is None:
+    if (record := told.get("posterior")) is None:
         return
     kl = mean_kl(record)
     active, total = int((kl > ACTIVE).sum()), float(kl.sum())
-    losses = [told[name] for name in ("vae_loss", "gaussian_loss", "categorical_loss") if name in told]
     text = f"{active} of {len(kl)} latents carry more than {ACTIVE} nats; the KL is {total:.4g} nats a row"
     figures = {"active": active, "latents": len(kl), "kl": total}
-    if losses:
-        figures["reconstruction"] = float(losses[0].outputs["loss"][0])
+    if "reconstruction" in told:
+        figures["reconstruction"] = float(told["reconstruction"].outputs["loss"][0])
         text += f", the reconstruction term {figures['reconstruction']:.4g}"
     if active == 0:
         text += ". The posterior has collapsed to the prior: the decoder does not use z"

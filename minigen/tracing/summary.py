@@ -47,21 +47,19 @@ class StepSummary:
     step: int
     layers: dict[str, LayerSummary]
     told: dict[str, Record] = field(default_factory=dict)
-    """The last record of each operation of a loss."""
+    """The last record of ``gan_loss_discriminator`` and ``gan_loss_generator``, of the draw of z, ``posterior``, and of
+    the ``reconstruction`` term."""
     not_finite: Record | None = None
     """The first record that wrote a NaN or an infinity."""
 
 
-TELLING = (
-    "gan_loss_discriminator",
-    "gan_loss_generator",
-    "gradient_penalty",
-    "latent_forward",
-    "importance_sample",
-    "vae_loss",
-    "gaussian_loss",
-    "categorical_loss",
-)
+def _tells(record: Record) -> str:
+    """What a record tells of the training, ``""`` for most."""
+    if record.operation in ("gan_loss_discriminator", "gan_loss_generator"):
+        return record.operation
+    if "heads" in record.inputs and "z" in record.outputs:
+        return "posterior"
+    return "reconstruction" if "doutput" in record.outputs and "loss" in record.outputs else ""
 
 
 class Collector:
@@ -77,8 +75,8 @@ class Collector:
             layers = {layer.name: LayerSummary() for net in self.networks.values() for layer in net.layers}
             self.steps.append(StepSummary(record.step, layers))
         now = self.steps[-1]
-        if record.operation in TELLING:
-            now.told[record.operation] = record
+        if tells := _tells(record):
+            now.told[tells] = record
         if now.not_finite is None and not all(_finite(array) for array in record.outputs.values()):
             now.not_finite = record
         if record.operation in (*OPTIMIZERS, "clip_norm") and record.layer in self.networks:

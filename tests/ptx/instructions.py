@@ -65,6 +65,7 @@ elementwise("or", np.bitwise_or)
 elementwise("not", np.invert)
 elementwise("neg", np.negative)
 elementwise("abs", np.abs)
+elementwise("copysign", lambda sign, of: np.copysign(of, sign))  # the sign is the first operand's
 elementwise("min", np.fmin)
 elementwise("max", np.fmax)
 elementwise("div", divide)

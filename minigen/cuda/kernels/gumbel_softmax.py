@@ -36,6 +36,16 @@ def noisy(z, u, rows, columns, B, D: tl.constexpr, sharpness, NOISE: tl.constexp
 
 
 @triton.jit
+def below_largest(logits, largest, inside):
+    """What a tile's logits lie below the largest of their row, 0 outside.
+
+    A product that is fused into the subtraction is not rounded, as the largest was, and could come to lie above it.
+    """
+    below = logits - largest[:, None]
+    return tl.where(inside & ~(below > 0.0), below, 0.0)  # NaN stays NaN
+
+
+@triton.jit
 def forward(
     pid, z, u, ends, y, B, sharpness,
     D: tl.constexpr, G: tl.constexpr, ACTIVATION: tl.constexpr, NOISE: tl.constexpr, BM: tl.constexpr,
@@ -58,14 +68,15 @@ def forward(
         sums = tl.zeros([BM], tl.float32)
         for c in range(begin, end, BN):
             columns = c + tl.arange(0, BN)
-            below = noisy(z, u, rows, columns, B, D, sharpness, NOISE) - largest[:, None]
             inside = (columns < end)[None, :]
-            sums += tl.sum(tl.where(inside, exp_negative(tl.where(inside, below, 0.0)), 0.0), axis=1)
+            below = below_largest(noisy(z, u, rows, columns, B, D, sharpness, NOISE), largest, inside)
+            sums += tl.sum(tl.where(inside, exp_negative(below), 0.0), axis=1)
         for c in range(begin, end, BN):
             columns = c + tl.arange(0, BN)
-            below = noisy(z, u, rows, columns, B, D, sharpness, NOISE) - largest[:, None]
-            share = exp_negative(tl.where((columns < end)[None, :], below, 0.0)) / sums[:, None]
-            mask = (rows < B)[:, None] & (columns < end)[None, :]
+            inside = (columns < end)[None, :]
+            below = below_largest(noisy(z, u, rows, columns, B, D, sharpness, NOISE), largest, inside)
+            share = exp_negative(below) / sums[:, None]
+            mask = (rows < B)[:, None] & inside
             tl.store(y + rows[:, None] * D + columns[None, :], share, mask=mask)
 
 

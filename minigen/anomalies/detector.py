@@ -1,0 +1,244 @@
+"""A detector of unusual rows: an ensemble of small VAEs in scikit-learn's form for outliers."""
+
+from __future__ import annotations
+
+import inspect
+import os
+from typing import Any, Self
+
+import numpy as np
+
+from minigen import checks
+from minigen.anomalies import files
+from minigen.anomalies.columns import Quantiles
+from minigen.datasets import frames
+from minigen.datasets.load import as_rows
+from minigen.errors import ArgumentError
+from minigen.estimators import inputs, sklearn_protocol
+from minigen.estimators.vae import VAE
+
+SCORES = ("bound", "likelihood", "reconstruction", "latent")
+COLUMNS = ("standard", "quantile")
+AUTO_OFFSET = 0.01  # share of the training rows that contamination="auto" takes for unusual
+
+
+class AnomalyDetector:
+    """Finds unusual rows of a table, in the manner of scikit-learn's outlier detectors.
+
+    >>> detector = minigen.AnomalyDetector().fit(X)
+    >>> unusual = X[detector.predict(X) == -1]
+    >>> why = detector.explain(unusual)  # nats by which each column makes a row unusual
+
+    It trains VAEs with a Gaussian likelihood of one learned variance. The score of a row depends on no other row.
+
+    Parameters
+    ----------
+    score_by : what a row is scored by, higher is more usual: ``"bound"``, the evidence lower bound of ``log p(x)``;
+        ``"likelihood"``, the importance weighted estimate of it (Burda et al. 2016); ``"reconstruction"``, how likely
+        the row is given its own latents; ``"latent"``, the log density of its latent under a mixture fitted to the
+        training rows' (needs scikit-learn)
+    contamination : share of the training rows to call unusual, in (0, 0.5], or ``"auto"``, 0.01
+    columns : ``"standard"``: mean 0 and deviation 1; ``"quantile"``: by ranks, as a normal distribution has them, for
+        skewed columns and such with a few huge values
+    members : models in the ensemble, by ``seed``, ``seed + 1``, ...; scores are their mean
+    samples : draws of the latent for each row's score
+    latent_dim : width of the latent, at most as many as there are columns
+    hidden : sizes of the encoder's hidden layers; the decoder's are these in reverse
+    steps : training steps of each model, however many rows there are; whole epochs, so that a few more may be done
+    batch_size : rows a step, at most all
+    learning_rate : step size of Adam
+    seed : of weights, order and noise
+    device : ``"auto"``, ``"numpy"``, ``"cpu"`` or ``"cuda"``
+
+    Attributes after ``fit``
+    ------------------------
+    ``offset_``, the score below which a row counts as unusual; ``models_``, the trained :class:`~minigen.VAE`;
+    ``n_features_in_``, and ``feature_names_in_`` of a table with names.
+    """
+
+    kind = "anomaly-detector"
+    models_: list[VAE]
+    quantiles_: Quantiles | None
+    offset_: float
+    item_shape_: tuple[int, ...]
+
+    def __init__(
+        self,
+        *,
+        score_by: str = "bound",
+        contamination: float | str = "auto",
+        columns: str = "standard",
+        members: int = 3,
+        samples: int = 16,
+        latent_dim: int = 8,
+        hidden: tuple[int, ...] = (64,),
+        steps: int = 3000,
+        batch_size: int = 64,
+        learning_rate: float = 2e-3,
+        seed: int = 0,
+        device: str = "auto",
+    ) -> None:
+        self.score_by = score_by
+        self.contamination = contamination
+        self.columns = columns
+        self.members = members
+        self.samples = samples
+        self.latent_dim = latent_dim
+        self.hidden = hidden
+        self.steps = steps
+        self.batch_size = batch_size
+        self.learning_rate = learning_rate
+        self.seed = seed
+        self.device = device
+
+    # --- scikit-learn's manners -----------------------------------------------------------------
+
+    def get_params(self, deep: bool = True) -> dict[str, Any]:
+        """The settings by name."""
+        return {name: getattr(self, name) for name in inspect.signature(type(self)).parameters}
+
+    def set_params(self, **params: Any) -> Self:
+        """Change settings; they take effect at the next ``fit``. ``ValueError`` for an unknown name."""
+        for name, value in params.items():
+            checks.choice("parameter", name, self.get_params())
+            setattr(self, name, value)
+        return self
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({', '.join(f'{k}={v!r}' for k, v in self.get_params().items())})"
+
+    def __sklearn_tags__(self) -> Any:
+        return sklearn_protocol.tags(transformer=False, estimator_type="outlier_detector")
+
+    def __sklearn_is_fitted__(self) -> bool:
+        return hasattr(self, "models_")
+
+    def _check_params(self) -> None:
+        checks.choice("score_by", self.score_by, SCORES)
+        checks.choice("columns", self.columns, COLUMNS)
+        if self.contamination != "auto":
+            if isinstance(self.contamination, str):
+                raise ArgumentError("contamination", f"must be 'auto' or in (0, 0.5], not {self.contamination!r}")
+            checks.number("contamination", self.contamination, 0, 0.5 + 1e-9, exclude_low=True)
+        checks.integer("members", self.members, 1)
+        checks.integer("samples", self.samples, 1)
+        checks.integer("steps", self.steps, 1)
+        checks.integer("batch_size", self.batch_size, 1)
+        checks.integer("latent_dim", self.latent_dim, 1)
+        checks.seed("seed", self.seed)
+
+    # --- training -------------------------------------------------------------------------------
+
+    def fit(self, X: Any, y: Any = None) -> Self:
+        """Train on ``X[N, ...]``, rows of numbers most of which are usual; ``y`` is ignored.
+
+        Raises ``TypeError`` or ``ValueError`` for bad settings or data, before any work.
+        """
+        self._check_params()
+        rows, item_shape = as_rows(X, name="X", min_rows=2)
+        rows = rows.astype(np.float32)
+        quantiles = Quantiles.of(rows) if self.columns == "quantile" else None
+        seen = rows if quantiles is None else quantiles(rows)
+        models = [self._member(i, seen) for i in range(self.members)]
+        self.models_, self.quantiles_ = models, quantiles
+        self.item_shape_, self.n_features_in_ = item_shape, rows.shape[1]
+        vars(self).pop("feature_names_in_", None)
+        if (names := frames.column_names(X)) is not None:
+            self.feature_names_in_ = names
+        share = AUTO_OFFSET if self.contamination == "auto" else float(self.contamination)
+        self.offset_ = float(np.quantile(self._scores(rows), share))
+        return self
+
+    def _member(self, i: int, rows: np.ndarray) -> VAE:
+        """The ``i``-th model of the ensemble, trained."""
+        batch = min(self.batch_size, len(rows))
+        model = VAE(
+            likelihood="gaussian",
+            variance="learned_scalar",
+            latent_dim=min(self.latent_dim, rows.shape[1]),
+            hidden=self.hidden,
+            latent_prior="mixture" if self.score_by == "latent" else "normal",
+            components=10,
+            learning_rate=self.learning_rate,
+            batch_size=batch,
+            epochs=-(-self.steps // -(-len(rows) // batch)),
+            seed=(self.seed + i) % checks.SEED_LIMIT,
+            device=self.device,
+        )
+        return model.fit(rows, progress=False)
+
+    # --- using it -------------------------------------------------------------------------------
+
+    def score_samples(self, X: Any) -> np.ndarray:
+        """How usual each row of ``X`` is, in nats, ``float64[N]``: higher is more usual."""
+        return self._scores(self._check_rows(X))
+
+    def decision_function(self, X: Any) -> np.ndarray:
+        """``score_samples(X) - offset_``: below 0 for rows that are called unusual."""
+        return self.score_samples(X) - self.offset_
+
+    def predict(self, X: Any) -> np.ndarray:
+        """-1 for each unusual row of ``X``, 1 for the others: ``int64[N]``."""
+        return np.where(self.decision_function(X) < 0, -1, 1)
+
+    def fit_predict(self, X: Any, y: Any = None) -> np.ndarray:
+        """``fit(X).predict(X)``."""
+        return self.fit(X).predict(X)
+
+    def explain(self, X: Any) -> np.ndarray:
+        """By how many nats each column makes a row unusual, ``float64[N, D]``.
+
+        Of column d it is what the row's score would gain if d alone were as the models reconstruct it from the whole
+        row; what does not matter is near 0. The shares need not add up to the score, as columns act together.
+        """
+        rows = self._check_rows(X)
+        seen = self._seen(rows)
+        own = self._scores_of(seen)
+        expected: Any = np.mean([model.reconstruct(seen) for model in self.models_], axis=0, dtype=np.float64)
+        gains = np.empty(rows.shape)
+        for d in range(rows.shape[1]):
+            changed = seen.copy()
+            changed[:, d] = expected[:, d]
+            gains[:, d] = self._scores_of(changed) - own
+        return gains
+
+    def _check_rows(self, X: Any) -> np.ndarray:
+        """``X`` as rows of floats like those of the training. Raises TypeError or ValueError for others."""
+        if not self.__sklearn_is_fitted__():
+            message = "this AnomalyDetector is not trained yet: call fit, or minigen.load a file"
+            raise sklearn_protocol.not_fitted(message)
+        names = getattr(self, "feature_names_in_", None)
+        frames.check_columns("X", X, None if names is None else list(names))
+        rows, item_shape = as_rows(X, name="X", min_rows=1)
+        inputs.check_items(self, "X", item_shape)
+        return rows.astype(np.float32)
+
+    def _seen(self, rows: np.ndarray) -> np.ndarray:
+        """``rows`` as the models take them."""
+        return rows if self.quantiles_ is None else self.quantiles_(rows)
+
+    def _scores(self, rows: np.ndarray) -> np.ndarray:
+        return self._scores_of(self._seen(rows))
+
+    def _scores_of(self, seen: np.ndarray) -> np.ndarray:
+        """Mean score of the ensemble; a row so far out that it overflows gets the least number, not -inf."""
+        scores = np.mean([self._score_by(model, seen) for model in self.models_], axis=0)
+        return np.maximum(scores, np.finfo(np.float32).min)
+
+    def _score_by(self, model: VAE, seen: np.ndarray) -> np.ndarray:
+        how: dict[str, Any] = {"samples": self.samples, "progress": False}
+        if self.score_by == "latent":
+            return model.latent_score(seen, samples=self.samples)
+        if self.score_by == "likelihood":
+            return model.score_samples(seen, **how)
+        bound = model.elbo(seen, **how)
+        if self.score_by == "bound":
+            return bound
+        mu, logvar = (part.astype(np.float64) for part in model.encode(seen, return_logvar=True))
+        return bound + (mu**2 + np.expm1(logvar) - logvar).sum(axis=1) / 2  # the bound without its KL
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the detector to one safetensors file, which :func:`minigen.load` reads. Raises ``OSError``."""
+        if not self.__sklearn_is_fitted__():
+            raise sklearn_protocol.not_fitted("this AnomalyDetector is not trained yet: call fit")
+        files.save(self, path)

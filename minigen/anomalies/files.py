@@ -1,0 +1,74 @@
+"""The file of a detector: its settings, and each model as it would be saved alone."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from minigen import checks
+from minigen.anomalies.columns import Quantiles
+from minigen.estimators.saving import content, tuples
+from minigen.training import checkpoint
+from minigen.training.checkpoint import Tensors, check_tensor
+
+Restore = Callable[[dict[str, Any], Tensors], Any]
+
+
+def save(detector: Any, path: str | os.PathLike[str]) -> None:
+    """Write ``detector``, a fitted one."""
+    detector._check_params()
+    tensors, members = {}, []
+    for i, model in enumerate(detector.models_):
+        text, of_model = content(model)
+        members.append(json.loads(text))
+        tensors.update({f"member{i}.{name}": value for name, value in of_model.items()})
+    if detector.quantiles_ is not None:
+        tensors["quantiles"] = np.ascontiguousarray(detector.quantiles_.knots)
+    names = getattr(detector, "feature_names_in_", None)
+    settings = {
+        "model": detector.kind,
+        "params": detector.get_params(),
+        "offset": detector.offset_,
+        "item_shape": list(detector.item_shape_),
+        "columns": None if names is None else list(names),
+        "members": members,
+    }
+    checkpoint.write(path, json.dumps(settings), tensors)
+
+
+def restored(kind: type, settings: dict[str, Any], tensors: Tensors, restore: Restore) -> Any:
+    """The detector that a file tells of; ``restore`` makes each of its models.
+
+    Raises KeyError, TypeError or ValueError for what cannot be.
+    """
+    detector: Any = kind(**tuples(settings["params"]))
+    detector._check_params()
+    shape = checks.widths("item_shape", settings["item_shape"])
+    width = math.prod(shape)
+    models = []
+    for i, inner in enumerate(settings["members"]):
+        prefix = f"member{i}."
+        own = {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
+        models.append(restore(inner, own))
+        if models[-1].kind != "vae" or models[-1].n_features_in_ != width:
+            raise ValueError(f"member {i} must be a vae of {width} columns")
+    if not models:
+        raise ValueError("members must not be empty")
+    detector.quantiles_ = None
+    if detector.columns == "quantile":
+        check_tensor(tensors, "quantiles", (len(tensors["quantiles"]), width), np.float64)
+        if not len(tensors["quantiles"]) or (np.diff(tensors["quantiles"], axis=0) < 0).any():
+            raise ValueError("quantiles must be numbers in order")
+        detector.quantiles_ = Quantiles(tensors["quantiles"])
+    if settings["columns"] is not None:
+        if len(settings["columns"]) != width or not all(isinstance(name, str) for name in settings["columns"]):
+            raise ValueError(f"columns must be {width} names")
+        detector.feature_names_in_ = np.array(settings["columns"], dtype=object)
+    detector.offset_ = checks.number("offset", settings["offset"], -math.inf)
+    detector.models_, detector.item_shape_, detector.n_features_in_ = models, shape, width
+    return detector
