@@ -22,8 +22,8 @@ OUT = Path("runs/examples")
 OUT.mkdir(parents=True, exist_ok=True)
 
 digits = minigen.datasets.mnist_sample()
-vae = minigen.VAE.preset("quality", latent_dim=16, seed=1, **({"epochs": 1, "hidden": (16,)} if QUICK else {}))
-vae.fit(digits[:256] if QUICK else digits[:4500])
+vae = minigen.VAE.preset("quality", latent_dim=16, seed=1, **({"epochs": 5, "hidden": (64,)} if QUICK else {}))
+vae.fit(digits[:2000] if QUICK else digits[:4500])
 
 
 def on_a_circle(a, b, t):
