@@ -422,6 +422,13 @@ def ladder_tables(result: dict[str, Any]) -> dict[str, str]:
     return report_ladder.tables(result)
 
 
+def synthetic_tables(result: dict[str, Any]) -> dict[str, str]:
+    """Of :mod:`bench.tables`: see :mod:`bench.report_tables`, which needs this module's numbers and tables."""
+    from bench import report_tables
+
+    return report_tables.tables(result)
+
+
 def use_tables(result: dict[str, Any]) -> dict[str, str]:
     """Of anomalies and augmentation: see :mod:`bench.report_use`."""
     from bench import report_use
@@ -444,6 +451,7 @@ TABLES: dict[str, Callable[[dict[str, Any]], dict[str, str]]] = {
     "penalty_cost": quality_tables,
     "ladder": ladder_tables,
     "many": many_tables,
+    "tables": synthetic_tables,
 }
 
 

@@ -21,6 +21,7 @@ _HOMES = {
     "VAE": "minigen.estimators.vae",
     "train_vae": "minigen.estimators.vae",
     "TableVAE": "minigen.tables.vae",
+    "TableGAN": "minigen.tables.gan",
     "fit_many": "minigen.estimators.many",
     "trace": "minigen.tracing.run",
     "AnomalyDetector": "minigen.anomalies.detector",

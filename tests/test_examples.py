@@ -47,7 +47,7 @@ def test_it_makes_its_picture(name: str, tmp_path: Path, monkeypatch: pytest.Mon
 def test_the_page_has_a_line_for_each() -> None:
     text = (FOLDER / "README.md").read_text()
     scripts = sorted(path.stem for path in FOLDER.glob("*.py"))
-    assert scripts == sorted([*STEPS, *PICTURES, *WITH_SKLEARN])
+    assert {*STEPS, *PICTURES, *WITH_SKLEARN} <= set(scripts)
     assert [name for name in scripts if f"[`{name}.py`]({name}.py)" not in text] == []
     pictures = re.findall(r"\]\((pictures/[\w.]+)\)", text)
     assert {Path(picture).stem for picture in pictures} == {*PICTURES, *WITH_SKLEARN}

@@ -84,6 +84,13 @@ def test_the_bound_is_that_of_the_validation_rows():
     assert model.history_.metrics["log likelihood"][-1] == pytest.approx(model.score_samples(NEW).mean(), rel=1e-6)
 
 
+def test_zeros_and_ones():
+    bits = X > 100
+    model = minigen.VAE(epochs=1, **QUICK).fit(bits, validation=bits[:40], metrics=["bound", "reconstruction error"])
+    error = np.sqrt(((model.reconstruct(bits[:40]) - bits[:40]) ** 2).mean())
+    assert model.history_.metrics["reconstruction error"][0] == pytest.approx(error, rel=1e-5)
+
+
 @pytest.mark.parametrize("family", [minigen.GAN, minigen.VAE])
 def test_early_stopping_and_the_best_weights(family, tmp_path):
     metric = falling_then_rising(3)

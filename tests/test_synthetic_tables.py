@@ -149,6 +149,22 @@ def test_the_same_seed_trains_the_same_model(fitted):
     assert fitted.history_.epochs == 2 and fitted.history_.steps == 8
 
 
+@pytest.mark.parametrize("how", ["quantiles", "modes"])
+def test_a_gan_of_tables(tmp_path, how):
+    if how == "modes":
+        pytest.importorskip("sklearn")
+    frame = people()
+    gan = minigen.TableGAN(**TINY, continuous=how, pack=2, ema=0.9).fit(frame, progress=False)
+    drawn = gan.sample(60, 0)
+    assert (drawn.dtypes == frame.dtypes).all() and set(drawn["city"].dropna()) <= set(frame["city"].dropna())
+    gan.save(tmp_path / "gan.safetensors")
+    pd.testing.assert_frame_equal(minigen.load(tmp_path / "gan.safetensors").sample(60, 0), drawn)
+    conditional = minigen.TableGAN(**TINY, continuous=how).fit(frame, condition="city", progress=False)
+    assert (conditional.sample(9, 0, where={"city": "Oslo"})["city"] == "Oslo").all()
+    with pytest.raises(ValueError, match="temperature"):
+        minigen.TableGAN(**TINY, temperature=-1.0).fit(frame)
+
+
 def test_where(fitted):
     drawn = fitted.sample(30, 0, where={"city": "Rome", "height": (160, 180)})
     assert (drawn["city"] == "Rome").all() and drawn["height"].between(160, 180).all() and len(drawn) == 30
@@ -403,6 +419,9 @@ def test_the_command_line(tmp_path, monkeypatch, capsys):
     assert "--where must be like" in run("sample runs/table --where Bern", 2)
     assert "--exclude names a column 'x'" in run("train table --data people.csv --exclude x", 2)
     assert "--data must be given" in run("train table", 2)
+    run(f"train table --model gan --data people.csv --out runs/gan {settings} --temperature 0.5")
+    assert "TableGAN" in run("info runs/gan")
+    assert "--beta is no setting of --model gan" in run("train table --model gan --data people.csv --beta 2", 2)
     assert "no table at nothing.csv" in run("train table --data nothing.csv", 1)
     assert "the ending of --out" in run("sample runs/table --out new.png", 2)
     (tmp_path / "twice.csv").write_text("a,a\n1,2\n3,4\n")

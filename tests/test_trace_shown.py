@@ -248,6 +248,12 @@ def test_updates_by_layer(X):
     assert "learning rate is high" in " ".join(map(str, found(fast, "updates")))
 
 
+def test_log_variances_at_zero_are_no_weights(X):
+    trace = minigen.trace(minigen.VAE(**SMALL, likelihood="gaussian", variance="learned"), X, steps=2)
+    assert "learning rate is high" not in " ".join(map(str, trace.explain()))
+    assert "noise" not in " ".join(map(str, found(trace, "updates")))
+
+
 def test_where_a_nan_begins(X):
     trace = minigen.trace(built(minigen.GAN(**SMALL), X, generator_1_b=np.nan), X)
     (finding,) = found(trace, "numbers")

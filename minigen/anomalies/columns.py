@@ -30,7 +30,7 @@ class Quantiles:
     def of(cls, rows: np.ndarray) -> Quantiles:
         """Those of ``rows[N, D]``."""
         count = min(KNOTS, len(rows))
-        return cls(np.quantile(rows.astype(np.float64), (np.arange(count) + 0.5) / count, axis=0))
+        return cls(np.quantile(rows.astype(np.float64), (np.arange(count) + 0.5) / count, axis=0, method="hazen"))
 
     def __call__(self, rows: np.ndarray) -> np.ndarray:
         """``rows[n, D]`` as float32."""

@@ -16,7 +16,7 @@ from minigen.cli.exits import code_of_signal
 from minigen.cli.options import DATA, MODEL, RUN, option
 from minigen.errors import ArgumentError
 
-FAMILIES = {"vae": "TableVAE"}
+FAMILIES = {"vae": "TableVAE", "gan": "TableGAN"}
 PREVIEW = 64  # rows of samples.csv
 TABLE_FILES = (".csv", ".parquet")
 

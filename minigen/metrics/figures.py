@@ -109,9 +109,11 @@ def likelihoods(
 ) -> dict[str, float]:
     """Means over the first 1,000 of ``rows``, of labels ``y``, of what a VAE says of them."""
     rows, y = rows[:MOST_SCORED], None if y is None else y[:MOST_SCORED]
+    if model.binary_:  # they have become floats
+        rows = rows.astype(model.data_dtype_)
     found = {}
     if "reconstruction error" in names:
-        difference = np.asarray(model.reconstruct(rows, y), np.float64) - rows
+        difference = np.asarray(model.reconstruct(rows, y), np.float64) - rows.astype(np.float64)
         found["reconstruction error"] = math.sqrt((difference**2).mean())
     if "bound" in names:
         found["bound"] = float(model.elbo(rows, y, seed=seed, progress=False).mean())

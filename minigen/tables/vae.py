@@ -33,18 +33,21 @@ class TableVAE(TableModel):
     dropout : share of the hidden units that are dropped in training
     variance : of the numbers' likelihood: ``"learned"``, one of each, or a number
     beta : weight of the KL
+    latent_prior : what samples' latents are drawn from: ``"normal"``, or ``"mixture"``, one of Gaussians fitted to
+        those of the training rows (needs scikit-learn)
+    components : Gaussians in that mixture
     kl_warmup : epochs over which the weight of the KL grows from 0 to beta
     learning_rate : step size of Adam
     schedule : of the learning rate over the epochs: ``"constant"``, ``"cosine"``, ``"linear"`` or ``"step"``
     batch_size : rows a step
-    epochs : passes over the table; ``None`` takes as many as make about 8,000 steps, 300 at most
+    epochs : passes over the table; ``None`` takes as many as make about 4,000 steps, 300 at most
     seed : of all that is random; the same seed gives the same bits on the same device with the same instruction set
     device : ``"auto"``, ``"numpy"``, ``"cpu"`` or ``"cuda"``
     precision : of matrix products, as that of :class:`minigen.VAE`
     """
 
     kind = "table-vae"
-    steps = 8000
+    steps = 4000
 
     def __init__(
         self,
@@ -52,13 +55,15 @@ class TableVAE(TableModel):
         continuous: str = "quantiles",
         calibrate: bool = True,
         max_categories: int = 1000,
-        latent_dim: int = 32,
+        latent_dim: int = 16,
         hidden: tuple[int, ...] = (256, 256),
         activation: str = "relu",
         normalization: str | None = None,
         dropout: float = 0.0,
         variance: float | str = "learned",
         beta: float = 1.0,
+        latent_prior: str = "normal",
+        components: int = 20,
         kl_warmup: float = 0.0,
         learning_rate: float = 1e-3,
         schedule: str = "cosine",
@@ -78,6 +83,8 @@ class TableVAE(TableModel):
         self.dropout = dropout
         self.variance = variance
         self.beta = beta
+        self.latent_prior = latent_prior
+        self.components = components
         self.kl_warmup = kl_warmup
         self.learning_rate = learning_rate
         self.schedule = schedule

@@ -147,8 +147,10 @@ def _gradients(net: str, layers: Mapping[str, LayerSummary]) -> Iterator[Finding
 
 
 def _updates(layers: Mapping[str, LayerSummary]) -> Iterator[Finding]:
-    """How far the optimizer has moved each layer's parameters, in parts of their size."""
-    moved = {name: layer.update / layer.weights for name, layer in layers.items() if layer.weights > 0}
+    """How far the optimizer has moved the parameters of each layer that rows go through, in parts of their size. Those
+    of others, learned log variances, may be 0 and right."""
+    through = {name: layer for name, layer in layers.items() if not math.isnan(layer.backward)}
+    moved = {name: layer.update / layer.weights for name, layer in through.items() if layer.weights > 0}
     for name, part in moved.items():
         if part > LARGE_UPDATE:
             text = f"{name}: the update is {part:.2g} of the weights' norm, more than {LARGE_UPDATE}: "

@@ -1,0 +1,36 @@
+"""Tables of `bench.tables`; `bench.report` puts them into the documents."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from bench.report import number, table
+from bench.report_quality import grouped, where
+
+FIGURES = {
+    "quality": "quality",
+    "sdmetrics_quality": "SDMetrics' quality",
+    "f1_mean": "F1",
+    "detection_auc": "detection AUC",
+    "nearer_to_training_rows": "nearer to training rows",
+    "seconds": "training, s",
+}
+
+
+def tables(result: dict[str, Any]) -> dict[str, str]:
+    """A table for each data set, a line a model."""
+    made = {}
+    for (data,), runs in grouped(result["runs"], "data").items():
+        lines = [[_name(run), *(_cell(run, key) for key in FIGURES)] for run in runs]
+        made[data] = table([data, *FIGURES.values()], lines) + where({**result, "runs": runs})
+    return made
+
+
+def _name(run: dict[str, Any]) -> str:
+    return run["model"] if run["epochs"] is None else f"{run['model']}, {run['epochs']} epochs"
+
+
+def _cell(run: dict[str, Any], key: str) -> str:
+    if key not in run:
+        return ""
+    return number(run[key]) if key == "seconds" else f"{run[key]:.3f}"

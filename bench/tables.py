@@ -1,0 +1,188 @@
+"""Models of tables beside CTGAN and TVAE (Xu et al. 2019): quality by SDMetrics' definitions, F1, privacy, time.
+
+    python -m bench.tables --data "adult=adult.csv:income:>50K"                 # TableVAE and TableGAN
+    python -m bench.tables --models ctgan,tvae --epochs 300 --data "adult=adult.csv:income:>50K"
+    python -m bench.tables --quick --data ...                                   # 500 rows: to see that it runs
+
+``--data NAME=FILE:TARGET:VALUE`` (may be repeated) names a table, the category that classifiers learn, and the value
+whose F1 is reported. A quarter of the rows, by ``--seed``, is held out: classifiers are tested on it. The row
+"held-out rows" has what real rows get, and F1 of classifiers that were trained on real rows: the best to be expected.
+
+CTGAN and TVAE run with their defaults, and as many ``--epochs`` as are said, by the Python of a virtual environment
+``tables`` in ``$MINIGEN_BENCH_ENVS`` (by default ``~/.cache/minigen-bench``) with ``torch==2.13.0 ctgan==0.12.1
+sdmetrics==0.32.0``. Where it is, the score of SDMetrics' QualityReport stands beside our own figure. All models of one
+call run one after the other on the same cores; seconds are those of the training. Runs in a result file that this call
+measures again are replaced, others kept.
+
+Expect on two free cores a minute or two for each of ours, some 10 to 30 for a peer of 300 epochs, and a minute of
+classifiers for each.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bench.environment import RESULTS, machine, machine_name, provenance, write_json
+from bench.peers import environments_folder
+
+OURS = ("TableVAE", "TableGAN")
+PEERS = ("ctgan", "tvae")
+HELD_OUT = 0.25
+
+PEER = """
+import json, sys, time
+import pandas
+said = json.load(open(sys.argv[1]))
+import torch
+torch.set_num_threads(said["threads"]); torch.manual_seed(said["seed"])
+from ctgan import CTGAN, TVAE
+train = pandas.read_csv(said["train"])
+more = {} if said["epochs"] is None else {"epochs": said["epochs"]}
+model = {"ctgan": CTGAN, "tvae": TVAE}[said["model"]](**more, **({"cuda": False}))
+start, cpu = time.perf_counter(), time.process_time()
+model.fit(train, said["categories"])
+seconds, cpu = time.perf_counter() - start, time.process_time() - cpu
+model.sample(said["rows"]).to_csv(said["out"], index=False)
+json.dump({"seconds": seconds, "cpu_seconds": cpu}, open(said["times"], "w"))
+"""
+
+QUALITY = """
+import json, sys
+import pandas
+from sdmetrics.reports.single_table import QualityReport
+said = json.load(open(sys.argv[1]))
+report = QualityReport()
+columns = {c: {"sdtype": "categorical" if c in said["categories"] else "numerical"} for c in said["columns"]}
+report.generate(pandas.read_csv(said["train"]), pandas.read_csv(said["out"]), {"columns": columns}, verbose=False)
+json.dump({"score": report.get_score()}, open(said["times"], "w"))
+"""
+
+
+def environment() -> Path | None:
+    """The Python that has the peers, if there is one."""
+    path = environments_folder() / "tables" / "bin" / "python"
+    return path if path.exists() else None
+
+
+def run_peer(script: str, said: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """What ``script`` writes of itself, run in the peers' environment. Raises where it fails."""
+    python = environment()
+    if python is None:
+        raise SystemExit(f"CTGAN and TVAE are not in {environments_folder() / 'tables'}: see bench/tables.py")
+    (folder / "said.json").write_text(json.dumps({**said, "times": str(folder / "times.json")}))
+    subprocess.run([python, "-W", "ignore", "-c", script, folder / "said.json"], check=True)
+    return json.loads((folder / "times.json").read_text())
+
+
+def train(model: str, frame: Any, said: dict[str, Any], folder: Path) -> tuple[Any, dict[str, Any]]:
+    """Synthetic rows, as many as there are in ``frame``, and how long the training took."""
+    import pandas
+
+    import minigen
+
+    if model in PEERS:
+        times = run_peer(PEER, {**said, "model": model}, folder)
+        return pandas.read_csv(said["out"]), times
+    settings = {} if said["epochs"] is None else {"epochs": said["epochs"]}
+    one = getattr(minigen, model)(seed=said["seed"], device="cpu", **settings)
+    start, cpu = time.perf_counter(), time.process_time()
+    one.fit(frame, progress=False)
+    times = {"seconds": time.perf_counter() - start, "cpu_seconds": time.process_time() - cpu}
+    made = one.sample(said["rows"], seed=said["seed"] + 1)
+    made.to_csv(said["out"], index=False)
+    return made, {**times, "epochs": one.history_.epochs}
+
+
+def figures(known: Any, new: Any, made: Any, schema: Any, target: str, value: str) -> dict[str, float]:
+    """All figures of the rows ``made`` by a model that was trained on ``known``; ``new`` are held out."""
+    from minigen.tables import quality
+
+    train, test, rows = quality.plain(schema, known, new, made)
+    columns = float(np.mean(list(quality.column_similarity(train, rows).values())))
+    pairs = quality.pair_similarity(train, rows)
+    positive = int(train.codes[target][np.flatnonzero((known[target].astype(str) == value).to_numpy())[0]])
+    found = {"columns": columns, "pairs": pairs, "quality": (columns + pairs) / 2}
+    found["detection_auc"] = quality.detection_auc(train, rows)
+    if made is not new:
+        found["nearer_to_training_rows"] = quality.nearest(rows, train, test)
+    learned_from = train if made is new else rows
+    return found | {f"f1_{key}": f1 for key, f1 in quality.efficacy(learned_from, test, target, positive).items()}
+
+
+def measure(spec: str, models: list[str], epochs: int | None, seed: int, rows: int | None) -> list[dict[str, Any]]:
+    """A run for each model on the table that ``spec`` names, and one of the held-out rows themselves."""
+    from minigen.tables import find_columns
+    from minigen.tables.reading import read_file
+
+    label, _, rest = spec.partition("=")
+    path, target, value = rest.rsplit(":", 2)
+    frame = read_file(path)
+    order = np.random.default_rng(seed).permutation(len(frame))[:rows]
+    held = int(len(order) * HELD_OUT)
+    known, new = (frame.iloc[part].reset_index(drop=True) for part in (order[held:], order[:held]))
+    schema = find_columns(known)
+    categories = [column.name for column in schema.columns if column.kind in ("category", "boolean")]
+    runs = []
+    for model in ["held-out rows", *models]:
+        with tempfile.TemporaryDirectory() as temporary:
+            folder = Path(temporary)
+            said = {"train": str(folder / "train.csv"), "out": str(folder / "out.csv"), "seed": seed, "epochs": epochs}
+            said |= {"rows": len(known), "categories": categories, "columns": list(known), "threads": 2}
+            known.to_csv(said["train"], index=False)
+            times: dict[str, Any] = {}
+            if model == "held-out rows":
+                made = new
+                made.to_csv(said["out"], index=False)
+            else:
+                made, times = train(model, known, said, folder)
+            run = {"data": label, "model": model, "seed": seed, "rows": len(known), **times}
+            run["epochs"] = times.get("epochs", epochs)
+            run |= provenance()
+            run |= figures(known, new, made, schema, target, value)
+            if environment() is not None:
+                run["sdmetrics_quality"] = run_peer(QUALITY, said, folder)["score"]
+            print(json.dumps(run), flush=True)
+            runs.append(run)
+    return runs
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", action="append", required=True, metavar="NAME=FILE:TARGET:VALUE")
+    parser.add_argument("--models", default=",".join(OURS), help=f"of {', '.join((*OURS, *PEERS))}")
+    parser.add_argument("--epochs", type=int, help="of every model; default: each model's own")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--rows", type=int, help="of the table, at most")
+    parser.add_argument("--quick", action="store_true", help="500 rows, 2 epochs, nothing written")
+    parser.add_argument("--out", type=Path, default=RESULTS / f"tables-{machine_name()}.json")
+    options = parser.parse_args()
+    models = options.models.split(",")
+    if unknown := set(models) - {*OURS, *PEERS}:
+        parser.error(f"--models: {', '.join(sorted(unknown))} is none of {', '.join((*OURS, *PEERS))}")
+    epochs, rows = (2, 500) if options.quick else (options.epochs, options.rows)
+    runs = [run for spec in options.data for run in measure(spec, models, epochs, options.seed, rows)]
+    if options.quick:
+        return
+    result: dict[str, Any] = {"runs": []}
+    if options.out.exists():
+        result = json.loads(options.out.read_text())
+
+    def key(run: dict[str, Any]) -> tuple[Any, ...]:
+        return run["data"], run["model"], run["seed"], run["rows"], run["epochs"]
+
+    mine = {key(run) for run in runs}
+    result["runs"] = [run for run in result["runs"] if key(run) not in mine] + runs
+    result |= {"schema": 1, "kind": "tables", "machine": machine(), **provenance()}
+    write_json(options.out, result)
+
+
+if __name__ == "__main__":
+    main()
