@@ -19,6 +19,7 @@ OPERATIONS = (
     "vae_loss",
     "likelihood_losses",
     "latent",
+    "gumbel_softmax",
     "optimizer",
     "schedule",
     "averaging",
