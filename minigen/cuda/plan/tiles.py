@@ -76,6 +76,7 @@ TABLE: dict[tuple[str, str], Tile] = {
 EXCEPTIONS: dict[tuple[int, str, str, str], dict[str, Any]] = {
     (80, "bf16", "dgrad", "few"): {"BK": 64, "SPLIT": 4},
     (90, "tf32", "wgrad", "few"): {"BK": 64, "SPLIT": 4},
+    (90, "bf16", "wgrad", "few"): {"BK": 64, "SPLIT": 4},
     (120, "bf16", "wgrad", "few"): {"BK": 64, "SPLIT": 4},
     (120, "tf32", "wgrad", "some"): {"stages": 2},
 }
