@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import inspect
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 
@@ -12,13 +11,14 @@ from minigen.datasets import frames
 from minigen.datasets.load import as_rows
 from minigen.errors import ArgumentError, ArgumentTypeError
 from minigen.estimators.conditions import Labels, learn
+from minigen.estimators.sklearn_protocol import Parameters
 from minigen.estimators.vae import VAE
 from minigen.reference_backend import NumpyBackend
 
 METHODS = ("interpolate", "generate")
 
 
-class Oversampler:
+class Oversampler(Parameters):
     """Adds made rows to rare classes, in the form of imbalanced-learn's samplers.
 
     >>> X_more, y_more = minigen.Oversampler().fit_resample(X, y)
@@ -58,20 +58,6 @@ class Oversampler:
         self.steps = steps
         self.seed = seed
         self.model = model
-
-    def get_params(self, deep: bool = True) -> dict[str, Any]:
-        """The settings by name."""
-        return {name: getattr(self, name) for name in inspect.signature(type(self)).parameters}
-
-    def set_params(self, **params: Any) -> Self:
-        """Change settings. ``ValueError`` for an unknown name."""
-        for name, value in params.items():
-            checks.choice("parameter", name, self.get_params())
-            setattr(self, name, value)
-        return self
-
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}({', '.join(f'{k}={v!r}' for k, v in self.get_params().items())})"
 
     def fit_resample(self, X: Any, y: Any) -> tuple[Any, np.ndarray]:
         """The rows ``X[N, ...]`` with labels ``y[N]``, and after them the new rows and theirs, class by class.

@@ -49,6 +49,8 @@ PARTS = {  # the longest first
             "backends",
             "condition",
             "layer_operations",
+            "likelihood_losses",
+            "gumbel_softmax",
         )
     ],
 }

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import os
 from typing import Any, Self
 
@@ -22,7 +21,7 @@ COLUMNS = ("standard", "quantile")
 AUTO_OFFSET = 0.01  # share of the training rows that contamination="auto" takes for unusual
 
 
-class AnomalyDetector:
+class AnomalyDetector(sklearn_protocol.Parameters):
     """Finds unusual rows of a table, in the manner of scikit-learn's outlier detectors.
 
     >>> detector = minigen.AnomalyDetector().fit(X)
@@ -90,22 +89,6 @@ class AnomalyDetector:
         self.learning_rate = learning_rate
         self.seed = seed
         self.device = device
-
-    # --- scikit-learn's manners -----------------------------------------------------------------
-
-    def get_params(self, deep: bool = True) -> dict[str, Any]:
-        """The settings by name."""
-        return {name: getattr(self, name) for name in inspect.signature(type(self)).parameters}
-
-    def set_params(self, **params: Any) -> Self:
-        """Change settings; they take effect at the next ``fit``. ``ValueError`` for an unknown name."""
-        for name, value in params.items():
-            checks.choice("parameter", name, self.get_params())
-            setattr(self, name, value)
-        return self
-
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}({', '.join(f'{k}={v!r}' for k, v in self.get_params().items())})"
 
     def __sklearn_tags__(self) -> Any:
         return sklearn_protocol.tags(transformer=False, estimator_type="outlier_detector")

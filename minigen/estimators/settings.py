@@ -1,21 +1,21 @@
-"""Hyper-parameters of a model in the manner of scikit-learn: their values, and what values are allowed."""
+"""The hyper-parameters that all models share, and what values are allowed."""
 
 from __future__ import annotations
 
-import inspect
 from dataclasses import replace
 from typing import Any, ClassVar, Self
 
 from minigen import checks
 from minigen.backend import ACTIVATIONS, SCHEDULES
 from minigen.errors import ArgumentError
+from minigen.estimators.sklearn_protocol import Parameters
 from minigen.models.normalization import NORMALIZATIONS
 from minigen.models.optimizer import OPTIMIZERS, OptimizerSettings
 
 INITS = ("auto", "glorot_uniform", "glorot_normal", "he_uniform", "he_normal")
 
 
-class Settings:
+class Settings(Parameters):
     """The hyper-parameters that GAN and VAE share. A subclass adds its own, and ``__init__`` takes them all."""
 
     presets: ClassVar[dict[str, dict[str, Any]]]
@@ -60,10 +60,6 @@ class Settings:
     _frozen: dict[str, Any]  # the values of ``frozen_params`` that the networks were made with
 
     @classmethod
-    def _parameter_names(cls) -> list[str]:
-        return [name for name in inspect.signature(cls.__init__).parameters if name != "self"]
-
-    @classmethod
     def preset(cls, name: str, **settings: Any) -> Self:
         """A model with the settings of a preset; ``settings`` override them. ``ValueError`` lists the known presets.
 
@@ -71,24 +67,6 @@ class Settings:
         """
         checks.choice("preset", name, cls.presets)
         return cls(**{**cls.presets[name], **settings})
-
-    def get_params(self, deep: bool = True) -> dict[str, Any]:
-        """The hyper-parameters by name, as scikit-learn's estimators give them."""
-        return {name: getattr(self, name) for name in self._parameter_names()}
-
-    def set_params(self, **params: Any) -> Self:
-        """Change hyper-parameters; they take effect at the next ``fit``. ``ValueError`` for an unknown name.
-
-        ``partial_fit`` takes those that only steer the training, such as ``learning_rate``, and refuses changes of the
-        others; a trained model is used and saved as it was made.
-        """
-        for name, value in params.items():
-            checks.choice("parameter", name, self._parameter_names())
-            setattr(self, name, value)
-        return self
-
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}({', '.join(f'{k}={v!r}' for k, v in self.get_params().items())})"
 
     def _check_params(self) -> None:
         """Raise for a bad hyper-parameter. Subclasses add their own."""

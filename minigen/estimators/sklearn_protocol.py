@@ -3,10 +3,38 @@
 from __future__ import annotations
 
 import functools
+import inspect
 import sys
-from typing import Any
+from typing import Any, Self
 
+from minigen import checks
 from minigen.errors import NotFittedError
+
+
+class Parameters:
+    """The arguments of the constructor as settings, each an attribute of its name."""
+
+    @classmethod
+    def _parameter_names(cls) -> list[str]:
+        return [name for name in inspect.signature(cls.__init__).parameters if name != "self"]
+
+    def get_params(self, deep: bool = True) -> dict[str, Any]:
+        """The settings by name, as scikit-learn's estimators give them."""
+        return {name: getattr(self, name) for name in self._parameter_names()}
+
+    def set_params(self, **params: Any) -> Self:
+        """Change settings; they take effect at the next ``fit``. ``ValueError`` for an unknown name.
+
+        ``partial_fit``, where there is one, takes those that only steer the training, such as ``learning_rate``, and
+        refuses changes of the others; a trained model is used and saved as it was made.
+        """
+        for name, value in params.items():
+            checks.choice("parameter", name, self._parameter_names())
+            setattr(self, name, value)
+        return self
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({', '.join(f'{k}={v!r}' for k, v in self.get_params().items())})"
 
 
 def tags(transformer: bool, estimator_type: str | None = None) -> Any:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import os
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Self
@@ -26,7 +25,7 @@ CALIBRATED_BY = 50_000  # rows that the distribution of each number is corrected
 KNOTS = 513
 
 
-class TableModel:
+class TableModel(sklearn_protocol.Parameters):
     """Base of :class:`minigen.TableVAE` and :class:`minigen.TableGAN`."""
 
     kind: ClassVar[str]
@@ -47,26 +46,6 @@ class TableModel:
     model_: Any  # the GAN or VAE inside; None of a table in which nothing varies
     calibration_: dict[str, np.ndarray]
     source_: str | None
-
-    # --- settings, in the manner of scikit-learn -----------------------------------------------------------
-
-    @classmethod
-    def _parameter_names(cls) -> list[str]:
-        return [name for name in inspect.signature(cls.__init__).parameters if name != "self"]
-
-    def get_params(self, deep: bool = True) -> dict[str, Any]:
-        """The hyper-parameters by name."""
-        return {name: getattr(self, name) for name in self._parameter_names()}
-
-    def set_params(self, **params: Any) -> Self:
-        """Change hyper-parameters; they take effect at the next ``fit``. ``ValueError`` for an unknown name."""
-        for name, value in params.items():
-            checks.choice("parameter", name, self._parameter_names())
-            setattr(self, name, value)
-        return self
-
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}({', '.join(f'{k}={v!r}' for k, v in self.get_params().items())})"
 
     def _check_params(self) -> None:
         checks.choice("continuous", self.continuous, schema.CONTINUOUS)

@@ -15,20 +15,14 @@ from minigen.step.record import Operation
 
 
 @triton.jit
-def from_output(
-    pid, output, x, ends, doutput, parts, B, D: tl.constexpr, G: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr,
+def cross_entropy(
+    rows, begin, end, output, x, doutput, B, D: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr,
 ):  # fmt: skip
-    """``parts[B,G]``, a block's share of the rows' loss, and ``doutput[B,D]``: each program has BM rows of one block.
+    """The loss [BM] of ``rows`` in the block of columns from ``begin`` to ``end``, and their part of ``doutput[B,D]``.
 
-    The columns of the block are walked three times, BN at a time: for the largest logit, for the sums, for the
-    gradient. A program keeps no more than a tile, however wide the block is.
+    The columns are walked three times, BN at a time: for the largest logit, for the sums, for the gradient. A program
+    keeps no more than a tile, however wide the block is.
     """
-    group = pid % G
-    rows = ((pid // G) * BM + tl.arange(0, BM)).to(tl.int64)
-    begin = 0
-    if group > 0:
-        begin = tl.load(ends + group - 1)
-    end = tl.load(ends + group)
     largest = tl.full([BM], float("-inf"), tl.float32)
     for c in range(begin, end, BN):
         columns = c + tl.arange(0, BN)
@@ -52,7 +46,22 @@ def from_output(
         slope = (e * share - load(x, rows, columns, B, D)) / B.to(tl.float32)
         mask = (rows < B)[:, None] & (columns < end)[None, :]
         tl.store(doutput + rows[:, None] * D + columns[None, :], slope, mask=mask)
-    tl.store(parts + rows * G + group, total * log(sums) - chosen, mask=rows < B)
+    return total * log(sums) - chosen
+
+
+@triton.jit
+def from_output(
+    pid, output, x, ends, doutput, parts, B, D: tl.constexpr, G: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr,
+):  # fmt: skip
+    """``parts[B,G]``, a block's share of a row's loss, and ``doutput[B,D]``: a program has BM rows of one block."""
+    group = pid % G
+    rows = ((pid // G) * BM + tl.arange(0, BM)).to(tl.int64)
+    begin = 0
+    if group > 0:
+        begin = tl.load(ends + group - 1)
+    end = tl.load(ends + group)
+    loss = cross_entropy(rows, begin, end, output, x, doutput, B, D, BM, BN)
+    tl.store(parts + rows * G + group, loss, mask=rows < B)
 
 
 # --- lowering -----------------------------------------------------------------------------------------

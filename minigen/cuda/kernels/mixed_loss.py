@@ -8,9 +8,9 @@ import numpy as np
 import triton
 import triton.language as tl
 
-from minigen.cuda.kernels.elementary import exp, exp_negative, log
+from minigen.cuda.kernels.categorical_loss import cross_entropy
+from minigen.cuda.kernels.elementary import exp
 from minigen.cuda.kernels.gaussian_loss import LOG_2PI, add_up, bounded, kept_inside
-from minigen.cuda.kernels.matmul import load
 from minigen.cuda.kernels.vae_loss import finish_rows_job
 from minigen.cuda.plan.launch import Job
 from minigen.cuda.plan.lowering import BLOCK, Target, blocks, job, lowers
@@ -24,8 +24,7 @@ def from_output(
 ):  # fmt: skip
     """``parts[B,G]``, a block's share of the rows' loss, and ``doutput[B,D]``: each program has BM rows of one block.
 
-    A block of one column is a number. The columns of a wider one are walked three times, BN at a time: for the largest
-    logit, for the sums, for the gradient.
+    A block of one column is a number, a wider one has labels.
     """
     group = pid % G
     rows = ((pid // G) * BM + tl.arange(0, BM)).to(tl.int64)
@@ -40,32 +39,9 @@ def from_output(
         error = tl.load(output + at, mask=rows < B, other=0.0) - tl.load(x + at, mask=rows < B, other=0.0)
         tl.store(doutput + at, error * precision / B.to(tl.float32), mask=rows < B)
         loss = 0.5 * (error * error * precision + (log_variance + LOG_2PI))
-        tl.store(parts + rows * G + group, loss, mask=rows < B)
     else:
-        largest = tl.full([BM], float("-inf"), tl.float32)
-        for c in range(begin, end, BN):
-            columns = c + tl.arange(0, BN)
-            logits = tl.where((columns < end)[None, :], load(output, rows, columns, B, D), float("-inf"))
-            largest = tl.maximum(largest, tl.max(logits, axis=1))
-        sums = tl.zeros([BM], tl.float32)
-        total = tl.zeros([BM], tl.float32)
-        chosen = tl.zeros([BM], tl.float32)
-        for c in range(begin, end, BN):
-            columns = c + tl.arange(0, BN)
-            inside = (columns < end)[None, :]
-            below = tl.where(inside, load(output, rows, columns, B, D) - largest[:, None], 0.0)
-            labels = tl.where(inside, load(x, rows, columns, B, D), 0.0)
-            sums += tl.sum(tl.where(inside, exp_negative(below), 0.0), axis=1)
-            total += tl.sum(labels, axis=1)
-            chosen += tl.sum(labels * below, axis=1)
-        share = (total / sums)[:, None]
-        for c in range(begin, end, BN):
-            columns = c + tl.arange(0, BN)
-            e = exp_negative(load(output, rows, columns, B, D) - largest[:, None])
-            slope = (e * share - load(x, rows, columns, B, D)) / B.to(tl.float32)
-            mask = (rows < B)[:, None] & (columns < end)[None, :]
-            tl.store(doutput + rows[:, None] * D + columns[None, :], slope, mask=mask)
-        tl.store(parts + rows * G + group, total * log(sums) - chosen, mask=rows < B)
+        loss = cross_entropy(rows, begin, end, output, x, doutput, B, D, BM, BN)
+    tl.store(parts + rows * G + group, loss, mask=rows < B)
 
 
 @triton.jit
