@@ -27,6 +27,7 @@ def test_pacgans_collapse_and_noise_are_seen() -> None:
     assert pacgan.judge("ring", np.zeros((10, 2))) == {"modes": 0, "high_quality": 0, "divergence": float("inf")}
 
 
+@pytest.mark.slow
 def test_digits_in_small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("torch")
     monkeypatch.setenv("MINIGEN_BENCH_CLASSIFIERS", str(tmp_path / "classifiers"))

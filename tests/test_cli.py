@@ -443,6 +443,7 @@ def test_bad_use_of_the_other_commands(runs, arguments, message, capsys, monkeyp
     assert message in fails_here(*arguments, folder=runs, capsys=capsys, monkeypatch=monkeypatch)
 
 
+@pytest.mark.slow
 def test_evaluate_prints_figures_beside_those_of_held_out_rows(runs, here):
     np.save("new.npy", digits(40)[::-1])
     out = succeeds(

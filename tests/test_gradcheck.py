@@ -17,6 +17,7 @@ from minigen.reference import activations, dense, latent
 from minigen.reference_backend import NumpyBackend
 
 
+@pytest.mark.slow
 def test_everything_passes(backend, seed):
     rows = gradcheck.run([backend], seed)
     assert [row for row in rows if not row.passed] == []

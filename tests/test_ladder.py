@@ -25,6 +25,7 @@ def rung_of(call: rungs.Dense) -> rungs.Rung:
     return rungs.Rung("NumPy", "a test's", "", call, "here", timed=False)
 
 
+@pytest.mark.slow
 @needs_compiler
 def test_cpp(tmp_path: Path, seed: int) -> None:
     for rung in rungs.cpp(tmp_path):

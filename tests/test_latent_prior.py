@@ -208,6 +208,7 @@ def test_columns_of_a_table_and_numbers_beside_rows():
     assert typical == pytest.approx(table.latent_prior_.log_densities[0, 0], abs=2), "latents of standardised columns"
 
 
+@pytest.mark.slow
 def test_on_the_command_line(tmp_path, monkeypatch, capsys):
     from minigen import cli
 

@@ -194,6 +194,7 @@ def test_memorised_rows():
 # --- the command line -----------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_command_line_evaluates_on_rows_that_it_leaves_out(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     np.save("x.npy", blobs(200))

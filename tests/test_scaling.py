@@ -309,6 +309,7 @@ TYPES = [(device, dtype) for device in DEVICES for dtype in (np.uint8, bool)]
 TYPES += [("auto", np.int64), ("auto", np.uint32)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("device", "dtype"), TYPES)
 def test_zeros_and_ones_are_taken_as_such_and_come_back_as_they_came(device, dtype, tmp_path):
     X = bits().astype(dtype)
