@@ -9,8 +9,7 @@ from minigen.tables.model import TableModel
 
 
 class TableGAN(TableModel):
-    """Synthetic rows of a table by a generative adversarial network; like :class:`minigen.TableVAE`, which is quicker
-    and as a rule better.
+    """Synthetic rows of a table by a generative adversarial network; like :class:`minigen.TableVAE`, which is quicker.
 
     >>> model = minigen.TableGAN().fit(people)
     >>> synthetic = model.sample(1000)
