@@ -27,7 +27,6 @@ Keep = Callable[[], None]
 def measure_model(model: str, precision: str, rows: np.ndarray, result: dict[str, Any], keep: Keep) -> None:
     """Fill ``result``, and call ``keep`` whenever it has grown."""
     from minigen.cuda.backend import CudaBackend
-
     from minigen.cuda.tools.traffic import from_memory
 
     card, origin = card_here()

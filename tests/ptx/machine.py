@@ -246,9 +246,7 @@ class Blocks:
             self.mask = None if lanes.all() else lanes
 
 
-def run(
-    code: Code, order: np.ndarray, arguments: Sequence[Any], threads: int, shared: int
-) -> np.ndarray:
+def run(code: Code, order: np.ndarray, arguments: Sequence[Any], threads: int, shared: int) -> np.ndarray:
     """Run a launch, its blocks in ``order``, a permutation, several at a time.
 
     ``arguments`` go with the kernel's first parameters: arrays (their addresses), ints and floats. The others, pointers

@@ -55,12 +55,15 @@ class Profile:
     def lines(self, most: int) -> list[tuple[str, int]]:
         """Of the longest program the lines with the most instructions, such as ``dense.py:80``, and how many a warp."""
         counts: Counter[str] = Counter()
-        for instruction, times in zip(self.code.instructions, self.executed[:, self.executed.sum(0).argmax()], strict=True):
+        executed = self.executed[:, self.executed.sum(0).argmax()]
+        for instruction, times in zip(self.code.instructions, executed, strict=True):
             counts[instruction.line] += int(times)
         return [(line, times // self.launch.num_warps) for line, times in counts.most_common(most)]
 
 
-def profiles(model: str, architecture: int, precision: str, columns: int, settings: dict[str, Any]) -> Iterator[Profile]:
+def profiles(
+    model: str, architecture: int, precision: str, columns: int, settings: dict[str, Any]
+) -> Iterator[Profile]:
     """Each launch of one step of a model on random pictures of ``columns`` pixels."""
     executor = PtxExecutor(architecture)
     ops = CudaBackend(executor=executor, precision=precision)
@@ -93,8 +96,8 @@ def main() -> None:
     print(f"  issue      us longest programs  kernel                    (us: issue at {H100.clock / 1e9:.2f} GHz)")
     for p in profiles(chosen.model, chosen.architecture, chosen.precision, chosen.columns, settings):
         found.append(p)
-        programs = f"{p.launch.grid[0]:5}x{p.launch.num_warps:<2}"
-        print(f"{p.issue:7,} {1e6 * p.issue / H100.clock:7.2f} {p.longest:7,} {programs}  {p.launch.name}  {p.launch.tile}")
+        counts = f"{p.issue:7,} {1e6 * p.issue / H100.clock:7.2f} {p.longest:7,}"
+        print(f"{counts} {p.launch.grid[0]:5}x{p.launch.num_warps:<2}  {p.launch.name}  {p.launch.tile}")
         for line, times in p.lines(chosen.lines):
             print(f"        {times:6,} {line:22} {source(line)}")
     issue, longest = sum(p.issue for p in found), sum(p.longest for p in found)

@@ -28,8 +28,8 @@ class Job:
 
     ``arguments`` are by parameter name, all but ``pid``; one may be a named tuple. ``reads`` and ``writes`` are the
     buffers that the programs touch: no two jobs of a launch may touch the same memory if one of them writes there.
-    ``flops`` and ``bytes`` are as in :class:`Launch`, ``traffic`` the bytes of each of ``reads`` and ``writes``. ``tile`` is a matrix product's; other jobs run with any number of
-    warps.
+    ``flops`` and ``bytes`` are as in :class:`Launch`; ``traffic`` are the bytes of each of ``reads`` and ``writes``.
+    ``tile`` is a matrix product's; other jobs run with any number of warps.
     """
 
     function: Any

@@ -118,9 +118,7 @@ def measured(schedule: Schedule, backend: CudaBackend, present: Card) -> str:
     )
 
 
-def table(
-    launches: Sequence[Launch], backend: CudaBackend, card: Card, measured: Sequence[float] | None = None
-) -> str:
+def table(launches: Sequence[Launch], backend: CudaBackend, card: Card, measured: Sequence[float] | None = None) -> str:
     """Of each launch what it fuses, its tile, FLOPs, bytes, least times on ``card``, and the ``measured`` seconds."""
     head = f"{'':>3} {'MFLOP':>9} {'KB':>9} {'memory KB':>9} {'least us':>8} {'with L2':>7}"
     lines = [
