@@ -18,8 +18,8 @@ tf32    factors cut off after 11 bits (the tensor cores do not look at the other
 bf16    factors rounded to 8 bits
 ======  ==============================================================================================
 
-``tl.dot`` itself knows bf16x6 and bf16x3, but begins each step of the loop with a sum of its own and looks through it for
-NaN: half as many instructions again as :func:`dot_of_parts`, in which an infinity becomes NaN, as on the CPU.
+``tl.dot`` itself knows bf16x6 and bf16x3, but begins each step of the loop with a sum of its own and looks through it
+for NaN: half as many instructions again as :func:`dot_of_parts`, in which an infinity becomes NaN, as on the CPU.
 """
 
 from __future__ import annotations
