@@ -372,6 +372,9 @@ def test_precisions(rng, precision):
     shortened = {"bf16x3": (1e-6, 2e-5), "tf32": (1e-5, 1e-3), "bf16": (1e-3, 1e-2)}
     low, high = shortened.get(precision, (0, 1e-6))
     assert all(low < error < high for error in errors), errors
+    x.view(np.uint32)[3, 5], x[8, 13] = 0x7FFFFFFF, np.inf  # a NaN that rounds to another number
+    ops.dense_forward(x, W, b, y)
+    assert not np.isfinite(y[[3, 8]]).any() and np.isfinite(y).all(1).sum() == 35
 
 
 def test_large_product(rng):
