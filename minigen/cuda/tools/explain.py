@@ -77,7 +77,7 @@ def explain(
         return f"{table(schedule.launches, H100, precision)}\n\nnothing was timed: {problem}"
     backend = CudaBackend(index, precision=precision, fuse=fuse)
     schedule = schedule_of(model, backend, columns, settings)
-    return measured(schedule, backend, measure.present(index), precision)
+    return f"{measured(schedule, backend, measure.present(index), precision)}, {driver.describe_launches(index)}"
 
 
 def schedule_of(model: str, backend: CudaBackend, columns: int, settings: dict[str, Any]) -> Schedule:
