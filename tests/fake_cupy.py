@@ -309,7 +309,7 @@ def bindings(fake: FakeCupy) -> dict[str, types.ModuleType]:
 
     def launch(config: Any, function: Address, parameters: Any, extra: int) -> tuple[Any]:
         (attribute,) = config.attrs
-        assert config.numAttrs == 1 and attribute.id == 6 and attribute.value.programmaticStreamSerializationAllowed == 1
+        assert (config.numAttrs, attribute.id, attribute.value.programmaticStreamSerializationAllowed) == (1, 6, 1)
         assert fake.capturing is not None, "a launch from Python does not overlap with the one before"
         values = zip(*parameters, strict=True)
         arguments = [v.what() if isinstance(v, Address) else np.dtype(kind).type(v) for v, kind in values]

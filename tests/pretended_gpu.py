@@ -86,7 +86,10 @@ def make(folder: Path, mode: str = "records", tools: bool = True) -> dict[str, s
 
 
 def cupy(mode: str) -> Any:
-    """The module, in a process that imports it, and cuda-bindings beside it. Triton's binaries are replaced by what the pretended GPU takes."""
+    """The module, in a process that imports it, and cuda-bindings beside it.
+
+    Triton's binaries are replaced by what the pretended GPU takes.
+    """
     from fake_cupy import FakeCupy, bindings
 
     from minigen.cuda.run import compiler

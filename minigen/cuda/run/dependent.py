@@ -86,5 +86,7 @@ def _launch(driver: Any, config: Any, function: Any, parameters: Any, arguments:
 
 def _parameters(arguments: tuple[Any, ...]) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
     """Values and C types, as cuda-bindings takes them."""
-    pairs = [(a.item(), a.dtype) if isinstance(a, np.generic) else (a.data.ptr, np.uintp) for a in arguments]
+    pairs: list[tuple[Any, Any]] = [
+        (a.item(), a.dtype) if isinstance(a, np.generic) else (a.data.ptr, np.uintp) for a in arguments
+    ]
     return tuple(value for value, _ in pairs), tuple(np.ctypeslib.as_ctypes_type(dtype) for _, dtype in pairs)
