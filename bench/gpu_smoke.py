@@ -37,7 +37,7 @@ REST = 1e-4, 0.02
 """After many steps: of a loss, and of the weights in terms of the way that they have gone. Rounding grows on the way:
 the float32 reference's own distance from float64 is recorded beside it."""
 
-TIMED = (4, 2) if rehearsing() else (256, 15)
+TIMED = (1, 2) if rehearsing() else (256, 15)
 """Steps of a sample, and samples."""
 
 Milestone = tuple[str, Callable[[], dict[str, Any]]]
@@ -265,7 +265,7 @@ class Replay:
             run = functools.partial(program.run, TIMED[0])
             keep_busy(self.executor, run, 0.3)
             self.training.load_state(state)
-            seconds.append(statistics.median(measure.samples(self.executor, run, TIMED[1])) / TIMED[0])
+            seconds.append(statistics.median(measure.samples(self.executor, run, TIMED[1], warmup=0)) / TIMED[0])
             ends.append(self.training.state())
         if differing := others(*ends):
             raise AssertionError(f"dependent launches leave other bits: {differing}; MINIGEN_DEPENDENT_LAUNCH=0")
