@@ -123,7 +123,13 @@ def step_of(family: Any, chosen: dict[str, Any], condition: str | None, seed: in
     model = family(**{"latent_dim": 3} | chosen, batch_size=8, epochs=1, seed=seed)
     steps = []
     make = family._step
-    model._step = lambda *given: steps.append(make(model, *given)) or steps[-1]  # the step that fit trains with
+
+    def kept(rows: np.ndarray, *conditions: Any) -> Any:
+        """The step that fit trains with, on the rows in the reference's precision."""
+        steps.append(make(model, rows if rows.dtype == np.uint8 else rows.astype(np.float64), *conditions))
+        return steps[-1]
+
+    model._step = kept
     try:
         model.fit(data, y, progress=False)
     except ArgumentError:
