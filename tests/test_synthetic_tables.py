@@ -271,6 +271,7 @@ def test_a_date_out_of_range():
         ({"max_categories": 1}, "max_categories must be"),
         ({"hidden": (0,)}, "hidden"),
         ({"calibrate": "no"}, "calibrate must be"),
+        ({"training_by_sampling": "rare"}, "training_by_sampling must be"),
         ({"variance": "none"}, "variance"),
     ],
 )

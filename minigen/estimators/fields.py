@@ -91,7 +91,8 @@ FIELDS: dict[str, Check] = {
 """Every field but the hyper-parameters in ``params``, which the model checks like those that a user gives."""
 
 NEWER = (
-    *(f"fitted.{name}" for name in ("source_", "labels_source_", "left_out_", "frame_", "columns", "classes", "counts")),
+    *(f"fitted.{name}" for name in ("source_", "labels_source_", "left_out_", "frame_")),
+    *(f"fitted.{name}" for name in ("columns", "classes", "counts")),
     "history.metrics",
 )
 """Fields that older files of the same format do not have."""
