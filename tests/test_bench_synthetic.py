@@ -78,6 +78,6 @@ def test_a_table_shows_the_figures_that_there_are():
 
 
 def test_a_million_rows_in_small(capsys):
-    run = tables.million(300, 0, epochs=2)
-    assert run["rows"] == 300 and run["epochs"] == 2 and 0 < run["quality"] < 1
+    run = tables.million(1000, 0, epochs=2)
+    assert run["rows"] == 1000 and run["epochs"] == 2 and 0 < run["quality"] < 1
     assert 0 < run["bytes_before"] <= run["peak_bytes"] and json.loads(capsys.readouterr().out) == run
