@@ -33,5 +33,6 @@ class PtxExecutor(HostExecutor):
             record = translate(build)
             self.codes[build.key] = Code(record.asm["ptx"])
             self.blocks[build.key] = 32 * record.metadata.num_warps, record.metadata.shared
-        code, order = self.codes[build.key], self.order.permutation(launch.grid[0])
-        return code, run(code, order, launch.args, *self.blocks[build.key], together)
+        code, order = self.codes[build.key], self.order.permutation(launch.grid[0] * launch.grid[1])
+        blocks = self.blocks[build.key]
+        return code, run(code, order, launch.args, *blocks, together, launch.grid[0], launch.moved_to)

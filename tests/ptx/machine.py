@@ -148,7 +148,7 @@ class Blocks:
         self,
         code: Code,
         blocks: np.ndarray,
-        grid: int,
+        grid: tuple[int, ...],
         parameters: dict[str, Value],
         memory: Global,
         threads: int,
@@ -163,10 +163,12 @@ class Blocks:
         self.warp = np.uint32(1) << (thread // WARP)  # a bit for each warp of a block
         special = {
             "%tid.x": thread,
-            "%ctaid.x": self.block.view(np.uint32),
+            "%ctaid.x": (self.block % grid[0]).view(np.uint32),
+            "%ctaid.y": (self.block // grid[0]).view(np.uint32),
             "%laneid": thread % WARP,
             "%ntid.x": np.uint32(threads),
-            "%nctaid.x": np.uint32(grid),
+            "%nctaid.x": np.uint32(grid[0]),
+            "%nctaid.y": np.uint32(grid[1]),
         }
         self.registers = Registers(code, special)
         self.shared = Shared(len(blocks), code.static + shared)
@@ -241,22 +243,31 @@ class Blocks:
 
 
 def run(
-    code: Code, order: np.ndarray, arguments: Sequence[Any], threads: int, shared: int, together: int | None = None
+    code: Code,
+    order: np.ndarray,
+    arguments: Sequence[Any],
+    threads: int,
+    shared: int,
+    together: int | None = None,
+    columns: int | None = None,
+    others: Sequence[np.ndarray] = (),
 ) -> list[np.ndarray]:
-    """Run a launch, its blocks in ``order``, a permutation, ``together`` at a time.
+    """Run a launch, its blocks in ``order``, a permutation, ``together`` at a time. ``columns`` is the grid's first
+    dimension where it has a second one. ``others`` are arrays that it may touch beside its arguments.
 
     ``arguments`` go with the kernel's first parameters: arrays (their addresses), ints and floats. The others, pointers
     to scratch memory that Triton appends, are null. ``threads`` are a block's, and ``shared`` the bytes of shared
     memory that it asks for. Returns how often each instruction ran, for each group of blocks.
     """
-    memory = Global([argument for argument in arguments if isinstance(argument, np.ndarray)])
+    memory = Global([argument for argument in (*arguments, *others) if isinstance(argument, np.ndarray)])
     rest = [0] * (len(code.parameters) - len(arguments))
     pairs = zip(code.parameters, [*arguments, *rest], strict=True)
     parameters = {name: _bits(argument, kind) for (name, kind), argument in pairs}
     together = together or max(1, TOGETHER // threads)
+    grid = columns or len(order), len(order) // (columns or len(order))
     executed = []
     for first in range(0, len(order), together):
-        blocks = Blocks(code, order[first : first + together], len(order), parameters, memory, threads, shared)
+        blocks = Blocks(code, order[first : first + together], grid, parameters, memory, threads, shared)
         blocks.run()
         executed.append(blocks.executed)
     return executed
