@@ -10,6 +10,7 @@ import numpy as np
 
 from minigen import checks
 from minigen.backend import Array, Backend, Program, Reader
+from minigen.cuda import together
 from minigen.cuda.interop import CudaPlacement
 from minigen.cuda.plan.launch import Executor
 from minigen.cuda.plan.lowering import BLOCK, Target, blocks
@@ -75,9 +76,7 @@ class CudaBackend(CudaPlacement, Backend):
     ) -> None:
         self.precision = checks.choice("precision", precision, self.PRECISIONS)
         if executor is None:
-            from minigen.cuda.run.device import DeviceExecutor
-
-            executor = DeviceExecutor(index)
+            executor = together.executor(index)
         self.dtype = np.dtype(np.float32)
         self.executor, self.fuse = executor, fuse
         self.target = Target(executor.architecture, precision, executor.empty)
@@ -100,7 +99,7 @@ class CudaBackend(CudaPlacement, Backend):
     def program(self, operations: Sequence[Operation]) -> CapturedStep:
         schedule = plan(operations, self.memory, self.target, self.fuse)
         clear(schedule, self.executor.upload)
-        return CapturedStep(schedule, self.executor.capture(schedule.launches))
+        return CapturedStep(schedule, together.capture(self.executor, schedule.launches))
 
     # --- memory -------------------------------------------------------------------------------
 

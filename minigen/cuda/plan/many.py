@@ -33,7 +33,7 @@ from minigen.cuda.plan.launch import ALIGNMENT, Launch, type_of
 class Placed(Protocol):
     """The part of an :class:`~minigen.cuda.plan.launch.Executor` that says where buffers are, and makes some."""
 
-    array_type: type
+    array_type: Any
 
     def address(self, buffer: Array) -> int: ...
 
@@ -59,10 +59,12 @@ def of_models(launches: Sequence[Launch], executor: Placed) -> Launch:
     Raises ValueError where a buffer of one model begins at another place between multiples of ALIGNMENT than those of
     others: a kernel is compiled for either.
     """
-    first, rows = launches[0], dict[tuple[int, ...], int]()
+    first = launches[0]
+    rows: dict[tuple[int, ...], int] = {}
     arguments: list[Any] = []
     moved: list[str] = []
-    for name, values in zip(first.source.arg_names, zip(*(launch.args for launch in launches), strict=True), strict=True):
+    of_all = zip(*(launch.args for launch in launches), strict=True)
+    for name, values in zip(first.source.arg_names, of_all, strict=True):
         arguments.append(values[0])
         if isinstance(values[0], executor.array_type):
             distances = _distances(first, [executor.address(value) for value in values])
@@ -82,7 +84,7 @@ def of_models(launches: Sequence[Launch], executor: Placed) -> Launch:
         args=(table, *arguments),
         flops=sum(launch.flops for launch in launches),
         bytes=sum(launch.bytes for launch in launches),
-        moved_to=tuple(value for launch in launches[1:] for value in launch.args if isinstance(value, executor.array_type)),
+        moved_to=tuple(a for launch in launches[1:] for a in launch.args if isinstance(a, executor.array_type)),
     )
 
 
