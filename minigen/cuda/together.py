@@ -39,7 +39,9 @@ def executor(index: int) -> Executor:
 def capture(executor: Executor, launches: Sequence[Launch]) -> Program:
     """A program of ``launches``, which the other models' may join."""
     member = current_member.get()
-    return executor.capture(launches) if member is None else MemberProgram(member, executor, launches)
+    if member is None:
+        return executor.capture(launches)
+    return MemberProgram(member, executor, launches, many.kind_of(launches))
 
 
 class Member:
@@ -53,10 +55,10 @@ class Member:
 class MemberProgram:
     """A model's step. Those of the same ``kind`` can be launched as one."""
 
-    def __init__(self, member: Member, executor: Executor, launches: Sequence[Launch]) -> None:
+    def __init__(self, member: Member, executor: Executor, launches: Sequence[Launch], kind: Hashable) -> None:
         self.member, self.launches = member, launches
         self.executor = getattr(executor, "common", executor)
-        self.kind: Hashable = (self.executor, many.kind_of(launches))
+        self.kind = self.executor, kind
 
     def run(self, steps: int) -> None:
         """Repeat it ``steps`` times, with other models' steps."""

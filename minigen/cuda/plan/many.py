@@ -77,7 +77,7 @@ def of_models(launches: Sequence[Launch], executor: Placed) -> Launch:
             moved.append(f"    {name} = tl.load({name} + model)")
     loads = [f"    move_{row} = tl.load(moves + {row} * tl.num_programs(1) + model)" for row in range(len(rows))]
     preamble = ("    model = tl.program_id(1)", *loads, *moved)
-    table = executor.upload(np.array([*rows] or [[0] * len(launches)], np.int64))
+    table = executor.upload(np.array(list(rows) or [(0,) * len(launches)], np.int64))
     return replace(
         with_preamble(first, "moves", preamble),
         grid=(first.grid[0], len(launches), 1),
