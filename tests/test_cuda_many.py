@@ -9,12 +9,12 @@ import threading
 
 import numpy as np
 import pytest
+from computing_cuda import ComputedProgram
+from test_fit_many import QUIET, floats, same
 
 import minigen
-from computing_cuda import ComputedProgram
 from minigen.cuda.run.memory import SLAB_PIECE, Slabs
 from models import blobs
-from test_fit_many import QUIET, floats, same
 
 AT = {"hidden": (8,), "latent_dim": 3, "batch_size": 32, "epochs": 3, "device": "cuda"}
 DIVERGES = {**AT, "learning_rate": 1e18, "optimizer": "sgd"}
@@ -191,4 +191,6 @@ def test_the_command_line(gpu, tmp_path, monkeypatch):
     assert ComputedProgram.groups[-1] == (0, 1, 2, 3)
     ours = minigen.load(tmp_path / "runs" / "learning_rate=2e-4_seed=1", device="numpy")
     alone = minigen.GAN(**{**AT, "hidden": (5,), "epochs": 2}, seed=1).fit(blobs(), **QUIET)
-    assert ours.generator_.state()["generator.params"].tobytes() == alone.generator_.state()["generator.params"].tobytes()
+    assert (
+        ours.generator_.state()["generator.params"].tobytes() == alone.generator_.state()["generator.params"].tobytes()
+    )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -97,7 +98,8 @@ class CudaBackend(CudaPlacement, Backend):
         return plan(self.record(step), self.memory, self.target, self.fuse if fuse is None else fuse)
 
     def program(self, operations: Sequence[Operation]) -> CapturedStep:
-        schedule = plan(operations, self.memory, self.target, self.fuse)
+        target = replace(self.target, models=together.models_to_cut_for())
+        schedule = plan(operations, self.memory, target, self.fuse)
         clear(schedule, self.executor.upload)
         return CapturedStep(schedule, together.capture(self.executor, schedule.launches))
 

@@ -44,6 +44,12 @@ def capture(executor: Executor, launches: Sequence[Launch]) -> Program:
     return MemberProgram(member, executor, launches, many.kind_of(launches))
 
 
+def models_to_cut_for() -> int:
+    """For how many models' launches the products of a program are cut."""
+    member = current_member.get()
+    return 1 if member is None or member.together.exact else member.together.models
+
+
 class Member:
     """Model ``number`` of those that are trained ``together``."""
 
@@ -80,10 +86,14 @@ class Request:
 
 
 class Together:
-    """``models`` trainings at once: each thread is in :meth:`member` from its beginning to its end."""
+    """``models`` trainings at once: each thread is in :meth:`member` from its beginning to its end.
 
-    def __init__(self, models: int) -> None:
-        self.models = models
+    Where they are ``exact``, matrix products are cut into tiles as for a single model, and so every model has the bits
+    that it has alone. Else they are cut for all models, into larger tiles.
+    """
+
+    def __init__(self, models: int, exact: bool = True) -> None:
+        self.models, self.exact = models, exact
         self.turn = threading.Condition()  # who holds it runs
         self.training = models
         self.requests: list[Request] = []

@@ -7,8 +7,8 @@ the busiest multiprocessor's warps have instructions, over four (``issue``), and
 This is a guide where no GPU is at hand, and no time: conflicts in shared memory, caches and waiting are not in it, and
 ``ptxas`` may make several instructions of one.
 
-With ``--models 16`` it is of so many models whose steps are launched together (:mod:`minigen.cuda.plan.many`). Those of
-one of them are run, and counted for each.
+With ``--models 16`` it is of so many models whose steps are launched together (:mod:`minigen.cuda.plan.many`), with
+products cut for all of them, or with ``--exact`` as for one. The programs of one model are run, and counted for each.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from __future__ import annotations
 import argparse
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -64,17 +64,25 @@ class Profile:
     def lines(self, most: int) -> list[tuple[str, int]]:
         """Of the longest program the lines with the most instructions, such as ``dense.py:80``, and how many a warp."""
         counts: Counter[str] = Counter()
-        for instruction, times in zip(self.code.instructions, self.executed[:, self.executed.sum(0).argmax()], strict=True):
+        longest = self.executed[:, self.executed.sum(0).argmax()]
+        for instruction, times in zip(self.code.instructions, longest, strict=True):
             counts[instruction.line] += int(times)
         return [(line, times // self.launch.num_warps) for line, times in counts.most_common(most)]
 
 
 def profiles(
-    model: str, architecture: int, precision: str, columns: int, settings: dict[str, Any], models: int = 1
+    model: str,
+    architecture: int,
+    precision: str,
+    columns: int,
+    settings: dict[str, Any],
+    models: int = 1,
+    exact: bool = False,
 ) -> Iterator[Profile]:
     """Each launch of one step of a model, or of several, on random pictures of ``columns`` pixels."""
     executor = PtxExecutor(architecture)
     ops = CudaBackend(executor=executor, precision=precision)
+    ops.target = replace(ops.target, models=1 if exact else models)
     rows = np.random.default_rng(0).integers(0, 256, (512, columns), np.uint8)
     steps = []
     for seed in range(min(models, 2)):
@@ -106,22 +114,27 @@ def main() -> None:
     parser.add_argument("--hidden", type=int, nargs="+", help="widths of the hidden layers, other than the default's")
     parser.add_argument("--columns", type=int, default=784, help="pixels of a picture")
     parser.add_argument("--models", type=int, default=1, help="so many, launched together")
+    parser.add_argument("--exact", action="store_true", help="cut products as for one model")
     parser.add_argument("--lines", type=int, default=0, help="of each launch, those with the most instructions")
     chosen = parser.parse_args()
     settings = MODELS[chosen.model] | {"batch_size": chosen.batch}
     settings |= {"hidden": tuple(chosen.hidden)} if chosen.hidden else {}
     found = []
     print(f"  issue      us longest programs  kernel                    (us: issue at {H100.clock / 1e9:.2f} GHz)")
-    for p in profiles(chosen.model, chosen.architecture, chosen.precision, chosen.columns, settings, chosen.models):
+    for p in profiles(
+        chosen.model, chosen.architecture, chosen.precision, chosen.columns, settings, chosen.models, chosen.exact
+    ):
         found.append(p)
         programs = f"{p.launch.grid[0]:5}x{p.launch.num_warps:<2}"
-        print(f"{p.issue:7,} {1e6 * p.issue / H100.clock:7.2f} {p.longest:7,} {programs}  {p.launch.name}  {p.launch.tile}")
+        figures = f"{p.issue:7,} {1e6 * p.issue / H100.clock:7.2f} {p.longest:7,} {programs}"
+        print(f"{figures}  {p.launch.name}  {p.launch.tile}")
         for line, times in p.lines(chosen.lines):
             print(f"        {times:6,} {line:22} {source(line)}")
     issue, longest = sum(p.issue for p in found), sum(p.longest for p in found)
     print(f"{issue:7,} {1e6 * issue / H100.clock:7.2f} {longest:7,} {len(found)} launches")
     if chosen.models > 1:
-        print(f"{1e6 * issue / H100.clock / chosen.models:.2f} us of issue a model-step, {chosen.models} models at once")
+        each = 1e6 * issue / H100.clock / chosen.models
+        print(f"{each:.2f} us of issue a model-step, {chosen.models} models at once")
 
 
 if __name__ == "__main__":
