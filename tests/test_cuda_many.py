@@ -6,6 +6,7 @@ from __future__ import annotations
 import gc
 import signal
 import threading
+from functools import partial
 
 import numpy as np
 import pytest
@@ -13,7 +14,11 @@ from computing_cuda import ComputedProgram
 from test_fit_many import QUIET, floats, same
 
 import minigen
+from minigen import cli
+from minigen.cuda.backend import CudaBackend
 from minigen.cuda.run.memory import SLAB_PIECE, Slabs
+from minigen.cuda.together import Together
+from minigen.training.history import History
 from models import blobs
 
 AT = {"hidden": (8,), "latent_dim": 3, "batch_size": 32, "epochs": 3, "device": "cuda"}
@@ -137,8 +142,7 @@ def test_ctrl_c_ends_all_and_keeps_what_was_learnt(gpu):
 
 def test_memory_is_shared_and_given_back(gpu):
     """The data are on the GPU once, a model's buffers a stride from the one's before, and all of it goes in the end."""
-    X = np.zeros((3000, 1000), np.uint8)
-    X[::2] = 200
+    X = blobs(500, 100)
     seen = []
 
     def look(end):
@@ -149,9 +153,7 @@ def test_memory_is_shared_and_given_back(gpu):
     data, *buffers = zip(*seen, strict=True)
     assert len(set(data)) == 1
     assert {tuple(np.diff(sorted(addresses))) for addresses in buffers} == {(SLAB_PIECE, SLAB_PIECE)}
-    held = gpu.used
-    models[0].fit(X[:40], **QUIET)  # alone, on as before
-    assert gpu.used == held or models[0]._ops.executor.arena is not models[1]._ops.executor.arena
+    models[0].partial_fit(X, epochs=1, **QUIET)  # alone, on the memory that it has
     del models, look
     gc.collect()
     assert gpu.used == 0
@@ -181,16 +183,25 @@ def test_slabs_that_part_ways():
     assert Memory.taken[4:] == [2 * SLAB_PIECE]
 
 
-def test_the_command_line(gpu, tmp_path, monkeypatch):
-    from minigen.cli import main
+@pytest.mark.parametrize(("exact", "tile"), [(True, "16x32x4x32, 3"), (False, "64x64x32, 3")])
+def test_tiles_are_those_of_one_model_unless_they_may_differ(pretend_gpu, exact, tile):
+    """Within a captured step only: what a model does by itself meanwhile, and afterwards, is cut as ever."""
+    with Together(16, exact).member(3):
+        ops = CudaBackend()
+        x, W, b, y = ops.empty((256, 128)), ops.empty((128, 784)), ops.empty((784,)), ops.empty((256, 784))
+        step = partial(ops.dense_forward, x, W, b, y, "tanh")
+        (launch,) = ops.capture(step).schedule.launches
+        (alone,) = ops.schedule(step).launches
+    assert (launch.tile, alone.tile) == (tile, "16x32x4x32, 3")
 
+
+@pytest.mark.slow
+def test_the_command_line(gpu, tmp_path, monkeypatch):
+    monkeypatch.setattr(History, "plot", lambda history, path: None)  # slow, and no subject here
     np.save(tmp_path / "rows.npy", blobs())
-    command = ["train", "gan", str(tmp_path / "rows.npy"), "--out", str(tmp_path / "runs"), "--seeds", "0-1"]
+    command = ["train", "gan", "--data", str(tmp_path / "rows.npy"), "--out", str(tmp_path / "runs"), "--seeds", "0-1"]
     command += ["--grid", "learning_rate=1e-3,2e-4", "--epochs", "2", "--device", "cuda", "--batch-size", "32"]
-    assert main([*command, "--hidden", "5", "--latent-dim", "3"]) in (0, None)
-    assert ComputedProgram.groups[-1] == (0, 1, 2, 3)
-    ours = minigen.load(tmp_path / "runs" / "learning_rate=2e-4_seed=1", device="numpy")
-    alone = minigen.GAN(**{**AT, "hidden": (5,), "epochs": 2}, seed=1).fit(blobs(), **QUIET)
-    assert (
-        ours.generator_.state()["generator.params"].tobytes() == alone.generator_.state()["generator.params"].tobytes()
-    )
+    assert cli.run([*command, "--hidden", "5", "--latent-dim", "3", "--quiet"]) == 0
+    assert (0, 1, 2, 3) in ComputedProgram.groups
+    ours = minigen.load(tmp_path / "runs" / "learning_rate=2e-4_seed=1")
+    assert same(ours, minigen.GAN(**{**AT, "hidden": (5,), "epochs": 2}, seed=1).fit(blobs(), **QUIET))
