@@ -183,8 +183,8 @@ def test_slabs_that_part_ways():
     assert Memory.taken[4:] == [2 * SLAB_PIECE]
 
 
-@pytest.mark.parametrize(("exact", "tile"), [(True, "16x32x4x32, 3"), (False, "64x64x32, 3")])
-def test_tiles_are_those_of_one_model_unless_they_may_differ(pretend_gpu, exact, tile):
+@pytest.mark.parametrize("exact", [True, False])
+def test_tiles_are_those_of_one_model_unless_they_may_differ(pretend_gpu, exact):
     """Within a captured step only: what a model does by itself meanwhile, and afterwards, is cut as ever."""
     with Together(16, exact).member(3):
         ops = CudaBackend()
@@ -192,7 +192,7 @@ def test_tiles_are_those_of_one_model_unless_they_may_differ(pretend_gpu, exact,
         step = partial(ops.dense_forward, x, W, b, y, "tanh")
         (launch,) = ops.capture(step).schedule.launches
         (alone,) = ops.schedule(step).launches
-    assert (launch.tile, alone.tile) == (tile, "16x32x4x32, 3")
+    assert (launch.tile == alone.tile) == exact and launch.grid[0] <= alone.grid[0]
 
 
 @pytest.mark.slow
