@@ -99,7 +99,7 @@ def test_the_lower_bound_is_the_longer_of_arithmetic_and_traffic():
     h100 = measure.H100
     assert h100.flops("tf32") == pytest.approx(494e12, rel=0.01)  # its datasheet
     assert h100.flops("bf16") == pytest.approx(989e12, rel=0.01)
-    assert h100.flops("tf32x3") == h100.flops("tf32") / 3
+    assert h100.flops("tf32x3") == h100.flops("tf32") / 3 and h100.flops("bf16x6") == h100.flops("bf16") / 6
     busy = launch.Launch("k", None, (1, 1, 1), (), flops=10**12, bytes=1)
     large = launch.Launch("k", None, (1, 1, 1), (), flops=1, bytes=10**12)
     assert h100.lower_bound(busy, "tf32") == pytest.approx(1 / 494, rel=0.01)

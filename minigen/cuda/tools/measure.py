@@ -36,10 +36,10 @@ class Card:
     bandwidth: float
 
     def flops(self, precision: str) -> float:
-        """Operations a second of matrix products in this precision. tf32x3 takes three products of tf32."""
+        """Operations a second of matrix products in this precision. One of tf32x3 takes three of tf32, and so on."""
         known = max((a for a in FLOPS_A_CLOCK if a <= self.architecture), default=80)
-        rate = FLOPS_A_CLOCK[known]["tf32" if precision == "tf32x3" else precision]
-        return rate * self.multiprocessors * self.clock / (3 if precision == "tf32x3" else 1)
+        kind, _, products = precision.partition("x")
+        return FLOPS_A_CLOCK[known][kind] * self.multiprocessors * self.clock / int(products or 1)
 
     def lower_bound(self, launch: Launch, precision: str) -> float:
         """Seconds that a launch takes at least: its arithmetic or its traffic, whichever is longer."""
