@@ -64,8 +64,8 @@ class Profile:
     def lines(self, most: int) -> list[tuple[str, int]]:
         """Of the longest program the lines with the most instructions, such as ``dense.py:80``, and how many a warp."""
         counts: Counter[str] = Counter()
-        longest = self.executed[:, self.executed.sum(0).argmax()]
-        for instruction, times in zip(self.code.instructions, longest, strict=True):
+        executed = self.executed[:, self.executed.sum(0).argmax()]
+        for instruction, times in zip(self.code.instructions, executed, strict=True):
             counts[instruction.line] += int(times)
         return [(line, times // self.launch.num_warps) for line, times in counts.most_common(most)]
 
@@ -125,9 +125,8 @@ def main() -> None:
         chosen.model, chosen.architecture, chosen.precision, chosen.columns, settings, chosen.models, chosen.exact
     ):
         found.append(p)
-        programs = f"{p.launch.grid[0]:5}x{p.launch.num_warps:<2}"
-        figures = f"{p.issue:7,} {1e6 * p.issue / H100.clock:7.2f} {p.longest:7,} {programs}"
-        print(f"{figures}  {p.launch.name}  {p.launch.tile}")
+        counts = f"{p.issue:7,} {1e6 * p.issue / H100.clock:7.2f} {p.longest:7,}"
+        print(f"{counts} {p.launch.grid[0]:5}x{p.launch.num_warps:<2}  {p.launch.name}  {p.launch.tile}")
         for line, times in p.lines(chosen.lines):
             print(f"        {times:6,} {line:22} {source(line)}")
     issue, longest = sum(p.issue for p in found), sum(p.longest for p in found)
