@@ -67,7 +67,7 @@ def gpu(monkeypatch):
     function = fake.cuda.Module().get_function("checked")
     fake.effects["checked"] = lambda number: executor.run(launches[int(number)])
 
-    def bind(self, launch, binary):
+    def bind(self, launch, binary, overlap):
         launches.append(launch)
         number = np.uint64(len(launches) - 1)
         return partial(function, (1, 1, 1), (32, 1, 1), (number,), shared_mem=0, stream=self.stream)

@@ -35,7 +35,7 @@ class TableGAN(TableModel):
     r1 : weight of the penalty on the gradient of the discriminator's logit at real rows (Mescheder et al. 2018)
     gradient_penalty : weight of the penalty at rows between real and generated ones (Gulrajani et al. 2017)
     n_critic : updates of the discriminator a step
-    pack : rows that the discriminator judges together (PacGAN, Lin et al. 2018); 1 with a condition
+    pack : rows that the discriminator judges together (PacGAN, Lin et al. 2018)
     ema : decay of an average of the generator's weights over the steps, which samples are drawn with; 0 keeps none
     learning_rate : step size of Adam
     schedule : of the learning rate over the epochs: ``"constant"``, ``"cosine"``, ``"linear"`` or ``"step"``
