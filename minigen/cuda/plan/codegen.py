@@ -101,7 +101,7 @@ def launch_of(jobs: Sequence[Job], waits: bool) -> Launch:
 
 
 def with_preamble(launch: Launch, parameter: str, preamble: tuple[str, ...]) -> Launch:
-    """``launch`` with one more ``parameter``, the first, and these lines before those of its kernel that touch memory."""
+    """``launch`` with one more ``parameter``, the first, and these lines before its kernel touches memory."""
     name, alone = f"{launch.name}__many", GENERATED[launch.source.fn]
     parameters = ", ".join([parameter, *launch.source.arg_names])
     decorator, _, *body = alone.text.splitlines()
