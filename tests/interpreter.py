@@ -119,7 +119,8 @@ class InterpreterExecutor(HostExecutor):
         patch, scope, patched = self.module._patch_lang, self.module._LangPatchScope, set[str]()
 
         def patch_once(function: Any) -> Any:
-            seen = {name for name, module in languages.items() if any(v is module for v in function.__globals__.values())}
+            values = function.__globals__.values()
+            seen = {name for name, module in languages.items() if any(value is module for value in values)}
             if seen <= patched:
                 return scope()
             patched.update(seen)
