@@ -86,30 +86,49 @@ def multiprocessors(architecture: int) -> int:
     return MULTIPROCESSORS.get(architecture, 132)
 
 
-def filled(rows: int, columns: int, architecture: int) -> float:
-    """64 x 64 tiles of a result for each multiprocessor."""
-    return -(-rows // 64) * -(-columns // 64) / multiprocessors(architecture)
+def filled(rows: int, columns: int, architecture: int, models: int = 1) -> float:
+    """64 x 64 tiles of a result, which so many ``models`` have in one launch, for each multiprocessor."""
+    return models * -(-rows // 64) * -(-columns // 64) / multiprocessors(architecture)
 
 
-def shape_class(rows: int, columns: int, architecture: int) -> str:
-    """``few``, ``some`` or ``many``."""
-    BM, BN = SMALL[-1]
-    if -(-rows // BM) * -(-columns // BN) <= multiprocessors(architecture):
+def fits_once(sides: tuple[int, int], rows: int, columns: int, architecture: int, models: int = 1) -> bool:
+    """Whether tiles of these sides give no multiprocessor two programs; ``models`` as in :func:`filled`."""
+    BM, BN = sides
+    return models * -(-rows // BM) * -(-columns // BN) <= multiprocessors(architecture)
+
+
+def shape_class(rows: int, columns: int, architecture: int, models: int = 1) -> str:
+    """``few``, ``some`` or ``many``; ``models`` as in :func:`filled`."""
+    if fits_once(SMALL[-1], rows, columns, architecture, models):
         return "few"
-    return "some" if filled(rows, columns, architecture) < 4 else "many"
+    return "some" if filled(rows, columns, architecture, models) < 4 else "many"
 
 
-def kind_of(rows: int, columns: int, depth: int, architecture: int) -> str:
-    """What a measured tile holds for: a class, or of ``few`` the shape itself, such as ``256x784x128``."""
-    kind = shape_class(rows, columns, architecture)
-    return f"{rows}x{columns}x{depth}" if kind == "few" else kind
+def kind_of(rows: int, columns: int, depth: int, architecture: int, models: int = 1) -> str:
+    """What a measured tile holds for: a class, or of ``few`` the shape itself, such as ``256x784x128``.
+
+    Of several ``models`` in one launch their number is behind it.
+    """
+    kind = shape_class(rows, columns, architecture, models)
+    several = f"x{models}" if models > 1 else ""
+    return f"{rows}x{columns}x{depth}{several}" if kind == "few" else kind
 
 
 def choose(
-    operation: str, rows: int, columns: int, depth: int, architecture: int, precision: str, width: int | None = None
+    operation: str,
+    rows: int,
+    columns: int,
+    depth: int,
+    architecture: int,
+    precision: str,
+    width: int | None = None,
+    models: int = 1,
 ) -> Tile:
-    """The tile for one product. ``operation`` is forward, dgrad or wgrad; ``width`` as in :func:`staged_bytes`."""
-    kind = kind_of(rows, columns, depth, architecture)
+    """The tile for one product. ``operation`` is forward, dgrad or wgrad; ``width`` as in :func:`staged_bytes`.
+
+    ``models`` as in :func:`filled`.
+    """
+    kind = kind_of(rows, columns, depth, architecture, models)
     tile = _measured.get((architecture, operation, kind)) or default(operation, kind, architecture, precision)
     return _fit(tile, rows, columns, depth, architecture, width)
 
@@ -117,15 +136,15 @@ def choose(
 def default(operation: str, kind: str, architecture: int, precision: str) -> Tile:
     """The tile of a class, or of the shape of a small product, where none was measured."""
     if (operation, kind) not in TABLE:
-        rows, columns, _ = map(int, kind.split("x"))
-        return small(rows, columns, architecture, precision)
+        rows, columns, _, *models = map(int, kind.split("x"))
+        return small(rows, columns, architecture, precision, *models)
     tile = TABLE[operation, kind] if architecture in ASYNCHRONOUS else narrowed(TABLE[operation, kind])
     if precision != "ieee" and (operation, kind) == ("wgrad", "some"):
         tile = replace(tile, warps=8)  # a step's gradients are one launch if their warps are as many
     return replace(tile, **EXCEPTIONS.get((architecture, precision, operation, kind), {}))
 
 
-def small(rows: int, columns: int, architecture: int, precision: str) -> Tile:
+def small(rows: int, columns: int, architecture: int, precision: str, models: int = 1) -> Tile:
     """The tile of a small product: the smallest of :data:`SMALL` that gives no multiprocessor two.
 
     A program has its multiprocessor to itself. Eight warps, two for each scheduler, shorten the chain of products that
@@ -133,9 +152,8 @@ def small(rows: int, columns: int, architecture: int, precision: str) -> Tile:
     warp takes a chunk of the terms, a quarter of them at most: adding up more sums costs more than it saves, at every
     depth from 100 to 800. In float32 a thread has several sums under way, and four warps are enough.
     """
-    most = multiprocessors(architecture)
-    fitting = [(BM, BN) for BM, BN in SMALL if -(-rows // BM) * -(-columns // BN) <= most]
-    BM, BN = fitting[0] if fitting else SMALL[-1]
+    once = (sides for sides in SMALL if fits_once(sides, rows, columns, architecture, models))
+    BM, BN = next(once, SMALL[-1])
     if precision == "ieee":
         return Tile(BM, BN, 64, 4, 3)
     split = min(4, max(1, 32 * 64 // (BM * BN)))
@@ -144,7 +162,7 @@ def small(rows: int, columns: int, architecture: int, precision: str) -> Tile:
 
 def prefer(architecture: int, operation: str, kind: str, tile: Tile) -> None:
     """Use ``tile``, which was measured, in place of the table's."""
-    if (operation, kind) not in TABLE and not (operation in OPERATIONS and re.fullmatch(r"\d+x\d+x\d+", kind)):
+    if (operation, kind) not in TABLE and not (operation in OPERATIONS and re.fullmatch(r"\d+(x\d+){2,3}", kind)):
         known = ", ".join(f"{o} {k}" for o, k in TABLE)
         raise ValueError(f"operation and kind must be one of {known}, or a shape; not {operation} {kind}")
     _measured[architecture, operation, kind] = replace(tile, measured=True)
@@ -182,12 +200,12 @@ def programs(tile: Tile, rows: int, columns: int) -> int:
     return -(-rows // tile.BM) * -(-columns // tile.BN)
 
 
-def batch_slices(tile: Tile, rows: int, columns: int, depth: int, architecture: int) -> int:
+def batch_slices(tile: Tile, rows: int, columns: int, depth: int, architecture: int, models: int = 1) -> int:
     """Into how many parts a weight gradient's batch of ``depth`` rows is cut, each a partial sum for a second pass.
 
     The second pass is a launch, so it must pay: only where most multiprocessors would wait for a long sum.
     """
-    idle = multiprocessors(architecture) // max(1, programs(tile, rows, columns))
+    idle = multiprocessors(architecture) // max(1, models * programs(tile, rows, columns))
     return max(1, min(idle, depth // 1024))
 
 
