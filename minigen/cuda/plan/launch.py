@@ -16,7 +16,7 @@ from minigen.backend import Array, Program, Reader
 from minigen.cuda.plan import tiles
 from minigen.cuda.plan.tiles import Tile
 
-POINTERS = {"float32": "*fp32", "int32": "*i32", "uint64": "*u64", "uint8": "*u8"}
+POINTERS = {"float32": "*fp32", "int32": "*i32", "int64": "*i64", "uint64": "*u64", "uint8": "*u8"}
 """The parameter types of the buffers, in Triton's spelling, by dtype."""
 
 ALIGNMENT = 16  # bytes: where a buffer begins on such a boundary, the compiler may load 16 bytes at once
@@ -81,7 +81,8 @@ class Launch:
     floats (``float32``). ``constexprs`` give the other parameters by name. ``fuses`` names the backend operations whose
     work this launch does; ``flops`` and ``bytes`` are what those need at least (every input read once, every output
     written once), not what was measured. ``jobs`` are those that it runs, of a kernel that was written for them
-    (:mod:`minigen.cuda.plan.codegen`).
+    (:mod:`minigen.cuda.plan.codegen`). ``waits`` says that the kernel waits for the launch before it by itself
+    (:mod:`minigen.cuda.kernels.waiting`), so that it may be started before that one has ended.
     """
 
     name: str
@@ -95,6 +96,9 @@ class Launch:
     flops: int = 0
     bytes: int = 0
     jobs: tuple[Job, ...] = ()
+    waits: bool = False
+    preamble: tuple[str, ...] = ()
+    moved_to: tuple[Array, ...] = ()
 
     @property
     def is_triton(self) -> bool:

@@ -6,6 +6,7 @@ The stream is not the default one, because that cannot be captured into a graph.
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -19,7 +20,7 @@ from minigen.backend import Array
 from minigen.cuda import cpp
 from minigen.cuda.plan import tiles
 from minigen.cuda.plan.launch import Launch
-from minigen.cuda.run import compiler
+from minigen.cuda.run import compiler, dependent
 from minigen.cuda.run.cache import Binary
 from minigen.cuda.run.driver import GIB, architecture, find_problem
 from minigen.cuda.run.memory import Arena, Block, Staging, allocate
@@ -44,7 +45,9 @@ def on_gpu(array: Any) -> bool:
 class DeviceExecutor:
     """GPU number ``index``, counted from 0. See :class:`minigen.cuda.plan.launch.Executor`.
 
-    Raises :class:`~minigen.DeviceError` where it cannot be used. ``architecture`` is its compute capability times ten.
+    Raises :class:`~minigen.DeviceError` where it cannot be used. ``architecture`` is its compute capability times ten,
+    ``dependent_problem`` says why its graphs are made without programmatic dependent launches, None if with them
+    (:mod:`minigen.cuda.run.dependent`).
     """
 
     name = "cuda"
@@ -64,11 +67,20 @@ class DeviceExecutor:
         with self.device:
             self.stream = cupy.cuda.Stream(non_blocking=True)
         self.shared_limit = runtime.deviceGetAttribute(runtime.cudaDevAttrMaxSharedMemoryPerBlockOptin, index)
+        self.dependent_problem = dependent.find_problem(self.architecture, runtime.driverGetVersion())
         # Not a method: the arena outlives this object as long as anybody holds a buffer, and must not keep it alive.
         self.arena = Arena(partial(allocate, cupy, self.device))
+        self.common = self  # of several executors on one stream, the one that all their models share
+        self.residents: dict[int, tuple[Any, Array]] = {}  # data of several models, and where they are, by identity
         self._staging: Staging | None = None
         self._capturing = False
         tiles.load_measured(self.architecture)
+
+    def with_arena(self, arena: Arena) -> DeviceExecutor:
+        """The same GPU and stream with other memory, for one of several models in training at once."""
+        other = copy.copy(self)
+        other.arena = arena
+        return other
 
     # --- memory -------------------------------------------------------------------------------
 
@@ -110,6 +122,8 @@ class DeviceExecutor:
         if on_gpu(host):
             array = self.adopt(host)
             return array if array.flags.c_contiguous else self.upload(array)
+        if self.common is not self:
+            return self.common.resident_once(host)
         free = self.memory_info()[0] + self.arena.reserved - self.arena.in_use
         if host.nbytes > free:
             raise MemoryError(
@@ -118,6 +132,12 @@ class DeviceExecutor:
                 "of float32, or with device='cpu', which reads a memory-mapped file as it goes"
             )
         return self.upload(host)
+
+    def resident_once(self, host: Any) -> Array:
+        """:meth:`resident` for several models, which share the copy of an array that they share."""
+        if id(host) not in self.residents:
+            self.residents[id(host)] = host, self.resident(host)
+        return self.residents[id(host)][1]
 
     def download(self, buffer: Array) -> np.ndarray:
         """A new host array with the contents of ``buffer``; waits for the work that writes it."""
@@ -175,15 +195,18 @@ class DeviceExecutor:
             for call in self.prepare([launch]):
                 call()
 
-    def prepare(self, launches: Sequence[Launch]) -> list[Call]:
+    def prepare(self, launches: Sequence[Launch], overlap: bool = False) -> list[Call]:
         """Compile, load and pack: all that can be done before. New kernels are compiled side by side.
 
-        A launch without programs is left out. What is returned keeps the buffers alive; call it on this device.
+        With ``overlap``, for a graph, launches that wait by themselves are begun while the one before still runs, where
+        this GPU can. A launch without programs is left out. What is returned keeps the buffers alive; call it on this
+        device.
         """
         launches = [launch for launch in launches if 0 not in launch.grid]  # CuPy would launch one block
         compiled = iter(self.compile(launches))
+        overlap = overlap and self.dependent_problem is None
         with self.device:
-            return [self._bind(*next(compiled)) if x.is_triton else self._bind_cpp(x) for x in launches]
+            return [self._bind(*next(compiled), overlap) if x.is_triton else self._bind_cpp(x) for x in launches]
 
     def compile(self, launches: Sequence[Launch]) -> list[tuple[Launch, Binary]]:
         """The Triton kernels among ``launches``, which are in the cache from now on, each with the tiles that fit."""
@@ -191,13 +214,16 @@ class DeviceExecutor:
 
     def capture(self, launches: Sequence[Launch]) -> GraphProgram:
         """A program that repeats ``launches`` from CUDA graphs."""
-        return GraphProgram(self, self.prepare(launches))
+        return GraphProgram(self, self.prepare(launches, overlap=True))
 
-    def _bind(self, launch: Launch, binary: Binary) -> Call:
+    def _bind(self, launch: Launch, binary: Binary, overlap: bool) -> Call:
         scratch: Any = np.uint64(0)
         if binary.scratch:
             scratch = self.empty((binary.scratch * math.prod(launch.grid),), np.uint8)
         arguments = (*map(_scalar_or_buffer, launch.args), scratch, np.uint64(0))
+        if overlap and launch.waits:
+            function = self._load(binary)
+            return dependent.call(function, launch.grid, binary.threads, binary.shared, self.stream, arguments)
         return self._call(binary, launch.grid, binary.threads, arguments)
 
     def _bind_cpp(self, launch: Launch) -> Call:
