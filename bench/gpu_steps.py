@@ -27,6 +27,7 @@ Keep = Callable[[], None]
 def measure_model(model: str, precision: str, rows: np.ndarray, result: dict[str, Any], keep: Keep) -> None:
     """Fill ``result``, and call ``keep`` whenever it has grown."""
     from minigen.cuda.backend import CudaBackend
+    from minigen.cuda.tools.traffic import from_memory
 
     card, origin = card_here()
     result |= {"model": model, "precision": precision, "lower_bounds_from": f"{card.name}, {origin}"}
@@ -37,8 +38,10 @@ def measure_model(model: str, precision: str, rows: np.ndarray, result: dict[str
     begin = time.perf_counter()
     calls = executor.prepare(launches)
     result["prepare_seconds"] = time.perf_counter() - begin
-    result["launches"] = [describe(launch, card, precision) for launch in launches]
-    result["lower_bound_seconds"] = sum(launch["lower_bound_seconds"] for launch in result["launches"])
+    missed = from_memory(launches, ops.address, card.cache)
+    result["launches"] = [describe(*pair, card, precision) for pair in zip(launches, missed, strict=True)]
+    for bound in ("lower_bound_seconds", "lower_bound_with_cache_seconds"):
+        result[bound] = sum(launch[bound] for launch in result["launches"])
     keep()
     # The training itself first: its state is as it should be. Launches out of their order spoil it.
     whole_steps(executor, calls, result, keep)
@@ -50,7 +53,7 @@ def measure_model(model: str, precision: str, rows: np.ndarray, result: dict[str
     single_launches(executor, launches, result, keep)
 
 
-def describe(launch: Any, card: Any, precision: str) -> dict[str, Any]:
+def describe(launch: Any, missed: int, card: Any, precision: str) -> dict[str, Any]:
     return {
         "kernel": launch.name,
         "programs": launch.grid[0],
@@ -58,7 +61,9 @@ def describe(launch: Any, card: Any, precision: str) -> dict[str, Any]:
         "fuses": launch.fuses,
         "flops": launch.flops,
         "bytes": launch.bytes,
+        "bytes_from_memory": missed,
         "lower_bound_seconds": card.lower_bound(launch, precision),
+        "lower_bound_with_cache_seconds": card.lower_bound(launch, precision, missed),
     }
 
 

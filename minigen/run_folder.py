@@ -13,7 +13,8 @@ from pathlib import Path
 from minigen import checks, files
 from minigen.training.checkpoint import MODEL
 
-RUN_FILES = (MODEL, "history.csv", "losses.png", "report.html", "samples.*", "samples-epoch-*.*", "reconstructions.*")
+OF_SAMPLES = ("samples.*", "samples-epoch-*.*", "reconstructions.*")
+RUN_FILES = (MODEL, "history.csv", "losses.png", "report.html", "scores.csv", *OF_SAMPLES)
 """What a training writes into its folder."""
 LOCK = ".training.lock"
 """Is there, and locked, while a training writes into the folder. The system unlocks it however the training ends."""

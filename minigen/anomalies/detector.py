@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import os
+from collections.abc import Mapping
 from typing import Any, Self
 
 import numpy as np
@@ -10,10 +12,12 @@ import numpy as np
 from minigen import checks
 from minigen.anomalies import files
 from minigen.anomalies.columns import Quantiles
+from minigen.anomalies.mixed import MixedColumns, is_mixed
 from minigen.datasets import frames
 from minigen.datasets.load import as_rows
 from minigen.errors import ArgumentError
 from minigen.estimators import inputs, sklearn_protocol
+from minigen.estimators.many import fit_many
 from minigen.estimators.vae import VAE
 
 SCORES = ("bound", "likelihood", "reconstruction", "latent")
@@ -28,7 +32,9 @@ class AnomalyDetector(sklearn_protocol.Parameters):
     >>> unusual = X[detector.predict(X) == -1]
     >>> why = detector.explain(unusual)  # nats by which each column makes a row unusual
 
-    It trains VAEs with a Gaussian likelihood of one learned variance. The score of a row depends on no other row.
+    It trains VAEs with a Gaussian likelihood of one learned variance. A DataFrame may have categories, booleans, dates
+    and missing values beside numbers: categories are then one-hot with a cross entropy, and what the training rows
+    never had is unusual. The score of a row depends on no other row.
 
     Parameters
     ----------
@@ -39,7 +45,7 @@ class AnomalyDetector(sklearn_protocol.Parameters):
     contamination : share of the training rows to call unusual, in (0, 0.5], or ``"auto"``, 0.01
     columns : ``"standard"``: mean 0 and deviation 1; ``"quantile"``: by ranks, as a normal distribution has them, for
         skewed columns and such with a few huge values
-    members : models in the ensemble, by ``seed``, ``seed + 1``, ...; scores are their mean
+    members : models in the ensemble, by ``seed``, ``seed + 1``, ..., trained at once; scores are their mean
     samples : draws of the latent for each row's score
     latent_dim : width of the latent, at most as many as there are columns
     hidden : sizes of the encoder's hidden layers; the decoder's are these in reverse
@@ -52,14 +58,17 @@ class AnomalyDetector(sklearn_protocol.Parameters):
     Attributes after ``fit``
     ------------------------
     ``offset_``, the score below which a row counts as unusual; ``models_``, the trained :class:`~minigen.VAE`;
-    ``n_features_in_``, and ``feature_names_in_`` of a table with names.
+    ``n_features_in_``, and ``feature_names_in_`` of a table with names; ``mixed_``, the columns of a table of more than
+    numbers, or None.
     """
 
     kind = "anomaly-detector"
     models_: list[VAE]
     quantiles_: Quantiles | None
+    mixed_: MixedColumns | None
     offset_: float
     item_shape_: tuple[int, ...]
+    source_: str | None
 
     def __init__(
         self,
@@ -112,32 +121,43 @@ class AnomalyDetector(sklearn_protocol.Parameters):
 
     # --- training -------------------------------------------------------------------------------
 
-    def fit(self, X: Any, y: Any = None) -> Self:
-        """Train on ``X[N, ...]``, rows of numbers most of which are usual; ``y`` is ignored.
+    def fit(self, X: Any, y: Any = None, *, types: Mapping[str, str] | None = None) -> Self:
+        """Train on ``X[N, ...]``, rows of numbers, or on a DataFrame; most rows are to be usual. ``y`` is ignored.
 
-        Raises ``TypeError`` or ``ValueError`` for bad settings or data, before any work.
+        ``types`` says what columns of a DataFrame are that are not what they look like: ``"numeric"``, ``"integer"``,
+        ``"category"``, ``"boolean"`` or ``"date"``. Raises ``TypeError`` or ``ValueError`` for bad settings or data,
+        before any work.
         """
         self._check_params()
-        rows, item_shape = as_rows(X, name="X", min_rows=2)
+        mixed = MixedColumns.measure(X, types) if types is not None or is_mixed(X) else None
+        rows, item_shape = as_rows(X if mixed is None else mixed.encode(X), name="X", min_rows=2)
         rows = rows.astype(np.float32)
-        quantiles = Quantiles.of(rows) if self.columns == "quantile" else None
-        seen = rows if quantiles is None else quantiles(rows)
-        models = [self._member(i, seen) for i in range(self.members)]
-        self.models_, self.quantiles_ = models, quantiles
-        self.item_shape_, self.n_features_in_ = item_shape, rows.shape[1]
+        quantiles = Quantiles.of(rows[:, _numbers(rows, mixed)]) if self.columns == "quantile" else None
+        seen = _seen(rows, quantiles, mixed)
+        models = [self._member(i, seen, mixed) for i in range(self.members)]
+        fit_many(models, seen, progress=False)
+        if any(getattr(model, "history_", None) is None or model.history_.stop_signal for model in models):
+            raise KeyboardInterrupt  # a part of the ensemble is no detector
+        self.models_, self.source_ = models, None
+        self.quantiles_, self.mixed_ = quantiles, mixed
+        self.item_shape_ = item_shape if mixed is None else (len(mixed.parts),)
+        self.n_features_in_ = math.prod(self.item_shape_)
         vars(self).pop("feature_names_in_", None)
         if (names := frames.column_names(X)) is not None:
             self.feature_names_in_ = names
         share = AUTO_OFFSET if self.contamination == "auto" else float(self.contamination)
-        self.offset_ = float(np.quantile(self._scores(rows), share))
+        self.offset_ = float(np.quantile(self._scores_of(seen), share))
         return self
 
-    def _member(self, i: int, rows: np.ndarray) -> VAE:
-        """The ``i``-th model of the ensemble, trained."""
+    def _member(self, i: int, rows: np.ndarray, mixed: MixedColumns | None) -> VAE:
+        """The ``i``-th model of the ensemble, to be trained on ``rows``."""
         batch = min(self.batch_size, len(rows))
-        model = VAE(
-            likelihood="gaussian",
-            variance="learned_scalar",
+        how: dict[str, Any] = {"likelihood": "gaussian", "variance": "learned_scalar"}
+        if mixed is not None and not all(width == 1 for width in mixed.blocks):
+            how = {"likelihood": "mixed", "blocks": mixed.blocks}
+            how["variance"] = "learned_scalar" if len(mixed.numbers) else 1.0
+        return VAE(
+            **how,
             latent_dim=min(self.latent_dim, rows.shape[1]),
             hidden=self.hidden,
             latent_prior="mixture" if self.score_by == "latent" else "normal",
@@ -148,13 +168,12 @@ class AnomalyDetector(sklearn_protocol.Parameters):
             seed=(self.seed + i) % checks.SEED_LIMIT,
             device=self.device,
         )
-        return model.fit(rows, progress=False)
 
     # --- using it -------------------------------------------------------------------------------
 
     def score_samples(self, X: Any) -> np.ndarray:
         """How usual each row of ``X`` is, in nats, ``float64[N]``: higher is more usual."""
-        return self._scores(self._check_rows(X))
+        return self._scores_of(self._check_rows(X))
 
     def decision_function(self, X: Any) -> np.ndarray:
         """``score_samples(X) - offset_``: below 0 for rows that are called unusual."""
@@ -174,34 +193,30 @@ class AnomalyDetector(sklearn_protocol.Parameters):
         Of column d it is what the row's score would gain if d alone were as the models reconstruct it from the whole
         row; what does not matter is near 0. The shares need not add up to the score, as columns act together.
         """
-        rows = self._check_rows(X)
-        seen = self._seen(rows)
+        seen = self._check_rows(X)
         own = self._scores_of(seen)
         expected: Any = np.mean([model.reconstruct(seen) for model in self.models_], axis=0, dtype=np.float64)
-        gains = np.empty(rows.shape)
-        for d in range(rows.shape[1]):
-            changed = seen.copy()
-            changed[:, d] = expected[:, d]
+        if self.mixed_ is not None:
+            expected = self.mixed_.as_rows(expected)
+        gains = np.empty((len(seen), self.n_features_in_))
+        for d in range(self.n_features_in_):
+            changed, place = seen.copy(), slice(d, d + 1) if self.mixed_ is None else self.mixed_.spans[d]
+            changed[:, place] = expected[:, place]
             gains[:, d] = self._scores_of(changed) - own
         return gains
 
     def _check_rows(self, X: Any) -> np.ndarray:
-        """``X`` as rows of floats like those of the training. Raises TypeError or ValueError for others."""
+        """``X`` as the models take it. Raises TypeError or ValueError for what is not like the training's."""
         if not self.__sklearn_is_fitted__():
             message = "this AnomalyDetector is not trained yet: call fit, or minigen.load a file"
             raise sklearn_protocol.not_fitted(message)
         names = getattr(self, "feature_names_in_", None)
         frames.check_columns("X", X, None if names is None else list(names))
-        rows, item_shape = as_rows(X, name="X", min_rows=1)
-        inputs.check_items(self, "X", item_shape)
-        return rows.astype(np.float32)
-
-    def _seen(self, rows: np.ndarray) -> np.ndarray:
-        """``rows`` as the models take them."""
-        return rows if self.quantiles_ is None else self.quantiles_(rows)
-
-    def _scores(self, rows: np.ndarray) -> np.ndarray:
-        return self._scores_of(self._seen(rows))
+        encoded = X if self.mixed_ is None else self.mixed_.encode(X)
+        rows, item_shape = as_rows(encoded, name="X", min_rows=1)
+        if self.mixed_ is None:
+            inputs.check_items(self, "X", item_shape)
+        return _seen(rows.astype(np.float32), self.quantiles_, self.mixed_)
 
     def _scores_of(self, seen: np.ndarray) -> np.ndarray:
         """Mean score of the ensemble; a row so far out that it overflows gets the least number, not -inf."""
@@ -225,3 +240,17 @@ class AnomalyDetector(sklearn_protocol.Parameters):
         if not self.__sklearn_is_fitted__():
             raise sklearn_protocol.not_fitted("this AnomalyDetector is not trained yet: call fit")
         files.save(self, path)
+
+
+def _numbers(rows: np.ndarray, mixed: MixedColumns | None) -> np.ndarray:
+    """The columns of encoded ``rows`` that are numbers."""
+    return np.arange(rows.shape[1]) if mixed is None else mixed.numbers
+
+
+def _seen(rows: np.ndarray, quantiles: Quantiles | None, mixed: MixedColumns | None) -> np.ndarray:
+    """``rows`` with their numbers by ``quantiles``, where there are such."""
+    if quantiles is None:
+        return rows
+    seen, numbers = rows.copy(), _numbers(rows, mixed)
+    seen[:, numbers] = quantiles(rows[:, numbers])
+    return seen

@@ -12,6 +12,7 @@ import numpy as np
 
 from minigen import checks
 from minigen.anomalies.columns import Quantiles
+from minigen.anomalies.mixed import MixedColumns
 from minigen.estimators.saving import content, tuples
 from minigen.training import checkpoint
 from minigen.training.checkpoint import Tensors, check_tensor
@@ -36,6 +37,8 @@ def save(detector: Any, path: str | os.PathLike[str]) -> None:
         "offset": detector.offset_,
         "item_shape": list(detector.item_shape_),
         "columns": None if names is None else list(names),
+        "parts": None if detector.mixed_ is None else detector.mixed_.to_file(),
+        "source": detector.source_,
         "members": members,
     }
     checkpoint.write(path, json.dumps(settings), tensors)
@@ -49,7 +52,13 @@ def restored(kind: type, settings: dict[str, Any], tensors: Tensors, restore: Re
     detector: Any = kind(**tuples(settings["params"]))
     detector._check_params()
     shape = checks.widths("item_shape", settings["item_shape"])
-    width = math.prod(shape)
+    said = settings.get("parts")  # there are none in files of before
+    detector.mixed_ = None if said is None else MixedColumns.from_file(said)
+    width = numbers = columns = math.prod(shape)
+    if detector.mixed_ is not None:
+        width, numbers = sum(detector.mixed_.blocks), len(detector.mixed_.numbers)
+        if (columns,) != shape or columns != len(detector.mixed_.parts):
+            raise ValueError(f"parts must be {columns} columns")
     models = []
     for i, inner in enumerate(settings["members"]):
         prefix = f"member{i}."
@@ -61,14 +70,15 @@ def restored(kind: type, settings: dict[str, Any], tensors: Tensors, restore: Re
         raise ValueError("members must not be empty")
     detector.quantiles_ = None
     if detector.columns == "quantile":
-        check_tensor(tensors, "quantiles", (len(tensors["quantiles"]), width), np.float64)
+        check_tensor(tensors, "quantiles", (len(tensors["quantiles"]), numbers), np.float64)
         if not len(tensors["quantiles"]) or (np.diff(tensors["quantiles"], axis=0) < 0).any():
             raise ValueError("quantiles must be numbers in order")
         detector.quantiles_ = Quantiles(tensors["quantiles"])
     if settings["columns"] is not None:
-        if len(settings["columns"]) != width or not all(isinstance(name, str) for name in settings["columns"]):
-            raise ValueError(f"columns must be {width} names")
+        if len(settings["columns"]) != columns or not all(isinstance(name, str) for name in settings["columns"]):
+            raise ValueError(f"columns must be {columns} names")
         detector.feature_names_in_ = np.array(settings["columns"], dtype=object)
+    detector.source_ = settings.get("source")
     detector.offset_ = checks.number("offset", settings["offset"], -math.inf)
-    detector.models_, detector.item_shape_, detector.n_features_in_ = models, shape, width
+    detector.models_, detector.item_shape_, detector.n_features_in_ = models, shape, columns
     return detector

@@ -1,8 +1,8 @@
 """The command ``minigen``. Each command imports what it computes with, so that ``--help`` answers quickly.
 
 :mod:`.application` is what the commands belong to; :mod:`.train`, :mod:`.use`, :mod:`.trace`, :mod:`.evaluate`,
-:mod:`.tables` and :mod:`.tools` hold them; :mod:`.options` has the options that several share, and :mod:`.settings`
-makes options of hyper-parameters.
+:mod:`.scoring`, :mod:`.tables` and :mod:`.tools` hold them; :mod:`.options` has the options that several share, and
+:mod:`.settings` makes options of hyper-parameters.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import signal
 
 import typer
 
-from minigen.cli import evaluate, tables, tools, trace, train, use  # noqa: F401 (they register their commands)
+from minigen.cli import evaluate, scoring, tables, tools, trace, train, use  # noqa: F401 (they register their commands)
 from minigen.cli.application import app
 from minigen.cli.exits import BAD_USE, FAILED, code_of_signal, report
 

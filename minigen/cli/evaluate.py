@@ -9,7 +9,7 @@ from minigen.cli import tables
 from minigen.cli.application import app, command
 from minigen.cli.options import DATA, RUN, DataName, Device, ModelFile, option
 from minigen.cli.reporting import in_run
-from minigen.cli.saved import model_file, source_of, with_labels
+from minigen.cli.saved import model_file, require_samples, source_of, with_labels
 from minigen.errors import ArgumentError
 
 TEST_SETS = {"mnist": "mnist-test", "mnist-sample": "mnist-test", "fashion-mnist": "fashion-mnist-test"}
@@ -66,6 +66,7 @@ def evaluate(
 
     checks.choice("features", features, ("none", *metrics.CLASSIFIED))
     trained = load(model_file(model), device)
+    require_samples(trained, model)
     if tables.is_table(trained):
         tables.evaluate(trained, data, held_out, n, seed, out)
         return

@@ -11,6 +11,8 @@ from minigen.errors import ArgumentError
 if TYPE_CHECKING:
     import numpy as np
 
+DETECTOR = "anomaly-detector"
+
 
 def model_file(path: Path) -> Path:
     """The model at ``path``, a file or the folder of a run. Raises ``ValueError`` if there is none."""
@@ -25,6 +27,11 @@ def model_file(path: Path) -> Path:
 def require_kind(model: Any, kind: str, path: Path) -> None:
     if model.kind != kind:
         raise ArgumentError("MODEL", f"must be a {kind}, but {path} holds a {model.kind}")
+
+
+def require_samples(model: Any, path: Path) -> None:
+    if model.kind == DETECTOR:
+        raise ArgumentError("MODEL", f"must be a model that draws samples, but {path} holds a detector: minigen score")
 
 
 def source_of(model: Any) -> str:

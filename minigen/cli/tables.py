@@ -20,6 +20,24 @@ FAMILIES = {"vae": "TableVAE", "gan": "TableGAN"}
 PREVIEW = 64  # rows of samples.csv
 TABLE_FILES = (".csv", ".parquet")
 
+Types = Annotated[
+    str | None,
+    option(
+        DATA,
+        "NAME=TYPE,...",
+        "What columns are that are not what they look like: numeric, integer, category, boolean or date.",
+        "--types",
+    ),
+]
+Exclude = Annotated[
+    str | None, option(DATA, "NAME,...", "Columns to leave out, such as names and numbers of persons.", "--exclude")
+]
+Force = Annotated[
+    bool, typer.Option("--force", help="Replace the run that DIR holds; its files go first.", rich_help_panel=DATA)
+]
+Threads = Annotated[int | None, option(RUN, "INT", "Threads of the device cpu. Default: one a core.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.", rich_help_panel=RUN)]
+
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
@@ -30,29 +48,17 @@ class Options:
         option(DATA, "FILE", "The table: .csv with a line of names, .csv.gz or .parquet.", "--data", parser=str),
     ] = None
     model: Annotated[str, option(MODEL, "|".join(FAMILIES), "Which model. Default: vae.", "--model")] = "vae"
-    types: Annotated[
-        str | None,
-        option(
-            DATA,
-            "NAME=TYPE,...",
-            "What columns are that are not what they look like: numeric, integer, category, boolean or date.",
-            "--types",
-        ),
-    ] = None
-    exclude: Annotated[
-        str | None, option(DATA, "NAME,...", "Columns to leave out, such as names and numbers of persons.", "--exclude")
-    ] = None
+    types: Types = None
+    exclude: Exclude = None
     condition: Annotated[
         str | None, option(DATA, "NAME", "A column of few values that samples are asked for by.", "--condition")
     ] = None
     out: Annotated[
         Path | None, option(DATA, "DIR", "Folder for the results. Default: runs/table, with -2, ... if taken.", "--out")
     ] = None
-    force: Annotated[
-        bool, typer.Option("--force", help="Replace the run that DIR holds; its files go first.", rich_help_panel=DATA)
-    ] = False
-    threads: Annotated[int | None, option(RUN, "INT", "Threads of the device cpu. Default: one a core.")] = None
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.", rich_help_panel=RUN)] = False
+    force: Force = False
+    threads: Threads = None
+    quiet: Quiet = False
 
 
 class TableCommand(Command):
@@ -125,8 +131,8 @@ def train(options: Options, settings: dict[str, Any]) -> None:
     model = family(**settings)
     model._check_params()
     set_threads(options.threads, settings.get("device", "auto"))
-    frame = _without(read_file(options.data), options.exclude)
-    types = _types(options.types)
+    frame = without(read_file(options.data), options.exclude)
+    types = types_of(options.types)
     say = (lambda text: None) if options.quiet else (lambda text: print(text, flush=True))
     found = find_columns(frame, types)
     say(f"{options.data}: {len(frame)} rows, {len(found.columns)} columns\n{found}")
@@ -142,14 +148,14 @@ def train(options: Options, settings: dict[str, Any]) -> None:
     say(f"next: minigen sample {folder} -n {len(frame)} --out synthetic.csv")
 
 
-def _without(frame: Any, exclude: str | None) -> Any:
+def without(frame: Any, exclude: str | None) -> Any:
     names = [] if exclude is None else [name.strip() for name in exclude.split(",")]
     if missing := [name for name in names if name not in frame.columns]:
         raise ArgumentError("exclude", f"names a column {missing[0]!r}; the table has {', '.join(frame.columns)}")
     return frame.drop(columns=names)
 
 
-def _types(text: str | None) -> dict[str, str] | None:
+def types_of(text: str | None) -> dict[str, str] | None:
     if text is None:
         return None
     pairs = [pair.rpartition("=")[::2] for pair in text.split(",")]

@@ -21,10 +21,12 @@ from minigen.cli.options import (
     words,
 )
 from minigen.cli.saved import (
+    DETECTOR,
     model_file,
     parameter_count,
     print_table,
     require_kind,
+    require_samples,
     some_labelled,
     source_of,
     training_summary,
@@ -109,6 +111,7 @@ def sample(
     checks.integer("n", n, 1)
     seed = secrets.randbits(32) if seed is None else checks.seed("seed", seed)
     trained = load(model_file(model), device)
+    require_samples(trained, model)
     if tables.is_table(trained):
         tables.sample(trained, n, out, seed, where or ())
         return
@@ -194,6 +197,9 @@ def info(model: ModelFile) -> None:
 
     path = model_file(model)
     trained = load(path, "numpy")
+    if trained.kind == DETECTOR:
+        _detector_info(path, trained)
+        return
     if tables.is_table(trained):
         tables.info(path, trained)
         return
@@ -210,6 +216,20 @@ def info(model: ModelFile) -> None:
     print_table("settings", settings.items())
     layers = [layer for net in trained.networks_ for layer in net.layers]
     print_table("layers", [(at.name, str(at)) for at in layers])
+
+
+def _detector_info(path: Path, detector: Any) -> None:
+    from minigen.datasets.frames import listed
+
+    count = sum(map(parameter_count, detector.models_))
+    print(f"{path}: AnomalyDetector, {len(detector.models_)} models, {count:,} parameters")
+    names = getattr(detector, "feature_names_in_", None)
+    columns = f"{detector.n_features_in_}" if names is None else f"{detector.n_features_in_}: {listed(names)}"
+    print_table("data", [("columns", columns), ("source", detector.source_ or "not named")])
+    print_table("scores", [("unusual below", f"{detector.offset_:.4g} nats")])
+    settings = detector.get_params()
+    del settings["device"]
+    print_table("settings", settings.items())
 
 
 def _prior_summary(prior: Any, classes: Any) -> list[tuple[str, str]]:

@@ -44,8 +44,10 @@ def narwhals() -> Any:
     return narwhals
 
 
-def take_apart(data: Any) -> tuple[str, list[Raw]]:
+def take_apart(data: Any, may_be_empty: bool = False) -> tuple[str, list[Raw]]:
     """The library of a DataFrame, and its columns; ``data`` may also be the path of a .csv or .parquet file.
+
+    A column without values raises ``ValueError`` unless it ``may_be_empty``.
 
     Raises ``TypeError`` for what is no DataFrame and for columns of mixed or unknown kinds, ``ValueError`` for an empty
     table, names that are missing or not unique, and values that no model can take.
@@ -65,7 +67,8 @@ def take_apart(data: Any) -> tuple[str, list[Raw]]:
     if not width or not rows:
         raise ArgumentError("X", f"must have rows and columns; this table has {rows} rows and {width} columns")
     library = frame.implementation.value if hasattr(frame.implementation, "value") else str(frame.implementation)
-    return str(library).lower(), [_raw(nw, frame, name, data) for name in frame.columns]
+    raws = [_raw(nw, frame, name, data) for name in frame.columns]
+    return str(library).lower(), raws if may_be_empty else [_checked(raw) for raw in raws]
 
 
 def _names_of(data: Any) -> list[Any]:
@@ -96,12 +99,12 @@ def _raw(nw: Any, frame: Any, name: str, data: Any) -> Raw:
         nan = np.isnan(values) if values.dtype.kind == "f" else np.zeros(len(values), bool)
         missing = missing.copy()
         missing[np.flatnonzero(~missing)[nan]] = True
-        return _checked(Raw(name, NUMBER, _numbers(name, values[~nan]), missing, stored))
+        return Raw(name, NUMBER, _numbers(name, values[~nan]), missing, stored)
     there = series.filter(~series.is_null())
     if dtype == nw.Boolean:
-        return _checked(Raw(name, BOOL, there.to_numpy().astype(bool), missing, stored))
+        return Raw(name, BOOL, there.to_numpy().astype(bool), missing, stored)
     if dtype in (nw.Datetime, nw.Date):
-        return _checked(Raw(name, DATE, _dates(name, there.to_list()), missing, stored))
+        return Raw(name, DATE, _dates(name, there.to_list()), missing, stored)
     if dtype in (nw.Categorical, nw.Enum):
         raw = _of_objects(name, there.to_list(), missing, stored)
         native = series.to_native()
@@ -153,7 +156,7 @@ def _of_objects(name: str, values: list[Any], missing: np.ndarray, stored: str) 
         array = _dates(name, values)
     else:
         array = np.array(values, bool if family == BOOL else object)
-    return _checked(Raw(name, family, array, missing, stored))
+    return Raw(name, family, array, missing, stored)
 
 
 def _kind_of(value: Any) -> str | None:

@@ -28,8 +28,8 @@ class Job:
 
     ``arguments`` are by parameter name, all but ``pid``; one may be a named tuple. ``reads`` and ``writes`` are the
     buffers that the programs touch: no two jobs of a launch may touch the same memory if one of them writes there.
-    ``flops`` and ``bytes`` are as in :class:`Launch`. ``tile`` is a matrix product's; other jobs run with any number of
-    warps.
+    ``flops`` and ``bytes`` are as in :class:`Launch`; ``traffic`` are the bytes of each of ``reads`` and ``writes``.
+    ``tile`` is a matrix product's; other jobs run with any number of warps.
     """
 
     function: Any
@@ -39,13 +39,17 @@ class Job:
     writes: tuple[Array, ...]
     fuses: tuple[str, ...]
     flops: int = 0
-    bytes: int = 0
+    traffic: tuple[int, ...] = ()
     tile: Tile | None = None
 
     @property
     def name(self) -> str:
         """Such as ``dense_forward``: the kernel's file and function."""
         return f"{self.function.fn.__module__.rpartition('.')[2]}_{self.function.fn.__name__}"
+
+    @property
+    def bytes(self) -> int:
+        return sum(self.traffic)
 
     @property
     def warps(self) -> int | None:
