@@ -364,8 +364,8 @@ def train_gan(
     progress: bool | None = None,
     **settings: Any,
 ) -> GAN:
-    """Train a :class:`GAN` on ``data`` and return it; ``settings`` are its parameters, over those of ``preset``, and what
-    :meth:`GAN.fit` knows of measuring on the way: ``validation``, ``evaluate_every``, ``metrics``, ``restore_best``,
+    """Train a :class:`GAN` on ``data`` and return it; ``settings`` are its parameters, over those of ``preset``, and
+    those of :meth:`GAN.fit` that measure on the way: ``validation``, ``evaluate_every``, ``metrics``, ``restore_best``,
     ``patience``.
 
     >>> model = minigen.train_gan(minigen.datasets.mnist_sample(), preset="quality")

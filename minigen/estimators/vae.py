@@ -412,8 +412,8 @@ def train_vae(
     progress: bool | None = None,
     **settings: Any,
 ) -> VAE:
-    """Train a :class:`VAE` on ``data`` and return it; ``settings`` are its parameters, over those of ``preset``, and what
-    :meth:`VAE.fit` knows of measuring on the way: ``validation``, ``evaluate_every``, ``metrics``, ``restore_best``,
+    """Train a :class:`VAE` on ``data`` and return it; ``settings`` are its parameters, over those of ``preset``, and
+    those of :meth:`VAE.fit` that measure on the way: ``validation``, ``evaluate_every``, ``metrics``, ``restore_best``,
     ``patience``.
 
     >>> model = minigen.train_vae(minigen.datasets.mnist_sample(), preset="quality")

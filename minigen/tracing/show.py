@@ -115,4 +115,5 @@ def _row(record: Record) -> str:
     )
     place = f"{Path(record.file).name}:{record.line}"  # the whole path would not leave room for the rest
     cells = (str(record.number), escape(formula), reads, writes, escape(record.layer), escape(place))
-    return f'<tr title="{escape(record.operation)}, {escape(record.file)}">{"".join(f"<td>{cell}</td>" for cell in cells)}</tr>'
+    title = escape(f"{record.operation}, {record.file}")
+    return f'<tr title="{title}">{"".join(f"<td>{cell}</td>" for cell in cells)}</tr>'
