@@ -90,8 +90,10 @@ def argument(row: Row, buffer: Buffer, sizes: Mapping[str, int], rng: np.random.
         value = _rounded(1 + rng.random(shape))
     elif buffer.name == "running_var":
         value = _rounded(rng.random(shape))
-    elif row.name.endswith("_loss") and buffer.name == "x":
+    elif row.name.endswith(("_loss", "logvar_gradient")) and buffer.name == "x":
         value = _rounded(rng.random(shape))
+    elif row.name.endswith("logvar_gradient") and buffer.name != "logvar":  # so that a sum of products does not cancel
+        value = _rounded(1 + rng.random(shape))
     elif buffer.name in ("v", "lr") and row.recorded_as == "optimizer":
         value = _rounded(rng.random(shape))
     elif buffer.name == "logits":  # the first, real ones elsewhere: means of them, which some losses are, do not cancel
