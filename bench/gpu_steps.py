@@ -38,13 +38,14 @@ def measure_model(model: str, precision: str, rows: np.ndarray, result: dict[str
     begin = time.perf_counter()
     calls = executor.prepare(launches)
     result["prepare_seconds"] = time.perf_counter() - begin
+    result["dependent_launch"] = executor.dependent_problem or "yes"
     missed = from_memory(launches, ops.address, card.cache)
     result["launches"] = [describe(*pair, card, precision) for pair in zip(launches, missed, strict=True)]
     for bound in ("lower_bound_seconds", "lower_bound_with_cache_seconds"):
         result[bound] = sum(launch[bound] for launch in result["launches"])
     keep()
     # The training itself first: its state is as it should be. Launches out of their order spoil it.
-    whole_steps(executor, calls, result, keep)
+    whole_steps(executor, calls, executor.prepare(launches, overlap=True), result, keep)
     weights = [float(np.abs(ops.download(net.params)).max()) for net in training.step.networks]
     result["finite"] = bool(np.isfinite(weights).all())
     free, total = executor.memory_info()
@@ -67,14 +68,14 @@ def describe(launch: Any, missed: int, card: Any, precision: str) -> dict[str, A
     }
 
 
-def whole_steps(executor: Any, calls: list[Any], result: dict[str, Any], keep: Keep) -> None:
-    """Seconds a step from graphs of each size, and without a graph."""
+def whole_steps(executor: Any, calls: list[Any], in_graphs: list[Any], result: dict[str, Any], keep: Keep) -> None:
+    """Seconds a step from graphs of each size, of the calls ``in_graphs``, and without a graph."""
     from minigen.cuda.run.device import GraphProgram
     from minigen.cuda.tools import measure
 
     result |= {"steps_per_sample": STEPS, "graphs": {}}
     for number, steps_per_graph in enumerate(GRAPHS):
-        program = GraphProgram(executor, calls, steps_per_graph)
+        program = GraphProgram(executor, in_graphs, steps_per_graph)
         keep_busy(executor, lambda program=program: program.run(STEPS), 0.1 if number else 1.0)
         samples = measure.samples(executor, lambda program=program: program.run(STEPS), REPEATS)
         result["graphs"][steps_per_graph] = [seconds / STEPS for seconds in samples]

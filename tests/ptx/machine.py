@@ -60,6 +60,8 @@ class Global:
         dtype, lanes = np.dtype(TYPES[kind]), m.active()
         size = dtype.itemsize * count
         at = np.broadcast_to(where, m.lanes)[lanes].astype(np.int64)
+        if not m.waited[lanes].all():
+            raise Fault(f"touches memory before the launch before has ended: {m.where()}")
         if (at % size).any():
             raise Fault(f"an address is no multiple of {size}: {m.where()}")
         for start, data, readers, writers in self.buffers:
@@ -172,6 +174,8 @@ class Blocks:
         self.shared = Shared(len(blocks), code.static + shared)
         self.copies: list[tuple[Any, Any, Any, Any]] = []  # lanes, words, bits, group: on their way
         self.committed = np.zeros(self.lanes, np.int64)  # groups of copies, by lane
+        waits = any(i.name == "griddepcontrol" for i in code.instructions)
+        self.waited = np.full(self.lanes, not waits)  # whether each lane knows that the launch before has ended
         self.mask: Any = None
         self.at = 0  # the next instruction; -1: all threads have returned
         self.waiting: dict[int, Any] = {}  # lanes that are further on, by their next instruction
@@ -195,6 +199,10 @@ class Blocks:
         if (here.any(1) & ~here.all(1)).any():
             raise Fault(f"not all threads of a {what} are here: {self.where()}")
         return here.all(1)
+
+    def wait_for_launch_before(self) -> None:
+        """Before a kernel of programmatic dependent launch may touch memory."""
+        self.waited[self.whole(self.threads, "block").repeat(self.threads)] = True
 
     def warps_here(self) -> Any:
         """How many warps of each block are at the instruction that runs."""

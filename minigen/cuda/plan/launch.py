@@ -81,7 +81,8 @@ class Launch:
     floats (``float32``). ``constexprs`` give the other parameters by name. ``fuses`` names the backend operations whose
     work this launch does; ``flops`` and ``bytes`` are what those need at least (every input read once, every output
     written once), not what was measured. ``jobs`` are those that it runs, of a kernel that was written for them
-    (:mod:`minigen.cuda.plan.codegen`).
+    (:mod:`minigen.cuda.plan.codegen`). ``waits`` says that the kernel waits for the launch before it by itself
+    (:mod:`minigen.cuda.kernels.waiting`), so that it may be started before that one has ended.
     """
 
     name: str
@@ -95,6 +96,7 @@ class Launch:
     flops: int = 0
     bytes: int = 0
     jobs: tuple[Job, ...] = ()
+    waits: bool = False
 
     @property
     def is_triton(self) -> bool:

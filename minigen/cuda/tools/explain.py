@@ -81,7 +81,7 @@ def explain(
         return f"{table(schedule.launches, backend, H100)}\n\nnothing was timed: {problem}"
     backend = CudaBackend(index, precision=precision, fuse=fuse)
     schedule = schedule_of(model, backend, columns, settings)
-    return measured(schedule, backend, measure.present(index))
+    return f"{measured(schedule, backend, measure.present(index))}, {driver.describe_launches(index)}"
 
 
 def schedule_of(model: str, backend: CudaBackend, columns: int, settings: dict[str, Any]) -> Schedule:
