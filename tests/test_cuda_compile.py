@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+from itertools import product
 
 import numpy as np
 import pytest
@@ -21,7 +22,7 @@ pytestmark = [
     pytest.mark.skipif(os.environ.get("TRITON_INTERPRET") == "1", reason="Triton interprets in this process"),
 ]
 every_architecture = pytest.mark.parametrize("architecture", report.ARCHITECTURES)
-OF_PARTS = ("bf16x6", "bf16x3")  # they are for large layers
+OTHERS = [precision for precision in PRECISIONS if precision not in ("bf16x6", "bf16x3")]  # these are for large layers
 
 
 def assert_fit(found: list[report.Resources]) -> None:
@@ -105,7 +106,7 @@ def compile_products(architecture, precision):
 
 
 @pytest.mark.background(run=compile_products)
-@pytest.mark.parametrize("precision", [precision for precision in PRECISIONS if precision not in OF_PARTS])
+@pytest.mark.parametrize("precision", OTHERS)
 @every_architecture
 def test_products(architecture, precision, result):
     """Those of both models, fused and not; what takes no product is the same in every precision."""
@@ -120,6 +121,9 @@ def kernel_parameters(launch):
     return {name for job in jobs for name in job.arg_names}
 
 
+LARGE = [*product(report.ARCHITECTURES, OTHERS), (90, "bf16x6"), (120, "bf16x6")]  # what takes the most registers
+
+
 def compile_large_layers(architecture, precision):
     ops = report.planning_backend(architecture, precision)
     assert tiles.shape_class(4096, 1024, architecture) == "many"
@@ -127,8 +131,7 @@ def compile_large_layers(architecture, precision):
 
 
 @pytest.mark.background(run=compile_large_layers)
-@pytest.mark.parametrize("precision", PRECISIONS)
-@every_architecture
+@pytest.mark.parametrize("architecture, precision", LARGE)
 def test_large_layers(architecture, precision, result):
     """The tiles of large products, in the gradients with an update in the epilogue."""
     assert {(kernel.architecture, kernel.precision) for kernel in result} == {(architecture, precision)}
