@@ -75,7 +75,7 @@ def stages() -> dict[str, Stage]:
     found = [
         # --- A: does it run, how fast, and what does the hardware charge?
         Stage("facts", 30, 6, module("gpu_facts")),
-        Stage("smoke", 60, 15, module("gpu_smoke")),  # 6 s of starting, 15 launches, 200 steps of CUDA
+        Stage("smoke", 60, 17, module("gpu_smoke")),  # 6 s of starting, 15 launches, 200 steps of CUDA, 4 x 5000 timed
         Stage("steps-tf32x3", 40, 17, module("gpu_steps", "--precision", "tf32x3")),  # 2 x 8 graphs x 10000 steps
         Stage("costs", 25, 4, module("gpu_costs")),  # 1 s of warming up, 50 figures of 25 short samples
         Stage("sanitizer", 45, 30, module("gpu_sanitizer", "--triton")),  # two processes side by side

@@ -133,14 +133,20 @@ def test_operations(result):
 
 
 def run_profile() -> subprocess.CompletedProcess[str]:
-    return python("-m", "ptx.profile", "gan", "--batch", "16", "--lines", "3")
+    return python("-m", "ptx.profile", "gan", "--lines", "3")
+
+
+MOST_ISSUED = 24_500
+"""Clocks of the default GAN's step, as :mod:`ptx.profile` counts them, that no change may exceed unnoticed."""
 
 
 @pytest.mark.background(run=run_profile)
 def test_profile(result):
-    """A line for each launch, and lines of the kernels beneath: the products among them."""
+    """A line for each launch, and lines of the kernels beneath: the products among them. The step stays as short."""
     assert result.returncode == 0, result.stderr
-    *launches, total = (line for line in result.stdout.splitlines() if not line.startswith(" " * 8))
+    print(result.stdout)
+    head, *launches, total = (line for line in result.stdout.splitlines() if not line.startswith(" " * 8))
     counts = [int(line.split()[0].replace(",", "")) for line in (*launches, total)]
-    assert len(launches) == 8 and sum(counts[:-1]) == counts[-1] > 1000
+    assert "issue" in head and len(launches) == 8 and sum(counts[:-1]) == counts[-1] > 1000
+    assert counts[-1] <= MOST_ISSUED
     assert "total = tl.dot(a, b, total, input_precision=PRECISION)" in result.stdout
