@@ -14,6 +14,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from typing import Any
+from unittest import mock
 
 import numpy as np
 
@@ -86,11 +87,11 @@ class InterpreterExecutor(HostExecutor):
         problem = find_problem()
         if problem:
             raise DeviceError(problem)
-        from triton.runtime.interpreter import interpreter_builder
+        from triton.runtime import interpreter
 
-        self.builder = interpreter_builder
+        self.module, self.builder = interpreter, interpreter.interpreter_builder
         # Integers wrap around, as on a GPU; without this every sum of integers is computed twice to look for that.
-        interpreter_builder.options = replace(interpreter_builder.options, sanitize_overflow=False)
+        self.builder.options = replace(self.builder.options, sanitize_overflow=False)
         super().__init__(architecture)
         self.shuffle, self.check = shuffle, check
 
@@ -113,7 +114,23 @@ class InterpreterExecutor(HostExecutor):
             trace.begin(int(numbers[x]))
             original(int(numbers[x]), y, z)
 
-        with _replaced(self.builder, set_grid_idx=renumbered, create_dot=dot):
+        # Triton puts the interpreter's functions into its language again at each call of a function, which takes almost
+        # half of a step's time. Once a launch is enough for each of the two modules that functions may see.
+        patch, scope, patched = self.module._patch_lang, self.module._LangPatchScope, set[str]()
+
+        def patch_once(function: Any) -> Any:
+            values = function.__globals__.values()
+            seen = {name for name, module in languages.items() if any(value is module for value in values)}
+            if seen <= patched:
+                return scope()
+            patched.update(seen)
+            return patch(function)
+
+        languages = {"tl": self.module.tl, "core": self.module.tl.core}
+        with (
+            _replaced(self.builder, set_grid_idx=renumbered, create_dot=dot),
+            mock.patch.object(self.module, "_patch_lang", patch_once),
+        ):
             yield
 
 

@@ -76,6 +76,8 @@ def interpret(part):
         "-x",
         "-p",
         "no:cacheprovider",
+        "-p",
+        "no:hypothesispytest",
         "-k",
         selected,
         *PARTS[part],
