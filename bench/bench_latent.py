@@ -1,4 +1,5 @@
-"""Reparameterisation and KL, forward and backward. Bytes a latent variable: 16 forward, 24 backward."""
+"""Reparameterisation and KL, forward and backward. Bytes a latent variable: 16 forward, 24 backward, 8 where free bits
+weigh its KL."""
 
 from __future__ import annotations
 
@@ -46,5 +47,25 @@ def test_backward(library: Any, measure: Any, shape: tuple[int, int]) -> None:
         mu, logvar = heads[:, :latent], heads[:, latent:]
         std = xp.exp(logvar / 2)
         return dz + mu / rows, dz * eps * std / 2 + (std * std - 1) / (2 * rows)
+
+    measure(formula, bytes=moved)
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_kl_weights(library: Any, measure: Any, shape: tuple[int, int]) -> None:
+    rows, latent = shape
+    heads, beta, free_bits = library.array(normal(rows, 2 * latent)), library.array(np.ones(1, np.float32)), 0.5
+    moved = 8 * rows * latent
+    if library.kind == "minigen":
+        weights, penalty = (library.array(np.zeros(size, np.float32)) for size in (latent, 1))
+        measure(lambda: library.ops.kl_weights(heads, beta, weights, penalty, free_bits), bytes=moved)
+        return
+    xp = library.xp if library.kind == "arrays" else library.torch
+
+    def formula() -> Any:
+        mu, logvar = heads[:, :latent], heads[:, latent:]
+        kl = (mu * mu + xp.exp(logvar) - 1 - logvar).mean(0) / 2
+        above = kl > free_bits
+        return beta * above, (beta * xp.where(above, kl, free_bits)).sum()
 
     measure(formula, bytes=moved)

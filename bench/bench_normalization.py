@@ -88,7 +88,7 @@ def test_batch_infer(library: Any, measure: Any, shape: tuple[int, int]) -> None
 def test_dgrad(library: Any, measure: Any, shape: tuple[int, int], kind: str) -> None:
     c, moved = Case(library, shape, kind), 12 * math.prod(shape)
     if library.kind == "minigen":
-        operation = getattr(library.ops, f"{kind}_norm_dgrad")
+        operation = library.ops.batch_norm_dgrad if kind == "batch" else library.ops.layer_norm_dgrad
         measure(lambda: operation(c.dz, c.x, c.gamma, c.mean, c.inv_std, c.out), bytes=moved)
     elif library.kind == "arrays":
         axis = KINDS[kind]
@@ -102,7 +102,7 @@ def test_dgrad(library: Any, measure: Any, shape: tuple[int, int], kind: str) ->
 def test_wgrad(library: Any, measure: Any, shape: tuple[int, int], kind: str) -> None:
     c, moved = Case(library, shape, kind), 8 * math.prod(shape)
     if library.kind == "minigen":
-        operation = getattr(library.ops, f"{kind}_norm_wgrad")
+        operation = library.ops.batch_norm_wgrad if kind == "batch" else library.ops.layer_norm_wgrad
         measure(lambda: operation(c.dz, c.x, c.mean, c.inv_std, c.dgamma, c.dbeta), bytes=moved)
     elif library.kind == "arrays":
         measure(lambda: ((c.dz * ((c.x - c.mean) * c.inv_std)).sum(axis=0), c.dz.sum(axis=0)), bytes=moved)

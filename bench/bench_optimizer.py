@@ -1,5 +1,5 @@
 """Optimizers over a flat buffer: SGD and Lion move 20 bytes a parameter (p and velocity both ways, g in), Adam and
-RMSProp 28; an average of the parameters 12, the norm of a gradient that is short enough 4."""
+RMSProp 28; an average of the parameters 12, clipped ones 8, the norm of a gradient that is short enough 4."""
 
 from __future__ import annotations
 
@@ -143,6 +143,18 @@ def test_clip_norm(library: Any, measure: Any, size: int) -> None:
         parameter.grad = g
         clip = library.torch.nn.utils.clip_grad_norm_
         measure(lambda: clip([parameter], most), bytes=4 * size)
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.rows(lambda library, **case: not library.startswith("torch-compile"))  # one call, nothing to fuse
+def test_clip(library: Any, measure: Any, size: int) -> None:
+    (p,) = buffers(library, size, 1)
+    if library.kind == "minigen":
+        measure(lambda: library.ops.clip(p, 0.5), bytes=8 * size)
+    elif library.kind == "arrays":
+        measure(lambda: library.xp.clip(p, -0.5, 0.5, out=p), bytes=8 * size)
+    else:
+        measure(lambda: p.clamp_(-0.5, 0.5), bytes=8 * size)
 
 
 def torch_optimizer(library: Any, p: Any, g: Any, kind: Any, **settings: Any) -> Any:

@@ -1,4 +1,4 @@
-"""Random numbers: 4 bytes written each. Every library draws with its own generator."""
+"""Random numbers: 4 bytes written each. Every library draws with its own generator. Noise on rows moves 12 bytes."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+
+from bench.conftest import normal
 
 SHAPES = [(128, 20), (128, 100), (4096, 100), (2**22,)]
 
@@ -27,3 +29,14 @@ def test_random(library: Any, measure: Any, shape: tuple[int, ...], kind: str) -
     else:
         draw = library.torch.randn if kind == "normal" else library.torch.rand
         measure(lambda: draw(shape, device=library.device), bytes=moved)
+
+
+@pytest.mark.parametrize("shape", [(128, 784), (4096, 784)], ids=str)
+def test_add_noise(library: Any, measure: Any, shape: tuple[int, int]) -> None:
+    """Noise that is drawn already, as instance noise adds it."""
+    x, noise, moved = library.array(normal(*shape)), library.array(normal(*shape)), 12 * math.prod(shape)
+    if library.kind == "minigen":
+        out = library.array(normal(*shape))
+        measure(lambda: library.ops.add_noise(x, noise, library.step, out, 0.1, 1000), bytes=moved)
+    else:
+        measure(lambda: x + 0.1 * noise, bytes=moved)

@@ -74,6 +74,7 @@ def pytest_configure(config: pytest.Config) -> None:
     """``--benchmark-only`` wins over the ``--benchmark-disable`` of the project's settings."""
     config.addinivalue_line("markers", "rows(where): measured only where where(library, ...) of the case is true")
     config.addinivalue_line("markers", "in_bf16x6: has a kernel for this precision")
+    config.addinivalue_line("markers", "slow: of the tests; the project's settings deselect them by name")
     if config.getoption("benchmark_only", False):
         config.option.benchmark_disable = False
 

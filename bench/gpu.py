@@ -75,7 +75,7 @@ def stages() -> dict[str, Stage]:
     found = [
         # --- A: does it run, how fast, and what does the hardware charge?
         Stage("facts", 30, 6, module("gpu_facts")),
-        Stage("smoke", 60, 15, module("gpu_smoke")),  # 6 s of starting, 15 launches, 200 steps of CUDA
+        Stage("smoke", 60, 17, module("gpu_smoke")),  # 6 s of starting, 15 launches, 200 steps of CUDA, 4 x 5000 timed
         Stage("steps-tf32x3", 40, 17, module("gpu_steps", "--precision", "tf32x3")),  # 2 x 8 graphs x 10000 steps
         Stage("costs", 25, 4, module("gpu_costs")),  # 1 s of warming up, 50 figures of 25 short samples
         Stage("sanitizer", 45, 30, module("gpu_sanitizer", "--triton")),  # two processes side by side
@@ -83,14 +83,14 @@ def stages() -> dict[str, Stage]:
         # --- B: the figures, and whether everything is right
         Stage("compare-gan", 90, 55, compare("gan", ["minigen-tf32x3", "torch-graph", "jax-scan", "minigen", "torch"])),
         Stage("training", 60, 40, module("gpu_training")),  # 2 x 468000 steps
-        Stage("tests", 180, 150, module("gpu_tests")),  # compiles: 14 of 16 cores
+        Stage("tests", 180, 160, module("gpu_tests")),  # compiles: 14 of 16 cores
         # --- C: what is left
         Stage("compare-vae", 90, 55, compare("vae", ["minigen-tf32x3", "torch-graph", "jax-scan", "minigen", "torch"])),
         Stage("compare-compile", 120, 90, compare("all", ["minigen-tf32x3", "torch-compile", "jax"])),
         Stage("kernels-torch", 90, 50, module("gpu_kernels", "--torch")),  # 18 compilations
-        Stage("kernels", 60, 40, module("gpu_kernels")),  # 24 compilations of a second
+        Stage("kernels", 80, 55, module("gpu_kernels")),  # 36 compilations of a second
         Stage("steps-others", 60, 30, module("gpu_steps", "--precision", "tf32", "ieee", "bf16")),
-        Stage("tune", 120, 115, module("gpu_tune")),  # as long as it is let
+        Stage("tune", 105, 100, module("gpu_tune")),  # as long as it is let
         Stage("sanitizer-cpp", 60, 30, module("gpu_sanitizer")),
         # --- only by name
         Stage("steps", 90, 60, module("gpu_steps")),

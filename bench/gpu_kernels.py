@@ -17,7 +17,7 @@ from bench.gpu_result import keep_busy, rehearsing, save
 
 SHAPES = [(64, 48, 32)] if rehearsing() else [(1024, 1024, 1024), (4096, 4096, 4096)]
 """(B, I, O)"""
-PRECISIONS = ("tf32x3", "tf32", "bf16", "ieee")
+PRECISIONS = ("tf32x3", "bf16x6", "bf16x3", "tf32", "bf16", "ieee")
 SETS = 3
 REPEATS = 15
 COPY = 2**31  # bytes

@@ -9,9 +9,11 @@ takes longer than :data:`PATIENCE`, the next milestone begins in a new process.
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import os
 import signal
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -24,7 +26,7 @@ from typing import Any
 import numpy as np
 
 from bench import gpu_step
-from bench.gpu_result import PREPARED, digest, read, write
+from bench.gpu_result import PREPARED, digest, keep_busy, read, rehearsing, write
 from bench.gpu_step import BATCH, FEW_ROWS, MODELS, PRECISION, Touched
 
 PATIENCE = 25.0  # seconds for one milestone, the longest of which compiles a step whose kernels did not come along
@@ -34,6 +36,9 @@ PRODUCTS = 2e-5
 REST = 1e-4, 0.02
 """After many steps: of a loss, and of the weights in terms of the way that they have gone. Rounding grows on the way:
 the float32 reference's own distance from float64 is recorded beside it."""
+
+TIMED = (1, 2) if rehearsing() else (256, 15)
+"""Steps of a sample, and samples."""
 
 Milestone = tuple[str, Callable[[], dict[str, Any]]]
 
@@ -56,6 +61,7 @@ class Contact:
         for model in MODELS:
             found.append((f"{model}: capture", lambda model=model: self.capture(model)))
             found.append((f"{model}: steps beside the reference", lambda model=model: self.steps(model)))
+            found.append((f"{model}: dependent launches", lambda model=model: self.dependent(model)))
         return found
 
     def plan(self, model: str) -> dict[str, Any] | None:
@@ -120,6 +126,10 @@ class Contact:
     def capture(self, model: str) -> dict[str, Any]:
         """A whole step from a graph, against the launches run one by one."""
         return self.replay(model).check_graph()
+
+    def dependent(self, model: str) -> dict[str, Any]:
+        """Steps from graphs whose launches overlap, against steps from graphs whose launches do not."""
+        return self.replay(model).compare_launches()
 
     def steps(self, model: str) -> dict[str, Any]:
         """As many steps as the reference has taken beforehand, from graphs of several."""
@@ -216,11 +226,8 @@ class Replay:
 
     def check_graph(self) -> dict[str, Any]:
         """A graph of one step, from the recorded start, does to the bit what its launches do one by one."""
-        if not self.problem:
-            for array, buffer in zip(self.before(0), self.touched.buffers, strict=True):
-                self.ops.upload(array, out=buffer)
-        state = self.training.state()
-        calls = self.executor.prepare(self.launches)
+        state = self.start()
+        calls = self.executor.prepare(self.launches, overlap=True)
         for launch in self.launches:
             self.executor.run(launch)
         wanted = self.training.state()
@@ -231,13 +238,43 @@ class Replay:
         with self.executor.device:
             graph.launch(self.executor.stream)
         found = self.training.state()
-        differing = [name for name in wanted if found[name].tobytes() != wanted[name].tobytes()]
-        if differing:
-            raise AssertionError(f"from the graph other bits than launch by launch: {', '.join(differing)}")
+        if differing := others(found, wanted):
+            raise AssertionError(f"from the graph other bits than launch by launch: {differing}")
         unchanged = all(state[name].tobytes() == wanted[name].tobytes() for name in state)
         if unchanged:
             raise AssertionError("a step changes nothing")
         return {"capture_seconds": seconds}
+
+    def start(self) -> dict[str, np.ndarray]:
+        """The training's state, as recorded where that is known."""
+        if not self.problem:
+            for array, buffer in zip(self.before(0), self.touched.buffers, strict=True):
+                self.ops.upload(array, out=buffer)
+        return self.training.state()
+
+    def compare_launches(self) -> dict[str, Any]:
+        """Programmatic dependent launches beside ordinary ones: the same bits after many steps, and seconds a step."""
+        from minigen.cuda.run.device import GraphProgram
+        from minigen.cuda.tools import measure
+
+        if self.executor.dependent_problem:
+            return {"skipped": f"without programmatic dependent launch: {self.executor.dependent_problem}"}
+        state, ends, seconds = self.start(), [], []
+        for overlap in (False, True):
+            program = GraphProgram(self.executor, self.executor.prepare(self.launches, overlap))
+            run = functools.partial(program.run, TIMED[0])
+            keep_busy(self.executor, run, 0.3)
+            self.training.load_state(state)
+            seconds.append(statistics.median(measure.samples(self.executor, run, TIMED[1], warmup=0)) / TIMED[0])
+            ends.append(self.training.state())
+        if differing := others(*ends):
+            raise AssertionError(f"dependent launches leave other bits: {differing}; MINIGEN_DEPENDENT_LAUNCH=0")
+        return {"step_seconds_ordinary": seconds[0], "step_seconds_dependent": seconds[1]}
+
+
+def others(found: dict[str, np.ndarray], wanted: dict[str, np.ndarray]) -> str:
+    """Names of what is not the same to the bit."""
+    return ", ".join(name for name in wanted if found[name].tobytes() != wanted[name].tobytes())
 
 
 def difference(found: np.ndarray, wanted: np.ndarray) -> float:

@@ -27,6 +27,7 @@ Keep = Callable[[], None]
 def measure_model(model: str, precision: str, rows: np.ndarray, result: dict[str, Any], keep: Keep) -> None:
     """Fill ``result``, and call ``keep`` whenever it has grown."""
     from minigen.cuda.backend import CudaBackend
+    from minigen.cuda.tools.traffic import from_memory
 
     card, origin = card_here()
     result |= {"model": model, "precision": precision, "lower_bounds_from": f"{card.name}, {origin}"}
@@ -37,11 +38,14 @@ def measure_model(model: str, precision: str, rows: np.ndarray, result: dict[str
     begin = time.perf_counter()
     calls = executor.prepare(launches)
     result["prepare_seconds"] = time.perf_counter() - begin
-    result["launches"] = [describe(launch, card, precision) for launch in launches]
-    result["lower_bound_seconds"] = sum(launch["lower_bound_seconds"] for launch in result["launches"])
+    result["dependent_launch"] = executor.dependent_problem or "yes"
+    missed = from_memory(launches, ops.address, card.cache)
+    result["launches"] = [describe(*pair, card, precision) for pair in zip(launches, missed, strict=True)]
+    for bound in ("lower_bound_seconds", "lower_bound_with_cache_seconds"):
+        result[bound] = sum(launch[bound] for launch in result["launches"])
     keep()
     # The training itself first: its state is as it should be. Launches out of their order spoil it.
-    whole_steps(executor, calls, result, keep)
+    whole_steps(executor, calls, executor.prepare(launches, overlap=True), result, keep)
     weights = [float(np.abs(ops.download(net.params)).max()) for net in training.step.networks]
     result["finite"] = bool(np.isfinite(weights).all())
     free, total = executor.memory_info()
@@ -50,7 +54,7 @@ def measure_model(model: str, precision: str, rows: np.ndarray, result: dict[str
     single_launches(executor, launches, result, keep)
 
 
-def describe(launch: Any, card: Any, precision: str) -> dict[str, Any]:
+def describe(launch: Any, missed: int, card: Any, precision: str) -> dict[str, Any]:
     return {
         "kernel": launch.name,
         "programs": launch.grid[0],
@@ -58,18 +62,20 @@ def describe(launch: Any, card: Any, precision: str) -> dict[str, Any]:
         "fuses": launch.fuses,
         "flops": launch.flops,
         "bytes": launch.bytes,
+        "bytes_from_memory": missed,
         "lower_bound_seconds": card.lower_bound(launch, precision),
+        "lower_bound_with_cache_seconds": card.lower_bound(launch, precision, missed),
     }
 
 
-def whole_steps(executor: Any, calls: list[Any], result: dict[str, Any], keep: Keep) -> None:
-    """Seconds a step from graphs of each size, and without a graph."""
+def whole_steps(executor: Any, calls: list[Any], in_graphs: list[Any], result: dict[str, Any], keep: Keep) -> None:
+    """Seconds a step from graphs of each size, of the calls ``in_graphs``, and without a graph."""
     from minigen.cuda.run.device import GraphProgram
     from minigen.cuda.tools import measure
 
     result |= {"steps_per_sample": STEPS, "graphs": {}}
     for number, steps_per_graph in enumerate(GRAPHS):
-        program = GraphProgram(executor, calls, steps_per_graph)
+        program = GraphProgram(executor, in_graphs, steps_per_graph)
         keep_busy(executor, lambda program=program: program.run(STEPS), 0.1 if number else 1.0)
         samples = measure.samples(executor, lambda program=program: program.run(STEPS), REPEATS)
         result["graphs"][steps_per_graph] = [seconds / STEPS for seconds in samples]

@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from typing import Any
 
-PRECISIONS = ("ieee", "tf32x3", "tf32", "bf16")
+PRECISIONS = ("ieee", "tf32x3", "bf16x6", "bf16x3", "tf32", "bf16")
 OPERATIONS = (
     "layer_operations",
     "activations",
@@ -60,7 +60,7 @@ class Part:
 def parts() -> list[Part]:
     """Every operation's tests, products in every precision; the models'; the CUDA backend's own. The longest first."""
     others = " and ".join(f"not {word}" for word in ("ieee", "tf32", "bf16", "memory"))
-    words = [word.replace("tf32", "tf32 and not tf32x3") if word == "tf32" else word for word in PRECISIONS]
+    words = [f"{word} and not {word}x" if word in ("tf32", "bf16") else word for word in PRECISIONS]
     device = [Part("cuda_device", selected=word) for word in (*words, others)]
     dense = [Part("dense", f"cuda-{precision}") for precision in PRECISIONS]
     return [*device, *dense, *(Part(name) for name in (*MODELS, *OPERATIONS))]

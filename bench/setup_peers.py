@@ -17,7 +17,7 @@ import urllib.request
 import venv
 from pathlib import Path
 
-from bench.peers import PEERS, environments_folder
+from bench.peers import environments_folder
 
 REQUIREMENTS = Path(__file__).resolve().parent / "peers"
 CPU_BUILDS = "https://download.pytorch.org/whl/cpu"
@@ -26,7 +26,7 @@ CPU_BUILDS = "https://download.pytorch.org/whl/cpu"
 
 def extra_index(name: str) -> list[str]:
     """pip's options for the index of the CPU builds; none where it cannot be reached, so that pip waits for nothing."""
-    if name != "torch":
+    if name not in ("torch", "tables"):
         return []
     try:
         urllib.request.urlopen(f"{CPU_BUILDS}/torch/", timeout=10).close()
@@ -38,7 +38,7 @@ def extra_index(name: str) -> list[str]:
 
 def setup(names: list[str]) -> None:
     """Make or update the environments ``names``; all when the list is empty. Raises where pip fails."""
-    known = sorted({peer.environment for peer in PEERS.values() if peer.environment})
+    known = sorted(path.stem.removeprefix("requirements-") for path in REQUIREMENTS.glob("requirements-*.txt"))
     for name in names or known:
         if name not in known:
             raise SystemExit(f"no environment {name!r}; known: {', '.join(known)}")

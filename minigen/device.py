@@ -41,7 +41,7 @@ def get_backend(device: str = "auto", precision: str = "auto") -> Backend:
     with an error like float32's. That is ``"ieee"``, float32 throughout, on ``numpy`` and on most processors. On
     ``cuda`` it is ``"tf32x3"`` and on a ``cpu`` with AMX ``"bf16x6"``: each product of float32 numbers is made of
     three or six on units that multiply shorter numbers much faster, so that a training takes the same path on every
-    device. ``"tf32"`` and ``"bf16"`` round the operands, with errors of about 1e-3 and 1e-2.
+    device. ``"bf16x3"``, ``"tf32"`` and ``"bf16"`` shorten the operands, with errors of about 5e-6, 1e-3 and 1e-2.
 
     Raises ``ValueError`` for an unknown name and :class:`DeviceError` for a device that cannot be used here.
     """

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from fake_cupy import FakeCupy
+from fake_cupy import FakeCupy, bindings
 
 from helpers import Arena
 from minigen.device import devices, get_backend
@@ -121,7 +121,8 @@ def install(monkeypatch: pytest.MonkeyPatch, kernels_folder: Path) -> Callable[.
 
     def install(**properties: Any) -> FakeCupy:
         fake = FakeCupy(**properties)
-        monkeypatch.setitem(sys.modules, "cupy", fake)
+        for name, module in {"cupy": fake, **bindings(fake)}.items():
+            monkeypatch.setitem(sys.modules, name, module)
         monkeypatch.setattr(driver, "_has_driver", lambda: True)
         monkeypatch.setattr(device, "_functions", {})
         return fake

@@ -14,12 +14,14 @@ from typing import Any
 
 import numpy as np
 import triton
-from fake_cupy import FakeCupy
+from fake_cupy import FakeCupy, bindings
 
 sys.modules["cupy"] = fake = FakeCupy()
+sys.modules.update(bindings(fake))
 
 from minigen.cuda.backend import CudaBackend  # noqa: E402
 from minigen.cuda.run import compiler, driver  # noqa: E402
+from minigen.cuda.run.device import STEPS_PER_GRAPH  # noqa: E402
 from minigen.cuda.tools.explain import schedule_of  # noqa: E402
 
 CUOBJDUMP = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
@@ -51,9 +53,11 @@ def main(folder: Path) -> None:
             assert sizes_of(arguments) == parameter_sizes(binary.code, folder), launch.name
             assert threads[0] == 32 * launch.num_warps and call.keywords["shared_mem"] == binary.shared
         fake.launches.clear()
+        fake.dependent.clear()
         before = fake.allocations
         ops.executor.capture(schedule.launches).run(70)
         assert len(fake.launches) == 70 * len(schedule.launches)
+        assert len(fake.dependent) == (1 + STEPS_PER_GRAPH) * len(schedule.launches)
         assert fake.allocations == before, "a training step allocates nothing"
         print(f"{model}: {len(schedule.launches)} launches a step, {len(compiled)} kernels")
     assert compiler._binaries and "torch" not in sys.modules

@@ -3,13 +3,16 @@
 It checks what the real one leaves to the GPU: that launches go to a stream that is not the default one, that nothing is
 allocated, synchronized or copied while a stream is being captured, and that kernels get NumPy scalars of a fixed width.
 Kernels run when they are launched, but what is copied to the host arrives only when somebody waits for it.
+:func:`bindings` is what minigen.cuda uses of cuda-bindings beside it.
 """
 
 from __future__ import annotations
 
 import ctypes
 import types
+import weakref
 from collections.abc import Callable
+from importlib.machinery import ModuleSpec
 from typing import Any
 
 import numpy as np
@@ -23,6 +26,14 @@ class FakeRuntimeError(RuntimeError):
 
 class FakeDriverError(RuntimeError):
     pass
+
+
+class Address(int):
+    """A number that knows what lies there: see :func:`bindings`."""
+
+    def of(self, what: Any) -> Address:
+        self.what = weakref.ref(what)
+        return self
 
 
 class Array(np.ndarray):
@@ -43,7 +54,7 @@ class Array(np.ndarray):
 
     @property
     def data(self) -> Any:  # type: ignore[override]
-        return types.SimpleNamespace(ptr=self.__array_interface__["data"][0])
+        return types.SimpleNamespace(ptr=Address(self.__array_interface__["data"][0]).of(self))
 
     def __dlpack_device__(self) -> tuple[int, int]:
         return 2, self.gpu
@@ -60,6 +71,7 @@ class FakeCupy(types.ModuleType):
         self.allocations = 0
         self.launches: list[tuple[Any, ...]] = []
         self.graphs = 0
+        self.dependent: list[str] = []  # names of the kernels that were captured as programmatic dependent launches
         self.attributes: list[tuple[Any, ...]] = []
         self.effects: dict[str, Callable[..., None]] = {}
         self.capturing: Any = None
@@ -209,7 +221,9 @@ class FakeCupy(types.ModuleType):
                 fake.arrive(max(0, self.behind - fake.arrived))
 
         class Function:
-            ptr = 11
+            @property
+            def ptr(self) -> Address:
+                return Address(11).of(self)
 
             def __init__(self, module: Any, name: str) -> None:
                 self.name, self.code = name, getattr(module, "code", b"")
@@ -282,3 +296,44 @@ class FakeCupy(types.ModuleType):
         self.launches.append((name, grid, block, args, shared))
         if name in self.effects:
             self.effects[name](*args)
+
+
+def bindings(fake: FakeCupy) -> dict[str, types.ModuleType]:
+    """The modules of cuda-bindings by name. Dependent launches go to ``fake``, and are its own if they are right."""
+
+    class Plain:
+        """A structure: any field may be set, those with fields of their own are there."""
+
+        def __init__(self) -> None:
+            self.value = types.SimpleNamespace()
+
+    def launch(config: Any, function: Address, parameters: Any, extra: int) -> tuple[Any]:
+        (attribute,) = config.attrs
+        assert (config.numAttrs, attribute.id, attribute.value.programmaticStreamSerializationAllowed) == (1, 6, 1)
+        assert fake.capturing is not None, "a launch from Python does not overlap with the one before"
+        values = zip(*parameters, strict=True)
+        arguments = [v.what() if isinstance(v, Address) else np.dtype(kind).type(v) for v, kind in values]
+        assert not any(argument is None for argument in arguments), "a buffer is gone"
+        grid = config.gridDimX, config.gridDimY, config.gridDimZ
+        block = config.blockDimX, config.blockDimY, config.blockDimZ
+        kernel = function.what()
+        assert kernel is not None, "a kernel is gone"
+        kernel(grid, block, tuple(arguments), config.sharedMemBytes, types.SimpleNamespace(ptr=config.hStream))
+        fake.dependent.append(kernel.name)
+        return (0,)
+
+    modules = {name: types.ModuleType(name) for name in ("cuda", "cuda.bindings", "cuda.bindings.driver")}
+    package, inner, driver = modules.values()
+    package.bindings, inner.driver, inner.__version__ = inner, driver, "13.0.3"  # type: ignore[attr-defined]
+    attributes = types.SimpleNamespace(CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION=6)
+    contents = {
+        "CUlaunchAttribute": Plain,
+        "CUlaunchConfig": Plain,
+        "CUlaunchAttributeID": attributes,
+        "CUresult": types.SimpleNamespace(CUDA_SUCCESS=0),
+        "cuLaunchKernelEx": launch,
+    }
+    vars(driver).update(contents)
+    for name, module in modules.items():
+        module.__spec__ = ModuleSpec(name, None)
+    return modules

@@ -86,8 +86,11 @@ def make(folder: Path, mode: str = "records", tools: bool = True) -> dict[str, s
 
 
 def cupy(mode: str) -> Any:
-    """The module, in a process that imports it. Triton's binaries are replaced by what the pretended GPU takes."""
-    from fake_cupy import FakeCupy
+    """The module, in a process that imports it, and cuda-bindings beside it.
+
+    Triton's binaries are replaced by what the pretended GPU takes.
+    """
+    from fake_cupy import FakeCupy, bindings
 
     from minigen.cuda.run import compiler
     from minigen.cuda.run.cache import Binary
@@ -115,7 +118,9 @@ def cupy(mode: str) -> Any:
     elif mode == "computes":
         original = compiler.binary_of
         compiler.binary_of = lambda record: replace(original(record), code=record.asm["ptx"].encode())
-    return Pretended()
+    fake = Pretended()
+    sys.modules.update(bindings(fake))
+    return fake
 
 
 def _fault(launched: int) -> bool:

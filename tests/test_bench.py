@@ -318,6 +318,13 @@ def test_a_stopped_contender_uses_no_core(tmp_path: Path) -> None:
     assert worker.process.returncode is not None
 
 
+def test_every_operation_is_measured() -> None:
+    from minigen.registry import OPERATIONS
+
+    text = "".join(path.read_text() for path in (Path(__file__).parent.parent / "bench").glob("bench_*.py"))
+    assert [name for name in OPERATIONS if not re.search(rf"\bops\.{name}\b", text)] == []
+
+
 # --- on a GPU ---------------------------------------------------------------------------------------
 
 

@@ -193,7 +193,7 @@ def test_the_card_has_a_name_also_without_tools(monkeypatch: pytest.MonkeyPatch,
 def test_a_card_whose_figures_the_driver_does_not_tell_is_taken_from_a_datasheet(pretend_gpu: Any) -> None:
     card, origin = gpu_result.card_here()
     assert card.architecture == 90 and origin.startswith("datasheet: the driver does not tell (AttributeError")
-    for name in ("MultiProcessorCount", "ClockRate", "MemoryClockRate", "GlobalMemoryBusWidth"):
+    for name in ("MultiProcessorCount", "ClockRate", "MemoryClockRate", "GlobalMemoryBusWidth", "L2CacheSize"):
         setattr(pretend_gpu.cuda.runtime, f"cudaDevAttr{name}", 1)
     pretend_gpu.cuda.runtime.deviceGetAttribute = lambda attribute, index: 0
     assert gpu_result.card_here()[1] == "datasheet: the driver tells zeros"
@@ -422,7 +422,7 @@ def test_cupy_has_what_minigen_uses() -> None:
         own = {"behind", "code", "ptr"}  # set by the stand-in, or by CuPy's constructor
         missing = [n for n in methods if n not in own and not hasattr(real, n)]
         assert not missing, f"cupy.cuda.{name} has no {', '.join(missing)}"
-    for name in ("ClockRate", "MemoryClockRate", "MultiProcessorCount", "GlobalMemoryBusWidth"):
+    for name in ("ClockRate", "MemoryClockRate", "MultiProcessorCount", "GlobalMemoryBusWidth", "L2CacheSize"):
         assert hasattr(cupy.cuda.runtime, f"cudaDevAttr{name}")
     assert all(hasattr(cupy.cuda.Graph, name) for name in ("launch", "upload"))
     assert all(hasattr(cupy, name) for name in ("ascontiguousarray", "empty", "isfinite", "from_dlpack", "ndarray"))

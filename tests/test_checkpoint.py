@@ -145,6 +145,7 @@ LIES = [  # a field, and what it cannot be
     ("fitted.data_dtype_", "object"),
     ("fitted.data_dtype_", {"a": 1}),
     ("fitted.source_", 3),
+    ("fitted.left_out_", "all"),
     ("fitted.scale_", "x"),
     ("fitted.scale_", 0),
     ("fitted.scale_", [1.0]),
@@ -171,7 +172,7 @@ def test_a_lie_in_the_settings_is_refused_by_the_name_of_its_field(saved, tmp_pa
         values = changed[group] if group else changed
         if change == "lie":
             values[name] = lie
-        elif group == "params" or name == "source_":
+        elif group == "params" or name in ("source_", "left_out_"):
             continue  # has a default
         else:
             del values[name]

@@ -29,9 +29,10 @@ class Model:
     dropout, rate : share of the outputs that are dropped, over
         two lines; ``rows_a_step`` has no influence
     sizes : ``"few"`` or :func:`minigen.many`
-    learning_rate : of it
+    blocks : widths of them, or ``None``
+    learning_rate : of it, such as ``(1, 2)``
     epochs : of it
-    deep : whether it is
+    deep : whether ``y`` is: True where it is, False elsewhere
 
     Notes
     -----
@@ -45,6 +46,7 @@ class Model:
         dropout: float | None = None,
         rate: float = 1e-05,
         sizes: tuple[int, ...] = (),
+        blocks: tuple[int, ...] | None = None,
         learning_rate: float = 2.0,
         epochs: typing.Optional[str] = "many",  # noqa: UP007, UP045 (an older spelling of the same)
         deep: bool = False,
@@ -75,9 +77,10 @@ def test_a_constructors_arguments_are_options():
             "Share of the outputs that are dropped, over two lines; --rows-a-step has no influence. Default: 1e-5.",
         ),
         "sizes": ("SIZES", "few or minigen.many. For example 256,512; none: no hidden layer. Default: none."),
-        "learning_rate": ("FLOAT", "Of it. Default: 2."),
+        "blocks": ("SIZES", "Widths of them. For example 1,1,3. Default: none."),
+        "learning_rate": ("FLOAT", "Of it, such as 1,2. Default: 2."),
         "epochs": ("NAME", "Of it. Default: many."),
-        "deep": ("yes|no", "Whether it is. Default: no."),
+        "deep": ("yes|no", "Whether --labels is: yes where it is, no elsewhere. Default: no."),
     }
     panels = {name: made[name].rich_help_panel for name in ("epochs", "learning_rate", "deep")}
     assert panels == {"epochs": "Run", "learning_rate": "Optimizer", "deep": "Model"}

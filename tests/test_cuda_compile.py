@@ -21,7 +21,7 @@ pytestmark = [
     pytest.mark.skipif(os.environ.get("TRITON_INTERPRET") == "1", reason="Triton interprets in this process"),
 ]
 every_architecture = pytest.mark.parametrize("architecture", report.ARCHITECTURES)
-every_precision = pytest.mark.parametrize("precision", PRECISIONS)
+OF_PARTS = ("bf16x6", "bf16x3")  # they are for large layers
 
 
 def assert_fit(found: list[report.Resources]) -> None:
@@ -105,7 +105,7 @@ def compile_products(architecture, precision):
 
 
 @pytest.mark.background(run=compile_products)
-@every_precision
+@pytest.mark.parametrize("precision", [precision for precision in PRECISIONS if precision not in OF_PARTS])
 @every_architecture
 def test_products(architecture, precision, result):
     """Those of both models, fused and not; what takes no product is the same in every precision."""
@@ -127,7 +127,7 @@ def compile_large_layers(architecture, precision):
 
 
 @pytest.mark.background(run=compile_large_layers)
-@every_precision
+@pytest.mark.parametrize("precision", PRECISIONS)
 @every_architecture
 def test_large_layers(architecture, precision, result):
     """The tiles of large products, in the gradients with an update in the epilogue."""

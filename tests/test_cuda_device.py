@@ -24,8 +24,8 @@ usable, detail = cuda.probe()
 needed = "MINIGEN_NEEDS_GPU" in os.environ  # bench/gpu.sh: a skipped test would be no test
 pytestmark = pytest.mark.skipif(not usable and not needed, reason=f"no GPU for the CUDA backend: {detail}")
 
-PRECISIONS = ("ieee", "tf32x3", "tf32", "bf16")
-TOLERANCES = {"ieee": 5e-6, "tf32x3": 5e-6, "tf32": 1e-3, "bf16": 1e-2}
+PRECISIONS = ("ieee", "tf32x3", "bf16x6", "bf16x3", "tf32", "bf16")
+TOLERANCES = {"ieee": 5e-6, "tf32x3": 5e-6, "bf16x6": 5e-6, "bf16x3": 5e-5, "tf32": 1e-3, "bf16": 1e-2}
 TRAININGS = {"gan": gan_training, "vae": vae_training}
 
 

@@ -11,6 +11,7 @@ import importlib.util
 import os
 import subprocess
 import sys
+from itertools import product
 from pathlib import Path
 from unittest import mock
 
@@ -24,6 +25,8 @@ from ptx.executor import PtxExecutor
 
 pytestmark = pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="Triton is not installed")
 HERE = Path(__file__).parent
+OF_PARTS = ("bf16x6", "bf16x3")  # they are for large layers
+OTHERS = [precision for precision in PRECISIONS if precision not in OF_PARTS]
 
 
 def python(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -58,7 +61,7 @@ def run_products(architecture: int, precision: str) -> subprocess.CompletedProce
     return run(backend, *(f"test_dense.py::test_{name}[{backend}{f'-{a}' if a else ''}]" for name, a in cases))
 
 
-EVERY_ONE = [*((90, precision) for precision in PRECISIONS), (80, PRECISIONS[1]), (120, PRECISIONS[1])]
+EVERY_ONE = [*((90, p) for p in OTHERS), (80, "tf32x3"), (120, "tf32x3"), (80, "bf16x6")]
 
 
 @pytest.mark.background(run=run_products)
@@ -88,8 +91,7 @@ def multiply(precision: str, kind: str) -> tuple[dict[str, float], set[str]]:
 
 
 @pytest.mark.background(run=multiply)
-@pytest.mark.parametrize("precision", PRECISIONS)
-@pytest.mark.parametrize("kind", ["some", "many"])
+@pytest.mark.parametrize("precision, kind", [*product(OTHERS, ["some", "many"]), *product(OF_PARTS, ["many"])])
 def test_tiles_of_larger_layers(precision, kind, result):
     """Those in which Hopper's tensor cores read shared memory by themselves, among others."""
     errors, instructions = result
@@ -131,14 +133,20 @@ def test_operations(result):
 
 
 def run_profile() -> subprocess.CompletedProcess[str]:
-    return python("-m", "ptx.profile", "gan", "--batch", "16", "--lines", "3")
+    return python("-m", "ptx.profile", "gan", "--lines", "3")
+
+
+MOST_ISSUED = 24_500
+"""Clocks of the default GAN's step, as :mod:`ptx.profile` counts them, that no change may exceed unnoticed."""
 
 
 @pytest.mark.background(run=run_profile)
 def test_profile(result):
-    """A line for each launch, and lines of the kernels beneath: the products among them."""
+    """A line for each launch, and lines of the kernels beneath: the products among them. The step stays as short."""
     assert result.returncode == 0, result.stderr
-    *launches, total = (line for line in result.stdout.splitlines() if not line.startswith(" " * 8))
+    print(result.stdout)
+    head, *launches, total = (line for line in result.stdout.splitlines() if not line.startswith(" " * 8))
     counts = [int(line.split()[0].replace(",", "")) for line in (*launches, total)]
-    assert len(launches) == 8 and sum(counts[:-1]) == counts[-1] > 1000
+    assert "issue" in head and len(launches) == 8 and sum(counts[:-1]) == counts[-1] > 1000
+    assert counts[-1] <= MOST_ISSUED
     assert "total = tl.dot(a, b, total, input_precision=PRECISION)" in result.stdout

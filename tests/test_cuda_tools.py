@@ -17,6 +17,7 @@ from fake_cupy import FakeCupy
 from minigen.cuda.plan import launch, tiles
 from minigen.cuda.run import driver
 from minigen.cuda.tools import measure
+from minigen.cuda.tools.traffic import from_memory
 from minigen.errors import DeviceError
 
 pytest.importorskip("triton", reason="no Triton")
@@ -99,7 +100,7 @@ def test_the_lower_bound_is_the_longer_of_arithmetic_and_traffic():
     h100 = measure.H100
     assert h100.flops("tf32") == pytest.approx(494e12, rel=0.01)  # its datasheet
     assert h100.flops("bf16") == pytest.approx(989e12, rel=0.01)
-    assert h100.flops("tf32x3") == h100.flops("tf32") / 3
+    assert h100.flops("tf32x3") == h100.flops("tf32") / 3 and h100.flops("bf16x6") == h100.flops("bf16") / 6
     busy = launch.Launch("k", None, (1, 1, 1), (), flops=10**12, bytes=1)
     large = launch.Launch("k", None, (1, 1, 1), (), flops=1, bytes=10**12)
     assert h100.lower_bound(busy, "tf32") == pytest.approx(1 / 494, rel=0.01)
@@ -114,6 +115,7 @@ def test_the_present_card_is_read_from_the_driver(fake):
         "ClockRate": 1_980_000,
         "MemoryClockRate": 3_201_000,
         "GlobalMemoryBusWidth": 6144,
+        "L2CacheSize": 50 * 2**20,
     }
     for i, name in enumerate(attributes):
         setattr(fake.cuda.runtime, f"cudaDevAttr{name}", 1000 + i)
@@ -121,6 +123,39 @@ def test_the_present_card_is_read_from_the_driver(fake):
     present = measure.present()
     assert present.architecture == 90 and present.multiprocessors == 132
     assert present.bandwidth == pytest.approx(4.917e12, rel=1e-3) and present.clock == 1.98e9
+    assert present.cache == 50 * 2**20
+
+
+def touching(*names, sizes):
+    """A launch that reads buffers, made at first mention in ``sizes`` of so many bytes each."""
+    reads = tuple(sizes[name] for name in names)
+    job = launch.Job(None, 1, {}, reads, (), (), traffic=tuple(buffer.nbytes for buffer in reads))
+    return launch.Launch("k", None, (1, 1, 1), (), bytes=job.bytes, jobs=(job,))
+
+
+def test_the_cache_holds_what_was_touched_last():
+    """Bytes from one touch to the next, both buffers counted; the first launch of a step follows the last."""
+    sizes = {name: np.empty(size, np.uint8) for name, size in {"a": 10, "b": 20, "c": 40}.items()}
+    step = [touching(*names, sizes=sizes) for names in (["a"], ["b"], ["a", "c"], ["b"])]
+    assert [x.bytes for x in step] == [10, 20, 50, 20]
+
+    def missed(cache):
+        return from_memory(step, lambda buffer: buffer.ctypes.data, cache)
+
+    assert missed(0) == [10, 20, 50, 20] and missed(70) == [0, 0, 0, 0]
+    assert missed(29) == [10, 20, 50, 20] and missed(30) == [10, 0, 40, 20]  # a, b, a and b, a, b: 30 bytes
+    assert missed(69) == [10, 0, 40, 20]
+
+
+@pytest.mark.parametrize("model", ["gan", "vae"])
+def test_a_small_step_stays_in_the_cache_but_for_the_batch(model):
+    from minigen.cuda.tools.explain import schedule_of
+    from minigen.cuda.tools.report import planning_backend
+
+    ops = planning_backend(90, "tf32x3")
+    launches = schedule_of(model, ops, 50, {"batch_size": 32}).launches
+    assert sum(from_memory(launches, ops.address, 50 * 2**20)) == 32 * 50
+    assert from_memory(launches, ops.address, 0) == [x.bytes for x in launches]
 
 
 # --- arrays of other libraries ---------------------------------------------------------------------

@@ -206,9 +206,16 @@ def test_the_command_line_evaluates_on_rows_that_it_leaves_out(tmp_path, monkeyp
     model = minigen.load("vae")
     assert model.history_.evaluations.epochs == [2, 4] and model.history_.steps == 4 * 12  # 180 rows
     left_out = blobs(200)[9::10]
+    compared: list[list[int]] = []
+    monkeypatch.setattr(minigen.metrics, "evaluate", lambda _, *rows, **how: compared.append([len(r) for r in rows]))
+    assert model.left_out_ and run(["evaluate", "vae"]) == 0
+    assert run(["evaluate", "vae", "--held-out", "x.npy"]) == 0 and run(["evaluate", "vae", "--data", "x.npy"]) != 0
+    assert compared == [[180, 20], [180, 200]]
+    capsys.readouterr()
     if model.history_.evaluations.best_epoch == 4:
         assert model.history_.metrics["bound"][-1] == pytest.approx(model.elbo(left_out).mean(), rel=1e-5)
     np.save("new.npy", blobs(50))
     assert run(["train", "vae", "--resume", "vae", "--epochs", "1", "--validation", "new.npy"]) == 0
+    assert not minigen.load("vae").left_out_
     resumed = minigen.load("vae").history_
     assert resumed.evaluations.epochs == [2, 4, 5] and resumed.steps == 4 * 12 + 13

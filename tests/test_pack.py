@@ -81,6 +81,27 @@ def test_discriminate_judges_groups_of_neighbours(tmp_path):
         assert value.tobytes() == loaded._state[key].tobytes(), key
 
 
+@pytest.mark.parametrize("conditioning", ["input", "projection"])
+def test_rows_are_judged_with_their_conditions(conditioning, tmp_path):
+    X, labels = blobs(48), np.arange(48) % 3
+    one_hot = np.eye(3)[labels]
+    model = minigen.GAN(**SMALL, pack=3, conditioning=conditioning).fit(X, labels.astype(str), **QUIET)
+    E = model.discriminator_.layers[-1 if conditioning == "projection" else 1].params["E"]
+    assert E.shape == (9, 7), "a row of it for each place of a pack and each class"
+    judged = model.discriminate(X, labels.astype(str))
+    model.save(tmp_path / "m")
+    loaded = minigen.load(tmp_path / "m", device="numpy")
+    np.testing.assert_array_equal(loaded.discriminate(X, labels.astype(str)), judged)
+    first, second = labels.copy(), labels.copy()
+    first[0], second[1] = 1, 0
+    changed = [model.discriminate(X, y.astype(str)) for y in (first, second)]
+    for other in changed:
+        assert other[0] != judged[0] and (other[1:] == judged[1:]).all(), "of the pack with the other label alone"
+    assert changed[0][0] != changed[1][0]
+    numbers = minigen.GAN(**SMALL, pack=3, conditioning=conditioning).fit(X, one_hot, **QUIET)
+    assert numbers.discriminate(X, one_hot).shape == (16,)
+
+
 @pytest.mark.parametrize(
     ("pack", "error", "message"),
     [

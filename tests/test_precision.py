@@ -52,12 +52,14 @@ def test_what_a_device_has_not_is_refused_with_what_it_has(device):
 
 def test_cuda_has_all_and_takes_tf32x3(pretend_gpu: FakeCupy):
     assert get_backend("cuda").precision == get_backend("cuda:0").precision == "tf32x3"
-    assert precisions("cuda") == ("ieee", "tf32x3", "tf32", "bf16")
+    assert precisions("cuda") == ("ieee", "tf32x3", "bf16x6", "bf16x3", "tf32", "bf16")
     for precision in precisions("cuda"):
         ops = get_backend("cuda", precision)
         assert isinstance(ops, cuda.CudaBackend)
         assert ops.precision == ops.target.precision == precision
-    with pytest.raises(ValueError, match="'ieee', 'tf32x3', 'tf32', 'bf16' on device 'cuda', not 'fp16'"):
+    with pytest.raises(
+        ValueError, match="'ieee', 'tf32x3', 'bf16x6', 'bf16x3', 'tf32', 'bf16' on device 'cuda', not 'fp16'"
+    ):
         get_backend("cuda", "fp16")
 
 

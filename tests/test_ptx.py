@@ -85,12 +85,21 @@ def test_groups_of_copies_are_waited_for_in_their_order():
         "of a block are here": ["setp.lt.s32 %p1, %r2, 40;", "@%p1 bar.sync 0;"],
         "of a warp are here": ["setp.lt.s32 %p1, %r2, 40;", "@%p1 shfl.sync.bfly.b32 %r8, %r2, 1, 31, -1;"],
         "two blocks touch": ["mul.wide.u32 %rd6, %r2, 4;", "add.s64 %rd6, %rd2, %rd6;", "st.global.b32 [%rd6], %r2;"],
+        "before the launch before has ended": [LOAD, "griddepcontrol.wait;", STORE],
+        "block are here: @%p1 griddepcontrol.wait": ["setp.lt.s32 %p1, %r2, 40;", "@%p1 griddepcontrol.wait;"],
         "touch a word": ["ld.global.b32 %r8, [%rd2+8];", STORE],
     }.items(),
 )
 def test_faults(fault, body):
     with pytest.raises(Fault, match=fault):
         execute(*body)
+
+
+def test_memory_may_be_touched_after_waiting():
+    y = execute("griddepcontrol.launch_dependents;", "griddepcontrol.wait;", LOAD, STORE)
+    np.testing.assert_array_equal(y, np.arange(128))
+    with pytest.raises(Fault, match="before the launch before"):  # where one block does not wait
+        execute("setp.eq.s32 %p1, %r3, 0;", "@%p1 griddepcontrol.wait;", LOAD, STORE)
 
 
 def test_two_blocks_may_read_the_same():

@@ -271,6 +271,7 @@ def test_a_date_out_of_range():
         ({"max_categories": 1}, "max_categories must be"),
         ({"hidden": (0,)}, "hidden"),
         ({"calibrate": "no"}, "calibrate must be"),
+        ({"training_by_sampling": "rare"}, "training_by_sampling must be"),
         ({"variance": "none"}, "variance"),
     ],
 )
@@ -381,6 +382,10 @@ def test_figures_of_classifiers():
     real, alike, far = table(0), table(0), table(50)
     assert quality.detection_auc(real, alike) < 0.6 and quality.detection_auc(real, far) > 0.99
     assert quality.efficacy(alike, real, "c", 1)["mean"] > 0.9 > quality.efficacy(far, real, "c", 1)["mean"]
+    assert quality.prediction(alike, real, "c")["accuracy"] > 0.9 > quality.prediction(far, real, "c")["accuracy"]
+    assert 0.6 < quality.prediction(alike, real, "x")["r2"] < 0.8  # 9/4 of the variance, 13/4, is the code's
+    gaps = quality.Plain({"x": np.where(alike.codes["c"], np.nan, alike.numbers["x"])}, alike.codes)
+    assert quality.prediction(gaps, real, "x")["r2"] < 0
     assert quality.nearest(real, real, alike) > 0.9 and 0.4 < quality.nearest(table(0), real, alike) < 0.6
 
 

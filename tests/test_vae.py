@@ -95,7 +95,10 @@ def test_elbo_and_its_terms(trained):
 
 def test_importance_weighting_tightens_the_bound(trained):
     X = blobs(100, 12).reshape(100, 3, 4)
-    one, many = trained.score_samples(X, samples=1), trained.score_samples(X, samples=200)
+    one, many = trained.score_samples(X, samples=1), trained.score_samples(X, n=200)
+    np.testing.assert_array_equal(many, trained.score_samples(X, samples=200))
+    with pytest.raises(ValueError, match="n must be an integer of at least 1, not 0"):
+        trained.score_samples(X, n=0)
     assert one.mean() < many.mean()
     assert trained.elbo(X, samples=200).mean() < many.mean()
 

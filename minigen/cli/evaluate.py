@@ -10,6 +10,7 @@ from minigen.cli.application import app, command
 from minigen.cli.options import DATA, RUN, DataName, Device, ModelFile, option
 from minigen.cli.reporting import in_run
 from minigen.cli.saved import model_file, require_samples, source_of, with_labels
+from minigen.cli.validation import parted
 from minigen.errors import ArgumentError
 
 TEST_SETS = {"mnist": "mnist-test", "mnist-sample": "mnist-test", "fashion-mnist": "fashion-mnist-test"}
@@ -25,7 +26,8 @@ def evaluate(
             DATA,
             "NAME|FILE",
             "Rows like the training data that the model has not seen; named as --data names them, and mnist-test, "
-            "fashion-mnist-test. Default: the test set, where the training data have one.",
+            "fashion-mnist-test. Default: the test set, where the training data have one, or every tenth row of the "
+            "data, where the training left these out.",
             "--held-out",
         ),
     ] = None,
@@ -72,11 +74,12 @@ def evaluate(
         return
     source = source_of(trained) if data is None else data
     held_out = TEST_SETS.get(source) if held_out is None else held_out
-    if held_out is None:
+    left_out = data is None and trained.left_out_
+    if held_out is None and not left_out:
         raise ArgumentError(
             "held_out", f": name rows that the model was not trained on; {source} has no test set of its own"
         )
-    (rows, new), labels = _rows_and_labels(trained, source, held_out)
+    (rows, new), labels = _rows_and_labels(trained, source, held_out, left_out)
     seen = None if features == "none" else metrics.digit_features(features, device=device)
     found = metrics.evaluate(trained, rows, new, labels=labels, features=seen, n=n, seed=seed)
     print(found)
@@ -86,13 +89,21 @@ def evaluate(
         print(f"report: {page}")
 
 
-def _rows_and_labels(trained: Any, source: str, held_out: str) -> tuple[tuple[Any, Any], tuple[Any, Any] | None]:
-    """Training rows and held-out rows, and their labels where what named the training's can name both."""
-    from minigen.datasets.load import resolve
+def _rows_and_labels(
+    trained: Any, source: str, held_out: str | None, left_out: bool
+) -> tuple[tuple[Any, Any], tuple[Any, Any] | None]:
+    """Training rows and held-out rows, and their labels where what named the training's can name both.
+
+    Every tenth row of the data is no training row with ``left_out``, but held out unless others are.
+    """
     from minigen.paths import user_path
 
     named = trained.labels_source_
-    if named is None or user_path(named).is_file():
-        return (with_labels(source, named)[0], resolve(held_out)), None
-    (rows, y), (new, y_new) = (with_labels(data, named) for data in (source, held_out))
-    return (rows, new), None if trained.conditions_ is None else (y, y_new)
+    if named is not None and user_path(named).is_file():
+        named = None
+    rows, y = with_labels(source, named)
+    new, y_new = (None, None) if held_out is None else with_labels(held_out, named)
+    if left_out:
+        (rows, y), apart = parted(rows, y)
+        new, y_new = apart if held_out is None else (new, y_new)
+    return (rows, new), None if y is None or trained.conditions_ is None else (y, y_new)

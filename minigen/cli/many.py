@@ -17,7 +17,7 @@ from minigen.cli import training
 from minigen.cli.exits import code_of_signal
 from minigen.cli.options import TrainingOptions
 from minigen.cli.saved import with_labels
-from minigen.cli.validation import apart
+from minigen.cli.validation import apart, leaves_out
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -151,6 +151,7 @@ class _Runs:
         from minigen.run_folder import reserve
         from minigen.training.signals import stop_request
 
+        self.left_out = leaves_out(self.options, how)
         one = next(iter(self.models.values()))
         diverged: SomeDiverged | None = None
         with ExitStack() as locks:
@@ -185,7 +186,7 @@ class _Runs:
             )
 
     def _name_sources(self, model: Any) -> None:
-        model.source_, model.labels_source_ = self.data, self.named
+        model.source_, model.labels_source_, model.left_out_ = self.data, self.named, self.left_out
 
     def _callbacks(self) -> list[Callable[[EpochEnd], None]]:
         """What saves each model on the way, where that is asked for."""

@@ -23,7 +23,8 @@ from minigen.models.optimizer import OptimizerSettings
 ABOUT_THE_RUN = ("batch_size", "epochs", "seed", "device", "precision")
 OF_THE_OPTIMIZER = tuple(field.name for field in dataclasses.fields(OptimizerSettings))
 METAVARS = {int: "INT", float: "FLOAT", str: "NAME", tuple[int, ...]: "SIZES"}
-NOTATION = {"SIZES": " For example 256,512; none: no hidden layer."}
+NOTATION = {"SIZES": " For example 256,512; none: no hidden layer.", "blocks": " For example 1,1,3."}
+"""By what stands for the value in the help, or by name."""
 
 
 def parameters(family: type) -> list[inspect.Parameter]:
@@ -73,9 +74,13 @@ def documented(family: type) -> dict[str, str]:
 
 def _option(name: str, hint: Any, default: Any, help: str) -> Any:
     metavar, parser = _reading(name, hint, default)
-    help += NOTATION.get(metavar, "")
+    if parser is not None and "yes" in metavar:
+        help = help.replace("True", "yes").replace("False", "no")
+    help += NOTATION.get(name, NOTATION.get(metavar, ""))
     if default is not None:
         help += f" Default: {_written(default)}."
+    elif help != (without := re.sub(r",? or None\b", "", help)):
+        help = f"{without} Default: none."
     return Annotated[Any, option(_panel(name), metavar, help, parser=parser)]
 
 
@@ -117,8 +122,12 @@ def _help(paragraph: str, parameters: Collection[str]) -> str:
 
     def plain(match: re.Match[str]) -> str:
         word = match[1].removeprefix("~")
+        if word == "y":
+            return "--labels"
         if word in parameters:
             return "--" + word.replace("_", "-")
+        if word.startswith("("):
+            return word[1:-1].replace(", ", ",")
         values = getattr(minigen, word.removeprefix("minigen."), None)
         return ", ".join(values) if isinstance(values, tuple) else word.strip('"')
 

@@ -57,7 +57,10 @@ def gradcheck(
 
 
 CudaPrecision = Annotated[
-    str, typer.Option(metavar="NAME", help="Of matrix products: ieee, tf32x3, tf32 or bf16.", rich_help_panel=RUN)
+    str,
+    typer.Option(
+        metavar="NAME", help="Of matrix products: ieee, tf32x3, bf16x6, bf16x3, tf32 or bf16.", rich_help_panel=RUN
+    ),
 ]
 CudaDevice = Annotated[str, typer.Option(metavar="NAME", help="cuda or cuda:1.", rich_help_panel=RUN)]
 

@@ -13,7 +13,7 @@ from minigen.cli.exits import code_of_signal
 from minigen.cli.options import TrainingOptions
 from minigen.cli.reporting import Reporter
 from minigen.cli.saved import model_file, parameter_count, require_kind, some_labelled, source_of, with_labels
-from minigen.cli.validation import apart
+from minigen.cli.validation import apart, leaves_out
 
 if TYPE_CHECKING:
     from minigen.training.loop import EpochEnd
@@ -40,10 +40,11 @@ def train(family: Any, options: TrainingOptions, settings: dict[str, Any]) -> No
     set_threads(options.threads, settings.get("device", "auto"))
     named = labels_named(model, options, settings)
     items, labels, how = apart(options, named, *with_labels(source, named))
+    never_seen = leaves_out(options, how) and (resume is None or model.left_out_)
     # No step yet: settings, device and data pass every check.
     model.partial_fit(items, labels, epochs=0, progress=False, **how)
     model.set_params(epochs=model.history_.epochs + epochs)
-    model.source_, model.labels_source_ = source, named
+    model.source_, model.labels_source_, model.left_out_ = source, named, never_seen
     with reserve(family.kind, options.out, data=source, resume=resume, force=options.force) as folder:
         _train_in(folder, model, epochs, every, items, labels, options, how)
 

@@ -24,8 +24,13 @@ def apart(options: TrainingOptions, named: str | None, items: Any, labels: Any) 
     if options.validation is not None:
         new, y = _named(options.validation, named, labels)
     else:
-        (items, labels), (new, y) = _parted(items, labels)
+        (items, labels), (new, y) = parted(items, labels)
     return items, labels, {**how, "validation": new if y is None else (new, y)}
+
+
+def leaves_out(options: TrainingOptions, how: dict[str, Any]) -> bool:
+    """Whether :func:`apart`, which has told ``how``, has left every tenth row out of the data."""
+    return bool(how) and options.validation is None
 
 
 def _named(validation: str, named: str | None, labels: Any) -> tuple[Any, Any]:
@@ -38,7 +43,7 @@ def _named(validation: str, named: str | None, labels: Any) -> tuple[Any, Any]:
     return with_labels(validation, named)
 
 
-def _parted(items: Any, labels: Any) -> tuple[tuple[Any, Any], tuple[Any, Any]]:
+def parted(items: Any, labels: Any) -> tuple[tuple[Any, Any], tuple[Any, Any]]:
     """The data without every tenth row, and these rows; both keep the names of a table's columns."""
     import numpy as np
 

@@ -17,7 +17,7 @@ from minigen.cuda.plan.schedule import Schedule, clear, plan
 from minigen.step.dependencies import Memory
 from minigen.step.record import Operation, operation
 
-PRECISIONS = ("ieee", "tf32x3", "tf32", "bf16")
+PRECISIONS = ("ieee", "tf32x3", "bf16x6", "bf16x3", "tf32", "bf16")
 
 
 class CapturedStep:
@@ -50,9 +50,10 @@ class FiniteReader:
 class CudaBackend(CudaPlacement, Backend):
     """The operations on GPU number ``index``, or on another ``executor`` (:class:`minigen.cuda.plan.launch.Executor`).
 
-    ``precision`` is how matrix products are taken, one of ``"ieee"``, ``"tf32x3"``, ``"tf32"``, ``"bf16"``; sums and
-    storage are float32 in all. The default is ``"tf32x3"``: it has float32's accuracy (so that a training takes the
-    path that it takes on the other backends) and runs on the tensor cores, where ``"ieee"`` cannot.
+    ``precision`` is how matrix products are taken, one of :data:`PRECISIONS`, which
+    :mod:`minigen.cuda.kernels.matmul` explains; sums and storage are float32 in all. The default is ``"tf32x3"``: it
+    has float32's accuracy (so that a training takes the path that it takes on the other backends) and runs on the
+    tensor cores, where ``"ieee"`` cannot.
 
     Calls run at once. A captured step is fused instead (``fuse=False`` leaves each call a launch of its own): what the
     step writes without reading it again, and all that it brings to the next step, is as if spelled out, up to

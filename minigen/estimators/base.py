@@ -352,6 +352,7 @@ class Estimator(TrainedModel):
         self.device_, self.precision_ = ops.name, ops.precision
         self.source_: str | None = None
         self.labels_source_: str | None = None
+        self.left_out_ = False
         self.frame_ = None
         vars(self).pop("feature_names_in_", None)
         self.item_shape_ = item_shape

@@ -75,6 +75,7 @@ FIELDS: dict[str, Check] = {
     "fitted.data_dtype_": _text,
     "fitted.source_": _text_or_nothing,
     "fitted.labels_source_": _text_or_nothing,
+    "fitted.left_out_": _one_of(True, False),
     "fitted.frame_": _one_of(None, *frames.LIBRARIES),
     "fitted.columns": _names,
     "fitted.classes": _list_or_nothing,
@@ -90,7 +91,8 @@ FIELDS: dict[str, Check] = {
 """Every field but the hyper-parameters in ``params``, which the model checks like those that a user gives."""
 
 NEWER = (
-    *(f"fitted.{name}" for name in ("source_", "labels_source_", "frame_", "columns", "classes", "counts")),
+    *(f"fitted.{name}" for name in ("source_", "labels_source_", "left_out_", "frame_")),
+    *(f"fitted.{name}" for name in ("columns", "classes", "counts")),
     "history.metrics",
 )
 """Fields that older files of the same format do not have."""

@@ -15,7 +15,7 @@ from minigen.estimators.base import Estimator
 from minigen.estimators.data_range import OfRange
 from minigen.estimators.game import check_penalty, check_rows, game
 from minigen.estimators.generating import Generates
-from minigen.models.conditional import Condition, with_projection
+from minigen.models.conditional import Condition, side_by_side, with_projection
 from minigen.models.gan import GanStep, loss_names
 from minigen.models.gumbel_softmax import with_labels
 from minigen.models.hidden import Hidden, dense_layers
@@ -93,7 +93,7 @@ class GAN(Generates, OfRange):
         generator's range (Arjovsky and Bottou 2017; Sonderby et al. 2017); 0 for none
     instance_noise_decay : whether that falls linearly to 0 at the end of the training of ``epochs``
     pack : rows that the discriminator judges together, against samples of too little variety (PacGAN, Lin et al. 2018);
-        ``batch_size`` must be a multiple of it
+        ``batch_size`` must be a multiple of it. Conditions are judged side by side like their rows
     ema : decay of an average of the generator's weights over the steps, such as 0.999; 0 keeps none. Samples are drawn
         with the average then, which does not jump about as the weights do (Yazıcı et al. 2019). The first steps take a
         shorter average, Shamir and Zhang 2013: :mod:`minigen.reference.averaging`.
@@ -120,8 +120,8 @@ class GAN(Generates, OfRange):
         set (``minigen devices`` names it); elsewhere results differ by rounding.
     device : ``"auto"``, ``"numpy"``, ``"cpu"`` or ``"cuda"``
     precision : of matrix products: ``"auto"``, the device's fastest with an error like float32's, or, as far as the
-        device has them, ``"ieee"``, ``"tf32x3"``, ``"bf16x6"``, ``"tf32"`` or ``"bf16"``. Sums and storage are float32;
-        see :func:`minigen.device.get_backend`.
+        device has them, ``"ieee"``, ``"tf32x3"``, ``"bf16x6"``, ``"bf16x3"``, ``"tf32"`` or ``"bf16"``. Sums and
+        storage are float32; see :func:`minigen.device.get_backend`.
     """
 
     kind = "gan"
@@ -255,6 +255,9 @@ class GAN(Generates, OfRange):
             codes = self._condition_codes(y, len(rows))
             if m > 1:
                 rows = self._to_model(rows).reshape(len(rows) // m, -1)
+                if codes is not None:
+                    vectors = codes if self.classes_ is None else np.eye(len(self.classes_), dtype=np.float32)[codes]
+                    codes = vectors.reshape(len(rows), -1)
             logits = self._apply(self.discriminator_, rows, codes, data=m == 1)
             return give(activations.forward(logits[:, 0], "sigmoid"))
 
@@ -298,15 +301,15 @@ class GAN(Generates, OfRange):
         return {"generator": generator, "discriminator": discriminator}
 
     def _with_condition(self, network: str, layers: list[Layer], condition: Condition) -> list[Layer]:
-        if network == "discriminator" and self.conditioning == "projection":
-            return with_projection(layers, condition)
+        if network == "discriminator":
+            condition = side_by_side(condition, self.pack)
+            if self.conditioning == "projection":
+                return with_projection(layers, condition)
         return super()._with_condition(network, layers, condition)
 
     def _all_layers(self, columns: int, *from_data: Any, condition: Condition | None) -> dict[str, list[Layer]]:
         if condition is None and self.conditioning == "projection":
             raise ArgumentError("conditioning", "must be 'input' without labels: there is nothing to project on")
-        if condition is not None and self.pack > 1:
-            raise ArgumentError("pack", "must be 1 with labels: rows that are judged together have different ones")
         layers = super()._all_layers(columns, *from_data, condition=condition)
         check_penalty(self, layers["discriminator"])
         return layers

@@ -71,6 +71,7 @@ def _restored(path: Any, settings: dict[str, Any], tensors: Tensors, device: str
         known = conditions.from_file(fitted, tensors)
         model._build(ops, fitted["item_shape_"], dtype, *from_data, columns=_columns(tensors), conditions=known)
         model.source_, model.labels_source_ = fitted.get("source_"), fitted.get("labels_source_")
+        model.left_out_ = fitted.get("left_out_", False)
         _restore_columns(model, fitted.get("frame_"), fitted.get("columns"))
         for net in model.networks_:
             net.load_state(tensors)

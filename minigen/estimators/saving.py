@@ -19,8 +19,9 @@ from minigen.models.optimizer import SLOTS
 from minigen.training import checkpoint
 from minigen.training.checkpoint import Tensors, check_tensor
 
-# Of the data; source_ and labels_source_ are their name and that of the labels where the command line gave one.
-FITTED = ("item_shape_", "data_dtype_", "source_", "labels_source_", "frame_")
+# Of the data; source_ and labels_source_ are their name and that of the labels where the command line gave one, and
+# left_out_ whether it left every tenth row out of the training.
+FITTED = ("item_shape_", "data_dtype_", "source_", "labels_source_", "left_out_", "frame_")
 
 
 def save(model: Any, path: str | os.PathLike[str]) -> None:

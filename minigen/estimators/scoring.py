@@ -49,6 +49,7 @@ class Scores(TrainedModel):
         y: Any = None,
         *,
         samples: int = 64,
+        n: int | None = None,
         seed: int = 0,
         return_std: bool = False,
         progress: bool | None = None,
@@ -56,9 +57,9 @@ class Scores(TrainedModel):
         """Estimated ``log p(x)`` of each row of ``X``, in nats, ``float64[N]``; low scores are anomalies.
 
         The importance-weighted bound of Burda et al. 2016 (equation 8), ``log mean_k p(x, z_k) / q(z_k | x)`` with
-        ``samples`` draws a row, 64 by default: in expectation it lies above the ELBO and approaches ``log p(x)`` as
-        ``samples`` grows. Each row is encoded once and decoded ``samples`` times. Units, noise and what overflows: see
-        :meth:`elbo`.
+        ``samples`` draws a row, 64 by default (``n`` is another word for it): in expectation it lies above the ELBO and
+        approaches ``log p(x)`` as ``samples`` grows. Each row is encoded once and decoded ``samples`` times. Units,
+        noise and what overflows: see :meth:`elbo`.
 
         Of grey levels under ``likelihood="bernoulli"`` neither this nor :meth:`elbo` is about a ``log p(x)``: that
         cross entropy is not normalised as a density over [0, 1] (:mod:`minigen.reference.vae_loss`). Such scores can be
@@ -70,7 +71,8 @@ class Scores(TrainedModel):
         few draws have nearly all the weight it is too small itself.
         """
         checks.choice("return_std", return_std, (True, False))
-        checks.integer("samples", samples, 2 if return_std else 1)
+        given = "samples" if n is None else "n"
+        samples = checks.integer(given, samples if n is None else n, 2 if return_std else 1)
         scores, errors = self._scores(X, y, samples, seed, progress, weighted=True)
         return (scores, errors) if return_std else scores
 

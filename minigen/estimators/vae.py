@@ -98,8 +98,8 @@ class VAE(LatentPrior, Estimator):
         set (``minigen devices`` names it); elsewhere results differ by rounding.
     device : ``"auto"``, ``"numpy"``, ``"cpu"`` or ``"cuda"``
     precision : of matrix products: ``"auto"``, the device's fastest with an error like float32's, or, as far as the
-        device has them, ``"ieee"``, ``"tf32x3"``, ``"bf16x6"``, ``"tf32"`` or ``"bf16"``. Sums and storage are float32;
-        see :func:`minigen.device.get_backend`.
+        device has them, ``"ieee"``, ``"tf32x3"``, ``"bf16x6"``, ``"bf16x3"``, ``"tf32"`` or ``"bf16"``. Sums and
+        storage are float32; see :func:`minigen.device.get_backend`.
     """
 
     kind = "vae"

@@ -33,6 +33,14 @@ class Condition:
     labelled: bool
 
 
+def side_by_side(condition: Condition, pack: int) -> Condition:
+    """The condition of ``pack`` rows that are judged together: theirs one behind the other, labels as one-hot vectors.
+
+    So each place in the pack has a matrix ``E`` of its own, and what the pack's conditions add is the sum.
+    """
+    return condition if pack == 1 else Condition(pack * condition.size, labelled=False)
+
+
 def buffer_for(ops: Backend, rows: int, condition: Condition) -> Array:
     """An uninitialised buffer for the conditions of ``rows`` rows."""
     return ops.empty((rows,), np.int32) if condition.labelled else ops.empty((rows, condition.size))

@@ -28,16 +28,20 @@ and the generated rows that the discriminator sees (apart, as in DCGAN, Radford 
 
 A conditional GAN (Mirza and Osindero 2014, equation 2) has D judge pairs of a row and its condition, and G draw rows
 for a condition. The real rows of a batch bring theirs, and both halves of the fakes are drawn for the same ones: of a
-whole epoch these are as frequent as in the data, and D compares real and fake at equal conditions.
+whole epoch these are as frequent as in the data, and D compares real and fake at equal conditions. With ``pack`` the
+conditions of its rows stand side by side as the rows do, labels as one-hot vectors; a projection
+(:class:`~minigen.models.conditional.Projection`) is on the sum of what they have in ``E``.
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from minigen.backend import Array, Backend
+from minigen.models.conditional import ConditionBias
 from minigen.models.instance_noise import InstanceNoise
 from minigen.models.layers import Context
 from minigen.models.network import Network, Workspace
@@ -111,11 +115,13 @@ class GanStep(Step):
         rows = ops.empty((3 * B, data.shape[1]))  # real ones, fakes for the discriminator, fakes for the generator
         self.real_rows, self.real_and_fake, self.generator_fakes = rows[:B], rows[: 2 * B], rows[2 * B :]
         self.condition = self.condition_buffer(2 * B)  # of two halves of a batch, both the same
+        self.one_hot, self.judged_condition = self._packed_conditions(pack)
         context = Context(training=True, condition=self.condition, counter=self.updates, seed=seed, groups=2)
         self.generator_work = generator.workspace(2 * B, y=rows[B:], grad_rows=B, context=context)
         self.generator_work_own = self.generator_work.rows(B, 2 * B)  # the part for ``generator_fakes``
         m = B // pack  # packs of real rows, and as many of generated ones
-        self.discriminator_work = discriminator.workspace(2 * m, context=context)
+        judged = replace(context, condition=self.judged_condition)
+        self.discriminator_work = discriminator.workspace(2 * m, context=judged)
         self.discriminator_work_fakes = self.discriminator_work.rows(m, 2 * m)  # used again for ``generator_fakes``
         self.penalty = self._penalty(r1, gradient_penalty)
         self.instance_noise: InstanceNoise | None = None
@@ -130,10 +136,22 @@ class GanStep(Step):
             on_real = self.discriminator_work.rows(0, len(real))
             return GradientPenalty(self.ops, self.discriminator, real, on_real, "r1", r1)
         if gradient_penalty:
-            condition = None if self.condition is None else self.condition[: len(real)]
+            condition = None if self.judged_condition is None else self.judged_condition[: len(real)]
             context = Context(training=True, condition=condition, counter=self.updates, seed=self.seed)
             return InterpolatedPenalty(self.ops, self.discriminator, real, fake, gradient_penalty, context)
         return None
+
+    def _packed_conditions(self, pack: int) -> tuple[tuple[Array, Array] | None, Array | None]:
+        """Of labels judged side by side: a table of one-hot vectors, and those of the batch. And what of the
+        ``condition`` the discriminator sees, which is that or a view of it."""
+        if self.condition is None or pack == 1:
+            return None, self.condition
+        vectors, one_hot = self.condition, None
+        if vectors.ndim == 1:
+            classes = next(layer.condition.size for layer in self.generator.layers if isinstance(layer, ConditionBias))
+            vectors = self.ops.empty((len(self.condition), classes))
+            one_hot = self.ops.upload(np.eye(classes, dtype=self.ops.dtype)), vectors
+        return one_hot, vectors.reshape(len(vectors) // pack, -1)
 
     def compute(self, rows: int) -> None:
         for _ in range(self.n_critic - 1):
@@ -179,6 +197,9 @@ class GanStep(Step):
         if self.condition is not None:
             for half in (self.condition[: self.batch_size], self.condition[self.batch_size :]):
                 self.gather_conditions(half, self.updates)
+        if self.one_hot is not None:
+            table, vectors = self.one_hot
+            self.ops.batch_gather(table, self.condition, vectors)
         noise = self.noise[:rows]
         self.ops.random_normal(noise, self.seed, random.NOISE, self.updates)
         self.generator.forward(noise, self.generator_work.rows(0, rows))  # the fakes lie behind the real rows

@@ -22,6 +22,8 @@ class TableGAN(TableModel):
     continuous : how numbers go into the network: ``"quantiles"``, by their place among the data's, as a standard normal
         has it; or ``"modes"``, by the modes of a mixture of Gaussians (Xu et al. 2019; needs scikit-learn)
     calibrate : after the training correct each number's distribution, of ``"quantiles"``, by what the model makes of it
+    training_by_sampling : with ``condition=``, train on its values by the logarithm of their frequency (Xu et al.
+        2019), so that rows of rare ones are learnt too; samples have the data's frequencies all the same
     max_categories : categories of a column that are told apart; rarer ones share a place and are drawn by frequency
     latent_dim : width of the noise
     hidden : sizes of the generator's hidden layers; the discriminator's are these in reverse
@@ -33,7 +35,7 @@ class TableGAN(TableModel):
     r1 : weight of the penalty on the gradient of the discriminator's logit at real rows (Mescheder et al. 2018)
     gradient_penalty : weight of the penalty at rows between real and generated ones (Gulrajani et al. 2017)
     n_critic : updates of the discriminator a step
-    pack : rows that the discriminator judges together (PacGAN, Lin et al. 2018); 1 with a condition
+    pack : rows that the discriminator judges together (PacGAN, Lin et al. 2018)
     ema : decay of an average of the generator's weights over the steps, which samples are drawn with; 0 keeps none
     learning_rate : step size of Adam
     schedule : of the learning rate over the epochs: ``"constant"``, ``"cosine"``, ``"linear"`` or ``"step"``
@@ -52,6 +54,7 @@ class TableGAN(TableModel):
         *,
         continuous: str = "quantiles",
         calibrate: bool = True,
+        training_by_sampling: bool = True,
         max_categories: int = 1000,
         latent_dim: int = 64,
         hidden: tuple[int, ...] = (256, 256),
@@ -75,6 +78,7 @@ class TableGAN(TableModel):
     ) -> None:
         self.continuous = continuous
         self.calibrate = calibrate
+        self.training_by_sampling = training_by_sampling
         self.max_categories = max_categories
         self.latent_dim = latent_dim
         self.hidden = hidden

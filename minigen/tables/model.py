@@ -13,6 +13,7 @@ from minigen.errors import ArgumentError
 from minigen.estimators import sklearn_protocol
 from minigen.estimators.trained import fresh_seed
 from minigen.tables import normal, saving, schema
+from minigen.tables.rebalancing import by_log_frequency
 from minigen.tables.schema import Rows, Schema, Where
 from minigen.training.history import History
 from minigen.training.loop import Callback
@@ -39,6 +40,7 @@ class TableModel(sklearn_protocol.Parameters):
     batch_size: int
     continuous: str
     calibrate: bool
+    training_by_sampling: bool
     max_categories: int
 
     schema_: Schema
@@ -49,7 +51,8 @@ class TableModel(sklearn_protocol.Parameters):
 
     def _check_params(self) -> None:
         checks.choice("continuous", self.continuous, schema.CONTINUOUS)
-        checks.choice("calibrate", self.calibrate, (True, False))
+        for name in ("calibrate", "training_by_sampling"):
+            checks.choice(name, getattr(self, name), (True, False))
         checks.integer("max_categories", self.max_categories, 2)
         if self.epochs is not None:
             checks.integer("epochs", self.epochs, 0)
@@ -92,6 +95,8 @@ class TableModel(sklearn_protocol.Parameters):
         )
         condition = schema.check_condition(made, condition)
         rows = Rows(made, found, condition, self.seed)
+        if rows.labels is not None and self.training_by_sampling:
+            rows.choose(by_log_frequency(rows.labels, self.seed))
         widths = tuple(width for column, _, _ in rows.parts for width in column.widths)
         inner = self._trained(rows, widths, callbacks, progress) if widths else None
         self.schema_, self.condition_, self.model_, self.source_ = made, condition, inner, None

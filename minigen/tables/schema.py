@@ -92,9 +92,19 @@ class Rows:
         by_name = {column.raw.name: column for column in found}
         self.labels = None if condition is None else schema[condition].place_of(by_name[condition])
         self.seed = seed
-        self.count = len(found[0].raw)
+        self.chosen = np.arange(len(found[0].raw))
 
-    def __getitem__(self, rows: np.ndarray) -> np.ndarray:
+    @property
+    def count(self) -> int:
+        return len(self.chosen)
+
+    def choose(self, chosen: np.ndarray) -> None:
+        """Be these rows of the table, some of them more than once; ``labels`` are theirs."""
+        self.chosen = chosen
+        self.labels = None if self.labels is None else self.labels[chosen]
+
+    def __getitem__(self, which: np.ndarray) -> np.ndarray:
+        rows = self.chosen[which]
         rng = np.random.default_rng([self.seed, 2, int(rows[0]) if len(rows) else 0])
         return np.concatenate([column.encode(raw, rows, places, rng) for column, raw, places in self.parts], axis=1)
 

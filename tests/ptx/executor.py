@@ -26,7 +26,7 @@ class PtxExecutor(HostExecutor):
         """Run one launch. Raises Fault for what would go wrong on a GPU."""
         self.execute(launch)
 
-    def execute(self, launch: Launch, together: int | None = None) -> tuple[Code, list[np.ndarray]]:
+    def execute(self, launch: Launch) -> tuple[Code, np.ndarray]:
         """Run one launch: its code, and what :func:`ptx.machine.run` returns."""
         build = build_of(launch, self)
         if build.key not in self.codes:
@@ -34,4 +34,4 @@ class PtxExecutor(HostExecutor):
             self.codes[build.key] = Code(record.asm["ptx"])
             self.blocks[build.key] = 32 * record.metadata.num_warps, record.metadata.shared
         code, order = self.codes[build.key], self.order.permutation(launch.grid[0])
-        return code, run(code, order, launch.args, *self.blocks[build.key], together)
+        return code, run(code, order, launch.args, *self.blocks[build.key])

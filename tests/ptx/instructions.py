@@ -409,6 +409,12 @@ def bar(i: Instruction, code: Code) -> Step:
     return lambda m: m.shared.barrier(m.whole(m.threads, "block"))
 
 
+@operation("griddepcontrol")
+def griddepcontrol(i: Instruction, code: Code) -> Step:
+    """``wait`` for the launch before, which has run here; ``launch_dependents`` lets the next one come."""
+    return Blocks.wait_for_launch_before if i.modifiers == ("wait",) else lambda m: None
+
+
 @operation("fence")
 def fence(i: Instruction, code: Code) -> Step:
     """What was written before is seen by the tensor cores' reads after: here everything is."""

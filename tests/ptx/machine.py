@@ -60,6 +60,8 @@ class Global:
         dtype, lanes = np.dtype(TYPES[kind]), m.active()
         size = dtype.itemsize * count
         at = np.broadcast_to(where, m.lanes)[lanes].astype(np.int64)
+        if not m.waited[lanes].all():
+            raise Fault(f"touches memory before the launch before has ended: {m.where()}")
         if (at % size).any():
             raise Fault(f"an address is no multiple of {size}: {m.where()}")
         for start, data, readers, writers in self.buffers:
@@ -172,10 +174,12 @@ class Blocks:
         self.shared = Shared(len(blocks), code.static + shared)
         self.copies: list[tuple[Any, Any, Any, Any]] = []  # lanes, words, bits, group: on their way
         self.committed = np.zeros(self.lanes, np.int64)  # groups of copies, by lane
+        waits = any(i.name == "griddepcontrol" for i in code.instructions)
+        self.waited = np.full(self.lanes, not waits)  # whether each lane knows that the launch before has ended
         self.mask: Any = None
         self.at = 0  # the next instruction; -1: all threads have returned
         self.waiting: dict[int, Any] = {}  # lanes that are further on, by their next instruction
-        self.executed = np.zeros(len(code.instructions), np.int64)  # how often, by instruction
+        self.executed = np.zeros((len(code.instructions), len(blocks)), np.int64)  # by how many warps in all
 
     def where(self) -> str:
         """The instruction that runs, for messages."""
@@ -196,6 +200,16 @@ class Blocks:
             raise Fault(f"not all threads of a {what} are here: {self.where()}")
         return here.all(1)
 
+    def wait_for_launch_before(self) -> None:
+        """Before a kernel of programmatic dependent launch may touch memory."""
+        self.waited[self.whole(self.threads, "block").repeat(self.threads)] = True
+
+    def warps_here(self) -> Any:
+        """How many warps of each block are at the instruction that runs."""
+        if self.mask is None:
+            return self.threads // WARP
+        return self.mask.reshape(-1, self.threads // WARP, WARP).any(2).sum(1)
+
     def put(self, name: str, bits: Value) -> None:
         """Write a register, of the lanes that act."""
         self.registers[name] = bits if self.mask is None else np.where(self.mask, bits, self.registers[name])
@@ -208,7 +222,7 @@ class Blocks:
 
     def _step(self) -> None:
         code, at, everyone = self.code, self.at, self.mask
-        self.executed[at] += 1
+        self.executed[at] += self.warps_here()
         if code.guards[at] is not None:
             chosen = code.guards[at](self)
             if code.instructions[at].name == "bra":
@@ -240,25 +254,23 @@ class Blocks:
             self.mask = None if lanes.all() else lanes
 
 
-def run(
-    code: Code, order: np.ndarray, arguments: Sequence[Any], threads: int, shared: int, together: int | None = None
-) -> list[np.ndarray]:
-    """Run a launch, its blocks in ``order``, a permutation, ``together`` at a time.
+def run(code: Code, order: np.ndarray, arguments: Sequence[Any], threads: int, shared: int) -> np.ndarray:
+    """Run a launch, its blocks in ``order``, a permutation, several at a time.
 
     ``arguments`` go with the kernel's first parameters: arrays (their addresses), ints and floats. The others, pointers
     to scratch memory that Triton appends, are null. ``threads`` are a block's, and ``shared`` the bytes of shared
-    memory that it asks for. Returns how often each instruction ran, for each group of blocks.
+    memory that it asks for. Returns ``[instructions, blocks]``: how many times a warp of the block ran the instruction.
     """
     memory = Global([argument for argument in arguments if isinstance(argument, np.ndarray)])
     rest = [0] * (len(code.parameters) - len(arguments))
     pairs = zip(code.parameters, [*arguments, *rest], strict=True)
     parameters = {name: _bits(argument, kind) for (name, kind), argument in pairs}
-    together = together or max(1, TOGETHER // threads)
-    executed = []
+    together = max(1, TOGETHER // threads)
+    executed = np.zeros((len(code.instructions), len(order)), np.int64)
     for first in range(0, len(order), together):
         blocks = Blocks(code, order[first : first + together], len(order), parameters, memory, threads, shared)
         blocks.run()
-        executed.append(blocks.executed)
+        executed[:, order[first : first + together]] = blocks.executed
     return executed
 
 

@@ -1,23 +1,83 @@
-"""How many instructions the longest program of each launch of a step executes, and which lines they come from.
+"""How many instructions a step's launches execute on the multiprocessor that has the most, and which lines they are.
 
-``cd tests && python -m ptx.profile gan --architecture 90 --precision tf32x3 --lines 12``. A step of small products is
-bound by what one warp does from a launch's beginning to its end, so this is a guide where no GPU is at hand; it is no
-time. Conflicts in shared memory, caches and waiting are not in it, and ``ptxas`` may make several instructions of one.
+``cd tests && python -m ptx.profile gan --architecture 90 --precision tf32x3 --lines 12``. A multiprocessor has four
+schedulers, each of which starts at most one instruction of a warp a clock. So a launch takes at least as many clocks as
+the busiest multiprocessor's warps have instructions, over four (``issue``), and as many as the longest warp has
+(``longest``). Program ``p`` is counted on multiprocessor ``p`` modulo their number, of the architecture's largest card.
+This is a guide where no GPU is at hand, and no time: conflicts in shared memory, caches and waiting are not in it, and
+``ptxas`` may make several instructions of one.
 """
 
 from __future__ import annotations
 
 import argparse
 from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 import minigen.cuda.kernels
 from minigen.cuda.backend import PRECISIONS, CudaBackend
+from minigen.cuda.plan.launch import Launch
+from minigen.cuda.plan.tiles import multiprocessors
 from minigen.cuda.tools.explain import training_of
+from minigen.cuda.tools.measure import H100
 from minigen.cuda.tools.report import ARCHITECTURES, MODELS
+from ptx.code import Code
 from ptx.executor import PtxExecutor
+
+SCHEDULERS = 4
+
+
+@dataclass(frozen=True)
+class Profile:
+    """A launch, its code, and ``executed[instructions, programs]``: how many times a program's warps ran each."""
+
+    launch: Launch
+    code: Code
+    executed: np.ndarray
+    architecture: int
+
+    @property
+    def issue(self) -> int:
+        """Instructions of the busiest multiprocessor over its schedulers."""
+        places = np.arange(self.launch.grid[0]) % multiprocessors(self.architecture)
+        return -(-int(np.bincount(places, self.executed.sum(0)).max()) // SCHEDULERS)
+
+    @property
+    def longest(self) -> int:
+        """Instructions of a warp of the longest program, in the mean."""
+        return int(self.executed.sum(0).max()) // self.launch.num_warps
+
+    def lines(self, most: int) -> list[tuple[str, int]]:
+        """Of the longest program the lines with the most instructions, such as ``dense.py:80``, and how many a warp."""
+        counts: Counter[str] = Counter()
+        executed = self.executed[:, self.executed.sum(0).argmax()]
+        for instruction, times in zip(self.code.instructions, executed, strict=True):
+            counts[instruction.line] += int(times)
+        return [(line, times // self.launch.num_warps) for line, times in counts.most_common(most)]
+
+
+def profiles(
+    model: str, architecture: int, precision: str, columns: int, settings: dict[str, Any]
+) -> Iterator[Profile]:
+    """Each launch of one step of a model on random pictures of ``columns`` pixels."""
+    executor = PtxExecutor(architecture)
+    ops = CudaBackend(executor=executor, precision=precision)
+    rows = np.random.default_rng(0).integers(0, 256, (512, columns), np.uint8)
+    training = training_of(model, ops, rows, settings)
+    for launch in ops.schedule(lambda: training.step.compute(training.step.batch_size)).launches:
+        yield Profile(launch, *executor.execute(launch), architecture)
+
+
+def source(place: str) -> str:
+    """The text of a kernel's line; of others, such as Triton's own library, nothing."""
+    file, _, line = place.partition(":")
+    path = Path(minigen.cuda.kernels.__path__[0]) / file
+    return path.read_text().splitlines()[int(line) - 1].strip() if path.exists() and line != "0" else ""
 
 
 def main() -> None:
@@ -26,32 +86,22 @@ def main() -> None:
     parser.add_argument("--architecture", type=int, default=90, choices=ARCHITECTURES)
     parser.add_argument("--precision", default="tf32x3", choices=PRECISIONS)
     parser.add_argument("--batch", type=int, default=128)
+    parser.add_argument("--hidden", type=int, nargs="+", help="widths of the hidden layers, other than the default's")
+    parser.add_argument("--columns", type=int, default=784, help="pixels of a picture")
     parser.add_argument("--lines", type=int, default=0, help="of each launch, those with the most instructions")
     chosen = parser.parse_args()
-    executor = PtxExecutor(chosen.architecture)
-    ops = CudaBackend(executor=executor, precision=chosen.precision)
-    rows = np.random.default_rng(0).integers(0, 256, (4 * chosen.batch, 784), np.uint8)
-    training = training_of(chosen.model, ops, rows, MODELS[chosen.model] | {"batch_size": chosen.batch})
-    total = 0
-    for launch in ops.schedule(lambda: training.step.compute(chosen.batch)).launches:
-        code, executed = executor.execute(launch, together=1)
-        longest = max(executed, key=np.sum)
-        total += longest.sum()
-        programs = f"{launch.grid[0]:4} programs of {launch.num_warps} warps"
-        print(f"{longest.sum():7,} instructions, {programs}  {launch.name}")
-        by_line: Counter[str] = Counter()
-        for instruction, times in zip(code.instructions, longest, strict=True):
-            by_line[instruction.line] += int(times)
-        for line, times in by_line.most_common(chosen.lines):
+    settings = MODELS[chosen.model] | {"batch_size": chosen.batch}
+    settings |= {"hidden": tuple(chosen.hidden)} if chosen.hidden else {}
+    found = []
+    print(f"  issue      us longest programs  kernel                    (us: issue at {H100.clock / 1e9:.2f} GHz)")
+    for p in profiles(chosen.model, chosen.architecture, chosen.precision, chosen.columns, settings):
+        found.append(p)
+        counts = f"{p.issue:7,} {1e6 * p.issue / H100.clock:7.2f} {p.longest:7,}"
+        print(f"{counts} {p.launch.grid[0]:5}x{p.launch.num_warps:<2}  {p.launch.name}  {p.launch.tile}")
+        for line, times in p.lines(chosen.lines):
             print(f"        {times:6,} {line:22} {source(line)}")
-    print(f"{total:7,} in all, one program after the other")
-
-
-def source(place: str) -> str:
-    """The text of a kernel's line; of others, such as Triton's own library, nothing."""
-    file, _, line = place.partition(":")
-    path = Path(minigen.cuda.kernels.__path__[0]) / file
-    return path.read_text().splitlines()[int(line) - 1].strip() if path.exists() and line != "0" else ""
+    issue, longest = sum(p.issue for p in found), sum(p.longest for p in found)
+    print(f"{issue:7,} {1e6 * issue / H100.clock:7.2f} {longest:7,} {len(found)} launches")
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ cost. For each combination a kernel is written that hands every job its share of
     @triton.jit
     def dense_wgrad__dense_wgrad(end_0, a0, a1, ...):
         pid = tl.program_id(0)
+        wait_for_launch_before()
         if pid < end_0:
             job_0(pid, a0, a1, ..., Adam(lr=a5, ...), 784, 128)
         else:
@@ -13,6 +14,7 @@ cost. For each combination a kernel is written that hands every job its share of
 
 Sizes and settings that a job declares ``constexpr`` stand in the text as literals, as does None for an argument that is
 left out; what is passed at run time are buffers and numbers. So two launches with the same text run the same cubin.
+From sm_90 on a kernel begins by waiting for the launch before: see :mod:`minigen.cuda.kernels.waiting`.
 """
 
 from __future__ import annotations
@@ -28,6 +30,8 @@ from typing import Any
 from minigen.cuda.plan.launch import Job, Launch
 
 DEFAULT_WARPS = 4
+FIRST_THAT_WAITS = 90
+"""The oldest architecture with the instructions of programmatic dependent launch."""
 
 
 @dataclass(frozen=True)
@@ -51,10 +55,14 @@ GENERATED: dict[Any, Generated] = {}
 """The kernels that this process has written, by Python function."""
 
 
-def launch_of(jobs: Sequence[Job]) -> Launch:
-    """One launch that runs ``jobs`` side by side, each with at least one program."""
+def launch_of(jobs: Sequence[Job], waits: bool) -> Launch:
+    """One launch that runs ``jobs`` side by side, each with at least one program; ``waits`` as in :class:`Launch`."""
     values: list[Any] = []  # run-time arguments, in order
     used: dict[str, Any] = {f"job_{i}": job.function for i, job in enumerate(jobs)}
+    if waits:
+        from minigen.cuda.kernels.waiting import wait_for_launch_before
+
+        used[wait_for_launch_before.fn.__name__] = wait_for_launch_before
 
     def spell(value: Any) -> str:
         """The text that stands for a run-time argument in the call; None stays None."""
@@ -79,7 +87,7 @@ def launch_of(jobs: Sequence[Job]) -> Launch:
     parameters = [f"end_{i}" for i in range(len(jobs) - 1)] + [f"a{i}" for i in range(len(values))]
     return Launch(
         name=name,
-        source=jit_function(name, _text(name, parameters, calls), tuple(used.items())),
+        source=jit_function(name, _text(name, parameters, calls, waits), tuple(used.items())),
         grid=(ends[-1], 1, 1),
         args=(*ends[:-1], *values),
         num_warps=next((job.warps for job in jobs if job.warps), DEFAULT_WARPS),
@@ -88,6 +96,7 @@ def launch_of(jobs: Sequence[Job]) -> Launch:
         flops=sum(job.flops for job in jobs),
         bytes=sum(job.bytes for job in jobs),
         jobs=tuple(jobs),
+        waits=waits,
     )
 
 
@@ -98,7 +107,7 @@ def with_less_memory(launch: Launch) -> Launch | None:
     that hold the most terms of a stage are reduced.
     """
     if launch.jobs and launch.num_stages > 1:
-        return launch_of([job.with_stages(launch.num_stages - 1) for job in launch.jobs])
+        return launch_of([job.with_stages(launch.num_stages - 1) for job in launch.jobs], launch.waits)
     reduced = [job.with_smaller_stages() for job in launch.jobs]
     held = [
         (job.tile.BM + job.tile.BN) * job.tile.SPLIT * job.tile.BK if job.tile and smaller else 0
@@ -108,7 +117,8 @@ def with_less_memory(launch: Launch) -> Launch | None:
     if most == 0:
         return None
     chosen = zip(launch.jobs, reduced, held, strict=True)
-    return launch_of([smaller if smaller and size == most else job for job, smaller, size in chosen])
+    jobs = [smaller if smaller and size == most else job for job, smaller, size in chosen]
+    return launch_of(jobs, launch.waits)
 
 
 def _ordered(job: Job) -> list[tuple[str, Any]]:
@@ -125,8 +135,9 @@ def _constexprs(function: Any) -> frozenset[str]:
     return frozenset(p.name for p in parameters if "constexpr" in str(p.annotation))
 
 
-def _text(name: str, parameters: Sequence[str], calls: Sequence[str]) -> str:
+def _text(name: str, parameters: Sequence[str], calls: Sequence[str], waits: bool) -> str:
     lines = ["@triton.jit", f"def {name}({', '.join(parameters)}):", "    pid = tl.program_id(0)"]
+    lines += ["    wait_for_launch_before()"] * waits
     for i, call in enumerate(calls):
         pid = "pid" if i == 0 else f"pid - end_{i - 1}"
         if i + 1 < len(calls):

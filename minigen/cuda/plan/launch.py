@@ -28,8 +28,8 @@ class Job:
 
     ``arguments`` are by parameter name, all but ``pid``; one may be a named tuple. ``reads`` and ``writes`` are the
     buffers that the programs touch: no two jobs of a launch may touch the same memory if one of them writes there.
-    ``flops`` and ``bytes`` are as in :class:`Launch`. ``tile`` is a matrix product's; other jobs run with any number of
-    warps.
+    ``flops`` and ``bytes`` are as in :class:`Launch`; ``traffic`` are the bytes of each of ``reads`` and ``writes``.
+    ``tile`` is a matrix product's; other jobs run with any number of warps.
     """
 
     function: Any
@@ -39,13 +39,17 @@ class Job:
     writes: tuple[Array, ...]
     fuses: tuple[str, ...]
     flops: int = 0
-    bytes: int = 0
+    traffic: tuple[int, ...] = ()
     tile: Tile | None = None
 
     @property
     def name(self) -> str:
         """Such as ``dense_forward``: the kernel's file and function."""
         return f"{self.function.fn.__module__.rpartition('.')[2]}_{self.function.fn.__name__}"
+
+    @property
+    def bytes(self) -> int:
+        return sum(self.traffic)
 
     @property
     def warps(self) -> int | None:
@@ -77,7 +81,8 @@ class Launch:
     floats (``float32``). ``constexprs`` give the other parameters by name. ``fuses`` names the backend operations whose
     work this launch does; ``flops`` and ``bytes`` are what those need at least (every input read once, every output
     written once), not what was measured. ``jobs`` are those that it runs, of a kernel that was written for them
-    (:mod:`minigen.cuda.plan.codegen`).
+    (:mod:`minigen.cuda.plan.codegen`). ``waits`` says that the kernel waits for the launch before it by itself
+    (:mod:`minigen.cuda.kernels.waiting`), so that it may be started before that one has ended.
     """
 
     name: str
@@ -91,6 +96,7 @@ class Launch:
     flops: int = 0
     bytes: int = 0
     jobs: tuple[Job, ...] = ()
+    waits: bool = False
 
     @property
     def is_triton(self) -> bool:

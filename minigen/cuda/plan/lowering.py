@@ -47,7 +47,7 @@ def job(op: Operation, function: Any, programs: int, arguments: dict[str, Any], 
     """A job of ``op``; it reads, writes and fuses what ``op`` does, unless ``how`` says otherwise."""
     reads = tuple(how.pop("reads", op.reads()))
     writes = tuple(how.pop("writes", op.writes()))
-    traffic = sum(_traffic(op, buffer) for buffer in (*reads, *writes))
+    traffic = tuple(_traffic(op, buffer) for buffer in (*reads, *writes))
     fuses = how.pop("fuses", op.fuses)
     return Job(function, programs, arguments, reads, writes, fuses, flops, traffic, **how)
 

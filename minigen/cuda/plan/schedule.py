@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 
-from minigen.cuda.plan.codegen import DEFAULT_WARPS, launch_of
+from minigen.cuda.plan.codegen import DEFAULT_WARPS, FIRST_THAT_WAITS, launch_of
 from minigen.cuda.plan.fusion import fuse
 from minigen.cuda.plan.launch import Job, Launch
 from minigen.cuda.plan.lowering import LOWERINGS, Target
@@ -58,7 +58,8 @@ def plan(recorded: Sequence[Operation], memory: Memory, target: Target, fused: b
     written = [memory.span(buffer) for job in jobs for buffer in job.writes]
     outputs = [buffer for op in recorded for buffer in op.writes()]
     unwritten = tuple(buffer for buffer in outputs if not any(_overlap(memory.span(buffer), span) for span in written))
-    return Schedule(tuple(recorded), tuple(ops), tuple(map(launch_of, groups)), unwritten)
+    launches = tuple(launch_of(jobs, target.architecture >= FIRST_THAT_WAITS) for jobs in groups)
+    return Schedule(tuple(recorded), tuple(ops), launches, unwritten)
 
 
 def jobs_of(op: Operation, target: Target) -> list[Job]:

@@ -19,7 +19,7 @@ from minigen.backend import Array
 from minigen.cuda import cpp
 from minigen.cuda.plan import tiles
 from minigen.cuda.plan.launch import Launch
-from minigen.cuda.run import compiler
+from minigen.cuda.run import compiler, dependent
 from minigen.cuda.run.cache import Binary
 from minigen.cuda.run.driver import GIB, architecture, find_problem
 from minigen.cuda.run.memory import Arena, Block, Staging, allocate
@@ -44,7 +44,9 @@ def on_gpu(array: Any) -> bool:
 class DeviceExecutor:
     """GPU number ``index``, counted from 0. See :class:`minigen.cuda.plan.launch.Executor`.
 
-    Raises :class:`~minigen.DeviceError` where it cannot be used. ``architecture`` is its compute capability times ten.
+    Raises :class:`~minigen.DeviceError` where it cannot be used. ``architecture`` is its compute capability times ten,
+    ``dependent_problem`` says why its graphs are made without programmatic dependent launches, None if with them
+    (:mod:`minigen.cuda.run.dependent`).
     """
 
     name = "cuda"
@@ -64,6 +66,7 @@ class DeviceExecutor:
         with self.device:
             self.stream = cupy.cuda.Stream(non_blocking=True)
         self.shared_limit = runtime.deviceGetAttribute(runtime.cudaDevAttrMaxSharedMemoryPerBlockOptin, index)
+        self.dependent_problem = dependent.find_problem(self.architecture, runtime.driverGetVersion())
         # Not a method: the arena outlives this object as long as anybody holds a buffer, and must not keep it alive.
         self.arena = Arena(partial(allocate, cupy, self.device))
         self._staging: Staging | None = None
@@ -175,15 +178,18 @@ class DeviceExecutor:
             for call in self.prepare([launch]):
                 call()
 
-    def prepare(self, launches: Sequence[Launch]) -> list[Call]:
+    def prepare(self, launches: Sequence[Launch], overlap: bool = False) -> list[Call]:
         """Compile, load and pack: all that can be done before. New kernels are compiled side by side.
 
-        A launch without programs is left out. What is returned keeps the buffers alive; call it on this device.
+        With ``overlap``, for a graph, launches that wait by themselves are begun while the one before still runs, where
+        this GPU can. A launch without programs is left out. What is returned keeps the buffers alive; call it on this
+        device.
         """
         launches = [launch for launch in launches if 0 not in launch.grid]  # CuPy would launch one block
         compiled = iter(self.compile(launches))
+        overlap = overlap and self.dependent_problem is None
         with self.device:
-            return [self._bind(*next(compiled)) if x.is_triton else self._bind_cpp(x) for x in launches]
+            return [self._bind(*next(compiled), overlap) if x.is_triton else self._bind_cpp(x) for x in launches]
 
     def compile(self, launches: Sequence[Launch]) -> list[tuple[Launch, Binary]]:
         """The Triton kernels among ``launches``, which are in the cache from now on, each with the tiles that fit."""
@@ -191,13 +197,16 @@ class DeviceExecutor:
 
     def capture(self, launches: Sequence[Launch]) -> GraphProgram:
         """A program that repeats ``launches`` from CUDA graphs."""
-        return GraphProgram(self, self.prepare(launches))
+        return GraphProgram(self, self.prepare(launches, overlap=True))
 
-    def _bind(self, launch: Launch, binary: Binary) -> Call:
+    def _bind(self, launch: Launch, binary: Binary, overlap: bool) -> Call:
         scratch: Any = np.uint64(0)
         if binary.scratch:
             scratch = self.empty((binary.scratch * math.prod(launch.grid),), np.uint8)
         arguments = (*map(_scalar_or_buffer, launch.args), scratch, np.uint64(0))
+        if overlap and launch.waits:
+            function = self._load(binary)
+            return dependent.call(function, launch.grid, binary.threads, binary.shared, self.stream, arguments)
         return self._call(binary, launch.grid, binary.threads, arguments)
 
     def _bind_cpp(self, launch: Launch) -> Call:

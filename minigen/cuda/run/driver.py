@@ -8,6 +8,7 @@ import importlib.util
 import sys
 from typing import Any
 
+from minigen.cuda.run import dependent
 from minigen.cuda.run.build import OLDEST_ARCHITECTURE, OLDEST_TRITON
 
 LIBRARY = "nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1"
@@ -32,7 +33,15 @@ def describe(index: int = 0) -> str:
     count = cupy.cuda.runtime.getDeviceCount()
     gpu = f"sm_{architecture(index)}, {properties['totalGlobalMem'] / GIB:.0f} GiB" + f", {count} GPUs" * (count > 1)
     versions = f"CuPy {cupy.__version__}, Triton {importlib.metadata.version('triton')}"
-    return f"{properties['name'].decode()} ({gpu}), {versions}"
+    return f"{properties['name'].decode()} ({gpu}), {versions}, {describe_launches(index)}"
+
+
+def describe_launches(index: int = 0) -> str:
+    """Whether steps are made of programmatic dependent launches on GPU number ``index``, and if not why."""
+    import cupy
+
+    problem = dependent.find_problem(architecture(index), cupy.cuda.runtime.driverGetVersion())
+    return "with" + (f"out programmatic dependent launch: {problem}" if problem else " programmatic dependent launch")
 
 
 def architecture(index: int) -> int:

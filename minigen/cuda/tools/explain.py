@@ -15,6 +15,7 @@ from minigen.cuda.plan.schedule import Schedule
 from minigen.cuda.run import driver
 from minigen.cuda.tools import measure
 from minigen.cuda.tools.measure import H100, Card
+from minigen.cuda.tools.traffic import from_memory
 from minigen.errors import DeviceError
 from minigen.reference_backend import NumpyBackend
 from minigen.training.run import TrainingRun
@@ -60,6 +61,9 @@ def explain(
 ) -> str:
     """A table of the launches of one training step: what each fuses, its tile, FLOPs, bytes, least time on the card.
 
+    The least time is given twice: as if all bytes came from the card's memory, and with what its L2 cache holds between
+    launches coming from there at no cost.
+
     ``model`` is ``"gan"`` or ``"vae"``, ``settings`` are those of its constructor, ``columns`` the width of its uint8
     data. Where ``device`` (``"cuda"``, ``"cuda:1"``) is usable its own figures are taken, each launch is timed, and the
     tiles are those in use; else the figures of an H100 are shown, and the tiles that are tried first there. Raises
@@ -74,10 +78,10 @@ def explain(
             raise DeviceError(f"the launches of a step are Triton's kernels, but {missing}")
         backend = CudaBackend(executor=PlanningExecutor(H100.architecture), precision=precision, fuse=fuse)
         schedule = schedule_of(model, backend, columns, settings)
-        return f"{table(schedule.launches, H100, precision)}\n\nnothing was timed: {problem}"
+        return f"{table(schedule.launches, backend, H100)}\n\nnothing was timed: {problem}"
     backend = CudaBackend(index, precision=precision, fuse=fuse)
     schedule = schedule_of(model, backend, columns, settings)
-    return measured(schedule, backend, measure.present(index), precision)
+    return f"{measured(schedule, backend, measure.present(index))}, {driver.describe_launches(index)}"
 
 
 def schedule_of(model: str, backend: CudaBackend, columns: int, settings: dict[str, Any]) -> Schedule:
@@ -87,19 +91,19 @@ def schedule_of(model: str, backend: CudaBackend, columns: int, settings: dict[s
 
 
 def training_of(model: str, backend: CudaBackend, rows: np.ndarray, settings: dict[str, Any]) -> TrainingRun:
-    """A training on ``rows[N, D]`` of uint8, repeated where they are fewer than a batch."""
+    """A training on ``rows[N, D]`` of uint8, repeated where they are not more than a batch."""
     from minigen.estimators.gan import GAN
     from minigen.estimators.vae import VAE
 
     estimator: Any = (GAN if model == "gan" else VAE)(**settings)
     estimator._check_params()
-    rows = np.resize(rows, (max(len(rows), estimator.batch_size), rows.shape[1]))
+    rows = np.resize(rows, (max(len(rows), estimator.batch_size + 1), rows.shape[1]))
     estimator._build(backend, rows.shape[1:], rows.dtype, *estimator._choose_range(rows, binary=False))
     estimator._initialize(rows)
     return estimator._training(rows)
 
 
-def measured(schedule: Schedule, backend: CudaBackend, present: Card, precision: str) -> str:
+def measured(schedule: Schedule, backend: CudaBackend, present: Card) -> str:
     """The table of the launches as they run on the GPU, with each one's time, and the step's as a whole."""
     executor: Any = backend.executor
     launches = [launch for launch, _ in executor.compile(schedule.launches)]
@@ -109,26 +113,33 @@ def measured(schedule: Schedule, backend: CudaBackend, present: Card, precision:
     run: Callable[[], None] = lambda: program.run(steps)  # noqa: E731
     whole = float(np.median(measure.samples(executor, run, 10))) / steps
     return (
-        f"{table(launches, present, precision, alone)}\n\n"
+        f"{table(launches, backend, present, alone)}\n\n"
         f"a step from the graph takes {1e6 * whole:.2f} us (each launch above was timed in a graph of copies of itself)"
     )
 
 
-def table(launches: Sequence[Launch], card: Card, precision: str, measured: Sequence[float] | None = None) -> str:
-    """Of each launch what it fuses, its tile, FLOPs, bytes, least time on ``card``, and the ``measured`` seconds."""
-    head = f"{'':>3} {'MFLOP':>9} {'KB':>9} {'least us':>9}" + (f" {'took us':>8}" if measured else "")
-    lines = [f"on {card.name}, matrix products in {precision}", head + f"  {'tile, stages':<14}  kernel: operations"]
-    times = list(measured) if measured else [None] * len(launches)
-    for i, (launch, took) in enumerate(zip(launches, times, strict=True)):
-        figures = (launch.flops / 1e6, launch.bytes / 1e3, 1e6 * card.lower_bound(launch, precision))
+def table(launches: Sequence[Launch], backend: CudaBackend, card: Card, measured: Sequence[float] | None = None) -> str:
+    """Of each launch what it fuses, its tile, FLOPs, bytes, least times on ``card``, and the ``measured`` seconds."""
+    head = f"{'':>3} {'MFLOP':>9} {'KB':>9} {'memory KB':>9} {'least us':>8} {'with L2':>7}"
+    lines = [
+        f"on {card.name}, matrix products in {backend.precision}; memory KB: what {card.cache / 2**20:.0f} MiB of L2 "
+        "do not hold",
+        head + (f" {'took us':>8}" if measured else "") + f"  {'tile, stages':<14}  kernel: operations",
+    ]
+    rows = []
+    for launch, moved in zip(launches, from_memory(launches, backend.address, card.cache), strict=True):
+        least = card.lower_bound(launch, backend.precision), card.lower_bound(launch, backend.precision, moved)
+        rows.append((launch.flops / 1e6, launch.bytes / 1e3, moved / 1e3, 1e6 * least[0], 1e6 * least[1]))
+    times: Sequence[float | None] = measured or [None] * len(launches)
+    for i, (launch, row, took) in enumerate(zip(launches, rows, times, strict=True)):
         what = f"{launch.tile:<14}  {launch.name}: {', '.join(launch.fuses)}"
-        lines.append(f"{_line(str(i + 1), figures, took)}  {what}")
-    bounds = sum(card.lower_bound(launch, precision) for launch in launches)
-    totals = (sum(x.flops for x in launches) / 1e6, sum(x.bytes for x in launches) / 1e3, 1e6 * bounds)
+        lines.append(f"{_line(str(i + 1), row, took)}  {what}")
+    totals = [sum(column) for column in zip(*rows, strict=True)]
     last = _line("sum", totals, sum(measured) if measured else None) + f"  {len(launches)} launches"
     return "\n".join([*lines, last])
 
 
-def _line(label: str, figures: tuple[float, float, float], took: float | None) -> str:
-    flops, nbytes, least = figures
-    return f"{label:>3} {flops:>9.3f} {nbytes:>9.1f} {least:>9.3f}" + ("" if took is None else f" {1e6 * took:>8.2f}")
+def _line(label: str, figures: Sequence[float], took: float | None) -> str:
+    flops, touched, moved, least, cached = figures
+    text = f"{label:>3} {flops:>9.3f} {touched:>9.1f} {moved:>9.1f} {least:>8.3f} {cached:>7.3f}"
+    return text + ("" if took is None else f" {1e6 * took:>8.2f}")

@@ -1,8 +1,8 @@
 """How long launches take on the GPU, and how long they take at least: measured times, and a card's datasheet.
 
 Times are raw samples by CUDA events, for the caller to judge. Lower bounds follow from multiprocessors times clock
-times operations a clock, and the memory's bandwidth. At small batches the inputs of a launch lie in the cache and the
-launch itself takes longer than either bound.
+times operations a clock, and the memory's bandwidth, for all that a launch touches or for what the cache cannot hold
+(:mod:`minigen.cuda.tools.traffic`). At small batches the launch itself takes longer than either.
 """
 
 from __future__ import annotations
@@ -27,26 +27,31 @@ FLOPS_A_CLOCK = {
 
 @dataclass(frozen=True)
 class Card:
-    """A GPU: ``clock`` in Hz, memory ``bandwidth`` in bytes a second."""
+    """A GPU: ``clock`` in Hz, memory ``bandwidth`` in bytes a second, bytes of its L2 ``cache`` (0: not known)."""
 
     name: str
     architecture: int
     multiprocessors: int
     clock: float
     bandwidth: float
+    cache: int = 0
 
     def flops(self, precision: str) -> float:
-        """Operations a second of matrix products in this precision. tf32x3 takes three products of tf32."""
+        """Operations a second of matrix products in this precision. One of tf32x3 takes three of tf32, and so on."""
         known = max((a for a in FLOPS_A_CLOCK if a <= self.architecture), default=80)
-        rate = FLOPS_A_CLOCK[known]["tf32" if precision == "tf32x3" else precision]
-        return rate * self.multiprocessors * self.clock / (3 if precision == "tf32x3" else 1)
+        kind, _, products = precision.partition("x")
+        return FLOPS_A_CLOCK[known][kind] * self.multiprocessors * self.clock / int(products or 1)
 
-    def lower_bound(self, launch: Launch, precision: str) -> float:
-        """Seconds that a launch takes at least: its arithmetic or its traffic, whichever is longer."""
-        return max(launch.flops / self.flops(precision), launch.bytes / self.bandwidth)
+    def lower_bound(self, launch: Launch, precision: str, moved: int | None = None) -> float:
+        """Seconds that a launch takes at least: its arithmetic or its traffic, whichever is longer.
+
+        ``moved`` are the bytes that come from memory or go there; None: all that it touches.
+        """
+        moved = launch.bytes if moved is None else moved
+        return max(launch.flops / self.flops(precision), moved / self.bandwidth)
 
 
-H100 = Card("NVIDIA H100 SXM (datasheet)", 90, 132, 1.83e9, 3.35e12)
+H100 = Card("NVIDIA H100 SXM (datasheet)", 90, 132, 1.83e9, 3.35e12, 50 * 2**20)
 """Shown where no GPU is at hand."""
 
 
@@ -66,6 +71,7 @@ def present(index: int = 0) -> Card:
         attribute("MultiProcessorCount"),
         1e3 * attribute("ClockRate"),
         2 * 1e3 * attribute("MemoryClockRate") * attribute("GlobalMemoryBusWidth") / 8,
+        attribute("L2CacheSize"),
     )
 
 
