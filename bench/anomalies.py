@@ -122,7 +122,6 @@ def pyod(module: str, name: str) -> Score:
 
 def detectors() -> dict[str, Score]:
     found: dict[str, Score] = {"minigen": ours, "IsolationForest": isolation_forest, "PCA": pca}
-    found["minigen, one model"] = lambda train, test, seed: ours(train, test, seed, members=1)
     if importlib.util.find_spec("pyod"):
         found |= {"pyod AutoEncoder": pyod("auto_encoder", "AutoEncoder"), "pyod VAE": pyod("vae", "VAE")}
     return found
