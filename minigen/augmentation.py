@@ -135,7 +135,7 @@ class Oversampler(Parameters):
         sums = np.zeros((len(counts), z.shape[1]))
         np.add.at(sums, codes, z)
         first = rng.choice(np.flatnonzero(codes == code), n)
-        other = rng.choice(np.flatnonzero(counts[codes] > counts[code]), n)
+        other = rng.choice(np.flatnonzero(counts[codes] >= counts[code]), n)
         means = sums / counts[:, None]
         moved = z[first] + SHARE * (z[other] - means[codes[other]])
         return np.asarray(self.model_.decode(moved.astype(np.float32)))
