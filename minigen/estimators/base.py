@@ -191,7 +191,7 @@ class Estimator(TrainedModel):
         if monitor is not None:
             monitor.begin(self)
             callbacks = [monitor, *callbacks]
-        run = self._training(shared(rows), codes)
+        run = self._training(shared(rows), None if codes is None else shared(codes))
         self._resume(run)
         self._run = run
         try:
