@@ -35,10 +35,10 @@ class Oversampler(Parameters):
 
     Parameters
     ----------
-    method : ``"transfer"``: one VAE learns the rows of all classes, and a new row is decoded from the latent of a row of
-        its class, moved by three quarters of what a row of a larger class differs by from the mean of its own class;
-        ``"interpolate"``: from a place between the latents of two rows of its class; ``"generate"``: a VAE with labels
-        draws it
+    method : ``"transfer"``: one VAE learns the rows of all classes, and a new row is decoded from the latent of a row
+        of its class, moved by three quarters of what a row of a class with no fewer rows differs by from that class's
+        mean; ``"interpolate"``: from a place between the latents of two rows of its class; ``"generate"``: a VAE with
+        labels draws it
     sampling_strategy : ``"auto"``: as many rows of each class as the largest has; or a dictionary from classes to
         numbers of rows, those that are there included
     neighbours : of ``"interpolate"``, among how many of the nearest rows of the class, by latents, the second row is

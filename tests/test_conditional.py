@@ -337,7 +337,7 @@ def test_rows_beyond_those_that_are_held_at_once(monkeypatch):
 
 
 def test_a_vae_of_few_rows_and_steps_heeds_its_label():
-    """Of digits that it is told are others it makes those; a label that weighs as little as one latent would be lost."""
+    """Of digits that it is told are others it makes those; a label that weighs as little as one latent is lost."""
     digits = minigen.datasets.mnist_sample()
     X, y = digits.images.reshape(-1, 784), digits.labels
     model = minigen.VAE(hidden=(64,), latent_dim=16, epochs=12, batch_size=100, seed=1)

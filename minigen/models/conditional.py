@@ -137,9 +137,7 @@ class Conditional(Layer):
 class ConditionBias(Conditional):
     """``y = act(x + e)`` behind a linear layer, ``x`` its output."""
 
-    def __init__(
-        self, width: int, activation: str, condition: Condition, followed_by: str, scale: float = 1.0
-    ) -> None:
+    def __init__(self, width: int, activation: str, condition: Condition, followed_by: str, scale: float = 1.0) -> None:
         super().__init__(width, width, activation)
         self.condition, self.width, self.followed_by, self.scale = condition, width, followed_by, scale
 
