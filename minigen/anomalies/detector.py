@@ -138,7 +138,7 @@ class AnomalyDetector(sklearn_protocol.Parameters):
         # A mixture of latents would take repeated rows for many.
         times = 1 if self.score_by == "latent" else -(-LEAST_ROWS // len(seen))
         repeated = np.tile(seen, (times, 1))
-        models = [self._member(i, *repeated.shape, mixed) for i in range(self.members)]
+        models = [self._member(i, len(repeated), rows.shape[1], mixed) for i in range(self.members)]
         fit_many(models, repeated, progress=False)
         if any(getattr(model, "history_", None) is None or model.history_.stop_signal for model in models):
             raise KeyboardInterrupt  # a part of the ensemble is no detector
