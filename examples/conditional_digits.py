@@ -88,7 +88,7 @@ for n in counts:
         figures[name].append((np.mean(values), np.min(values), np.max(values)))
         print(f"{n:>5} real digits; trained on {name:<28} {np.mean(values):5.1f} % right", flush=True)
 
-figure, axes = pyplot.subplots(figsize=(6.5, 4.2), layout="constrained")
+figure, axes = pyplot.subplots(figsize=(8.2, 4.2), layout="constrained")
 for name, values in figures.items():
     mean, low, high = np.transpose(values)
     axes.errorbar(counts, mean, [mean - low, high - mean], marker="o", capsize=3, label=name)
@@ -97,5 +97,5 @@ axes.set_xticks(counts, [str(n) for n in counts])
 axes.minorticks_off()
 axes.set_title(f"A classifier with and without generated digits\n(mean and range of {len(seeds)} draws)", fontsize=10)
 axes.grid(alpha=0.3)
-axes.legend(title="trained on digits that are")
+axes.legend(title="trained on digits that are", loc="center left", bbox_to_anchor=(1, 0.5), fontsize=9)
 figure.savefig(OUT / "conditional_digits.png", dpi=100)

@@ -15,6 +15,7 @@ from minigen import gradcheck_plain as plain
 from minigen.backend import DENSE_ACTIVATIONS, GAN_LOSSES, SCHEDULES
 from minigen.gradcheck_tools import Row, relative_error
 from minigen.models.optimizer import OptimizerSettings
+from minigen.ops import OPERATIONS
 from minigen.reference import (
     activations,
     averaging,
@@ -35,6 +36,7 @@ from minigen.reference import (
     schedule,
     vae_loss,
 )
+from minigen.reference_backend import derivation
 
 _REF, _MODELS = "minigen/reference", "minigen/models"
 _LOSS_D = "loss = mean real(s_real) + mean fake(s_fake)"
@@ -133,13 +135,15 @@ _SOURCES = {
 }
 
 
-def formula_of(operation: str, check: str, device: str = "reference") -> str:
-    """What is wrong if ``check`` of ``operation`` fails on ``device``."""
-    name = max((key for key in FORMULAS if f"{operation} {check}".startswith(key)), key=len)
-    if device == "reference":
-        return FORMULAS[name]
+def formula_of(operation: str, check: str) -> str:
+    """What is wrong if ``check`` of ``operation`` fails on the reference."""
+    return FORMULAS[max((key for key in FORMULAS if f"{operation} {check}".startswith(key)), key=len)]
+
+
+def of_device(device: str, operation: str, method: str) -> str:
+    """What is wrong if ``method`` of a device differs from the reference."""
     source = _SOURCES.get(device, device).format(operation)
-    return f"{source} against {FORMULAS[name]}"
+    return f"{source} against {derivation(OPERATIONS[method].recorded_as)}: {OPERATIONS[method].formula}"
 
 
 def check_values(rng: np.random.Generator) -> Iterator[Row]:

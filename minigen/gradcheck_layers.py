@@ -1,15 +1,14 @@
-"""The rows of :mod:`minigen.gradcheck` of what lies between dense layers: :mod:`minigen.ops_layers`."""
+"""The derivatives of :mod:`minigen.gradcheck` of what lies between dense layers, and of conditions."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Iterator
 
 import numpy as np
 
 from minigen.backend import DENSE_ACTIVATIONS
-from minigen.gradcheck_tools import Derivative, InOut, Operation, Out, normals, sizes
-from minigen.reference import dropout, maxout, normalization, self_gated, spectral_norm
+from minigen.gradcheck_tools import Derivative, normals, off_zero, sizes
+from minigen.reference import activations, condition, dropout, maxout, normalization, self_gated, spectral_norm
 
 MOMENTUM, EPS = 0.3, 0.1  # a small eps makes functions so steep that a difference is a poor derivative
 
@@ -99,78 +98,19 @@ def _spectral_norm(rng: np.random.Generator, C: int, D: int) -> Derivative:
     return "spectral_norm", "backward", total, W, spectral_norm.backward(above, normalized, u, v, sigma)
 
 
-def layer_operations(rng: np.random.Generator, scale: int = 1) -> Iterator[Operation]:
-    """As :func:`minigen.gradcheck.operations`, with ``scale`` times as many rows."""
-    G, R, D = (int(n) for n in rng.integers((2, 9, 9), (4, 50, 70)))
-    R *= scale
-    z, dy = normals(rng, R, D), normals(rng, R, D)
-    for kind in self_gated.SELF_GATED:
-        forward, backward = self_gated.forward(z, kind), self_gated.backward(dy, z, kind)
-        yield "self_gated", f"{kind} forward", "self_gated_forward", (z, Out(R, D), kind), [forward]
-        yield "self_gated", f"{kind} backward", "self_gated_backward", (dy, z, Out(R, D), kind), [backward]
-        along, held = normals(rng, R, D), normals(rng, R, D)
-        bent = self_gated.curvature(dy, along, z, kind)
-        yield "self_gated", f"{kind} curvature", "self_gated_curvature", (dy, along, z, Out(R, D), kind), [bent]
-        arguments: tuple[Any, ...] = (dy, along, z, InOut(held), kind, True)
-        yield "self_gated", f"{kind} curvature, added", "self_gated_curvature", arguments, [held + bent]
-    yield from _normalizations(rng, G, R, D)
-    seed, step, first = int(rng.integers(2**32)), int(rng.integers(2**60)), int(rng.integers(100))
-    dropped = dropout.forward(z, seed, 1029, step, first, 0.3)
-    arguments = (z, Out(R, D), seed, 1029, np.array([step], np.uint64), first, 0.3)
-    yield "dropout", "forward", "dropout", arguments, [dropped]
-    x = normals(rng, R, G, D)
-    yield "maxout", "forward", "maxout_forward", (x, Out(R, D)), [maxout.forward(x)]
-    yield "maxout", "backward", "maxout_backward", (dy, x, Out(R, G, D)), [maxout.backward(dy, x)]
-    t = normals(rng, R, G, D)
-    yield "maxout", "tangent", "maxout_tangent", (t, x, Out(R, D)), [maxout.tangent(t, x)]
-    W, u = normals(rng, R, D), normals(rng, D)
-    for iterate in (True, False):
-        outputs = (InOut(u), Out(R), Out(1), Out(R, D), iterate)
-        yield "spectral_norm", "forward", "spectral_norm", (W, *outputs), [*spectral_norm.forward(W, u, iterate)]
-    made = [normals(rng, R, D), normals(rng, D), normals(rng, R), np.array([1.5])]
-    gradient = [spectral_norm.backward(dy, *made)]
-    yield "spectral_norm", "backward", "spectral_norm_backward", (dy, *made, Out(R, D)), gradient
-    expected = [W + gradient[0]]
-    yield "spectral_norm", "backward, added", "spectral_norm_backward", (dy, *made, InOut(W), True), expected
+def condition_derivatives(rng: np.random.Generator) -> Iterator[Derivative]:
+    """As :func:`minigen.gradcheck.derivatives`."""
+    B, D, N = sizes(rng, 3, 1, 6)
+    z, e, E, c = normals(rng, B, D), normals(rng, B, D), normals(rng, N, D), normals(rng, B, D)
+    labels, s = rng.integers(0, N, B, np.int32), normals(rng, B, 1)
+    yield "condition", "class sums", lambda E: (c * (z + E[labels])).sum(), E, condition.class_sums(c, labels, N)
+    of_e = condition.projection_wgrad(z, s)
+    yield "condition", "projection wgrad", lambda e: (s * condition.projection_forward(z, e)).sum(), e, of_e
+    for name in DENSE_ACTIVATIONS:
 
+        def logits(before: np.ndarray, name: str = name) -> np.floating:
+            return (s * condition.projection_forward(activations.forward(before, name), e)).sum()
 
-def _normalizations(rng: np.random.Generator, G: int, R: int, D: int) -> Iterator[Operation]:
-    x, dz, gamma, beta = normals(rng, G, R, D), normals(rng, G, R, D), normals(rng, D), normals(rng, D)
-    r, s = normals(rng, D), (normals(rng, D) ** 2).astype(np.float32).astype(np.float64)
-    outputs: tuple[Any, ...] = (Out(G, R, D), Out(G, D), Out(G, D), InOut(r), InOut(s))
-    forward: Callable[..., Any] = normalization.batch_forward
-    for activation in DENSE_ACTIVATIONS:
-        settings = (MOMENTUM, EPS, activation)
-        expected = [*forward(x, gamma, beta, r, s, *settings)]
-        arguments = (x, gamma, beta, *outputs, *settings)
-        yield "normalization", f"batch forward {activation}", "batch_norm_forward", arguments, expected
-    infer = (x[0], gamma, beta, r, s)
-    expected = [normalization.batch_infer(*infer, EPS, "tanh")]
-    yield "normalization", "batch infer", "batch_norm_infer", (*infer, Out(R, D), EPS, "tanh"), expected
-    statistics = normals(rng, G, D), normals(rng, G, D)
-    expected = [normalization.batch_dgrad(dz, x, gamma, *statistics)]
-    yield "normalization", "batch dgrad", "batch_norm_dgrad", (dz, x, gamma, *statistics, Out(G, R, D)), expected
-    expected = [*normalization.batch_wgrad(dz, x, *statistics)]
-    yield "normalization", "batch wgrad", "batch_norm_wgrad", (dz, x, *statistics, Out(D), Out(D)), expected
-    x, dz, statistics = x[0], dz[0], (normals(rng, R), normals(rng, R))
-    expected = [*normalization.layer_forward(x, gamma, beta, EPS, "elu")]
-    arguments = (x, gamma, beta, Out(R, D), Out(R), Out(R), EPS, "elu")
-    yield "normalization", "layer forward", "layer_norm_forward", arguments, expected
-    expected = [normalization.layer_dgrad(dz, x, gamma, *statistics)]
-    yield "normalization", "layer dgrad", "layer_norm_dgrad", (dz, x, gamma, *statistics, Out(R, D)), expected
-    expected = [*normalization.layer_wgrad(dz, x, *statistics)]
-    yield "normalization", "layer wgrad", "layer_norm_wgrad", (dz, x, *statistics, Out(D), Out(D)), expected
-    held = InOut(gamma), InOut(beta)
-    expected = [gamma + expected[0], beta + expected[1]]
-    yield "normalization", "layer wgrad, added", "layer_norm_wgrad", (dz, x, *statistics, *held, True), expected
-    t, held_x = normals(rng, R, D), normals(rng, R, D)
-    expected = [normalization.layer_tangent(t, x, gamma, *statistics)]
-    yield "normalization", "layer tangent", "layer_norm_tangent", (t, x, gamma, *statistics, Out(R, D)), expected
-    expected = [gamma + normalization.layer_tangent_wgrad(dz, t, x, *statistics)]
-    arguments = (dz, t, x, *statistics, InOut(gamma))
-    yield "normalization", "layer tangent wgrad", "layer_norm_tangent_wgrad", arguments, expected
-    bent = normalization.layer_curvature(dz, t, x, gamma, *statistics)
-    arguments = (dz, t, x, gamma, *statistics)
-    yield "normalization", "layer curvature", "layer_norm_curvature", (*arguments, Out(R, D)), [bent]
-    added = (*arguments, InOut(held_x), True)
-    yield "normalization", "layer curvature, added", "layer_norm_curvature", added, [held_x + bent]
+        before = off_zero(rng, B, D)
+        y = activations.forward(before, name)
+        yield "condition", f"projection dgrad {name}", logits, before, condition.projection_dgrad(s, e, y, name)

@@ -1,14 +1,13 @@
-"""The rows of :mod:`minigen.gradcheck` of a VAE: likelihoods, the latent, importance weighted draws."""
+"""The derivatives of :mod:`minigen.gradcheck` of a VAE: likelihoods, the latent, importance weighted draws."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
 
 from minigen.backend import LIKELIHOODS
-from minigen.gradcheck_tools import Derivative, InOut, Operation, Out, normals, off_zero, sizes
+from minigen.gradcheck_tools import Derivative, normals, off_zero, sizes
 from minigen.reference import categorical_loss, gaussian_loss, importance, latent, mixed_loss, vae_loss
 
 
@@ -94,77 +93,3 @@ def vae_derivatives(rng: np.random.Generator) -> Iterator[Derivative]:
 def _squares(z: np.ndarray, seen: np.ndarray) -> np.ndarray:
     """What stands for the decoder's loss of each draw."""
     return ((z - seen) ** 2).sum(axis=1) / 2
-
-
-def vae_operations(rng: np.random.Generator) -> Iterator[Operation]:
-    """As :func:`minigen.gradcheck.operations`."""
-    yield from _likelihood_operations(rng)
-    yield from _latent_operations(rng)
-    yield from _importance_operations(rng)
-
-
-def _likelihood_operations(rng: np.random.Generator) -> Iterator[Operation]:
-    B, D = sizes(rng, 2, 9, 70)
-    output, x = normals(rng, B, D), rng.random((B, D), np.float32).astype(np.float64)
-    for likelihood in LIKELIHOODS:
-        rows, loss, doutput = vae_loss.forward(output, x, likelihood, 0.3)
-        terms = (output, x, Out(B, D), Out(B), Out(1), likelihood, 0.3)
-        yield "vae_loss", likelihood, "vae_loss", terms, [doutput, rows, [loss]]
-    for V in (D, 1):
-        logvar = normals(rng, V)
-        rows, loss, doutput = gaussian_loss.forward(output, x, logvar)
-        given: tuple[Any, ...] = (output, x, logvar, Out(B, D), Out(B), Out(1))
-        yield "gaussian_loss", f"means, variances {V}", "gaussian_loss", given, [doutput, rows, [loss]]
-        doutput = doutput.astype(np.float32).astype(np.float64)
-        expected = gaussian_loss.logvar_gradient(doutput, output, x, logvar)
-        given = (doutput, output, x, logvar, Out(V))
-        yield "gaussian_loss", f"logvar, variances {V}", "gaussian_logvar_gradient", given, [expected]
-    ends = np.array([1, D // 2, D], np.int32)
-    rows, loss, doutput = categorical_loss.forward(output, x, ends)
-    given = (output, x, ends, Out(B, D), Out(B), Out(1))
-    yield "categorical_loss", "logits", "categorical_loss", given, [doutput, rows, [loss]]
-    ends = np.array([1, 2, D - 2, D - 1, D], np.int32)
-    for V in (D, 1):
-        logvar = normals(rng, V)
-        rows, loss, doutput = mixed_loss.forward(output, x, ends, logvar)
-        given = (output, x, ends, logvar, Out(B, D), Out(B), Out(1))
-        yield "mixed_loss", f"output, variances {V}", "mixed_loss", given, [doutput, rows, [loss]]
-        doutput = doutput.astype(np.float32).astype(np.float64)
-        expected = mixed_loss.logvar_gradient(doutput, output, x, ends, logvar)
-        given = (doutput, output, x, ends, logvar, Out(V))
-        yield "mixed_loss", f"logvar, variances {V}", "mixed_logvar_gradient", given, [expected]
-
-
-def _latent_operations(rng: np.random.Generator) -> Iterator[Operation]:
-    B, L = sizes(rng, 2, 9, 70)
-    heads, eps, dz, weights = normals(rng, B, 2 * L), normals(rng, B, L), normals(rng, B, L), normals(rng, L)
-    z, rows, loss = latent.forward(heads, eps)
-    yield "latent", "forward", "latent_forward", (heads, eps, Out(B, L), Out(B), Out(1)), [z, rows, [loss]]
-    yield (
-        "latent",
-        "backward",
-        "latent_backward",
-        (dz, heads, eps, weights, Out(B, 2 * L)),
-        [latent.backward(dz, heads, eps, weights)],
-    )
-    beta, free_bits = np.array([0.75]), 0.8
-    expected = latent.kl_weights(heads, beta[0], free_bits)
-    yield "latent", "free bits", "kl_weights", (heads, beta, Out(L), Out(1), free_bits), [expected[0], [expected[1]]]
-    step = np.array([3], np.uint64)
-    yield "latent", "warm-up", "ramp", (step, Out(1), 1.5, 7), [[latent.ramp(3, 1.5, 7)]]
-
-
-def _importance_operations(rng: np.random.Generator) -> Iterator[Operation]:
-    B, L, draws = *sizes(rng, 2, 9, 70), 3
-    R = draws * B
-    heads, x = normals(rng, B, 2 * L), normals(rng, B, L)
-    eps, dz, z, nats, ratios = normals(rng, R, L), normals(rng, R, L), normals(rng, R, L), *normals(rng, 2, R)
-    yield "importance", "rows", "repeat_rows", (x, Out(R, L)), [importance.repeat(x, R)]
-    drawn = importance.sample(heads, eps)
-    given: tuple[Any, ...] = (heads, eps, Out(R, L), Out(R), Out(1))
-    yield "importance", "sample", "importance_sample", given, [drawn[0], drawn[1], [drawn[2]]]
-    shares, loss = importance.weights(nats, ratios, draws)
-    yield "importance", "weights", "importance_weights", (nats, ratios, Out(R), Out(1), draws), [shares, [loss]]
-    yield "importance", "scaling", "scale_rows", (InOut(z), nats), [z * nats[:, None]]
-    given = (dz, z, heads, eps, nats, Out(B, 2 * L))
-    yield "importance", "backward", "importance_backward", given, [importance.backward(dz, z, heads, eps, nats)]

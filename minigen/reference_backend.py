@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -214,3 +215,12 @@ def _of(op: Operation, names: str) -> list[Any]:
 
 def _drawn(op: Operation) -> tuple[Any, ...]:
     return op["out"].shape, op["seed"], op["stream"], _step(op), op["out"].dtype
+
+
+@functools.cache
+def derivation(recorded_as: str) -> str:
+    """The file of :mod:`minigen.reference` with the formula of what is recorded by this name; ``""`` where there is
+    none to derive."""
+    modules = (globals().get(name) for name in FORMULAS[recorded_as].__code__.co_names)
+    module = next((module for module in modules if getattr(module, "__package__", "") == "minigen.reference"), None)
+    return "" if module is None else module.__name__.replace(".", "/") + ".py"

@@ -15,8 +15,21 @@ import numpy as np
 from minigen.backend import Program
 from minigen.cuda.backend import CudaBackend
 from minigen.cuda.run.device import Call, GraphProgram
+from minigen.cuda.together import MemberProgram, current_member
 from minigen.reference_backend import NumpyBackend
 from minigen.step.record import Operation
+
+
+class ComputedProgram(MemberProgram):
+    """One model's step of several, launched with the others'."""
+
+    groups: list[tuple[int, ...]] = []
+    """The models of each program that was made."""
+
+    def with_others(self, programs: Sequence[MemberProgram]) -> Program:
+        self.groups.append(tuple(program.member.number for program in programs))
+        launches: Any = [launch for program in programs for launch in program.launches]
+        return GraphProgram(self.executor, launches)  # type: ignore[arg-type]
 
 
 class ComputingCuda(CudaBackend):
@@ -44,7 +57,11 @@ class ComputingCuda(CudaBackend):
         for operation in operations:
             self.execute(operation)
         self.launches = None
-        return GraphProgram(self.executor, launches)  # type: ignore[arg-type]
+        member = current_member.get()
+        if member is None:
+            return GraphProgram(self.executor, launches)  # type: ignore[arg-type]
+        kind = tuple((op.name, *(buffer.shape for buffer in op.buffers.values())) for op in operations)
+        return ComputedProgram(member, self.executor, launches, kind)  # type: ignore[arg-type]
 
     def enqueue(self, call: Callable[[], None]) -> None:
         self.calls.append(call)

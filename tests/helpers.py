@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from minigen.gradcheck import InOut, Out, normals, off_zero, relative_error
+from minigen.gradcheck_tools import InOut, Out, normals, off_zero, relative_error
 
 __all__ = [
     "Arena",

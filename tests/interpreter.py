@@ -99,20 +99,22 @@ class InterpreterExecutor(HostExecutor):
         """Interpret one launch. Raises RuntimeError for what ``check`` finds."""
         arguments = [Pointer(a) if isinstance(a, np.ndarray) else a for a in launch.args]
         trace = Trace()
-        with self._order(launch.grid[0], trace), trace.recording(self.builder) if self.check else nullcontext():
+        with self._order(launch.grid, trace), trace.recording(self.builder) if self.check else nullcontext():
             with np.errstate(all="ignore"):  # NaN and infinity pass silently, as on a GPU
                 launch.source[launch.grid](*arguments, **launch.constexprs)
         trace.raise_for_faults(launch)
 
     @contextmanager
-    def _order(self, programs: int, trace: Trace) -> Iterator[None]:
+    def _order(self, grid: tuple[int, int, int], trace: Trace) -> Iterator[None]:
         """Tell ``trace`` which program runs, and renumber the programs at random with ``shuffle``."""
+        programs = grid[0] * grid[1]
         numbers = np.arange(programs) if self.shuffle is None else self.shuffle.permutation(programs)
         original = self.builder.set_grid_idx
 
         def renumbered(x: int, y: int, z: int) -> None:
-            trace.begin(int(numbers[x]))
-            original(int(numbers[x]), y, z)
+            number = int(numbers[x + y * grid[0]])
+            trace.begin(number)
+            original(number % grid[0], number // grid[0], z)
 
         # Triton puts the interpreter's functions into its language again at each call of a function, which takes almost
         # half of a step's time. Once a launch is enough for each of the two modules that functions may see.
@@ -249,7 +251,7 @@ class Trace:
         written, writers = _flat(self.writes)
         touched = np.unique(np.concatenate([read, written]))
         inside = np.zeros(len(touched), bool)
-        for buffer in (a for a in launch.args if isinstance(a, np.ndarray)):
+        for buffer in (a for a in (*launch.args, *launch.moved_to) if isinstance(a, np.ndarray)):
             inside |= (touched >= buffer.ctypes.data) & (touched < buffer.ctypes.data + buffer.nbytes)
         if not inside.all():
             raise RuntimeError(f"{name}: {np.sum(~inside)} addresses outside of its buffers")

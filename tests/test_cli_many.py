@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import minigen
-from minigen import cli
+from minigen import cli, plotting
 from minigen.cli.many import aligned, seeds_of
 from minigen.plotting import loss_curves_of_many
 from minigen.training.checkpoint import MODEL
@@ -19,7 +19,7 @@ from models import blobs
 from png import decode
 
 TRAIN = ["train", "gan", "--data", "x.npy", "--batch-size", "16", "--hidden", "5", "--latent-dim", "3"]
-TRAIN += ["--device", "cpu", "--epochs", "2"]
+TRAIN += ["--device", "cpu", "--epochs", "2", "--no-report"]
 
 
 @pytest.fixture
@@ -145,6 +145,20 @@ def test_what_makes_no_sense_is_told_before_any_work(here, run, words, message):
     code, out, err = run(*TRAIN, *words)
     assert (code, out) == (2, "") and err.startswith(f"minigen: error: {message}"), err
     assert [path.name for path in here.iterdir()] == ["x.npy"]
+
+
+@pytest.mark.slow
+def test_each_run_has_a_report(here, run, monkeypatch):
+    pytest.importorskip("jinja2")
+    monkeypatch.setattr(plotting, "encode_figure", lambda figure, form, dpi: b"")  # slow, and no subject here
+    words = [word for word in TRAIN if word != "--no-report"]
+    code, out, err = run(*words, "--seeds", "1-2", "--out", "o")
+    pages = [(here / "o" / f"seed={seed}" / "report.html").read_text() for seed in (1, 2)]
+    assert (code, err) == (0, "") and "report.html is" not in out
+    assert [f"<td>{seed}</td>" in page for page in pages for seed in (1, 2)] == [True, False, False, True]
+    monkeypatch.setitem(sys.modules, "jinja2", None)
+    _, out, _ = run(*words, "--seeds", "1-2", "--out", "without")
+    assert out.count("report.html is not written: Jinja2 is needed") == 1
 
 
 @pytest.mark.slow

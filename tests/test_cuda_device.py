@@ -13,9 +13,10 @@ import pytest
 
 import minigen
 from helpers import PRODUCTS, Arena, InOut, Out, normals, relative_error
-from minigen import cuda, gradcheck
+from minigen import cuda
 from minigen.backend import DENSE_ACTIVATIONS
 from minigen.device import AUTO
+from minigen.gradcheck_operations import call, operations
 from minigen.reference import activations, dense
 from minigen.reference_backend import NumpyBackend
 from models import blobs, gan_training, run, vae_training
@@ -61,7 +62,7 @@ def test_every_operation_against_the_reference(precision, round_seed, round):
     rng = np.random.default_rng(round_seed + round)
     ops = backend(precision)
     arena = Arena(ops, rng)
-    table = list(gradcheck.operations(rng))
+    table = list(operations(rng))
     calls = [(method, [arena.place(method, a) for a in arguments]) for _, _, method, arguments, _ in table]
     compile_ahead(ops, calls)
     for (operation, what, _, arguments, expected), (method, buffers) in zip(table, calls, strict=True):
@@ -416,5 +417,5 @@ def test_activations_are_those_of_the_reference(rng):
     z = np.concatenate([np.linspace(-110, 110, 20_001), [1e-38, -1e-38, 3e38, -3e38, 0.0, -0.0]])
     z = z.astype(np.float32).astype(np.float64)
     for name in DENSE_ACTIVATIONS:
-        (y,) = gradcheck.call(backend(), "activation_forward", z, Out(len(z)), name)
+        (y,) = call(backend(), "activation_forward", z, Out(len(z)), name)
         np.testing.assert_allclose(y, activations.forward(z, name), rtol=1e-6, atol=2e-38, err_msg=name)

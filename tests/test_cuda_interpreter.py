@@ -31,6 +31,7 @@ TOO_SLOW = (
 PARTS = {  # the longest first
     "steps": ["interpreted_steps.py"],
     "fusions": ["interpreted_fusions.py", "interpreted_checks.py"],
+    "many": ["interpreted_many.py"],
     "dense": ["test_dense.py"],
     "operations": [
         f"test_{name}.py"
@@ -65,7 +66,7 @@ def problem() -> str | None:
 
 def interpret(part):
     left_out = " or ".join(TOO_SLOW)
-    selected = f"not ({left_out})" if part in ("fusions", "steps") else f"interpreter and not ({left_out})"
+    selected = f"not ({left_out})" if part in ("fusions", "steps", "many") else f"interpreter and not ({left_out})"
     command = [
         sys.executable,
         "-m",

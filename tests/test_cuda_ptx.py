@@ -124,6 +124,16 @@ def test_steps(result):
     assert_passed(result)
 
 
+def run_models_together() -> subprocess.CompletedProcess[str]:
+    return run("ptx90", "interpreted_many.py", "-k", "gan-2")
+
+
+@pytest.mark.background(run=run_models_together)
+def test_models_together(result):
+    """Two GANs in one launch. Without ``-k`` the file has three of them and two VAEs."""
+    assert_passed(result)
+
+
 def run_operations() -> subprocess.CompletedProcess[str]:
     names = ("activations", "gan_loss", "penalty", "vae_loss", "latent", "optimizer", "random", "batch")
     slow = "follow_the_same_path or repeats_the_step or distributions or an_epoch_visits or autograd or follows"

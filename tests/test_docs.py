@@ -131,5 +131,10 @@ def test_formulas_are_whole(page: str) -> None:
             "\\rightarrow"
         ), formula
         assert set(re.findall(r"\\([A-Za-z]+)", formula)) <= COMMANDS, formula
-    for formula in within:  # Markdown takes a backslash before punctuation away, and reads * as emphasis
-        assert not re.search(r"\\[{}\\#%&_]|\*", formula), formula
+    for formula in within:  # Markdown takes a backslash before punctuation away, and reads * as emphasis, <b as HTML
+        assert not re.search(r"\\[{}\\#%&_]|\*|<[A-Za-z/]|^ | $|\n\n|\]\(", formula), formula
+    rows = [line for line in without_code.splitlines() if line.startswith("|")]
+    assert [cell for row in rows for cell in re.findall(r"\$[^$]+\$", row) if "|" in cell] == []  # it parts cells
+    beside = re.findall(r"(.?)\$[^$]+\$(.?)", without_code)  # nor is it a formula beside other letters than these
+    assert {before for before, _ in beside} <= set("\n (") | {""}
+    assert {after for _, after in beside} <= set("\n ,.:;?)'") | {""}

@@ -6,19 +6,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from helpers import InOut, Out, assert_close, f32, normals, use_threads
-from minigen import gradcheck_layers
+from helpers import InOut, Out, f32, normals, use_threads
+from minigen import ops_layers
+from minigen.gradcheck_operations import call, operations
 from minigen.reference import dropout, maxout, normalization, random, self_gated, spectral_norm
 
 STEP = np.array([3], np.uint64)
-
-
-def test_every_operation_against_the_reference(arena, rng):
-    for _, check, method, arguments, expected in gradcheck_layers.layer_operations(rng):
-        got = arena.call(method, *arguments)
-        for out, reference in zip(got, expected, strict=True):
-            assert not np.isnan(out).any(), check
-            assert_close(arena.backend, out, reference, np.abs(reference) + 0.1)
 
 
 def torch_gradients(f, *points):
@@ -194,14 +187,12 @@ def test_spectral_norm_against_pytorch(rng):
 
 def test_the_same_bits_for_any_number_of_threads(rng):
     cpu = pytest.importorskip("minigen.cpu", reason="no compiled backend", exc_type=ImportError)
-    from minigen.gradcheck import call
-
     before, seed = cpu.get_num_threads(), int(rng.integers(2**32))
     results = []
     try:
         for threads in (1, 3):
             use_threads(threads)
-            rows = gradcheck_layers.layer_operations(np.random.default_rng(seed), scale=20)
+            rows = operations(np.random.default_rng(seed), 60, 200, of=ops_layers.LayerOperations)
             results.append(
                 [out for _, _, method, arguments, _ in rows for out in call(cpu.CpuBackend(), method, *arguments)]
             )

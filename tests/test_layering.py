@@ -29,7 +29,7 @@ LAYERS = (
     "output",
     "estimators metrics tables",
     "report",
-    "gradcheck_plain gradcheck_tools gradcheck_formulas gradcheck_layers gradcheck_condition gradcheck_vae",
+    "gradcheck_plain gradcheck_tools gradcheck_formulas gradcheck_layers gradcheck_operations gradcheck_vae",
     "gradcheck_steps gradcheck",
     "anomalies augmentation",
     "run_folder",

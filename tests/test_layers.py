@@ -7,6 +7,7 @@ import copy
 import numpy as np
 import pytest
 
+import minigen
 from minigen.gradcheck_steps import Gradient, _loss_along
 from minigen.gradcheck_tools import differences, relative_error
 from minigen.models.gan import GanStep
@@ -139,3 +140,13 @@ def test_rows_of_a_workspace_that_learns_from_the_last_rows():
     np.testing.assert_array_equal(middle.dz, dz[:2])
     assert middle.y.shape == (3, 2) and np.shares_memory(middle.y, y)
     assert work.rows(0, 6)[0].dz.shape == (0, 2)
+
+
+def test_a_model_in_use_has_no_buffers_of_gradients(monkeypatch):
+    model = minigen.VAE(hidden=(9,), latent_dim=2, batch_size=16, epochs=1, device="numpy").fit(np.eye(16))
+    made, store = [], Network.workspace
+    monkeypatch.setattr(
+        Network, "workspace", lambda self, *given, **named: made.append(store(self, *given, **named)) or made[-1]
+    )
+    model.sample(3), model.score_samples(np.eye(16))
+    assert len(made) == 3 and all(len(stored.dz) == 0 for work in made for stored in work)

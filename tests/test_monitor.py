@@ -78,6 +78,17 @@ def test_evaluations_do_not_change_the_training():
     np.testing.assert_array_equal(watched.sample(5, seed=1), plain.sample(5, seed=1))
 
 
+@pytest.mark.parametrize("train, family", [(minigen.train_gan, minigen.GAN), (minigen.train_vae, minigen.VAE)])
+def test_the_short_form_measures_too(train, family):
+    how = dict(validation=NEW, evaluate_every=2, metrics=["coverage"], restore_best=True, patience=3)
+    short = train(X, epochs=2, progress=False, **how, **QUICK)
+    long = family(epochs=2, **QUICK).fit(X, **how)
+    assert list(short.history_.metrics) == ["coverage"]
+    np.testing.assert_array_equal(short.history_.metrics["coverage"], long.history_.metrics["coverage"])
+    with pytest.raises(TypeError, match="validate"):
+        train(X, validate=NEW)
+
+
 def test_the_bound_is_that_of_the_validation_rows():
     model = minigen.VAE(epochs=2, **QUICK).fit(X, validation=NEW, metrics=["bound", "log likelihood"], evaluate_every=2)
     assert model.history_.metrics["bound"][-1] == pytest.approx(model.elbo(NEW).mean(), rel=1e-6)

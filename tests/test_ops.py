@@ -2,128 +2,39 @@
 buffers that hold NaN at first, with each buffer spoilt in each way there is, and with outputs over inputs.
 
 The tests of one operation, ``test_dense.py`` and so on, know more about it; what is here an operation gets by its row
-in :mod:`minigen.ops`. Gradients are compared with finite differences by ``minigen gradcheck``, whose tables must know
-every operation too.
+in :mod:`minigen.ops`, as in ``minigen gradcheck``, which makes its calls likewise.
 """
 
 from __future__ import annotations
 
-import itertools
-import re
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
 
-from helpers import InOut, Out, assert_close, normals, refuses_bad_buffers, shapes
-from helpers import f32 as rounded
-from minigen import gradcheck
+from helpers import assert_close, refuses_bad_buffers, shapes
+from minigen.gradcheck_operations import SETTINGS, SIZES, call, calls, fitting, letters, ordered, place, shape_of
 from minigen.ops import OPERATIONS
 from minigen.reference_backend import NumpyBackend
-from minigen.registry import Buffer, OneOf, Row
-
-SIZES = {"T": 5, "N": 23}
-"""Of what is not drawn."""
-SETTINGS: dict[str, Any] = {
-    **{"variance": 0.3, "beta": 0.7, "momentum": 0.9, "weight_decay": 0.05, "beta1": 0.6, "beta2": 0.9, "eps": 1e-3},
-    **{"weight": 0.7, "smoothing": 0.2, "limit": 0.6, "std": 0.3, "temperature": 0.7, "steps": 12},
-    **{"free_bits": 0.6, "high": 1.5, "draws": 3},
-    **{"seed": 12, "stream": 3, "scale": 0.5, "shift": -1.0, "n": 10_000, "batch_size": 200, "steps_per_epoch": 50},
-    **{"first": 5, "rate": 0.4},
-    **{"most": 1.5, "decay": 0.95, "warmup": 3, "horizon": 20},
-}
-"""Of the others every allowed value is taken."""
+from minigen.registry import Row
 
 
-def letters(row: Row) -> list[str]:
-    """The sizes of an operation that its buffers do not share with others of :data:`SIZES`."""
-    found = [
-        letter
-        for buffer in row.buffers
-        for size in buffer.shape or ("R", "C")
-        for letter in re.findall("[A-Za-z]", size)
-    ]
-    return [letter for letter in dict.fromkeys(found) if letter not in SIZES]
-
-
-def shape_of(buffer: Buffer, sizes: dict[str, int]) -> tuple[int, ...]:
-    parts = [re.fullmatch(r"(\d*)([A-Za-z]?)\+?", size).groups() for size in buffer.shape or ("R", "C")]  # type: ignore[union-attr]
-    return tuple(int(factor or 1) * (sizes[letter] if letter else 1) for factor, letter in parts)
-
-
-def argument(row: Row, buffer: Buffer, sizes: dict[str, int], rng: np.random.Generator) -> Any:
-    """What stands for a buffer: numbers that the operation can take, all of which a float32 holds."""
-    shape = shape_of(buffer, sizes)
-    if buffer.access == "=":
-        return Out(*shape, dtype=None if buffer.dtype == "float" else buffer.dtype)
-    if buffer.dtype == "uint64":
-        value: np.ndarray = np.array([7], np.uint64)
-    elif buffer.name == "ends":
-        value = 1 + np.sort(rng.choice(sizes["D"], sizes["G"], replace=False)).astype(np.int32)
-        value[-1] = sizes["D"]
-    elif buffer.dtype == "int32":
-        value = rng.integers(0, SIZES["N"], shape, np.int32)
-    elif buffer.dtype == "data":
-        value = rng.integers(0, 256, shape, np.uint8) if rng.integers(2) else rounded(rng.normal(size=shape))
-    elif row.name.startswith("spectral_norm") and buffer.name in ("u", "v"):  # of length 1
-        value = normals(rng, *shape)
-        value = rounded(value / np.linalg.norm(value))
-    elif row.name == "gumbel_softmax_forward" and buffer.name == "u":
-        value = rng.random(shape, np.float32).astype(np.float64)
-    elif buffer.name == "sigma":
-        value = rounded(1 + rng.random(shape))
-    elif buffer.name == "running_var":
-        value = rounded(rng.random(shape))
-    elif buffer.name in ("v", "lr", "x") and row.name in ("adam", "adamw", "sgd", "rmsprop", "vae_loss"):
-        value = rounded(rng.random(shape))
-    else:
-        value = rounded(normals(rng, *shape))
-    return InOut(value) if buffer.access == "+" else value
-
-
-def calls(row: Row, rng: np.random.Generator, sizes: dict[str, int]) -> list[dict[str, Any]]:
-    """Arguments by name: one call for each combination of choices."""
-    choices: dict[str, tuple[Any, ...]] = {
-        name: check.known for name, check in row.settings.items() if isinstance(check, OneOf)
-    }
-    choices |= {name: (False,) for name in row.settings if name == "accumulate"}
-    choices |= {name: (False, True) for name in row.settings if name == "iterate"}
-    found = []
-    for chosen in itertools.product(*choices.values()):
-        arguments = {buffer.name: argument(row, buffer, sizes, rng) for buffer in row.buffers}
-        arguments |= {key: SETTINGS[key] for key in row.settings if key in SETTINGS}
-        if "n_real" in row.settings:
-            arguments["n_real"] = 1 + int(rng.integers(sizes["B"] - 1))
-        found.append(arguments | dict(zip(choices, chosen, strict=True)))
-    for arguments in found:
-        missing = set(row.signature.parameters) - {"self"} - set(arguments)
-        assert not missing, f"tests/test_ops.py knows no {missing} for {row.name}"
-    return found
-
-
-def ordered(row: Row, arguments: dict[str, Any]) -> list[Any]:
-    return [arguments[name] for name in row.signature.parameters if name != "self"]
+def whole(row: Row, rng: np.random.Generator, sizes: dict[str, int]) -> dict[str, Any]:
+    """The last call that has all buffers and overwrites its outputs."""
+    every = [arguments for arguments in calls(row, rng, sizes) if not arguments.get("accumulate")]
+    return next(arguments for arguments in reversed(every) if not any(value is None for value in arguments.values()))
 
 
 @pytest.mark.parametrize("name", OPERATIONS)
 def test_against_the_float64_reference(arena: Any, rng: np.random.Generator, name: str) -> None:
     row = OPERATIONS[name]
     for drawn in shapes(rng, len(letters(row)), count=3):
-        sizes = SIZES | dict(zip(letters(row), drawn, strict=True))
-        sizes |= {letter: min(sizes[letter], 4) for letter in "GK" if letter in sizes}  # batches, pieces: there are few
-        if "n_real" in row.settings:
-            sizes["B"] = max(2, sizes["B"])
-        if "V" in sizes:
-            sizes["V"] = int(rng.choice([1, sizes["D"]]))
-        if "draws" in row.settings:
-            sizes["R"] *= SETTINGS["draws"]
-        if "G" in sizes and "D" in sizes:  # blocks of columns
-            sizes["G"] = min(sizes["G"], sizes["D"])
+        sizes = fitting(row, dict(zip(letters(row), drawn, strict=True)), rng)
         for arguments in calls(row, rng, sizes):
             given = ordered(row, arguments)
             got = arena.call(name, *given)
-            expected = gradcheck.call(NumpyBackend(np.float64), name, *given)
+            expected = call(NumpyBackend(np.float64), name, *given)
             for out, reference in zip(got, expected, strict=True):
                 assert not np.isnan(out).any()
                 scale = np.abs(reference) + (1 if reference.dtype.kind == "f" else 0)  # sums may cancel
@@ -149,7 +60,7 @@ def test_bad_buffers_are_refused(backend: Any, rng: np.random.Generator, name: s
     ]
     if sum(buffer.shape is None for buffer in row.buffers) == 1:
         free += [(buffer.name, axis) for buffer in row.buffers if buffer.shape is None for axis in (None, 0, 1)]
-    arguments = calls(row, rng, sizes)[-1]
+    arguments = whole(row, rng, sizes)
     refuses_bad_buffers(backend, name, free=tuple(free), **arguments)
 
 
@@ -157,10 +68,10 @@ def test_bad_buffers_are_refused(backend: Any, rng: np.random.Generator, name: s
 def test_outputs_over_other_buffers_are_refused(backend: Any, rng: np.random.Generator, name: str) -> None:
     row = OPERATIONS[name]
     sizes = SIZES | {letter: 3 for letter in letters(row)}
-    arguments = calls(row, rng, sizes)[0]
+    arguments = whole(row, rng, sizes)
     memory = backend.upload(np.zeros(200, backend.dtype))
     floats = [buffer for buffer in row.buffers if buffer.dtype == "float"]
-    good = {key: gradcheck._place(backend, value) for key, value in arguments.items()}
+    good = {key: place(backend, value) for key, value in arguments.items()}
     for written in (buffer for buffer in floats if buffer.written):
         for other in floats:
             if other is written:
@@ -175,11 +86,6 @@ def test_outputs_over_other_buffers_are_refused(backend: Any, rng: np.random.Gen
                 continue
             with pytest.raises(ValueError, match="must not share memory"):
                 getattr(backend, name)(**{**good, **placed})
-
-
-def test_the_table_of_gradients_knows_every_operation(rng: np.random.Generator) -> None:
-    checked = {method for _, _, method, _, _ in gradcheck.operations(rng)}
-    assert checked | {"advance"} == set(OPERATIONS)
 
 
 # --- one wording on every device ------------------------------------------------------------------------------

@@ -17,8 +17,8 @@ import minigen.models.gan
 import minigen.models.vae
 from minigen.errors import ArgumentError
 from minigen.ops import OPERATIONS
+from minigen.reference_backend import derivation
 from minigen.registry import written
-from minigen.tracing.records import derivation
 
 ROOT = Path(minigen.__file__).resolve().parent.parent
 NOTHING_TO_DERIVE = ("advance", "scale_rows", "repeat_rows")

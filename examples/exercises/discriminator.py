@@ -6,6 +6,8 @@ Write it and its gradient in terms of ``s``. Logits of 1000 and -1000 must give 
 is ``-log D``, written with ``log(1 + exp(...))``? ``np.logaddexp(0, a)`` is ``log(1 + exp(a))`` for any ``a``.
 """
 
+import numpy as np  # noqa: F401 (your lines use it)
+
 
 def discriminator_loss(real, fake):
     """The loss, a number, and its gradients ``dreal[N,1]`` and ``dfake[M,1]``, by the logits ``real[N,1]`` and

@@ -4,6 +4,8 @@
 Both parts have a gradient by ``mu`` and one by ``logvar``.
 """
 
+import numpy as np  # noqa: F401 (your lines use it)
+
 
 def latent_gradients(dz, eps, mu, logvar):
     """``dmu[B,L]`` and ``dlogvar[B,L]``, all arguments ``[B,L]``."""

@@ -7,6 +7,8 @@ with ``D = 1 / (1 + exp(-s))``. Both want the same. Compute both gradients by ``
 the discriminator is sure that the rows are generated, at ``s = -10``.
 """
 
+import numpy as np  # noqa: F401 (your lines use it)
+
 
 def generator_gradients(s):
     """``dminimax[B,1]`` and ``dnon_saturating[B,1]``, the gradients of the two losses by ``s[B,1]``."""

@@ -16,6 +16,7 @@ import typer
 from minigen.cli import training
 from minigen.cli.exits import code_of_signal
 from minigen.cli.options import TrainingOptions
+from minigen.cli.reporting import Reporter
 from minigen.cli.saved import with_labels
 from minigen.cli.validation import apart, leaves_out
 
@@ -142,6 +143,8 @@ class _Runs:
         self.folder, self.models, self.variants = folder, models, dict(zip(models, variants, strict=True))
         self.data, self.named, self.options = data, named, options
         self.say = training.print_nothing if options.quiet else training.print_line
+        self.reporters: dict[str, Reporter] = {}
+        self._said: set[str] = set()
 
     def train(self, items: Any, labels: Any, how: dict[str, Any]) -> None:
         """Train all and write the results. Raises ArithmeticError where some diverged, when the others' are written."""
@@ -153,6 +156,10 @@ class _Runs:
 
         self.left_out = leaves_out(self.options, how)
         one = next(iter(self.models.values()))
+        if not self.options.no_report:
+            self.reporters = {
+                name: Reporter(self.folder / name, items, labels, self._say_once, timed=False) for name in self.models
+            }
         diverged: SomeDiverged | None = None
         with ExitStack() as locks:
             for name in self.models:
@@ -170,7 +177,9 @@ class _Runs:
                 for name, model in self.models.items():
                     self._name_sources(model)
                     if model.history_.steps:
-                        training.write_run(model, self.folder / name, items, labels, training.print_nothing, None)
+                        training.write_run(
+                            model, self.folder / name, items, labels, training.print_nothing, self.reporters.get(name)
+                        )
                 self._write_all()
         self._remove_empty()
         stopped_by = next((m.history_.stop_signal for m in self.models.values() if m.history_.stop_signal), late.number)
@@ -185,6 +194,12 @@ class _Runs:
                 f"{names}. The first: {next(iter(diverged.errors.values()))}"
             )
 
+    def _say_once(self, line: str) -> None:
+        """What would be said of every run in the same words, such as that a package is missing."""
+        if line not in self._said:
+            self._said.add(line)
+            self.say(line)
+
     def _name_sources(self, model: Any) -> None:
         model.source_, model.labels_source_, model.left_out_ = self.data, self.named, self.left_out
 
@@ -196,7 +211,7 @@ class _Runs:
         if not every:
             return []
         watchers = {
-            id(model): training.watcher(self.folder / name, every, self.say, None)
+            id(model): training.watcher(self.folder / name, every, self.say, self.reporters.get(name))
             for name, model in self.models.items()
         }
 

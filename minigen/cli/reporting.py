@@ -12,10 +12,13 @@ class Reporter:
     """Writes ``report.html`` into ``folder``, on a training on ``items`` with these ``labels``.
 
     Where a package that it needs is missing, ``say`` is told, once at the end: a training is not to fail for that.
+    ``timed``: the page says how long it has been since this was made, in all.
     """
 
-    def __init__(self, folder: Path, items: Any, labels: Any, say: Callable[[str], None]) -> None:
-        self.folder, self.items, self.say = folder, items, say
+    def __init__(
+        self, folder: Path, items: Any, labels: Any, say: Callable[[str], None], *, timed: bool = True
+    ) -> None:
+        self.folder, self.items, self.say, self.timed = folder, items, say, timed
         self.labels = getattr(items, "labels", None) if labels is None else labels  # a data set has its own
         self.begun = self.last = time.perf_counter()
 
@@ -26,12 +29,12 @@ class Reporter:
         if time.perf_counter() - self.last >= REFRESH:
             self.write(model)
 
-    def write(self, model: Any, evaluation: Any = None, *, seconds: bool = True) -> str | None:
+    def write(self, model: Any, evaluation: Any = None) -> str | None:
         """Write it; why it could not be written, where that is so."""
         from minigen import report
 
         self.last = time.perf_counter()
-        wall = self.last - self.begun if seconds else None
+        wall = self.last - self.begun if self.timed else None
         try:
             report.write(
                 self.folder / report.NAME, model, self.items, self.labels, evaluation=evaluation, wall_seconds=wall
@@ -68,5 +71,5 @@ def in_run(file: Path, trained: Any, items: Any, labels: Any, evaluation: Any) -
     folder = file.parent
     if file.name != MODEL or not (folder / "history.csv").exists():
         return None
-    reporter = Reporter(folder, items, labels, print)
-    return None if reporter.write(trained, evaluation, seconds=False) else folder / report.NAME
+    reporter = Reporter(folder, items, labels, print, timed=False)
+    return None if reporter.write(trained, evaluation) else folder / report.NAME

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -10,6 +11,7 @@ import numpy as np
 
 from minigen import checks
 from minigen.backend import Array, Backend, Program, Reader
+from minigen.cuda import together
 from minigen.cuda.interop import CudaPlacement
 from minigen.cuda.plan.launch import Executor
 from minigen.cuda.plan.lowering import BLOCK, Target, blocks
@@ -76,9 +78,7 @@ class CudaBackend(CudaPlacement, Backend):
     ) -> None:
         self.precision = checks.choice("precision", precision, self.PRECISIONS)
         if executor is None:
-            from minigen.cuda.run.device import DeviceExecutor
-
-            executor = DeviceExecutor(index)
+            executor = together.executor(index)
         self.dtype = np.dtype(np.float32)
         self.executor, self.fuse = executor, fuse
         self.target = Target(executor.architecture, precision, executor.empty)
@@ -99,9 +99,10 @@ class CudaBackend(CudaPlacement, Backend):
         return plan(self.record(step), self.memory, self.target, self.fuse if fuse is None else fuse)
 
     def program(self, operations: Sequence[Operation]) -> CapturedStep:
-        schedule = plan(operations, self.memory, self.target, self.fuse)
+        target = replace(self.target, models=together.models_to_cut_for())
+        schedule = plan(operations, self.memory, target, self.fuse)
         clear(schedule, self.executor.upload)
-        return CapturedStep(schedule, self.executor.capture(schedule.launches))
+        return CapturedStep(schedule, together.capture(self.executor, schedule.launches))
 
     # --- memory -------------------------------------------------------------------------------
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Sequence
+from dataclasses import fields
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -92,6 +93,14 @@ class Estimator(TrainedModel):
         """
         watch = Watch(validation, evaluate_every, metrics, restore_best, patience)
         return self._fit(X, y, None, callbacks, progress, watch)
+
+    @classmethod
+    def _trained(cls, data: Any, preset: str, settings: dict[str, Any], **how: Any) -> Self:
+        """A model of ``preset`` fitted to ``data``; some of the ``settings`` may be ``fit``'s."""
+        measured = {field.name for field in fields(Watch)} & settings.keys()
+        return cls.preset(preset, **{name: settings[name] for name in settings.keys() - measured}).fit(
+            data, **how, **{name: settings[name] for name in measured}
+        )
 
     def partial_fit(
         self,
@@ -191,7 +200,7 @@ class Estimator(TrainedModel):
         if monitor is not None:
             monitor.begin(self)
             callbacks = [monitor, *callbacks]
-        run = self._training(shared(rows), codes)
+        run = self._training(shared(rows), None if codes is None else shared(codes))
         self._resume(run)
         self._run = run
         try:

@@ -367,11 +367,13 @@ def train_gan(
     progress: bool | None = None,
     **settings: Any,
 ) -> GAN:
-    """Train a :class:`GAN` on ``data`` and return it; ``settings`` are its parameters, over those of ``preset``.
+    """Train a :class:`GAN` on ``data`` and return it; ``settings`` are its parameters, over those of ``preset``, and
+    those of :meth:`GAN.fit` that measure on the way: ``validation``, ``evaluate_every``, ``metrics``, ``restore_best``,
+    ``patience``.
 
     >>> model = minigen.train_gan(minigen.datasets.mnist_sample(), preset="quality")
     >>> model.show(64)
 
     The preset ``"quality"`` draws digits that can be read; ``"article"`` is a small model, quick to train and coarse.
     """
-    return GAN.preset(preset, **settings).fit(data, callbacks=callbacks, progress=progress)
+    return GAN._trained(data, preset, settings, callbacks=callbacks, progress=progress)

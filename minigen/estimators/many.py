@@ -7,11 +7,12 @@ import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from contextvars import ContextVar, copy_context
 from typing import Any, Literal, TypeVar
 
 from minigen import checks
+from minigen.cuda.together import Together, current_member
 from minigen.device import get_backend
 from minigen.errors import ArgumentError, ArgumentTypeError, SomeDiverged, TrainingDiverged
 from minigen.estimators.sharing import SharedRows, shared_rows
@@ -30,6 +31,7 @@ def fit_many(
     callbacks: Sequence[Callback] = (),
     progress: bool | None = None,
     on_divergence: Literal["raise", "warn"] = "raise",
+    exact: bool = True,
     **options: Any,
 ) -> list[Model]:
     """Train several models on ``X[N, ...]``, and ``y``, at once: each comes out as its own ``fit`` would leave it, bit
@@ -38,8 +40,9 @@ def fit_many(
     Seeds, learning rates and all other settings may differ, and so may the kind of model and its layers. On the device
     ``cpu`` as many models are in training as there are threads (:func:`minigen.set_num_threads`, by default one a
     core), each on one of them; the last one left has them all. This is faster than one after another, since a small
-    model's step keeps one core busier than two. What the models make of the data is kept once where it is the same. On
-    ``numpy`` and ``cuda`` they are trained one after another, beside those on the ``cpu``.
+    model's step keeps one core busier than two. On ``cuda`` all are in training at once, and the steps of those of one
+    architecture, which differ in seeds, rates, betas and other numbers, are launched as one. What the models make of
+    the data is kept once where it is the same. On ``numpy`` they are trained one after another, beside the others.
 
     Parameters
     ----------
@@ -51,6 +54,9 @@ def fit_many(
     on_divergence : a model that diverges does not end the others. In the end its error is raised (``"raise"``), in one
         :class:`~minigen.SomeDiverged` for all, or warned of (``"warn"``); ``model.history_.stop_reason`` is
         ``"diverged"`` then, and its weights those from before that step
+    exact : False lets ``cuda`` cut matrix products for as many models as there are, where it otherwise cuts them as for
+        one: this is faster, and the models differ from those of their own ``fit`` by rounding, on that GPU by the same
+        bits each time with as many models. Nothing else changes, and nothing on other devices
     options : what else ``fit`` takes, such as ``validation``
 
     Returns
@@ -65,20 +71,21 @@ def fit_many(
     models = list(models)
     checks.choice("on_divergence", on_divergence, ("raise", "warn"))
     checks.choice("progress", progress, (None, True, False))
+    checks.choice("exact", exact, (True, False))
     check_callbacks(callbacks)
-    on_cpu = _on_cpu(models)
+    devices = _devices(models)
     turn = threading.Lock()
     fit = {"callbacks": [_one_at_a_time(callback, turn) for callback in callbacks], "progress": progress, **options}
-    together = _Together(models, lambda model: model.fit(X, y, **fit), progress)
-    together.train([i for i in range(len(models)) if on_cpu[i]], [i for i in range(len(models)) if not on_cpu[i]])
+    together = _Together(models, lambda model: model.fit(X, y, **fit), progress, exact)
+    together.train(*([i for i, device in enumerate(devices) if device == name] for name in ("cpu", "cuda", "numpy")))
     if together.error is not None:
         raise together.error
     _tell(together.diverged, models, on_divergence)
     return models
 
 
-def _on_cpu(models: list[Any]) -> list[bool]:
-    """Which of them the device ``cpu`` trains. Raises for what is no model, comes twice, or has bad settings."""
+def _devices(models: list[Any]) -> list[str]:
+    """Which device trains each of them. Raises for what is no model, comes twice, or has bad settings."""
     found = []
     for i, model in enumerate(models):
         if not callable(getattr(model, "fit", None)):
@@ -88,7 +95,7 @@ def _on_cpu(models: list[Any]) -> list[bool]:
         try:
             if (check := getattr(model, "_check_params", None)) is not None:
                 check()
-            found.append(get_backend(getattr(model, "device", "auto")).name == "cpu")
+            found.append(get_backend(getattr(model, "device", "auto")).name)
         except (ArgumentError, ArgumentTypeError) as error:
             raise type(error)(f"models[{i}]", f": {error}") from error
     return found
@@ -96,7 +103,7 @@ def _on_cpu(models: list[Any]) -> list[bool]:
 
 def _one_at_a_time(callback: Callback, turn: threading.Lock) -> Callback:
     def call(end: EpochEnd) -> bool | None:
-        with turn:
+        with turn, _set(current_member, None):  # what it trains is none of the models
             return callback(end)
 
     return call
@@ -114,15 +121,15 @@ def _set(variable: ContextVar[Any], value: Any) -> Iterator[None]:
 class _Together:
     """Models in training at once: who has diverged, and the first other error of any."""
 
-    def __init__(self, models: list[Any], fit: Callable[[Any], Any], progress: bool | None) -> None:
-        self.models, self.fit = models, fit
+    def __init__(self, models: list[Any], fit: Callable[[Any], Any], progress: bool | None, exact: bool = True) -> None:
+        self.models, self.fit, self.exact = models, fit, exact
         self.bar = SharedBar(len(models), progress)
         self.diverged: dict[int, TrainingDiverged] = {}
         self.error: BaseException | None = None
         self.stop = StopRequest()
 
-    def train(self, on_cpu: list[int], others: list[int]) -> None:
-        """Train them all, those ``on_cpu`` on a thread each."""
+    def train(self, on_cpu: list[int], on_cuda: list[int], others: list[int]) -> None:
+        """Train them all: those ``on_cpu`` on a thread each, those ``on_cuda`` with launches for several."""
         with ExitStack() as stack:
             stack.enter_context(self.bar.bar)
             self.stop = stack.enter_context(stop_request())
@@ -130,11 +137,18 @@ class _Together:
                 stack.enter_context(_set(variable, value))
             waiting, threads = deque(on_cpu), _threads(len(on_cpu))
             if threads <= 1:
-                self._one_after_another([*on_cpu, *others])
+                others, threads = [*on_cpu, *others], 0
+            if len(on_cuda) == 1:
+                others, on_cuda = [*others, *on_cuda], []
+            if not threads and not on_cuda:
+                self._one_after_another(others)
                 return
-            with ThreadPoolExecutor(threads, "minigen-fit") as pool:  # waits for them, whatever happens meanwhile
+            cuda = stack.enter_context(closing(Together(len(on_cuda), self.exact)))
+            with ThreadPoolExecutor(threads + len(on_cuda), "minigen-fit") as pool:  # waits for them, come what may
                 try:
                     workers = [pool.submit(copy_context().run, self._on_a_core, waiting) for _ in range(threads)]
+                    for number, i in enumerate(on_cuda):
+                        workers.append(pool.submit(copy_context().run, self._on_a_gpu, cuda, number, i))
                     self._one_after_another(others)
                     while wait(workers, timeout=SECONDS_BETWEEN_READS).not_done:
                         pass  # a signal that has come to another thread is handled when this one runs
@@ -143,6 +157,11 @@ class _Together:
                 except BaseException:  # a Ctrl-C that was not taken
                     self.stop.cancelled = True
                     raise
+
+    def _on_a_gpu(self, cuda: Together, number: int, i: int) -> None:
+        """The training of model ``i``, the one of this ``number`` on a GPU."""
+        with cuda.member(number):
+            self._train(i)
 
     def _on_a_core(self, waiting: deque[int]) -> None:
         """One thread's work: the next model that waits, until there is none."""

@@ -140,11 +140,11 @@ class Scores(TrainedModel):
         places = ops.operand(noise_rows(rows, ops), np.int32)
         x = ops.operand(self._to_model(rows))
         context = self._context(codes)
-        heads = self.encoder_.forward(x, self.encoder_.workspace(n, context=context))
+        heads = self.encoder_.forward(x, self.encoder_.workspace(n, grad_rows=0, context=context))
         mu, logvar = latent.posterior(ops.result(heads, rows).astype(np.float64))
         table, eps, z = ops.empty((NOISE_TABLE, width)), ops.empty((n, width)), ops.empty((n, width))
         nats, kl, loss = ops.empty((n,)), ops.empty((n,)), ops.empty((1,))
-        work, gradient = self.decoder_.workspace(n, context=context), ops.empty(tuple(x.shape))
+        work, gradient = self.decoder_.workspace(n, grad_rows=0, context=context), ops.empty(tuple(x.shape))
         likelihood = self._likelihood()
         for k in range(samples):
             ops.random_normal(table, seed, random.SAMPLE, ops.upload(np.array([k], np.uint64)))

@@ -119,7 +119,7 @@ class TrainedModel(Settings):
         out = np.empty_like(x, np.float32, shape=(len(x), net.outputs))
         most = min(len(x), ROWS_AT_ONCE)
         context = self._context(None if codes is None else codes[:most])
-        work = net.workspace(most, context=context)
+        work = net.workspace(most, grad_rows=0, context=context)
         for a in range(0, len(x), ROWS_AT_ONCE):
             b = min(a + ROWS_AT_ONCE, len(x))
             if codes is not None and a:

@@ -412,9 +412,11 @@ def train_vae(
     progress: bool | None = None,
     **settings: Any,
 ) -> VAE:
-    """Train a :class:`VAE` on ``data`` and return it; ``settings`` are its parameters, over those of ``preset``.
+    """Train a :class:`VAE` on ``data`` and return it; ``settings`` are its parameters, over those of ``preset``, and
+    those of :meth:`VAE.fit` that measure on the way: ``validation``, ``evaluate_every``, ``metrics``, ``restore_best``,
+    ``patience``.
 
     >>> model = minigen.train_vae(minigen.datasets.mnist_sample(), preset="quality")
     >>> bound = model.elbo(minigen.datasets.mnist_sample())
     """
-    return VAE.preset(preset, **settings).fit(data, callbacks=callbacks, progress=progress)
+    return VAE._trained(data, preset, settings, callbacks=callbacks, progress=progress)

@@ -107,7 +107,7 @@ class Classifier:
         if rows.shape[1] != self.network.inputs:
             raise ArgumentError("items", f"must have {self.network.inputs} numbers each, not {rows.shape[1]}")
         scale = ops.dtype.type(255 if rows.dtype == np.uint8 else 1)
-        work = self.network.workspace(min(len(rows), ROWS_AT_ONCE))
+        work = self.network.workspace(min(len(rows), ROWS_AT_ONCE), grad_rows=0)
         out = []
         for a in range(0, len(rows), ROWS_AT_ONCE):
             piece = rows[a : a + ROWS_AT_ONCE]

@@ -41,11 +41,6 @@ def side_by_side(condition: Condition, pack: int) -> Condition:
     return condition if pack == 1 else Condition(pack * condition.size, labelled=False)
 
 
-def buffer_for(ops: Backend, rows: int, condition: Condition) -> Array:
-    """An uninitialised buffer for the conditions of ``rows`` rows."""
-    return ops.empty((rows,), np.int32) if condition.labelled else ops.empty((rows, condition.size))
-
-
 def with_condition_beside_input(layers: Sequence[Layer], condition: Condition) -> list[Layer]:
     """``layers`` with the condition added to what the first one makes of its input, before its activation."""
     first, *others = layers

@@ -164,6 +164,7 @@ class Network:
         """Buffers for a batch of ``rows``; the last layer writes into ``y`` where that is given.
 
         With ``grad_rows`` only the last ``grad_rows`` rows of the batch have gradients: the network learns from these.
+        0 is for a batch that is not trained on.
         """
         *before, last = self.layers
         stored = [layer.store(rows, None, grad_rows, context) for layer in before]

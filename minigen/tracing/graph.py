@@ -16,6 +16,7 @@ def mermaid(records: Sequence[Record]) -> str:
     lines = ["flowchart TD"]
     for number, (part, of_part) in enumerate(groupby(records, lambda record: record.part)):
         lines.append(f'  subgraph part{number}["{part.replace("_", " ")}"]')
+        lines.append("    direction TB")  # a frame that no arrow leaves would lie across its chart's direction
         lines += [f'    {_id(record)}["{_label(record)}"]' for record in of_part]
         lines.append("  end")
     lines += [f'  {_id(writer)} -->|"{_text(name)}"| {_id(reader)}' for writer, reader, name in edges(records)]

@@ -13,12 +13,11 @@ from typing import Any
 import numpy as np
 
 import minigen
-from minigen import reference, reference_backend
 from minigen.models.layers import Layer
 from minigen.models.optimizer import Average, Optimizer
 from minigen.models.step import Step
 from minigen.ops import OPERATIONS
-from minigen.reference_backend import NumpyBackend
+from minigen.reference_backend import NumpyBackend, derivation
 from minigen.registry import written
 from minigen.step.record import Operation
 from minigen.tracing.names import Names, span
@@ -174,14 +173,3 @@ def _about(owner: Any) -> str:
     if isinstance(owner, Layer):
         return owner.name
     return owner.net.name if isinstance(owner, (Optimizer, Average)) else ""
-
-
-@functools.cache
-def derivation(recorded_as: str) -> str:
-    """The file of :mod:`minigen.reference` with the formula of what is recorded by this name; ``""`` where there is
-    none to derive."""
-    names = reference_backend.FORMULAS[recorded_as].__code__.co_names
-    modules = (getattr(reference_backend, name, None) for name in names)
-    found = (module for module in modules if getattr(module, "__package__", "") == reference.__name__)
-    module = next(found, None)
-    return "" if module is None else Path(module.__file__).resolve().relative_to(HOME).as_posix()

@@ -52,7 +52,9 @@ class Watched:
     def parts(self) -> dict[str, str]:
         """What each method of the step does, by its name."""
         methods = inspect.getmembers(type(self._run.step), inspect.isfunction)
-        first = {name: (inspect.getdoc(method) or "").partition("\n\n")[0] for name, method in methods}
+        first = {
+            name: (inspect.getdoc(method) or "").partition("\n\n")[0].replace("``", "") for name, method in methods
+        }
         return first | {"compute": "what belongs to no other part"}
 
     def run(self, steps: int, sink: Callable[[Record], None]) -> dict[str, np.ndarray]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from html import escape
 from itertools import groupby
+from pathlib import Path
 
 import numpy as np
 
@@ -100,12 +101,19 @@ def html(records: Sequence[Record], parts: Mapping[str, str]) -> str:
     return f'<div class="minigen"><style>{STYLE}</style><table>{heads}{"".join(body)}</table></div>'
 
 
+def _whole_shape(line: str) -> str:
+    """The line of a buffer, to be broken before its shape only."""
+    name, bracket, rest = line.partition(" [")
+    return name + bracket + rest.replace(" ", "&nbsp;")
+
+
 def _row(record: Record) -> str:
     formula = record.formula if len(record.formula) <= SHORT else f"{record.formula[:SHORT]}…"
     reads, writes = (
-        "<br>".join(escape(_size(record, name, array)) for name, array in arrays.items())
+        "<br>".join(_whole_shape(escape(_size(record, name, array))) for name, array in arrays.items())
         for arrays in (record.inputs, record.outputs)
     )
-    place = f"{record.file}:{record.line}"
+    place = f"{Path(record.file).name}:{record.line}"  # the whole path would not leave room for the rest
     cells = (str(record.number), escape(formula), reads, writes, escape(record.layer), escape(place))
-    return f'<tr title="{escape(record.operation)}">{"".join(f"<td>{cell}</td>" for cell in cells)}</tr>'
+    title = escape(f"{record.operation}, {record.file}")
+    return f'<tr title="{title}">{"".join(f"<td>{cell}</td>" for cell in cells)}</tr>'

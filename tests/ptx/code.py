@@ -35,7 +35,8 @@ WIDER = {"s16": "s32", "u16": "u32", "s32": "s64", "u32": "u64"}
 Value = Any
 """A register's bits or a typed view of them, ``[lanes]``, or without dimensions where all threads have the same."""
 Step = Callable[["Blocks"], None]
-SPECIAL = ("%tid.x", "%ctaid.x", "%ntid.x", "%nctaid.x", "%laneid")  # registers of 32 bits that are given
+SPECIAL = ("%tid.x", "%ctaid.x", "%ctaid.y", "%ntid.x", "%nctaid.x", "%nctaid.y", "%laneid")
+"""Registers of 32 bits that are given."""
 
 OPERATIONS: dict[str, Callable[[Instruction, Code], Step]] = {}
 """By an instruction's first word: what makes of an instruction the function that runs it."""

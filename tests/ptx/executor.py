@@ -26,12 +26,13 @@ class PtxExecutor(HostExecutor):
         """Run one launch. Raises Fault for what would go wrong on a GPU."""
         self.execute(launch)
 
-    def execute(self, launch: Launch) -> tuple[Code, np.ndarray]:
-        """Run one launch: its code, and what :func:`ptx.machine.run` returns."""
+    def execute(self, launch: Launch, order: np.ndarray | None = None) -> tuple[Code, np.ndarray]:
+        """Run one launch, or of its blocks those of ``order``: its code, and what :func:`ptx.machine.run` returns."""
         build = build_of(launch, self)
         if build.key not in self.codes:
             record = translate(build)
             self.codes[build.key] = Code(record.asm["ptx"])
             self.blocks[build.key] = 32 * record.metadata.num_warps, record.metadata.shared
-        code, order = self.codes[build.key], self.order.permutation(launch.grid[0])
-        return code, run(code, order, launch.args, *self.blocks[build.key])
+        order = self.order.permutation(launch.grid[0] * launch.grid[1]) if order is None else order
+        code, blocks = self.codes[build.key], self.blocks[build.key]
+        return code, run(code, order, launch.args, *blocks, launch.grid, launch.moved_to)

@@ -150,7 +150,7 @@ class Blocks:
         self,
         code: Code,
         blocks: np.ndarray,
-        grid: int,
+        grid: tuple[int, ...],
         parameters: dict[str, Value],
         memory: Global,
         threads: int,
@@ -165,10 +165,12 @@ class Blocks:
         self.warp = np.uint32(1) << (thread // WARP)  # a bit for each warp of a block
         special = {
             "%tid.x": thread,
-            "%ctaid.x": self.block.view(np.uint32),
+            "%ctaid.x": (self.block % grid[0]).view(np.uint32),
+            "%ctaid.y": (self.block // grid[0]).view(np.uint32),
             "%laneid": thread % WARP,
             "%ntid.x": np.uint32(threads),
-            "%nctaid.x": np.uint32(grid),
+            "%nctaid.x": np.uint32(grid[0]),
+            "%nctaid.y": np.uint32(grid[1]),
         }
         self.registers = Registers(code, special)
         self.shared = Shared(len(blocks), code.static + shared)
@@ -254,21 +256,33 @@ class Blocks:
             self.mask = None if lanes.all() else lanes
 
 
-def run(code: Code, order: np.ndarray, arguments: Sequence[Any], threads: int, shared: int) -> np.ndarray:
-    """Run a launch, its blocks in ``order``, a permutation, several at a time.
+def run(
+    code: Code,
+    order: np.ndarray,
+    arguments: Sequence[Any],
+    threads: int,
+    shared: int,
+    grid: tuple[int, ...] | None = None,
+    others: Sequence[np.ndarray] = (),
+) -> np.ndarray:
+    """Run the blocks of a launch in ``order``, several at a time: all of its ``grid``, or some of them.
+
+    Block ``p + m * grid[0]`` is the one with program_id(0) = p and program_id(1) = m; no ``grid`` is one of a single
+    dimension. ``others`` are arrays that may be touched beside the arguments.
 
     ``arguments`` go with the kernel's first parameters: arrays (their addresses), ints and floats. The others, pointers
     to scratch memory that Triton appends, are null. ``threads`` are a block's, and ``shared`` the bytes of shared
     memory that it asks for. Returns ``[instructions, blocks]``: how many times a warp of the block ran the instruction.
     """
-    memory = Global([argument for argument in arguments if isinstance(argument, np.ndarray)])
+    memory = Global([argument for argument in (*arguments, *others) if isinstance(argument, np.ndarray)])
     rest = [0] * (len(code.parameters) - len(arguments))
     pairs = zip(code.parameters, [*arguments, *rest], strict=True)
     parameters = {name: _bits(argument, kind) for (name, kind), argument in pairs}
     together = max(1, TOGETHER // threads)
-    executed = np.zeros((len(code.instructions), len(order)), np.int64)
+    grid = grid or (len(order), 1)
+    executed = np.zeros((len(code.instructions), grid[0] * grid[1]), np.int64)
     for first in range(0, len(order), together):
-        blocks = Blocks(code, order[first : first + together], len(order), parameters, memory, threads, shared)
+        blocks = Blocks(code, order[first : first + together], grid, parameters, memory, threads, shared)
         blocks.run()
         executed[:, order[first : first + together]] = blocks.executed
     return executed

@@ -314,7 +314,7 @@ def input_of(op: Operation) -> tuple[Any, dict[str, Any]]:
 @lowers("dense_dgrad")
 def lower_dgrad(op: Operation, target: Target) -> list[Job]:
     (n_in, n_out), B = op["W"].shape, len(op["dx"])
-    tile = tiles.choose("dgrad", B, n_in, n_out, target.architecture, target.precision)
+    tile = tiles.choose("dgrad", B, n_in, n_out, target.architecture, target.precision, models=target.models)
     arguments = {
         "dz": op["dz"],
         "W": op["W"],
@@ -335,8 +335,8 @@ def lower_wgrad(op: Operation, target: Target) -> list[Job]:
     """One job, or with a long batch and few tiles, partial sums and then their ordered sum."""
     dz = op["h"] if op["dz"] is None else op["dz"]
     (B, n_in), n_out = op["x"].shape, dz.shape[1]
-    tile = tiles.choose("wgrad", n_in, n_out, B, target.architecture, target.precision)
-    slices = tiles.batch_slices(tile, n_in, n_out, B, target.architecture)
+    tile = tiles.choose("wgrad", n_in, n_out, B, target.architecture, target.precision, models=target.models)
+    slices = tiles.batch_slices(tile, n_in, n_out, B, target.architecture, target.models)
     db_rows, db_columns = min(256, max(16, tiles.power_of_two(B))), 32  # many rows at once, so that db is done early
     unit = max(db_rows, tile.SPLIT * tile.BK)
     chunk = blocks(blocks(B, slices), unit) * unit

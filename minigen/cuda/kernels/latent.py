@@ -280,7 +280,7 @@ def lower_sample_and_decode(op: Operation, target: Target) -> list[Job]:
 def lower_backward_through(op: Operation, target: Target) -> list[Job]:
     (B, n_out), n_in, L = op["dy"].shape, len(op["W"]), len(op["W_decoder"])
     BL = latent_block(L)[1]
-    tile = tiles.choose("dgrad", B, n_in, n_out, target.architecture, target.precision, BL)
+    tile = tiles.choose("dgrad", B, n_in, n_out, target.architecture, target.precision, BL, target.models)
     tile = replace(tile, stages=min(tile.stages, 2))  # three accumulators leave no registers for more
     arguments = {
         **{name: op[name] for name in ("dy", "W_decoder", "heads", "eps", "weights", "dheads", "W", "dx", "x")},

@@ -24,7 +24,7 @@ import hashlib
 import inspect
 import linecache
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from minigen.cuda.plan.launch import Job, Launch
@@ -100,8 +100,30 @@ def launch_of(jobs: Sequence[Job], waits: bool) -> Launch:
     )
 
 
+def with_preamble(launch: Launch, parameter: str, preamble: tuple[str, ...]) -> Launch:
+    """``launch`` with one more ``parameter``, the first, and these lines before its kernel touches memory."""
+    name, alone = f"{launch.name}__many", GENERATED[launch.source.fn]
+    parameters = ", ".join([parameter, *launch.source.arg_names])
+    decorator, _, *body = alone.text.splitlines()
+    before = 1 + launch.waits  # where the program's number is found, and where it waits
+    lines = [decorator, f"def {name}({parameters}):", *body[:before], *preamble, *body[before:]]
+    text = "\n".join(lines) + "\n"
+    source = jit_function(name, text, tuple(alone.globals.items()))
+    return replace(launch, name=name, source=source, preamble=preamble)
+
+
 def with_less_memory(launch: Launch) -> Launch | None:
-    """What to try where ``launch`` takes too much shared memory, or None where its jobs have nothing left to reduce.
+    """What to try where ``launch`` takes too much shared memory, or None where its jobs have nothing left to reduce."""
+    smaller = _reduced(launch)
+    if smaller is None or not launch.preamble:
+        return smaller
+    rewritten = with_preamble(smaller, launch.source.arg_names[0], launch.preamble)
+    kept = {name: getattr(launch, name) for name in ("grid", "args", "flops", "bytes", "moved_to")}
+    return replace(rewritten, **kept)
+
+
+def _reduced(launch: Launch) -> Launch | None:
+    """The launch of the jobs of ``launch`` with less shared memory.
 
     A launch has one number of stages. Its jobs share the memory of a block, one after the other: of their tiles, those
     that hold the most terms of a stage are reduced.

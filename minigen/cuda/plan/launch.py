@@ -16,7 +16,7 @@ from minigen.backend import Array, Program, Reader
 from minigen.cuda.plan import tiles
 from minigen.cuda.plan.tiles import Tile
 
-POINTERS = {"float32": "*fp32", "int32": "*i32", "uint64": "*u64", "uint8": "*u8"}
+POINTERS = {"float32": "*fp32", "int32": "*i32", "int64": "*i64", "uint64": "*u64", "uint8": "*u8"}
 """The parameter types of the buffers, in Triton's spelling, by dtype."""
 
 ALIGNMENT = 16  # bytes: where a buffer begins on such a boundary, the compiler may load 16 bytes at once
@@ -97,6 +97,8 @@ class Launch:
     bytes: int = 0
     jobs: tuple[Job, ...] = ()
     waits: bool = False
+    preamble: tuple[str, ...] = ()
+    moved_to: tuple[Array, ...] = ()
 
     @property
     def is_triton(self) -> bool:

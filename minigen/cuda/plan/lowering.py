@@ -21,11 +21,15 @@ BLOCK = 1024  # elements a program of the elementwise kernels
 
 @dataclass(frozen=True)
 class Target:
-    """What jobs are made for: ``architecture`` such as 90, matmul ``precision``, and ``empty(shape, dtype)`` memory."""
+    """What jobs are made for: ``architecture`` such as 90, matmul ``precision``, and ``empty(shape, dtype)`` memory.
+
+    Products are cut for so many ``models`` in one launch.
+    """
 
     architecture: int
     precision: str
     empty: Callable[[tuple[int, ...], Any], Array]
+    models: int = 1
 
 
 Lowering = Callable[[Operation, Target], list[Job]]
@@ -72,7 +76,7 @@ def int32(word: int) -> int:
 
 def forward_tile(B: int, n_in: int, n_out: int, target: Target, width: int | None = None) -> tiles.Tile:
     """The tile of a layer's output; ``width`` as in :func:`minigen.cuda.plan.tiles.staged_bytes`."""
-    return tiles.choose("forward", B, n_out, n_in, target.architecture, target.precision, width)
+    return tiles.choose("forward", B, n_out, n_in, target.architecture, target.precision, width, target.models)
 
 
 def tile_arguments(tile: tiles.Tile, target: Target) -> dict[str, Any]:

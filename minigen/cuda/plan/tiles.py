@@ -91,19 +91,29 @@ def multiprocessors(architecture: int) -> int:
     return MULTIPROCESSORS.get(architecture, 132)
 
 
-def shape_class(rows: int, columns: int, architecture: int) -> str:
-    """``few``, ``some`` or ``many``."""
-    tiles = -(-rows // 64) * -(-columns // 64) / multiprocessors(architecture)
+def shape_class(rows: int, columns: int, architecture: int, models: int = 1) -> str:
+    """``few``, ``some`` or ``many``, of a product that so many ``models`` have in one launch."""
+    tiles = models * -(-rows // 64) * -(-columns // 64) / multiprocessors(architecture)
     return "few" if tiles < 0.5 else "some" if tiles < 4 else "many"
 
 
 def choose(
-    operation: str, rows: int, columns: int, depth: int, architecture: int, precision: str, width: int | None = None
+    operation: str,
+    rows: int,
+    columns: int,
+    depth: int,
+    architecture: int,
+    precision: str,
+    width: int | None = None,
+    models: int = 1,
 ) -> Tile:
-    """The tile for one product. ``operation`` is forward, dgrad or wgrad; ``width`` as in :func:`staged_bytes`."""
-    kind = shape_class(rows, columns, architecture)
+    """The tile for one product. ``operation`` is forward, dgrad or wgrad; ``width`` as in :func:`staged_bytes`.
+
+    ``models`` as in :func:`shape_class`.
+    """
+    kind = shape_class(rows, columns, architecture, models)
     tile = _measured.get((architecture, operation, kind)) or default(operation, kind, architecture, precision)
-    if kind == "few" and programs(tile, rows, columns) * 2 <= multiprocessors(architecture):
+    if kind == "few" and models * programs(tile, rows, columns) * 2 <= multiprocessors(architecture):
         tile = with_k_chunks(SMALLEST) if tile.SPLIT > 1 else SMALLEST
     return _fit(tile, rows, columns, depth, architecture, width)
 
@@ -170,12 +180,12 @@ def programs(tile: Tile, rows: int, columns: int) -> int:
     return -(-rows // tile.BM) * -(-columns // tile.BN)
 
 
-def batch_slices(tile: Tile, rows: int, columns: int, depth: int, architecture: int) -> int:
+def batch_slices(tile: Tile, rows: int, columns: int, depth: int, architecture: int, models: int = 1) -> int:
     """Into how many parts a weight gradient's batch of ``depth`` rows is cut, each a partial sum for a second pass.
 
     The second pass is a launch, so it must pay: only where most multiprocessors would wait for a long sum.
     """
-    idle = multiprocessors(architecture) // max(1, programs(tile, rows, columns))
+    idle = multiprocessors(architecture) // max(1, models * programs(tile, rows, columns))
     return max(1, min(idle, depth // 1024))
 
 

@@ -6,6 +6,7 @@ The stream is not the default one, because that cannot be captured into a graph.
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -69,9 +70,17 @@ class DeviceExecutor:
         self.dependent_problem = dependent.find_problem(self.architecture, runtime.driverGetVersion())
         # Not a method: the arena outlives this object as long as anybody holds a buffer, and must not keep it alive.
         self.arena = Arena(partial(allocate, cupy, self.device))
+        self.common = self  # of several executors on one stream, the one that all their models share
+        self.residents: dict[int, tuple[Any, Array]] = {}  # data of several models, and where they are, by identity
         self._staging: Staging | None = None
         self._capturing = False
         tiles.load_measured(self.architecture)
+
+    def with_arena(self, arena: Arena) -> DeviceExecutor:
+        """The same GPU and stream with other memory, for one of several models in training at once."""
+        other = copy.copy(self)
+        other.arena = arena
+        return other
 
     # --- memory -------------------------------------------------------------------------------
 
@@ -113,6 +122,8 @@ class DeviceExecutor:
         if on_gpu(host):
             array = self.adopt(host)
             return array if array.flags.c_contiguous else self.upload(array)
+        if self.common is not self:
+            return self.common.resident_once(host)
         free = self.memory_info()[0] + self.arena.reserved - self.arena.in_use
         if host.nbytes > free:
             raise MemoryError(
@@ -121,6 +132,12 @@ class DeviceExecutor:
                 "of float32, or with device='cpu', which reads a memory-mapped file as it goes"
             )
         return self.upload(host)
+
+    def resident_once(self, host: Any) -> Array:
+        """:meth:`resident` for several models, which share the copy of an array that they share."""
+        if id(host) not in self.residents:
+            self.residents[id(host)] = host, self.resident(host)
+        return self.residents[id(host)][1]
 
     def download(self, buffer: Array) -> np.ndarray:
         """A new host array with the contents of ``buffer``; waits for the work that writes it."""

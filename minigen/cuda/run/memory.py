@@ -11,12 +11,14 @@ import gc
 from bisect import insort
 from collections import deque
 from collections.abc import Callable
+from itertools import count
 from typing import Any
 
 import numpy as np
 
 ALIGNMENT = 256
 PIECE = 32 * 2**20
+SLAB_PIECE = 8 * 2**20  # of one of several models
 STAGING = 8 * 2**20  # bytes of pinned memory that a copy goes through at a time
 OUT_OF_MEMORY = 2  # cudaErrorMemoryAllocation, which CuPy has no name for
 
@@ -67,11 +69,11 @@ class Block:
 class Arena:
     """Blocks from pieces that ``allocate(nbytes)`` gets from the driver; it raises MemoryError.
 
-    ``reserved`` counts the bytes in pieces, ``peak`` is the largest it has been.
+    ``reserved`` counts the bytes in pieces, of ``piece`` bytes or more, ``peak`` is the largest it has been.
     """
 
-    def __init__(self, allocate: Callable[[int], Any]) -> None:
-        self.allocate = allocate
+    def __init__(self, allocate: Callable[[int], Any], piece: int = PIECE) -> None:
+        self.allocate, self.piece = allocate, piece
         self.pieces: list[Piece] = []
         self.returned: deque[tuple[Piece, int, int]] = deque()
         self.reserved = self.peak = 0
@@ -108,7 +110,7 @@ class Arena:
 
     def _new_piece(self, size: int) -> None:
         try:
-            piece = Piece(self.allocate(max(size, PIECE)), max(size, PIECE))
+            piece = Piece(self.allocate(max(size, self.piece)), max(size, self.piece))
         except MemoryError:
             piece = self._last_piece(size)
         self.pieces.append(piece)
@@ -129,6 +131,43 @@ class Arena:
         while self.returned:
             piece, offset, size = self.returned.popleft()
             piece.give_back(offset, size)
+
+
+class Part:
+    """One model's part of memory that a driver gave for several: ``ptr`` is its address."""
+
+    def __init__(self, whole: Any, offset: int) -> None:
+        self.whole, self.ptr = whole, whole.ptr + offset
+
+
+class Slabs:
+    """Memory for ``models`` that allocate the same in the same order: an arena each.
+
+    The n-th pieces of all of them are one allocation, side by side. So what a model has lies as far from what the first
+    one has in all pieces of the usual size: a stride times the model's number.
+    """
+
+    def __init__(self, models: int, allocate: Callable[[int], Any]) -> None:
+        self.models, self.allocate = models, allocate
+        self.wholes: list[tuple[Any, int]] = []  # and the bytes for each model
+        self.closed = False
+
+    def arena(self, model: int) -> Arena:
+        """Of one model."""
+        taken = count()
+        return Arena(lambda nbytes: self._part(model, next(taken), nbytes), SLAB_PIECE)
+
+    def close(self) -> None:
+        """From now on every arena goes its own way."""
+        self.closed = True
+        self.wholes.clear()
+
+    def _part(self, model: int, n: int, nbytes: int) -> Any:
+        if n == len(self.wholes) and not self.closed:
+            self.wholes.append((self.allocate(self.models * nbytes), nbytes))
+        if n >= len(self.wholes) or self.wholes[n][1] != nbytes:  # it has gone another way than those before it
+            return self.allocate(nbytes)
+        return Part(self.wholes[n][0], model * nbytes)
 
 
 def allocate(cupy: Any, device: Any, nbytes: int) -> Any:
