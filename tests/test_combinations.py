@@ -109,7 +109,8 @@ def data_for(family: Any, chosen: dict[str, Any], rng: Any) -> tuple[np.ndarray,
     if chosen.get("standardize"):
         of_any_number = {"output": "linear"} if family is minigen.GAN else {"likelihood": "gaussian"}
         return rng.normal(size=(ROWS, COLUMNS)).astype(np.float32), chosen | of_any_number
-    return rng.integers(0, 256, (ROWS, COLUMNS), np.uint8), chosen
+    top = 2 if chosen.get("likelihood") == "multinomial" else 256  # counts are no grey levels
+    return rng.integers(0, top, (ROWS, COLUMNS), np.uint8), chosen
 
 
 def step_of(family: Any, chosen: dict[str, Any], condition: str | None, seed: int) -> Any:

@@ -65,6 +65,22 @@ def test_draws_have_the_moments_of_the_mixture(fitted):
         assert own == pytest.approx(fitted.log_densities[group, 0], abs=0.15), "as likely as what it was fitted to"
 
 
+def test_draws_of_a_slanted_component_have_its_covariance():
+    """From noise whose covariance is the identity to the last digits."""
+    U, mean = np.array([[1.0, 2.0, -1.0], [0.0, 2.0, 1.0], [0.0, 0.0, 0.5]]), np.array([1.0, -2.0, 3.0])
+    one = mixture.Mixture(np.ones((1, 1)), mean[None, None], U[None, None], np.zeros((1, 2)))
+    normals = np.sqrt(3) * np.concatenate([np.eye(3), -np.eye(3)])
+    apart = one.draw(np.zeros(6, int), np.full(6, 0.5), normals) - mean
+    np.testing.assert_allclose(apart.T @ apart / 6, np.linalg.inv(U @ U.T), rtol=1e-5)
+
+
+def test_a_uniform_beyond_the_rounded_sum_of_weights_takes_the_last_component():
+    weights = np.array([[0.5, 0.5 - 1e-9, 0.0]])
+    made = mixture.Mixture(weights, np.arange(3.0).reshape(1, 3, 1), np.ones((1, 3, 1, 1)), np.zeros((1, 2)))
+    z = made.draw(np.zeros(2, int), np.array([0.1, np.nextafter(1, 0)]), np.zeros((2, 1)))
+    np.testing.assert_array_equal(z, [[0], [1]])
+
+
 def test_two_clusters_are_found(fitted):
     assert fitted.components == [4, 4] and (fitted.log_densities[:, 1] > -6).all()  # one Gaussian would get -7.5
     alone = mixture.standard_normal(3).log_density(np.zeros((1, 3)), np.zeros(1, int))
