@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import secrets
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -26,7 +27,7 @@ EVERYTHING = bool(os.environ.get("MINIGEN_TEST_EVERYTHING"))
 """Compile every launch for every architecture and precision. Otherwise all of them for the default precision on sm_90,
 and of the rest, which takes a quarter of an hour on two cores, one in four, others in each run."""
 every_architecture = pytest.mark.parametrize("architecture", report.ARCHITECTURES)
-OF_PARTS = ("bf16x6", "bf16x3")  # they are for large layers
+OTHERS = [precision for precision in PRECISIONS if precision not in ("bf16x6", "bf16x3")]  # these are for large layers
 
 
 def drawn(launches: list[Any], architecture: int, precision: str) -> list[Any]:
@@ -119,7 +120,7 @@ def compile_products(architecture, precision):
 
 
 @pytest.mark.background(run=compile_products)
-@pytest.mark.parametrize("precision", [precision for precision in PRECISIONS if precision not in OF_PARTS])
+@pytest.mark.parametrize("precision", OTHERS)
 @every_architecture
 def test_products(architecture, precision, result):
     """Those of both models, fused and not; what takes no product is the same in every precision."""
@@ -133,6 +134,9 @@ def kernel_parameters(launch):
     return {name for job in jobs for name in job.arg_names}
 
 
+LARGE = [*product(report.ARCHITECTURES, OTHERS), (90, "bf16x6"), (120, "bf16x6")]  # what takes the most registers
+
+
 def compile_large_layers(architecture, precision):
     ops = report.planning_backend(architecture, precision)
     assert tiles.shape_class(4096, 1024, architecture) == "many"
@@ -140,8 +144,7 @@ def compile_large_layers(architecture, precision):
 
 
 @pytest.mark.background(run=compile_large_layers)
-@pytest.mark.parametrize("precision", PRECISIONS)
-@every_architecture
+@pytest.mark.parametrize("architecture, precision", LARGE)
 def test_large_layers(architecture, precision, result):
     """The tiles of large products, in the gradients with an update in the epilogue."""
     assert {(kernel.architecture, kernel.precision) for kernel in result} == {(architecture, precision)}
