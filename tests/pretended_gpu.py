@@ -147,7 +147,7 @@ def _compute(code: bytes, grid: Any, block: Any, args: Any, shared: int) -> None
     if code not in _codes:
         _codes[code] = Code(code.decode())
     plain = [argument if isinstance(argument, np.ndarray) else argument.item() for argument in args]
-    run(_codes[code], np.random.default_rng().permutation(grid[0]), plain, block[0], shared)
+    run(_codes[code], np.random.default_rng().permutation(grid[0] * grid[1]), plain, block[0], shared, grid)
 
 
 if __name__ == "__main__":
