@@ -382,8 +382,8 @@ def test_large_product(rng):
     ops = without_gpu()
     B, n_in, n_out = 130, 131, 67
     x, W, b = (a.astype(np.float32) for a in (normals(rng, B, n_in), normals(rng, n_in, n_out), normals(rng, n_out)))
-    for kind in ("few", "some", "many"):
-        chosen = {name: tiles.TABLE[name, kind] for name in ("forward", "dgrad", "wgrad")}
+    for kind in ("130x131x67", "some", "many"):
+        chosen = {name: tiles.default(name, kind, 90, "ieee") for name in tiles.OPERATIONS}
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(tiles, "choose", lambda operation, *shape, chosen=chosen: chosen[operation])
             y, dx, dW, db = ops.empty((B, n_out)), ops.empty((B, n_in)), ops.empty((n_in, n_out)), ops.empty((n_out,))

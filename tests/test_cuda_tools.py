@@ -229,13 +229,17 @@ def tuning(monkeypatch, fake, seconds, fits=lambda tile: True):
 
 
 def test_the_fastest_tile_is_kept_and_preferred(monkeypatch, fake):
+    from minigen.cuda.tools import tune
+
     path, lines = tuning(monkeypatch, fake, lambda tile: 1.0 if (tile.BM, tile.BN, tile.stages) == (64, 32, 2) else 2.0)
-    assert len(lines) == 9 and len(json.loads(path.read_text())["entries"]) == 9
-    found = tiles._measured[90, "forward", "few"]
+    assert len(lines) == len(tune.SHAPES) == len(json.loads(path.read_text())["entries"])
+    found = tiles._measured[90, "forward", "256x784x128"]
     assert (found.BM, found.BN, found.stages, found.measured) == (64, 32, 2, True)
     tiles._measured.clear()
-    assert tiles.load_measured(90) == 9 and tiles._measured[90, "forward", "few"] == found
+    assert tiles.load_measured(90) == len(lines) and tiles._measured[90, "forward", "256x784x128"] == found
     assert tiles.load_measured(80) == 0
+    assert tiles.choose("forward", 256, 784, 128, 90, "tf32x3") == found, "for this shape"
+    assert not tiles.choose("forward", 256, 784, 100, 90, "tf32x3").measured, "and no other"
 
 
 def test_noise_does_not_replace_the_table(monkeypatch, fake):
@@ -260,15 +264,25 @@ def test_a_damaged_file_of_tiles_is_left_aside(fake, text):
     assert tiles._measured == {}
 
 
-def test_terms_are_taken_in_chunks_where_a_chain_of_products_is_long():
+@pytest.mark.parametrize("precision", ["tf32x3", "tf32"])
+def test_terms_are_taken_in_chunks_where_a_tile_is_too_small_for_its_warps(precision):
     """On the tensor cores; no more chunks than there are terms."""
-    small = (256, 128, 784)
-    assert tiles.choose("forward", *small, 90, "tf32x3").SPLIT == tiles.choose("forward", *small, 80, "tf32").SPLIT == 8
-    assert tiles.choose("forward", *small, 90, "ieee").SPLIT == 1
-    assert tiles.choose("forward", 4096, 4096, 4096, 90, "tf32x3").SPLIT == 1
+    assert tiles.choose("forward", 256, 128, 784, 90, precision) == tiles.Tile(16, 16, 32, 8, 3, SPLIT=4)
+    assert tiles.choose("forward", 256, 784, 128, 80, precision) == tiles.Tile(32, 64, 64, 8, 3)
+    assert tiles.choose("forward", 256, 128, 784, 90, "ieee").SPLIT == 1
+    assert tiles.choose("forward", 4096, 4096, 4096, 90, precision).SPLIT == 1
     for depth in range(1, 300):
         tile = tiles.choose("dgrad", 128, 128, depth, 90, "bf16")
         assert tile.SPLIT == 1 or tile.SPLIT // 2 * tile.BK < depth
+
+
+@pytest.mark.parametrize("architecture", [80, 90, 120])
+def test_a_small_product_gives_no_multiprocessor_two_programs(architecture):
+    rng = np.random.default_rng()
+    for rows, columns in np.exp(rng.uniform(0, 8, (300, 2))).astype(int).tolist():
+        tile = tiles.choose("forward", rows, columns, 500, architecture, "tf32x3")
+        if tiles.shape_class(rows, columns, architecture) == "few":
+            assert tiles.programs(tile, rows, columns) <= tiles.multiprocessors(architecture), (rows, columns, tile)
 
 
 @pytest.mark.parametrize("architecture", [80, 86, 90, 120])

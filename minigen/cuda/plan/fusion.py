@@ -109,7 +109,7 @@ def draw_input(recorded: OperationList, i: int, target: Target) -> OperationList
 def is_small(result: Array, target: Target) -> bool:
     """Whether a result leaves multiprocessors idle, so that computing its input in every column of tiles is free."""
     rows, columns = result.shape
-    return tiles.shape_class(rows, columns, target.architecture, target.models) == "few"
+    return tiles.filled(rows, columns, target.architecture, target.models) < 0.5
 
 
 # --- the discriminator's head -----------------------------------------------------------------------------

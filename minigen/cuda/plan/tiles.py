@@ -1,25 +1,25 @@
-"""Tile choices: how a matrix product is cut into programs, by operation, shape class and architecture.
+"""Tile choices: how a matrix product is cut into programs, by its shape, operation and architecture.
 
-A product has ``rows x columns`` results, each a sum of ``depth`` terms. At the article's batch of 128 the result is
-small, and what counts is that every multiprocessor has a tile; at large batches, that a tile is reused often. So the
-class of a shape is how many 64 x 64 tiles it makes per multiprocessor:
+A product has ``rows x columns`` results, each a sum of ``depth`` terms. At large sizes a tile should be reused often,
+at the article's batch of 128 each multiprocessor should have one, and no second:
 
-========  ==============  =====================================================
-class     64 x 64 tiles   tiles are chosen to
-========  ==============  =====================================================
-``few``   under half      spread over the multiprocessors
-``some``  under four      fill them once or twice
-``many``  four or more    read as little as possible
-========  ==============  =====================================================
+========  ==========================================  ===============================================
+class     how many                                    tiles are chosen
+========  ==========================================  ===============================================
+``few``   a 32 x 128 tile a multiprocessor at most    for each shape, by :func:`small`
+``some``  under four 64 x 64 tiles a multiprocessor   from a table, to fill them once or twice
+``many``  more                                        from a table, to read as little as possible
+========  ==========================================  ===============================================
 
-No entry of :data:`TABLE` has been measured on a GPU (``measured=False``): they follow from the counts above and from
-the registers and shared memory that the compiler reports. ``minigen tune`` measures others and keeps them in a file,
-which :func:`load_measured` puts before the table.
+No tile has been measured on a GPU (``measured=False``). Those of small products follow from counts of instructions
+(``tests/ptx/profile.py``), the table's from the registers and shared memory that the compiler reports. ``minigen tune``
+measures others and keeps them in a file, which :func:`load_measured` puts before these.
 """
 
 from __future__ import annotations
 
 import json
+import re
 import warnings
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -37,6 +37,7 @@ ASYNCHRONOUS = (90, 100, 103)
 """Whose tensor cores read their factors from shared memory: elsewhere these lie in registers beside the sums."""
 
 OTHER_SHARED = 1024  # bytes of shared memory that a product takes for other things than its loop's factors
+OPERATIONS = ("forward", "dgrad", "wgrad")
 LEAST_BK = 16  # terms that the tensor cores take at once in every precision
 
 
@@ -58,33 +59,27 @@ class Tile:
     measured: bool = False
 
 
-SMALLEST = Tile(16, 16, 64, 4, 3)
+SMALL = ((16, 16), (16, 32), (32, 32), (32, 64), (32, 128))
+"""Sides of the tiles of small products."""
 
 TABLE: dict[tuple[str, str], Tile] = {
-    ("forward", "few"): Tile(16, 32, 64, 4, 3),
     ("forward", "some"): Tile(64, 64, 32, 4, 3),
     ("forward", "many"): Tile(128, 128, 32, 8, 3),
-    ("dgrad", "few"): Tile(16, 32, 64, 4, 3),
     ("dgrad", "some"): Tile(64, 64, 32, 4, 3),
     ("dgrad", "many"): Tile(128, 128, 32, 8, 3),
-    ("wgrad", "few"): Tile(32, 32, 32, 4, 3),
     ("wgrad", "some"): Tile(32, 64, 32, 4, 3),
     ("wgrad", "many"): Tile(64, 128, 32, 8, 3),
 }
 """By (operation, class), for every architecture."""
 
 EXCEPTIONS: dict[tuple[int, str, str, str], dict[str, Any]] = {
-    (80, "bf16", "dgrad", "few"): {"BK": 64, "SPLIT": 4},
-    (90, "tf32", "wgrad", "few"): {"BK": 64, "SPLIT": 4},
-    (90, "bf16", "wgrad", "few"): {"BK": 64, "SPLIT": 4},
-    (120, "bf16", "wgrad", "few"): {"BK": 64, "SPLIT": 4},
     (120, "tf32", "wgrad", "some"): {"stages": 2},
     (120, "bf16x6", "forward", "many"): {"stages": 2},
     (120, "bf16x3", "forward", "many"): {"stages": 2},
 }
 """By (architecture, precision, operation, class): what is not the table's, where a Triton spills registers."""
 
-_measured: dict[tuple[int, str, str], Tile] = {}  # by architecture, operation and class
+_measured: dict[tuple[int, str, str], Tile] = {}  # by architecture, operation, and class or shape: see kind_of
 
 
 def multiprocessors(architecture: int) -> int:
@@ -92,10 +87,32 @@ def multiprocessors(architecture: int) -> int:
     return MULTIPROCESSORS.get(architecture, 132)
 
 
+def filled(rows: int, columns: int, architecture: int, models: int = 1) -> float:
+    """64 x 64 tiles of a result, which so many ``models`` have in one launch, for each multiprocessor."""
+    return models * -(-rows // 64) * -(-columns // 64) / multiprocessors(architecture)
+
+
+def fits_once(sides: tuple[int, int], rows: int, columns: int, architecture: int, models: int = 1) -> bool:
+    """Whether tiles of these sides give no multiprocessor two programs; ``models`` as in :func:`filled`."""
+    BM, BN = sides
+    return models * -(-rows // BM) * -(-columns // BN) <= multiprocessors(architecture)
+
+
 def shape_class(rows: int, columns: int, architecture: int, models: int = 1) -> str:
-    """``few``, ``some`` or ``many``, of a product that so many ``models`` have in one launch."""
-    tiles = models * -(-rows // 64) * -(-columns // 64) / multiprocessors(architecture)
-    return "few" if tiles < 0.5 else "some" if tiles < 4 else "many"
+    """``few``, ``some`` or ``many``; ``models`` as in :func:`filled`."""
+    if fits_once(SMALL[-1], rows, columns, architecture, models):
+        return "few"
+    return "some" if filled(rows, columns, architecture, models) < 4 else "many"
+
+
+def kind_of(rows: int, columns: int, depth: int, architecture: int, models: int = 1) -> str:
+    """What a measured tile holds for: a class, or of ``few`` the shape itself, such as ``256x784x128``.
+
+    Of several ``models`` in one launch their number is behind it.
+    """
+    kind = shape_class(rows, columns, architecture, models)
+    several = f"x{models}" if models > 1 else ""
+    return f"{rows}x{columns}x{depth}{several}" if kind == "few" else kind
 
 
 def choose(
@@ -110,42 +127,45 @@ def choose(
 ) -> Tile:
     """The tile for one product. ``operation`` is forward, dgrad or wgrad; ``width`` as in :func:`staged_bytes`.
 
-    ``models`` as in :func:`shape_class`.
+    ``models`` as in :func:`filled`.
     """
-    kind = shape_class(rows, columns, architecture, models)
+    kind = kind_of(rows, columns, depth, architecture, models)
     tile = _measured.get((architecture, operation, kind)) or default(operation, kind, architecture, precision)
-    if kind == "few" and models * programs(tile, rows, columns) * 2 <= multiprocessors(architecture):
-        tile = with_k_chunks(SMALLEST) if tile.SPLIT > 1 else SMALLEST
     return _fit(tile, rows, columns, depth, architecture, width)
 
 
 def default(operation: str, kind: str, architecture: int, precision: str) -> Tile:
-    """The tile of a class of shapes where none was measured."""
+    """The tile of a class, or of the shape of a small product, where none was measured."""
+    if (operation, kind) not in TABLE:
+        rows, columns, _, *models = map(int, kind.split("x"))
+        return small(rows, columns, architecture, precision, *models)
     tile = TABLE[operation, kind] if architecture in ASYNCHRONOUS else narrowed(TABLE[operation, kind])
-    if precision != "ieee":
-        if kind == "few":
-            tile = with_k_chunks(tile)
-        elif (operation, kind) == ("wgrad", "some"):  # a step's gradients are one launch if their warps are as many
-            tile = replace(tile, warps=8)
+    if precision != "ieee" and (operation, kind) == ("wgrad", "some"):
+        tile = replace(tile, warps=8)  # a step's gradients are one launch if their warps are as many
     return replace(tile, **EXCEPTIONS.get((architecture, precision, operation, kind), {}))
 
 
-def with_k_chunks(tile: Tile) -> Tile:
-    """``tile`` with a chunk of the terms for each of eight warps.
+def small(rows: int, columns: int, architecture: int, precision: str, models: int = 1) -> Tile:
+    """The tile of a small product: the smallest of :data:`SMALL` that gives no multiprocessor two.
 
-    A program of a small product has its multiprocessor to itself: what counts is how long a warp takes, for the chain
-    of its products that wait for each other and for the instructions around them. Two warps for each of the four
-    schedulers shorten both (``tests/ptx/profile.py`` counts them) and can still issue side by side. In float32 a thread
-    has several sums under way.
+    A program has its multiprocessor to itself. Eight warps, two for each scheduler, shorten the chain of products that
+    wait for each other and still issue side by side. A tile of 32 x 64 has work for all of them; of a smaller one each
+    warp takes a chunk of the terms, a quarter of them at most: adding up more sums costs more than it saves, at every
+    depth from 100 to 800. In float32 a thread has several sums under way, and four warps are enough.
     """
-    return replace(tile, BK=32, SPLIT=8, warps=8)
+    once = (sides for sides in SMALL if fits_once(sides, rows, columns, architecture, models))
+    BM, BN = next(once, SMALL[-1])
+    if precision == "ieee":
+        return Tile(BM, BN, 64, 4, 3)
+    split = min(4, max(1, 32 * 64 // (BM * BN)))
+    return Tile(BM, BN, 64 if split < 4 else 32, 8, 3, SPLIT=split)
 
 
 def prefer(architecture: int, operation: str, kind: str, tile: Tile) -> None:
     """Use ``tile``, which was measured, in place of the table's."""
-    if (operation, kind) not in TABLE:
+    if (operation, kind) not in TABLE and not (operation in OPERATIONS and re.fullmatch(r"\d+(x\d+){2,3}", kind)):
         known = ", ".join(f"{o} {k}" for o, k in TABLE)
-        raise ValueError(f"operation and kind must be one of {known}; not {operation} {kind}")
+        raise ValueError(f"operation and kind must be one of {known}, or a shape; not {operation} {kind}")
     _measured[architecture, operation, kind] = replace(tile, measured=True)
 
 

@@ -25,15 +25,29 @@ from minigen.cuda.tools import measure
 from minigen.files import write_atomically
 from minigen.gradcheck import relative_error
 
-SHAPES = (
-    {("forward", "few"): (128, 128, 784), ("dgrad", "few"): (128, 784, 128), ("wgrad", "few"): (128, 128, 784)}
-    | {(operation, "some"): (1024, 1024, 1024) for operation in ("forward", "dgrad", "wgrad")}
-    | {(operation, "many"): (4096, 4096, 4096) for operation in ("forward", "dgrad", "wgrad")}
-)
-"""(B, I, O) that stands for each class of shapes: the article's widths, and square ones."""
 
-SIDES = {"few": (16, 32, 64), "some": (32, 64, 128), "many": (64, 128, 256)}
-LARGEST = 128 * 256  # results of a tile: more do not fit the registers
+def sides_of(operation: str, B: int, n_in: int, n_out: int) -> str:
+    """Rows, columns and depth of a layer's product."""
+    shape = {"forward": (B, n_out, n_in), "dgrad": (B, n_in, n_out), "wgrad": (n_in, n_out, B)}[operation]
+    return "x".join(map(str, shape))
+
+
+SMALL = {
+    "forward": ((256, 128, 784), (256, 784, 128), (256, 100, 128), (128, 784, 128), (128, 784, 400), (128, 400, 784)),
+    "dgrad": ((128, 784, 128), (128, 128, 784), (128, 400, 784)),
+    "wgrad": ((256, 784, 128), (128, 128, 784), (128, 100, 128), (128, 784, 400), (128, 400, 784)),
+}
+"""(B, I, O) of the products of the default GAN and VAE, each with a tile of its own."""
+
+SHAPES = {(operation, sides_of(operation, *shape)): shape for operation in SMALL for shape in SMALL[operation]} | {
+    (operation, kind): (width, width, width)
+    for kind, width in (("some", 1024), ("many", 4096))
+    for operation in tiles.OPERATIONS
+}
+"""(B, I, O) to measure for each (operation, kind), with :func:`minigen.cuda.plan.tiles.kind_of`'s kinds."""
+
+SIDES = {"some": (32, 64, 128), "many": (64, 128, 256)}  # a small product's: (16, 32, 64, 128)
+LARGEST = 128 * 256  # sums of a tile: more do not fit the registers
 AT_ONCE = 8  # candidates that are compiled side by side
 WORTH = 0.97  # a tile must take at most so much of the table's time to replace it: less is noise
 DIFFERENT = 1e-4  # largest relative error between two tiles' results: they differ in the order of the sums alone
@@ -44,15 +58,14 @@ def candidates(operation: str, kind: str, architecture: int, precision: str) -> 
     """Tiles worth measuring, those whose stages fit in shared memory; the table's own first, then what is like it."""
     table = tiles.default(operation, kind, architecture, precision)
     room = tiles.shared_memory(architecture)
+    sides = SIDES.get(kind, (16, 32, 64, 128))
+    splits = (1,) if kind in SIDES else (1, 2, 4, 8)
     found = [
-        replace(
-            table, BM=BM, BN=BN, BK=BK, SPLIT=SPLIT, warps=8 if SPLIT > 4 or BM * BN >= 128 * 128 else 4, stages=stages
-        )
-        for BM, BN, BK, SPLIT, stages in itertools.product(
-            SIDES[kind], SIDES[kind], (32, 64), (1, 4, 8) if kind == "few" else (1,), (2, 3, 4)
-        )
-        if BM * BN <= LARGEST
+        replace(table, **dict(zip(("BM", "BN", "BK", "SPLIT", "stages"), sizes, strict=True)))
+        for sizes in itertools.product(sides, sides, (32, 64), splits, (2, 3, 4))
     ]
+    found = [replace(tile, warps=8) if tile.BM * tile.BN >= 128 * 128 else tile for tile in found]
+    found = [tile for tile in found if tile.SPLIT * tile.BM * tile.BN <= LARGEST]
     found = [tile for tile in found if tiles.staged_bytes(tile, architecture) <= room]
 
     def unlike(tile: Tile) -> float:
@@ -67,9 +80,9 @@ def tune(
 ) -> Path:
     """Measure tiles for every operation and class of shapes, and write the best ones to the returned file.
 
-    They hold for the architecture of ``device`` in every later process. Each class gets its share of ``minutes``, and
-    ``report`` a line for it. A tile whose result differs from the table's is not taken. Raises DeviceError where the
-    GPU cannot be used.
+    They hold for the architecture of ``device`` in every later process, a small product's for its shape alone. Each
+    gets its share of ``minutes``, and ``report`` a line for it. A tile whose result differs from the table's is not
+    taken. Raises DeviceError where the GPU cannot be used.
     """
     backend = CudaBackend(int(device.partition(":")[2] or 0), precision=precision)
     architecture = backend.executor.architecture
@@ -81,7 +94,7 @@ def tune(
         tile = Tile(**entry["tile"])
         sides = f"{tile.BM} x {tile.BN} x {tile.BK}, {tile.warps} warps, {tile.stages} stages"
         took = f"{entry['seconds'] * 1e6:10.2f} us (table {entry['table_seconds'] * 1e6:.2f})"
-        report(f"{operation:8} {kind:5} {took}: {sides}, best of {entry['measured']}")
+        report(f"{operation:8} {kind:11} {took}: {sides}, best of {entry['measured']}")
     path = tiles.measured_file(architecture)
     facts = {"architecture": architecture, "precision": precision, "entries": entries}
     path.parent.mkdir(parents=True, exist_ok=True)
