@@ -142,6 +142,17 @@ def provenance() -> dict[str, Any]:
         return {"commit": None, "dirty": None, "created": now}  # not a git checkout
 
 
+def with_earlier(path: Path, runs: list[dict[str, Any]], *keys: str) -> list[dict[str, Any]]:
+    """``runs``, and before them those in the result file ``path`` that differ from all of them in ``keys``."""
+
+    def key(run: dict[str, Any]) -> tuple[Any, ...]:
+        return tuple(run[name] for name in keys)
+
+    earlier = json.loads(path.read_text())["runs"] if path.exists() else []
+    measured = set(map(key, runs))
+    return [run for run in earlier if key(run) not in measured] + runs
+
+
 def write_json(path: Path, result: dict[str, Any]) -> None:
     """The whole file or none of it; a list of numbers on one line."""
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,13 @@
-"""More rows of rare classes: between the latents of real ones in one VAE of all classes, or from a VAE with labels."""
+"""More rows of rare classes, by the latents of one VAE of all classes, or from a VAE with labels.
+
+``"transfer"`` takes over how rows of a class differ from one another from classes that have many rows. With ``z_i`` the
+latent of a row of the rare class and ``z_k`` that of a row of a larger class, whose mean latent is ``m``::
+
+    z = z_i + 0.75 (z_k - m)
+
+Between two rows of the rare class itself, ``"interpolate"``, there is little that a classifier has not seen, and it
+lies nearer to their mean than real rows do.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +24,8 @@ from minigen.estimators.sklearn_protocol import Parameters
 from minigen.estimators.vae import VAE
 from minigen.reference_backend import NumpyBackend
 
-METHODS = ("interpolate", "generate")
+METHODS = ("transfer", "interpolate", "generate")
+SHARE = 0.75  # of how far a row of a larger class is from that class's mean, which a made row is moved by
 
 
 class Oversampler(Parameters):
@@ -25,9 +35,10 @@ class Oversampler(Parameters):
 
     Parameters
     ----------
-    method : ``"interpolate"``: one VAE learns the rows of all classes, and a new row is decoded from a place between
-        the latents of two rows of its class, so that rare classes gain from what the others have in common;
-        ``"generate"``: a VAE with labels draws it
+    method : ``"transfer"``: one VAE learns the rows of all classes, and a new row is decoded from the latent of a row
+        of its class, moved by three quarters of what a row of a class with no fewer rows differs by from that class's
+        mean; ``"interpolate"``: from a place between the latents of two rows of its class; ``"generate"``: a VAE with
+        labels draws it
     sampling_strategy : ``"auto"``: as many rows of each class as the largest has; or a dictionary from classes to
         numbers of rows, those that are there included
     neighbours : of ``"interpolate"``, among how many of the nearest rows of the class, by latents, the second row is
@@ -45,7 +56,7 @@ class Oversampler(Parameters):
     def __init__(
         self,
         *,
-        method: str = "interpolate",
+        method: str = "transfer",
         sampling_strategy: str | dict[Any, int] = "auto",
         neighbours: int = 0,
         steps: int = 3000,
@@ -77,9 +88,9 @@ class Oversampler(Parameters):
         if any(missing):
             labels = classes[codes]
             self.model_ = self._model(items).fit(items, labels if self.method == "generate" else None, progress=False)
-            new = self._generated if self.method == "generate" else self._interpolated
+            new = {"transfer": self._transferred, "interpolate": self._interpolated, "generate": self._generated}
             rng = np.random.default_rng(self.seed)
-            made += [new(items, codes, code, n, classes, rng) for code, n in enumerate(missing) if n]
+            made += [new[self.method](items, codes, code, n, classes, rng) for code, n in enumerate(missing) if n]
         added = np.concatenate(made)
         return self._joined(X, items, added), np.concatenate([classes[codes], np.repeat(classes, missing)])
 
@@ -114,6 +125,20 @@ class Oversampler(Parameters):
             settings |= {"likelihood": "gaussian", "variance": "learned_scalar", "hidden": (128,)}
             settings |= {"latent_dim": min(8, width), "learning_rate": 2e-3}
         return VAE(seed=self.seed, **settings)
+
+    def _transferred(
+        self, items: np.ndarray, codes: np.ndarray, code: int, n: int, classes: np.ndarray, rng: np.random.Generator
+    ) -> np.ndarray:
+        """``n`` rows of a class that vary as those of larger classes do."""
+        z = np.asarray(self.model_.encode(items))
+        counts = np.bincount(codes)
+        sums = np.zeros((len(counts), z.shape[1]))
+        np.add.at(sums, codes, z)
+        first = rng.choice(np.flatnonzero(codes == code), n)
+        other = rng.choice(np.flatnonzero(counts[codes] >= counts[code]), n)
+        means = sums / counts[:, None]
+        moved = z[first] + SHARE * (z[other] - means[codes[other]])
+        return np.asarray(self.model_.decode(moved.astype(np.float32)))
 
     def _interpolated(
         self, items: np.ndarray, codes: np.ndarray, code: int, n: int, classes: np.ndarray, rng: np.random.Generator

@@ -14,6 +14,11 @@ from concurrent.futures import Future, ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
+if "PYTEST_XDIST_WORKER" in os.environ:
+    # A process a core: more threads wait for each other, spinning (boosted trees took 225 s of CPU instead of 5). NumPy
+    # and scikit-learn read this when they are imported.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 import numpy as np
 import pytest
 from fake_cupy import FakeCupy, bindings

@@ -6,13 +6,14 @@ import numpy as np
 import pytest
 
 import minigen
+from minigen import augmentation
 from models import blobs
 
 SMALL = minigen.VAE(hidden=(8,), latent_dim=2, batch_size=32, epochs=2)
 Y = np.repeat(["a", "b", "c"], [150, 40, 10])
 
 
-@pytest.mark.parametrize("method", ["interpolate", "generate"])
+@pytest.mark.parametrize("method", ["transfer", "interpolate", "generate"])
 def test_every_class_gets_as_many_rows_as_the_largest(method):
     X = blobs(200)
     more, labels = minigen.augment(X, Y, method=method, model=SMALL)
@@ -28,7 +29,8 @@ def test_every_class_gets_as_many_rows_as_the_largest(method):
 @pytest.mark.parametrize("neighbours", [0, 2])
 def test_new_rows_lie_between_the_latents_of_two(neighbours):
     X = blobs(200)
-    sampler = minigen.Oversampler(model=SMALL, neighbours=neighbours, sampling_strategy={"c": 60})
+    how = {"method": "interpolate", "neighbours": neighbours, "sampling_strategy": {"c": 60}}
+    sampler = minigen.Oversampler(model=SMALL, **how)
     more, labels = sampler.fit_resample(X, Y)
     assert len(more) == 250 and (labels[200:] == "c").all()
     z = sampler.model_.encode(X[Y == "c"])
@@ -40,10 +42,22 @@ def test_new_rows_lie_between_the_latents_of_two(neighbours):
     assert max(gaps) <= 2 and len(np.unique(more[200:], axis=0)) > 20
 
 
+def test_a_rare_row_is_moved_as_rows_of_a_larger_class_differ_from_their_mean():
+    X = blobs(200)
+    sampler = minigen.Oversampler(model=SMALL, sampling_strategy={"b": 60})
+    more, labels = sampler.fit_resample(X, Y)
+    assert len(more) == 220 and (labels[200:] == "b").all()
+    z = sampler.model_.encode(X)
+    moves = np.concatenate([z[Y == c] - z[Y == c].mean(axis=0) for c in "ab"])  # "c" has fewer rows
+    possible = sampler.model_.decode((z[Y == "b"][:, None] + augmentation.SHARE * moves).reshape(-1, 2)).astype(int)
+    gaps = [np.abs(possible - row).max(axis=1).min() for row in more[200:].astype(int)]
+    assert max(gaps) <= 1 and len(np.unique(more[200:], axis=0)) == 20
+
+
 def test_tables_whole_numbers_and_a_single_row():
     rng = np.random.default_rng(0)
     X, y = rng.integers(0, 1000, (60, 3)), np.arange(60) > 58
-    more, labels = minigen.augment(X, y, steps=20)
+    more, labels = minigen.augment(X, y, method="interpolate", steps=20)
     assert more.dtype == X.dtype and len(more) == 118 and labels.sum() == 59
     np.testing.assert_array_equal(more[:60], X)
     assert len(np.unique(more[60:], axis=0)) == 1

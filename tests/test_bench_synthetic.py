@@ -11,6 +11,7 @@ from bench import report_tables, tables
 
 pd = pytest.importorskip("pandas")
 pytest.importorskip("narwhals")
+pytest.importorskip("sklearn")
 
 
 def frame(n: int, seed: int = 0) -> pd.DataFrame:

@@ -484,7 +484,7 @@ def test_info_tells_what_a_file_holds(runs):
 def test_gradcheck_prints_a_table(tmp_path):
     out = succeeds("gradcheck", "--device", "numpy", "--seed", "1", folder=tmp_path)
     assert re.search(r"^(\d+) checks, 0 failed; repeat with --seed 1$", out, re.M)
-    assert re.search(r"^dense +numpy +wgrad .* pass$", out, re.M)
+    assert re.search(r"^dense +numpy +dense_wgrad .* pass$", out, re.M)
     assert len({len(line) for line in out.splitlines()[:-1]}) <= 2  # columns: "result" is longer than "pass"
 
 

@@ -336,6 +336,21 @@ def test_rows_beyond_those_that_are_held_at_once(monkeypatch):
             np.testing.assert_allclose(result, before[name], rtol=1e-5, atol=1e-5 * np.abs(before[name]).max())
 
 
+def test_a_vae_of_few_rows_and_steps_heeds_its_label():
+    """Of digits that it is told are others it makes those; a label that weighs as little as one latent is lost."""
+    digits = minigen.datasets.mnist_sample()
+    X, y = digits.images.reshape(-1, 784), digits.labels
+    model = minigen.VAE(hidden=(64,), latent_dim=16, epochs=12, batch_size=100, seed=1)
+    model.fit(X[:800], y[:800], progress=False)
+    E = model.decoder_.layers[1].initial(0, "glorot_uniform", 0, np.float32)["E"]
+    np.testing.assert_allclose(np.abs(E).max(), np.sqrt(16 * 6 / (10 + 64)), rtol=0.02)
+    rows, others = X[800:1000], (y[800:1000] + 3) % 10
+    made = model.decode(model.encode(rows, y[800:1000]), others)
+    means = np.stack([X[y == c].mean(axis=0) for c in range(10)])
+    nearest = np.square(made[:, None] - means.astype(np.float32)).mean(axis=2).argmin(axis=1)
+    assert (nearest == others).mean() > 0.4
+
+
 def test_a_grid_has_a_row_a_class():
     X = np.random.default_rng(0).integers(0, 256, (40, 8, 8), np.uint8)
     model = MODELS["gan"]().fit(X, np.arange(40) % 4, **QUIET)

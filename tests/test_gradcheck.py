@@ -108,7 +108,7 @@ class Sloppy(NumpyBackend):
 def test_a_faulty_backend_fails(seed):
     rows = gradcheck.run([NumpyBackend(), Sloppy()], seed)
     operations = [row.operation for row in rows if not row.passed]
-    assert [name for name in operations if "step" not in name] == ["dense", "latent", "batch"]
+    assert {name for name in operations if "step" not in name} == {"dense", "latent", "batch"}
     assert {"gan step", "vae step"} <= set(operations), "whole steps are made of these operations"
 
 

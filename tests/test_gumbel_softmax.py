@@ -9,7 +9,9 @@ import pytest
 
 import minigen
 from helpers import Out, f32, normals, relative_error, tolerance
+from minigen.models.gumbel_softmax import GumbelSoftmax
 from minigen.reference import gumbel_softmax, random
+from minigen.reference_backend import NumpyBackend
 from models import blobs, gan_training
 
 WIDTHS = (1, 4, 1, 2, 1, 1, 40)
@@ -81,6 +83,18 @@ def test_the_largest_is_a_draw_from_the_softmax():
 # --- a step -------------------------------------------------------------------------------------------
 
 BLOCKS = (1, 3, 1, 4, 3)
+
+
+def test_the_last_rows_of_a_batch_have_gradients(rng):
+    """As :class:`minigen.models.layers.Stored` has it: of the others the layer keeps the output alone."""
+    layer = GumbelSoftmax((1, 3), "tanh", 0.5).bound(NumpyBackend(np.float64), "g", {}, {}, {})
+    all_rows = layer.store(4, grad_rows=2)
+    layer.forward(rng.normal(size=(4, 4)), all_rows)
+    all_rows.dz[...] = rng.normal(size=(2, 4))
+    dx, expected = np.empty((2, 4)), np.empty((2, 4))
+    layer.input_gradient(dx, all_rows, dx, "linear")
+    layer.input_gradient(expected, all_rows.rows(2, 4), expected, "linear")
+    np.testing.assert_array_equal(dx, expected)
 
 
 @pytest.mark.parametrize("told", [{}, {"pack": 2}, {"instance_noise": 0.3}, {"n_critic": 2}, {"r1": 0.5}], ids=str)

@@ -81,6 +81,12 @@ def test_a_uniform_beyond_the_rounded_sum_of_weights_takes_the_last_component():
     np.testing.assert_array_equal(z, [[0], [1]])
 
 
+def test_held_out_rows_are_no_others():
+    draws = np.broadcast_to(np.arange(20.0)[:, None], (3, 20, 1))  # three of each row
+    known, held_out = (set(part.ravel()) for part in mixture._split(draws, np.random.default_rng(0)))
+    assert len(held_out) == 2 and not known & held_out and known | held_out == set(range(20))
+
+
 def test_two_clusters_are_found(fitted):
     assert fitted.components == [4, 4] and (fitted.log_densities[:, 1] > -6).all()  # one Gaussian would get -7.5
     alone = mixture.standard_normal(3).log_density(np.zeros((1, 3)), np.zeros(1, int))

@@ -6,12 +6,20 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from helpers import InOut, Out, f32, normals, use_threads
+from helpers import InOut, Out, assert_close, f32, normals, use_threads
 from minigen import ops_layers
 from minigen.gradcheck_operations import call, operations
 from minigen.reference import dropout, maxout, normalization, random, self_gated, spectral_norm
 
 STEP = np.array([3], np.uint64)
+
+
+def test_every_operation_against_the_reference(arena, rng):
+    for _, check, method, arguments, expected in operations(rng, of=ops_layers.LayerOperations):
+        got = arena.call(method, *arguments)
+        for out, reference in zip(got, expected, strict=True):
+            assert not np.isnan(out).any(), check
+            assert_close(arena.backend, out, reference, np.abs(reference) + 0.1)
 
 
 def torch_gradients(f, *points):

@@ -70,6 +70,9 @@ def test_the_noise_of_a_number_and_the_draw_of_a_label_are_independent():
 def test_variances_are_those_of_the_numbers(model):
     assert model.variance_.shape == (5,) and np.isnan(model.variance_[1:4]).all()
     assert (model.variance_[[0, 4]] > 0).all()
+    untrained = minigen.VAE(**SMALL | {"epochs": 0}).fit(table(), progress=False).noise_.state()["noise.0.logvar"]
+    moved = model.noise_.state()["noise.0.logvar"] != untrained
+    np.testing.assert_array_equal(moved, [True, False, False, False, True])
     assert np.array_equal(model.columns_.mean[1:4], [0, 0, 0]) and np.array_equal(model.columns_.std[1:4], [1, 1, 1])
     fixed = minigen.VAE(**SMALL | {"variance": 0.25, "epochs": 1}).fit(table(), progress=False)
     scalar = minigen.VAE(**SMALL | {"variance": "learned_scalar", "epochs": 1}).fit(table(), progress=False)

@@ -11,6 +11,7 @@ from minigen.tables.rebalancing import MOST, by_log_frequency
 
 pd = pytest.importorskip("pandas")
 pytest.importorskip("narwhals")
+pytest.importorskip("sklearn")
 
 
 def table(n: int, seed: int, share: float = 0.005) -> pd.DataFrame:
@@ -44,10 +45,13 @@ def test_a_thousand_rare_labels_do_not_make_the_table_endless():
 @pytest.mark.parametrize(("name", "epochs"), [("TableVAE", 24), ("TableGAN", 40)])
 def test_rows_of_a_rare_category_are_as_good_and_as_frequent(name, epochs):
     frame, truth = table(8000, 0), table(400_000, 1)
+    plain = (
+        {"beta": 1.0, "latent_prior": "normal"} if name == "TableVAE" else {}
+    )  # with less KL 40 rows are learnt anyway
     settings = {"hidden": (32,), "latent_dim": 4, "batch_size": 128, "epochs": epochs, "learning_rate": 3e-3, "seed": 1}
 
     def distance(by_sampling: bool, kind: str) -> float:
-        model = getattr(minigen, name)(**settings, device="cpu", training_by_sampling=by_sampling)
+        model = getattr(minigen, name)(**settings, **plain, device="cpu", training_by_sampling=by_sampling)
         model.fit(frame, condition="kind", progress=False)
         drawn = model.sample(4000, 2, where={"kind": kind})
         assert kind == "usual" or not by_sampling or drawn["red"].mean() == pytest.approx(0.9, abs=0.07)

@@ -15,6 +15,7 @@ from minigen.tables.schema import Rows, as_frame, decode, measure, read
 
 pd = pytest.importorskip("pandas")
 pytest.importorskip("narwhals")
+pytest.importorskip("sklearn")
 
 TINY = {"hidden": (16,), "latent_dim": 4, "batch_size": 32, "epochs": 2, "device": "numpy"}
 
@@ -317,7 +318,8 @@ def test_a_large_table_is_trained_on_in_pieces(monkeypatch):
     pieces = minigen.TableVAE(**TINY).fit(frame, condition="city", progress=False)
     count = -(-sum(c.width for c in pieces.schema_.columns if c.name != "city") // 20)
     assert max(seen) == -(-300 // count) and len(seen) == 2 * count
-    assert pieces.history_.epochs == 2 * count
+    assert pieces.history_.epochs == 2 * count and pieces.history_.stop_reason == "finished"
+    assert pieces.model_.latent_prior == "mixture" and pieces.model_.latent_prior_ is not None
     assert set(pieces.sample(200, 0)["city"].dropna()) == set(frame["city"].dropna())
 
 

@@ -22,6 +22,7 @@ from minigen.estimators.vae import VAE
 
 SCORES = ("bound", "likelihood", "reconstruction", "latent")
 COLUMNS = ("standard", "quantile")
+LEAST_ROWS = 2000  # of an epoch: fewer are repeated, since each epoch has a cost of its own
 AUTO_OFFSET = 0.01  # share of the training rows that contamination="auto" takes for unusual
 
 
@@ -76,13 +77,13 @@ class AnomalyDetector(sklearn_protocol.Parameters):
         score_by: str = "bound",
         contamination: float | str = "auto",
         columns: str = "standard",
-        members: int = 3,
+        members: int = 2,
         samples: int = 16,
         latent_dim: int = 8,
-        hidden: tuple[int, ...] = (64,),
-        steps: int = 3000,
+        hidden: tuple[int, ...] = (128,),
+        steps: int = 2000,
         batch_size: int = 64,
-        learning_rate: float = 2e-3,
+        learning_rate: float = 3e-3,
         seed: int = 0,
         device: str = "auto",
     ) -> None:
@@ -134,8 +135,11 @@ class AnomalyDetector(sklearn_protocol.Parameters):
         rows = rows.astype(np.float32)
         quantiles = Quantiles.of(rows[:, _numbers(rows, mixed)]) if self.columns == "quantile" else None
         seen = _seen(rows, quantiles, mixed)
-        models = [self._member(i, seen, mixed) for i in range(self.members)]
-        fit_many(models, seen, progress=False)
+        # A mixture of latents would take repeated rows for many.
+        times = 1 if self.score_by == "latent" else -(-LEAST_ROWS // len(seen))
+        repeated = np.tile(seen, (times, 1))
+        models = [self._member(i, len(repeated), rows.shape[1], mixed) for i in range(self.members)]
+        fit_many(models, repeated, progress=False)
         if any(getattr(model, "history_", None) is None or model.history_.stop_signal for model in models):
             raise KeyboardInterrupt  # a part of the ensemble is no detector
         self.models_, self.source_ = models, None
@@ -149,22 +153,22 @@ class AnomalyDetector(sklearn_protocol.Parameters):
         self.offset_ = float(np.quantile(self._scores_of(seen), share))
         return self
 
-    def _member(self, i: int, rows: np.ndarray, mixed: MixedColumns | None) -> VAE:
-        """The ``i``-th model of the ensemble, to be trained on ``rows``."""
-        batch = min(self.batch_size, len(rows))
+    def _member(self, i: int, rows: int, width: int, mixed: MixedColumns | None) -> VAE:
+        """The ``i``-th model of the ensemble, to be trained on as many ``rows`` of this ``width``."""
+        batch = min(self.batch_size, rows)
         how: dict[str, Any] = {"likelihood": "gaussian", "variance": "learned_scalar"}
         if mixed is not None and not all(width == 1 for width in mixed.blocks):
             how = {"likelihood": "mixed", "blocks": mixed.blocks}
             how["variance"] = "learned_scalar" if len(mixed.numbers) else 1.0
         return VAE(
             **how,
-            latent_dim=min(self.latent_dim, rows.shape[1]),
+            latent_dim=min(self.latent_dim, width),
             hidden=self.hidden,
             latent_prior="mixture" if self.score_by == "latent" else "normal",
             components=10,
             learning_rate=self.learning_rate,
             batch_size=batch,
-            epochs=-(-self.steps // -(-len(rows) // batch)),
+            epochs=-(-self.steps // -(-rows // batch)),
             seed=(self.seed + i) % checks.SEED_LIMIT,
             device=self.device,
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
@@ -15,7 +16,7 @@ from minigen.estimators import decoding, scaling, vae_checks, variances
 from minigen.estimators.base import Estimator
 from minigen.estimators.latent_prior import LatentPrior
 from minigen.estimators.trained import fresh_seed
-from minigen.models.conditional import Condition
+from minigen.models.conditional import Condition, with_condition_beside_input
 from minigen.models.hidden import Hidden, dense_layers
 from minigen.models.iwae import IwaeStep
 from minigen.models.layers import Layer
@@ -365,7 +366,10 @@ class VAE(LatentPrior, Estimator):
         return layers
 
     def _with_condition(self, network: str, layers: list[Layer], condition: Condition) -> list[Layer]:
-        return layers if network == "noise" else super()._with_condition(network, layers, condition)
+        """With a label that weighs at first as much as all latents together: one weight counts of each label, but as
+        many as there are latents of ``z``, and a small data set is over before a weak label is found to be of use."""
+        scale = math.sqrt(self.latent_dim) if condition.labelled else 1.0
+        return layers if network == "noise" else with_condition_beside_input(layers, condition, scale)
 
     def _initialize(self, rows: Array) -> None:
         """The learned variances start at those of the columns, which are right for a decoder that knows only means."""

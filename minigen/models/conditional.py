@@ -41,13 +41,14 @@ def side_by_side(condition: Condition, pack: int) -> Condition:
     return condition if pack == 1 else Condition(pack * condition.size, labelled=False)
 
 
-def with_condition_beside_input(layers: Sequence[Layer], condition: Condition) -> list[Layer]:
-    """``layers`` with the condition added to what the first one makes of its input, before its activation."""
+def with_condition_beside_input(layers: Sequence[Layer], condition: Condition, scale: float = 1.0) -> list[Layer]:
+    """``layers`` with the condition added to what the first one makes of its input, before its activation. ``scale``
+    multiplies the first values of ``E``."""
     first, *others = layers
     assert isinstance(first, Dense)
     linear = copy.copy(first)
     linear.activation = "linear"
-    return [linear, ConditionBias(first.outputs, first.activation, condition, first.followed_by), *others]
+    return [linear, ConditionBias(first.outputs, first.activation, condition, first.followed_by, scale), *others]
 
 
 def with_projection(layers: Sequence[Layer], condition: Condition) -> list[Layer]:
@@ -131,9 +132,13 @@ class Conditional(Layer):
 class ConditionBias(Conditional):
     """``y = act(x + e)`` behind a linear layer, ``x`` its output."""
 
-    def __init__(self, width: int, activation: str, condition: Condition, followed_by: str) -> None:
+    def __init__(self, width: int, activation: str, condition: Condition, followed_by: str, scale: float = 1.0) -> None:
         super().__init__(width, width, activation)
-        self.condition, self.width, self.followed_by = condition, width, followed_by
+        self.condition, self.width, self.followed_by, self.scale = condition, width, followed_by, scale
+
+    def initial(self, seed: int, init: str, tensor: int, dtype: Any) -> dict[str, np.ndarray]:
+        """Those of a dense layer, times ``scale``."""
+        return {"E": (super().initial(seed, init, tensor, dtype)["E"] * self.scale).astype(dtype)}
 
     def forward(self, x: Array, stored: Stored) -> None:
         self.ops.activation_of_sum(x, self._add_of(stored), stored.y, self.activation)

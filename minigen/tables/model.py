@@ -123,13 +123,19 @@ class TableModel(sklearn_protocol.Parameters):
         if rows.labels is not None:  # the first piece has a row of each label: the model learns there which there are
             order = np.concatenate([np.unique(rows.labels, return_index=True)[1], order])[:count]
         starts = np.linspace(0, count - size, pieces).round().astype(int)
-        for _ in range(epochs):
-            for start in starts:
-                piece = order[start : start + size]
-                labels = None if rows.labels is None else rows.labels[piece]
-                inner.partial_fit(rows[piece], labels, epochs=1, callbacks=callbacks, progress=progress)
-                if inner.history_.stop_reason not in ("", "finished"):
-                    return inner
+        if prior := getattr(inner, "latent_prior", None):
+            inner.latent_prior = "normal"  # a mixture is fitted once, at the end
+        for start in np.tile(starts, epochs):
+            piece = order[start : start + size]
+            encoded, labels = rows[piece], None if rows.labels is None else rows.labels[piece]
+            inner.partial_fit(encoded, labels, epochs=1, callbacks=callbacks, progress=progress)
+            if inner.history_.stop_reason not in ("", "finished"):
+                break
+        if prior == "mixture" and epochs:
+            stopped = inner.history_.stop_reason
+            inner.latent_prior = prior
+            inner.partial_fit(encoded, labels, epochs=0, progress=False)
+            inner.history_.stop_reason = stopped
         return inner
 
     def _measured_calibration(self) -> dict[str, np.ndarray]:

@@ -34,7 +34,7 @@ class TableVAE(TableModel):
     normalization : of the hidden layers: ``"batch"``, ``"layer"`` or ``None``
     dropout : share of the hidden units that are dropped in training
     variance : of the numbers' likelihood: ``"learned"``, one of each, or a number
-    beta : weight of the KL
+    beta : weight of the KL; small, since the mixture of ``latent_prior`` makes up for latents that are no normals
     latent_prior : what samples' latents are drawn from: ``"normal"``, or ``"mixture"``, one of Gaussians fitted to
         those of the training rows (needs scikit-learn)
     components : Gaussians in that mixture
@@ -64,8 +64,8 @@ class TableVAE(TableModel):
         normalization: str | None = None,
         dropout: float = 0.0,
         variance: float | str = "learned",
-        beta: float = 1.0,
-        latent_prior: str = "normal",
+        beta: float = 0.2,
+        latent_prior: str = "mixture",
         components: int = 20,
         kl_warmup: float = 0.0,
         learning_rate: float = 1e-3,

@@ -61,8 +61,8 @@ def candidates(operation: str, kind: str, architecture: int, precision: str) -> 
     sides = SIDES.get(kind, (16, 32, 64, 128))
     splits = (1,) if kind in SIDES else (1, 2, 4, 8)
     found = [
-        replace(table, **dict(zip(("BM", "BN", "BK", "SPLIT", "stages"), sizes, strict=True)))
-        for sizes in itertools.product(sides, sides, (32, 64), splits, (2, 3, 4))
+        replace(table, BM=BM, BN=BN, BK=BK, SPLIT=SPLIT, stages=stages)
+        for BM, BN, BK, SPLIT, stages in itertools.product(sides, sides, (32, 64), splits, (2, 3, 4))
     ]
     found = [replace(tile, warps=8) if tile.BM * tile.BN >= 128 * 128 else tile for tile in found]
     found = [tile for tile in found if tile.SPLIT * tile.BM * tile.BN <= LARGEST]
