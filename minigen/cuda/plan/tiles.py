@@ -99,10 +99,15 @@ def fits_once(sides: tuple[int, int], rows: int, columns: int, architecture: int
 
 
 def shape_class(rows: int, columns: int, architecture: int, models: int = 1) -> str:
-    """``few``, ``some`` or ``many``; ``models`` as in :func:`filled`."""
-    if fits_once(SMALL[-1], rows, columns, architecture, models):
+    """``few``, ``some`` or ``many``; ``models`` as in :func:`filled`.
+
+    Several models are only ``few`` where half of the multiprocessors would be idle: with more tiles than that, all the
+    work of a multiprocessor counts, not how long one program takes.
+    """
+    full = filled(rows, columns, architecture, models)
+    if fits_once(SMALL[-1], rows, columns, architecture, models) and (models == 1 or full < 0.5):
         return "few"
-    return "some" if filled(rows, columns, architecture, models) < 4 else "many"
+    return "some" if full < 4 else "many"
 
 
 def kind_of(rows: int, columns: int, depth: int, architecture: int, models: int = 1) -> str:
