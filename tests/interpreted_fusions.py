@@ -385,7 +385,7 @@ def test_large_product(rng):
     for kind in ("130x131x67", "some", "many"):
         chosen = {name: tiles.default(name, kind, 90, "ieee") for name in tiles.OPERATIONS}
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(tiles, "choose", lambda operation, *shape, chosen=chosen: chosen[operation])
+            patch.setattr(tiles, "choose", lambda operation, *shape, chosen=chosen, **told: chosen[operation])
             y, dx, dW, db = ops.empty((B, n_out)), ops.empty((B, n_in)), ops.empty((n_in, n_out)), ops.empty((n_out,))
             ops.dense_forward(x, W, b, y)
             ops.dense_dgrad(y, W, dx)

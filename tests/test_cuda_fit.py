@@ -96,7 +96,7 @@ def compile_with_little_memory() -> list[tuple[int, int, tuple[int, ...]]]:
     """One product on cards with less and less shared memory, twice: each time what it has and takes, and the tile."""
     executor, launches = one_product()
     found = []
-    for limit in (2**20, 50_000, 9_000, 2**20, 50_000, 9_000):
+    for limit in (2**20, 50_000, 5_000, 2**20, 50_000, 5_000):
         executor.shared_limit = limit
         ((launch, binary),) = compile_launches(launches, executor)
         (job,) = launch.jobs
