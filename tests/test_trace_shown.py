@@ -324,6 +324,7 @@ def test_command_goes_on_with_a_trained_model(command, tmp_path):
     [
         (("--steps", "0"), "--steps must be"),
         (("--csv", "flow.txt"), "ending of csv"),
+        (("--csv", "flow.csv", "--mermaid"), "without --mermaid"),
         (("--tiny", "--data", "x.npy"), "--tiny cannot be given with --data"),
         (("--tiny", "--hidden", "0"), "--hidden"),
     ],

@@ -10,6 +10,7 @@ import typer
 
 from minigen.cli.application import Command, command, trace_group
 from minigen.cli.options import DATA, DataName, LabelsName, option
+from minigen.errors import ArgumentError
 
 TRACE = "Trace"
 
@@ -83,6 +84,8 @@ def trace(family: Any, options: TraceOptions, settings: dict[str, Any]) -> None:
 
     checks.integer("steps", options.steps, 1)
     if options.csv is not None:
+        if options.mermaid or options.values:
+            raise ArgumentError("csv", "writes norms, no graph and no values: give it without --mermaid and --values")
         checks.choice("the ending of csv", options.csv.suffix.lower(), (".csv",))
     model, items, labels = _subject(family, options, settings)
     if options.csv is not None:

@@ -5,7 +5,7 @@ logit, loss, dlogits, the head's gradients and the hidden delta would be five th
 
 1. the layer that makes ``h`` also stores ``scores[B,PARTS]``: for each tile of its columns, their share
    ``sum_j h[r,j] w[j]`` of the logit (:func:`minigen.cuda.kernels.dense.forward`; the bias joins the first share);
-2. a kernel that needs ``dz[r,j] = ds[r] w[j] act'(h[r,j])`` sums the shares of its rows, always in the same order, and
+2. a kernel that needs ``dz[r,j] = ds[r] w[j] act'(z[r,j])`` sums the shares of its rows, always in the same order, and
    computes it where it would load it (:func:`delta`);
 3. :func:`head` makes the loss and the gradients of ``w`` and its bias, or updates them.
 """
