@@ -90,7 +90,7 @@ def stages() -> dict[str, Stage]:
         Stage("kernels-torch", 90, 50, module("gpu_kernels", "--torch")),  # 18 compilations
         Stage("kernels", 80, 55, module("gpu_kernels")),  # 36 compilations of a second
         Stage("steps-others", 60, 30, module("gpu_steps", "--precision", "tf32", "ieee", "bf16")),
-        Stage("tune", 105, 100, module("gpu_tune")),  # as long as it is let
+        Stage("tune", 105, 100, module("gpu_tune")),  # takes all the time that it is given
         Stage("sanitizer-cpp", 60, 30, module("gpu_sanitizer")),
         # --- only by name
         Stage("steps", 90, 60, module("gpu_steps")),

@@ -1,7 +1,7 @@
 """More rows of rare classes, by the latents of one VAE of all classes, or from a VAE with labels.
 
-``"transfer"`` takes over how rows of a class differ from one another from classes that have many rows. With ``z_i`` the
-latent of a row of the rare class and ``z_k`` that of a row of a larger class, whose mean latent is ``m``::
+``"transfer"`` gives a rare class the variation that is seen in classes with many rows. With ``z_i`` the latent of a row
+of the rare class and ``z_k`` that of a row of a larger class, whose mean latent is ``m``::
 
     z = z_i + 0.75 (z_k - m)
 
@@ -25,7 +25,7 @@ from minigen.estimators.vae import VAE
 from minigen.reference_backend import NumpyBackend
 
 METHODS = ("transfer", "interpolate", "generate")
-SHARE = 0.75  # of how far a row of a larger class is from that class's mean, which a made row is moved by
+SHARE = 0.75  # of z_k - m
 
 
 class Oversampler(Parameters):
@@ -36,9 +36,9 @@ class Oversampler(Parameters):
     Parameters
     ----------
     method : ``"transfer"``: one VAE learns the rows of all classes, and a new row is decoded from the latent of a row
-        of its class, moved by three quarters of what a row of a class with no fewer rows differs by from that class's
-        mean; ``"interpolate"``: from a place between the latents of two rows of its class; ``"generate"``: a VAE with
-        labels draws it
+        of its class plus three quarters of the difference between the latent of a row of a class at least as large and
+        that class's mean; ``"interpolate"``: from a place between the latents of two rows of its class;
+        ``"generate"``: a VAE with labels draws it
     sampling_strategy : ``"auto"``: as many rows of each class as the largest has; or a dictionary from classes to
         numbers of rows, those that are there included
     neighbours : of ``"interpolate"``, among how many of the nearest rows of the class, by latents, the second row is

@@ -30,8 +30,8 @@ every_architecture = pytest.mark.parametrize("architecture", report.ARCHITECTURE
 OTHERS = [precision for precision in PRECISIONS if precision not in ("bf16x6", "bf16x3")]  # these are for large layers
 
 
-def drawn(launches: list[Any], architecture: int, precision: str) -> list[Any]:
-    """The launches that this run compiles."""
+def drawn(launches: list[Any], architecture: int, precision: str = "tf32x3") -> list[Any]:
+    """The launches that this run compiles; ``precision`` where they depend on it."""
     if EVERYTHING or (architecture, precision) == (90, "tf32x3"):
         return launches
     return secrets.SystemRandom().sample(launches, (len(launches) + 3) // 4)
@@ -82,7 +82,7 @@ def compile_every_operation(architecture):
         given = [on_device(ops, argument) for argument in ordered(row, arguments)]
         launches += ops.schedule(lambda name=name, given=given: getattr(ops, name)(*given), fuse=False).launches
     assert len(launches) > len(OPERATIONS) / 2
-    return report.resources(drawn(launches, architecture, "ieee" if architecture != 90 else "tf32x3"), ops)
+    return report.resources(drawn(launches, architecture), ops)
 
 
 def sizes_of(row):

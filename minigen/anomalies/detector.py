@@ -135,7 +135,7 @@ class AnomalyDetector(sklearn_protocol.Parameters):
         rows = rows.astype(np.float32)
         quantiles = Quantiles.of(rows[:, _numbers(rows, mixed)]) if self.columns == "quantile" else None
         seen = _seen(rows, quantiles, mixed)
-        # A mixture of latents would take repeated rows for many.
+        # A mixture fitted to the latents of repeated rows would count each of them several times.
         times = 1 if self.score_by == "latent" else -(-LEAST_ROWS // len(seen))
         repeated = np.tile(seen, (times, 1))
         models = [self._member(i, len(repeated), rows.shape[1], mixed) for i in range(self.members)]

@@ -52,7 +52,7 @@ def restored(kind: type, settings: dict[str, Any], tensors: Tensors, restore: Re
     detector: Any = kind(**tuples(settings["params"]))
     detector._check_params()
     shape = checks.widths("item_shape", settings["item_shape"])
-    said = settings.get("parts")  # there are none in files of before
+    said = settings.get("parts")  # files written before there were tables have none
     detector.mixed_ = None if said is None else MixedColumns.from_file(said)
     width = numbers = columns = math.prod(shape)
     if detector.mixed_ is not None:

@@ -54,8 +54,8 @@ class CudaBackend(CudaPlacement, Backend):
 
     ``precision`` is how matrix products are taken, one of :data:`PRECISIONS`, which
     :mod:`minigen.cuda.kernels.matmul` explains; sums and storage are float32 in all. The default is ``"tf32x3"``: it
-    has float32's accuracy (so that a training takes the path that it takes on the other backends) and runs on the
-    tensor cores, where ``"ieee"`` cannot.
+    has float32's accuracy, so that a training gives the same losses as on the other backends up to rounding, and it
+    runs on the tensor cores, which ``"ieee"`` cannot use.
 
     Calls run at once. A captured step is fused instead (``fuse=False`` leaves each call a launch of its own): what the
     step writes without reading it again, and all that it brings to the next step, is as if spelled out, up to

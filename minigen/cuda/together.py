@@ -1,11 +1,11 @@
 """Trainings of several models at once on a GPU: their steps are launched together.
 
 Each model's ``fit`` runs in a thread of its own, as if it were alone; one thread runs at a time. One that asks for
-steps of its captured program waits until all have asked, or ended. Then the programs of one kind, those that differ in
-memory and numbers alone (:func:`minigen.cuda.plan.many.kind_of`), are launched as one
-(:func:`minigen.cuda.plan.many.together`) for as many steps as each of them has asked for, and who has got all of its
-steps goes on. So losses, flags, snapshots, callbacks and the end of a training are each model's own, and a model that
-has diverged or stopped is simply in none of the launches any more.
+steps of its captured program waits until all have asked, or ended. Then the programs of one kind, which differ only in
+memory and numbers (:func:`minigen.cuda.plan.many.kind_of`), are launched as one
+(:func:`minigen.cuda.plan.many.together`) for the smallest number of steps that any of them asked for, and a thread that
+has all of its steps goes on. So losses, flags, snapshots, callbacks and the end of a training are each model's own, and
+a model that has diverged or stopped is left out of the later launches.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def capture(executor: Executor, launches: Sequence[Launch]) -> Program:
 
 
 def models_to_cut_for() -> int:
-    """For how many models' launches the products of a program are cut."""
+    """The number of models for which the tiles of a program are chosen."""
     member = current_member.get()
     return 1 if member is None or member.together.exact else member.together.models
 
@@ -88,8 +88,8 @@ class Request:
 class Together:
     """``models`` trainings at once: each thread is in :meth:`member` from its beginning to its end.
 
-    Where they are ``exact``, matrix products are cut into tiles as for a single model, and so every model has the bits
-    that it has alone. Else they are cut for all models, into larger tiles.
+    With ``exact`` the tiles of matrix products are those of a single model, and so every model has the bits that it has
+    alone. Otherwise tiles are chosen for all models together, and are larger.
     """
 
     def __init__(self, models: int, exact: bool = True) -> None:
@@ -122,7 +122,7 @@ class Together:
                 self.turn.notify_all()
 
     def run(self, program: MemberProgram, steps: int) -> None:
-        """Repeat ``program`` so often. Raises what goes wrong with a launch, RuntimeError in the other threads."""
+        """Repeat ``program`` ``steps`` times. Raises a launch's error, and RuntimeError in the other threads."""
         request = Request(program, steps)
         self.requests.append(request)
         while request.left and self.error is None:

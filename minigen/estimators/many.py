@@ -54,9 +54,9 @@ def fit_many(
     on_divergence : a model that diverges does not end the others. In the end its error is raised (``"raise"``), in one
         :class:`~minigen.SomeDiverged` for all, or warned of (``"warn"``); ``model.history_.stop_reason`` is
         ``"diverged"`` then, and its weights those from before that step
-    exact : False lets ``cuda`` cut matrix products for as many models as there are, where it otherwise cuts them as for
-        one: this is faster, and the models differ from those of their own ``fit`` by rounding, on that GPU by the same
-        bits each time with as many models. Nothing else changes, and nothing on other devices
+    exact : True: on ``cuda`` each model has the bits of its own ``fit``. False: tiles are chosen for the number of
+        models that share a launch, which is faster; a model then differs from that of its own ``fit`` by rounding, and
+        its bits depend on the number of models and on the GPU, not on the run. No effect on other devices
     options : what else ``fit`` takes, such as ``validation``
 
     Returns

@@ -366,8 +366,9 @@ class VAE(LatentPrior, Estimator):
         return layers
 
     def _with_condition(self, network: str, layers: list[Layer], condition: Condition) -> list[Layer]:
-        """With a label that weighs at first as much as all latents together: one weight counts of each label, but as
-        many as there are latents of ``z``, and a small data set is over before a weak label is found to be of use."""
+        """The label's weights start ``sqrt(latent_dim)`` times as large as a dense layer's. A label adds one row of
+        ``E``, the latent a sum of ``latent_dim`` rows: with equal weights the label is drowned out at first, and a
+        training on few rows ends before the networks have learnt to use it."""
         scale = math.sqrt(self.latent_dim) if condition.labelled else 1.0
         return layers if network == "noise" else with_condition_beside_input(layers, condition, scale)
 

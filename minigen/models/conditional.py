@@ -34,7 +34,7 @@ class Condition:
 
 
 def side_by_side(condition: Condition, pack: int) -> Condition:
-    """The condition of ``pack`` rows that are judged together: theirs one behind the other, labels as one-hot vectors.
+    """The condition of ``pack`` rows that are judged together: these concatenated, labels as one-hot vectors.
 
     So each place in the pack has a matrix ``E`` of its own, and what the pack's conditions add is the sum.
     """

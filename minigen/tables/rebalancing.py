@@ -8,10 +8,11 @@ MOST = 10  # times as many rows as the table has, at most
 
 
 def by_log_frequency(labels: np.ndarray, seed: int) -> np.ndarray:
-    """Rows to train on, ``int[M]``: a label that ``c`` of ``labels[N]`` have gets a share of them like ``log(1 + c)``.
+    """Numbers of the rows to train on, ``int[M]``, in random order, some of them more than once.
 
-    Each row is there as often as the others of its label, or once more; ``M`` is the least number for which each is
-    there, but 10 N at most, where each of the most frequent ones is there or not by chance. In an order of chance.
+    A label that occurs ``c`` times in ``labels[N]`` gets a share of them proportional to ``log(1 + c)``, and the counts
+    of its rows differ by one at most. ``M`` is the smallest number with which every row occurs, but at most 10 N; rows
+    of the most frequent labels are then left out at random.
     """
     rng = np.random.default_rng([seed, 6])
     counts = np.bincount(labels)

@@ -18,8 +18,9 @@ tf32    factors cut off after 11 bits (the tensor cores do not look at the other
 bf16    factors rounded to 8 bits
 ======  ==============================================================================================
 
-``tl.dot`` itself knows bf16x6 and bf16x3, but begins each step of the loop with a sum of its own and looks through it
-for NaN: half as many instructions again as :func:`dot_of_parts`, in which an infinity becomes NaN, as on the CPU.
+``tl.dot`` has bf16x6 and bf16x3 of its own, but starts a new sum in each step of the loop and searches it for NaN,
+which takes about one and a half times the instructions of :func:`dot_of_parts`. There an infinity becomes NaN, as on
+the CPU.
 """
 
 from __future__ import annotations
@@ -83,7 +84,8 @@ def right_offsets(first, outer, BK: tl.constexpr, SPLIT: tl.constexpr):
 
 @triton.jit
 def rounded_to_bf16(x):
-    """The nearest bf16, as float32: the compiler rounds two numbers in one instruction only where it keeps neither."""
+    """The nearest bf16, as float32. By integers: the compiler converts two numbers with one instruction only if their
+    float32 values are not needed afterwards, as they are here."""
     bits = x.to(tl.int32, bitcast=True)
     return ((bits + 0x8000) & -0x10000).to(tl.float32, bitcast=True)
 

@@ -1,9 +1,9 @@
 """The first instructions of every generated kernel from sm_90 on: programmatic dependent launch.
 
-Launches of a graph follow each other, A, B, C, and each reads what those before it wrote. Without more the GPU sets up
-B's programs when A has ended. Here A's programs tell it, as soon as they run, that B may come, and B's wait until A has
-ended: only the setting up overlaps. (CUDA programming guide, "Programmatic dependent launch"; PTX, ``griddepcontrol``.)
-Why every launch still finds memory as if each had waited for the one before to end:
+Launches A, B, C of a graph follow each other, and each reads what those before it wrote. Ordinarily the GPU starts to
+set up B when A has ended. Here A's programs signal, as soon as they run, that B may be started, and B's programs wait
+until A has ended: only the setting up overlaps. (CUDA programming guide, "Programmatic dependent launch"; PTX,
+``griddepcontrol``.) Why every launch still finds memory as if each had waited for the one before to end:
 
 - ``wait`` returns when the launch before has ended as a whole and what it wrote is visible. It comes before the first
   access to memory. So B reads nothing that A has yet to write, and overwrites nothing that A has yet to read.
@@ -14,9 +14,9 @@ Why every launch still finds memory as if each had waited for the one before to 
   multiprocessors, once all of B's have begun: so those that wait never keep out those that they wait for. Before
   ``wait`` it would be as correct, C's programs could then come while A still runs, and many launches could be there at
   once. After it there is one beside the one that runs, which takes less room from it.
-- What is no such kernel (copies, CuPy's and CUDA C++ kernels) tells nothing and is launched without the attribute: it
-  begins when all before it has ended, and what follows it when it has.
-- A launch without the attribute has nobody to wait for: both instructions then do nothing.
+- Everything else (copies, CuPy's and CUDA C++ kernels) gives no signal and is launched without the attribute: it
+  begins when all before it has ended, and what follows begins when it has ended.
+- In a launch without the attribute both instructions do nothing.
 
 Before ``wait`` a program can do what needs no memory that a launch writes. That leaves arithmetic with its number: the
 weights, and the counter that chooses the batch's rows, are written by the last launches of the step before.

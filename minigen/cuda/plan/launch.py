@@ -82,7 +82,9 @@ class Launch:
     work this launch does; ``flops`` and ``bytes`` are what those need at least (every input read once, every output
     written once), not what was measured. ``jobs`` are those that it runs, of a kernel that was written for them
     (:mod:`minigen.cuda.plan.codegen`). ``waits`` says that the kernel waits for the launch before it by itself
-    (:mod:`minigen.cuda.kernels.waiting`), so that it may be started before that one has ended.
+    (:mod:`minigen.cuda.kernels.waiting`), so that it may be started before that one has ended. A launch for several
+    models (:mod:`minigen.cuda.plan.many`) has a ``preamble``, the kernel's first lines, and ``moved_to``, the other
+    models' buffers, which it keeps alive.
     """
 
     name: str

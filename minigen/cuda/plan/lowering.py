@@ -23,7 +23,7 @@ BLOCK = 1024  # elements a program of the elementwise kernels
 class Target:
     """What jobs are made for: ``architecture`` such as 90, matmul ``precision``, and ``empty(shape, dtype)`` memory.
 
-    Products are cut for so many ``models`` in one launch.
+    ``models`` is how many models share one launch; tiles are chosen for as many products.
     """
 
     architecture: int

@@ -88,12 +88,12 @@ def multiprocessors(architecture: int) -> int:
 
 
 def filled(rows: int, columns: int, architecture: int, models: int = 1) -> float:
-    """64 x 64 tiles of a result, which so many ``models`` have in one launch, for each multiprocessor."""
+    """How many 64 x 64 tiles each multiprocessor gets if ``models`` models compute such a result in one launch."""
     return models * -(-rows // 64) * -(-columns // 64) / multiprocessors(architecture)
 
 
 def fits_once(sides: tuple[int, int], rows: int, columns: int, architecture: int, models: int = 1) -> bool:
-    """Whether tiles of these sides give no multiprocessor two programs; ``models`` as in :func:`filled`."""
+    """Whether there are at most as many tiles of these sides as multiprocessors; ``models`` as in :func:`filled`."""
     BM, BN = sides
     return models * -(-rows // BM) * -(-columns // BN) <= multiprocessors(architecture)
 
@@ -101,8 +101,8 @@ def fits_once(sides: tuple[int, int], rows: int, columns: int, architecture: int
 def shape_class(rows: int, columns: int, architecture: int, models: int = 1) -> str:
     """``few``, ``some`` or ``many``; ``models`` as in :func:`filled`.
 
-    Several models are only ``few`` where half of the multiprocessors would be idle: with more tiles than that, all the
-    work of a multiprocessor counts, not how long one program takes.
+    Products of several models are ``few`` only if less than half of the multiprocessors would have work: with more
+    tiles than that, the total work of a multiprocessor decides the time, not the length of one program.
     """
     full = filled(rows, columns, architecture, models)
     if fits_once(SMALL[-1], rows, columns, architecture, models) and (models == 1 or full < 0.5):
@@ -111,9 +111,9 @@ def shape_class(rows: int, columns: int, architecture: int, models: int = 1) -> 
 
 
 def kind_of(rows: int, columns: int, depth: int, architecture: int, models: int = 1) -> str:
-    """What a measured tile holds for: a class, or of ``few`` the shape itself, such as ``256x784x128``.
+    """The key of a measured tile: the class, or for ``few`` the shape itself, such as ``256x784x128``.
 
-    Of several ``models`` in one launch their number is behind it.
+    With several ``models`` in one launch their number follows: ``256x784x128x16``.
     """
     kind = shape_class(rows, columns, architecture, models)
     several = f"x{models}" if models > 1 else ""

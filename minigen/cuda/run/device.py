@@ -70,8 +70,8 @@ class DeviceExecutor:
         self.dependent_problem = dependent.find_problem(self.architecture, runtime.driverGetVersion())
         # Not a method: the arena outlives this object as long as anybody holds a buffer, and must not keep it alive.
         self.arena = Arena(partial(allocate, cupy, self.device))
-        self.common = self  # of several executors on one stream, the one that all their models share
-        self.residents: dict[int, tuple[Any, Array]] = {}  # data of several models, and where they are, by identity
+        self.common = self  # what several models share: the executor that `with_arena` copied, or this one
+        self.residents: dict[int, tuple[Any, Array]] = {}  # by id: a host array that several models use, and its copy
         self._staging: Staging | None = None
         self._capturing = False
         tiles.load_measured(self.architecture)

@@ -165,7 +165,7 @@ class Slabs:
     def _part(self, model: int, n: int, nbytes: int) -> Any:
         if n == len(self.wholes) and not self.closed:
             self.wholes.append((self.allocate(self.models * nbytes), nbytes))
-        if n >= len(self.wholes) or self.wholes[n][1] != nbytes:  # it has gone another way than those before it
+        if n >= len(self.wholes) or self.wholes[n][1] != nbytes:  # it allocates differently from the models before it
             return self.allocate(nbytes)
         return Part(self.wholes[n][0], model * nbytes)
 

@@ -12,9 +12,9 @@ from minigen.step.dependencies import Span
 def from_memory(launches: Sequence[Launch], address: Callable[[Any], int], cache: int) -> list[int]:
     """Of each launch's bytes, those that a cache of ``cache`` bytes cannot hold, in a step that is repeated for long.
 
-    A buffer is held from one touch to the next, also into the next step, if no more than ``cache`` bytes, itself
-    counted, are touched from the one to the other: the cache gives up what was not used for longest. A buffer of which
-    a launch touches a part, the data set, is never held: a step takes other rows than the last.
+    The cache is taken to evict what was used least recently. So a buffer stays in it from one use to the next, also
+    into the next step, if at most ``cache`` bytes, its own included, are touched between the two. A buffer of which a
+    launch touches only a part (the data set) is never counted as held: each step takes other rows.
     """
     touches: list[tuple[Span, int, int]] = []  # where, bytes moved, launch
     for i, launch in enumerate(launches):
