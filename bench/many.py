@@ -7,18 +7,21 @@ A sample is the time of some steps of all models, over models and steps: seconds
 trainings, with making the networks, and the losses kept; the others' are steps alone, of weights that are there.
 Contenders are checked and take turns as in `bench.compare`. Writes `bench/results/many-MACHINE.json`.
 
-"Eight at once" is what is asked of `fit_many` on the CPU: the time of 8 models on all cores over that of one on one
-thread, times cores over 8. It is 1 where nothing is lost.
+"Eight at once" is what is asked of `fit_many` on the CPU: the time of 8 models on all cores over that of one model of as
+many epochs on one thread, times cores over 8. It is 1 where nothing is lost. "Apart" is the same of as many processes as
+cores, of one thread and one model each, which share nothing but the machine: its memory and its clock.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
+import os
 import tempfile
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -39,6 +42,14 @@ STEPS_PER_EPOCH = 40  # nearly those of the bundled digits
 SCAN = 10  # steps a call of JAX: what they draw is kept for all models
 CHECK_STEPS = 5
 PATIENCE = 600.0  # seconds to wait for an answer: compilers are slow
+
+
+class Timed(NamedTuple):
+    """A contender in a cell, in so many processes at once."""
+
+    name: str
+    spec: Spec
+    processes: int = 1
 
 
 class Bench:
@@ -74,35 +85,41 @@ class Bench:
         errors = oracle.errors(np.load(out)["losses"], read_weights(out), losses, weights, initial)
         return dict(zip(("loss_error", "weight_error"), errors, strict=True))
 
-    def measure(self, todo: dict[str, tuple[str, Spec]]) -> dict[str, dict[str, Any]]:
-        """Records by the labels of ``todo``: contenders and their cells, which take turns."""
+    def measure(self, todo: dict[str, Timed], models: int | None = None) -> dict[str, dict[str, Any]]:
+        """Records by the labels of ``todo``, which take turns; ``models`` as in :meth:`steps`."""
         records: dict[str, dict[str, Any]] = {}
-        running: dict[str, Process] = {}
+        running: dict[str, list[Process]] = {}
         with contextlib.ExitStack() as stack:
-            for label, (name, spec) in todo.items():
-                records[label] = self.prepare(stack, running, label, name, spec)
+            for label, timed in todo.items():
+                records[label] = self.prepare(stack, running, label, timed)
             for turn in range(self.rounds):
                 order = list(running)
                 for label in order[turn % len(order) :] + order[: turn % len(order)]:
-                    spec = todo[label][1]
-                    steps = self.steps(spec)
-                    seconds = running[label].ask("run", warmup=0, steps=steps)["seconds"]
-                    records[label]["samples"].append(seconds / (steps * spec.at_once))
+                    spec, processes = todo[label].spec, running[label]
+                    steps = self.steps(spec, models)
+                    with ThreadPoolExecutor(len(processes)) as pool:
+                        asked = [pool.submit(process.ask, "run", warmup=0, steps=steps) for process in processes]
+                    seconds = max(answer.result()["seconds"] for answer in asked)
+                    records[label]["samples"].append(seconds / (steps * spec.at_once * len(processes)))
         return records
 
     def prepare(
-        self, stack: contextlib.ExitStack, running: dict[str, Process], label: str, name: str, spec: Spec
+        self, stack: contextlib.ExitStack, running: dict[str, list[Process]], label: str, timed: Timed
     ) -> dict[str, Any]:
-        peer = CONTENDERS[name]
+        peer, spec = CONTENDERS[timed.name], timed.spec
         if not is_installed(interpreter(peer, {}), peer.needs):
             return {"status": "missing", "reason": f"{peer.needs} is not installed; python -m bench.setup_peers"}
         try:
-            process = stack.enter_context(self.process(name, spec))
-            record = {"status": "timed", "check": self.check(process, spec), "samples": []}
+            processes = [stack.enter_context(self.process(timed.name, spec)) for _ in range(timed.processes)]
+            record = {"status": "timed", "check": self.check(processes[0], spec), "samples": []}
             if not oracle.agrees(record["check"], spec.precision):
                 return record | {"status": "differs", "reason": "computes something else"}
-            process.ask("run", warmup=0, steps=self.epoch(spec))
-            running[label] = process
+            for number, process in enumerate(processes):
+                if len(processes) > 1 and hasattr(os, "sched_setaffinity"):  # a worker of one thread takes the first
+                    usable = sorted(os.sched_getaffinity(0))
+                    os.sched_setaffinity(process.process.pid, {usable[number % len(usable)]})
+                process.ask("run", warmup=0, steps=self.epoch(spec))
+            running[label] = processes
             return record
         except ContenderError as error:
             return {"status": "failed", "reason": str(error)}
@@ -110,9 +127,9 @@ class Bench:
     def epoch(self, spec: Spec) -> int:
         return spec.n // spec.batch
 
-    def steps(self, spec: Spec) -> int:
-        """About as many model-steps for each number of models, but whole epochs."""
-        return self.epoch(spec) * max(1, self.epochs // spec.at_once)
+    def steps(self, spec: Spec, models: int | None = None) -> int:
+        """About as many model-steps for each number of models, but whole epochs; or each as one of ``models`` has."""
+        return self.epoch(spec) * max(1, self.epochs // (models or spec.at_once))
 
 
 def measure(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
@@ -122,11 +139,16 @@ def measure(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
     cells = []
     for at_once in options.counts:
         spec = bench.spec(at_once, threads)
-        records = bench.measure({name: (name, spec) for name in CONTENDERS})
+        records = bench.measure({name: Timed(name, spec) for name in CONTENDERS})
         cells.append({"models": at_once, "contenders": records})
         print(at_once, {name: record.get("samples") or record.get("reason") for name, record in records.items()})
     together, alone = bench.spec(EIGHT, threads), bench.spec(1, 1)
-    eight = bench.measure({"together": ("minigen", together), "alone": ("minigen", alone)})
+    todo = {
+        "together": Timed("minigen", together),
+        "alone": Timed("minigen", alone),
+        "apart": Timed("minigen", alone, processes=threads),
+    }
+    eight = bench.measure(todo, models=EIGHT)
     return {"threads": threads, "cells": cells, "eight": {"models": EIGHT, "cores": threads, **eight}}
 
 

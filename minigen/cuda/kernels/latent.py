@@ -21,7 +21,7 @@ from minigen.cuda.kernels.random import noise_arguments, normal_tile
 from minigen.cuda.kernels.vae_loss import finish_rows_job
 from minigen.cuda.plan import tiles
 from minigen.cuda.plan.launch import Job
-from minigen.cuda.plan.lowering import BLOCK, Target, blocks, forward_tile, job, lowers, tile_arguments
+from minigen.cuda.plan.lowering import BLOCK, Target, blocks, job, lowers, product_tile, tile_arguments
 from minigen.step.record import Operation
 
 LOGVAR_LIMIT: tl.constexpr = tl.constexpr(40.0)
@@ -168,7 +168,7 @@ def sample_and_decode(
         tl.store(kl + rows, tl.sum(tl.where(inside, twice_kl(mu, logvar), 0.0), axis=1) * 0.5, mask=rows < B)
     total = tl.zeros([BM, BN], tl.float32)
     total = dot(sampled, load(W_decoder, latents, columns, L, N_OUT), total, PRECISION)
-    epilogue(total, b_decoder, None, rows, columns, tile_n, y, B, N_OUT, ACTIVATION, 0)
+    epilogue(total, b_decoder, None, rows, columns, tile_n, y, B, N_OUT, ACTIVATION, BN)
 
 
 @triton.jit
@@ -257,7 +257,7 @@ def lower_sample_and_decode(op: Operation, target: Target) -> list[Job]:
     (B, L), n_in, n_out = op["z"].shape, len(op["W"]), op["y"].shape[1]
     BL = latent_block(L)[1]
     # A stage holds the weights of both heads; the decoder's tile comes after the loop.
-    tile = forward_tile(B, n_in, n_out, target, 2 * BL)
+    tile = product_tile("forward", B, n_out, n_in, target, 2 * BL)
     arguments = {
         **{name: op[name] for name in ("x", "W", "b", "heads", "eps", "z", "W_decoder", "b_decoder", "y")},
         "kl": op["rows"],
@@ -280,7 +280,7 @@ def lower_sample_and_decode(op: Operation, target: Target) -> list[Job]:
 def lower_backward_through(op: Operation, target: Target) -> list[Job]:
     (B, n_out), n_in, L = op["dy"].shape, len(op["W"]), len(op["W_decoder"])
     BL = latent_block(L)[1]
-    tile = tiles.choose("dgrad", B, n_in, n_out, target.architecture, target.precision, BL, target.models)
+    tile = product_tile("dgrad", B, n_in, n_out, target, BL)
     tile = replace(tile, stages=min(tile.stages, 2))  # three accumulators leave no registers for more
     arguments = {
         **{name: op[name] for name in ("dy", "W_decoder", "heads", "eps", "weights", "dheads", "W", "dx", "x")},

@@ -158,6 +158,21 @@ def reduce_split_k(total, SPLIT: tl.constexpr):
 
 
 @triton.jit
+def store_shares(base, rows, height, tile_n, values, first, COLUMNS: tl.constexpr, WIDE: tl.constexpr):
+    """Of each row of a tile ``[BM, BN]``, the sums of every WIDE columns: a piece of ``base[height, COLUMNS / WIDE]``.
+
+    WIDE divides BN, so that a wider tile leaves the same sums. ``first``, if any, is added to those of the first columns.
+    """
+    parts: tl.constexpr = (COLUMNS + WIDE - 1) // WIDE
+    here: tl.constexpr = values.shape[1] // WIDE
+    part = (tile_n * here + tl.arange(0, here))[None, :]
+    sums = tl.sum(tl.reshape(values, [values.shape[0], here, WIDE]), axis=2)
+    if first is not None:
+        sums += tl.where(part == 0, first, 0.0)
+    tl.store(base + rows[:, None] * parts + part, sums, mask=(rows < height)[:, None] & (part < parts))
+
+
+@triton.jit
 def product(
     x, W, rows, columns, B,
     N_IN: tl.constexpr, N_OUT: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr,
