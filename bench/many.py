@@ -7,9 +7,9 @@ A sample is the time of some steps of all models, over models and steps: seconds
 trainings, with making the networks, and the losses kept; the others' are steps alone, of weights that are there.
 Contenders are checked and take turns as in `bench.compare`. Writes `bench/results/many-MACHINE.json`.
 
-"Eight at once" is what is asked of `fit_many` on the CPU: the time of 8 models on all cores over that of one model of as
-many epochs on one thread, times cores over 8. It is 1 where nothing is lost. "Apart" is the same of as many processes as
-cores, of one thread and one model each, which share nothing but the machine: its memory and its clock.
+"Eight at once" is what is asked of `fit_many` on the CPU: the time of 8 models on all cores over that of one model of
+as many epochs on one thread, times cores over 8. It is 1 where nothing is lost. "Apart" is the same of as many
+processes as cores, of one thread and one model each, which share nothing but the machine: its memory and its clock.
 """
 
 from __future__ import annotations

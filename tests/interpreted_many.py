@@ -21,7 +21,7 @@ from minigen.cuda.run.cache import Binary
 from minigen.cuda.run.device import DeviceExecutor
 
 DATA = models.blobs(20, 7)
-WIDE = {"data": models.blobs(50, 100), "hidden": (70,), "latent": 40, "batch_size": 40}  # tiles of several sizes
+WIDE = {"data": models.blobs(30, 70), "hidden": (40,), "latent": 20, "batch_size": 24}  # tiles of several sizes
 NUMBERS = [
     {"seed": 3, "learning_rate": 1e-3},
     {"seed": 2**32 - 5, "learning_rate": 2e-3, "beta1": 0.8, "eps": 1e-6},
@@ -65,7 +65,7 @@ def test_each_has_the_bits_that_it_has_alone(kind, count, share):
         pairs = list(zip(plan, together, strict=True))
         assert all(mine.num_warps == theirs.num_warps for mine, theirs in pairs)
         wider = sum(mine.grid[0] > theirs.grid[0] for mine, theirs in pairs)
-        assert wider >= 4 if "wide" in kind else all(mine.tile == theirs.tile for mine, theirs in pairs)
+        assert wider >= 3 if "wide" in kind else all(mine.tile == theirs.tile for mine, theirs in pairs)
         ops.executor.capture(plan).run(1)
         one.done = run.done = 1
         expected = one.state()

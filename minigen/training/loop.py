@@ -100,7 +100,7 @@ class _Pipeline:
     that a GPU is never idle.
 
     The losses of a chunk, and the end of its epoch, then go into the history. A chunk takes about
-    :data:`SECONDS_BETWEEN_READS`, and ends with the epoch: chunks to its end are of equal length, not the last one short.
+    :data:`SECONDS_BETWEEN_READS` and ends with the epoch, which is cut into equal ones: the last would else be short.
     """
 
     def __init__(self, run: TrainingRun, history: History, bar: Any) -> None:

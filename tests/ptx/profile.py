@@ -53,7 +53,7 @@ class Profile:
     @property
     def issue(self) -> int:
         """Instructions of the busiest multiprocessor over its schedulers."""
-        instructions = np.tile(self.executed.sum(0), self.models)
+        instructions = np.repeat(self.executed.sum(0), self.models)
         places = np.arange(len(instructions)) % multiprocessors(self.architecture)
         return -(-int(np.bincount(places, instructions).max()) // SCHEDULERS)
 
@@ -94,7 +94,7 @@ def profiles(
             yield Profile(launch, *executor.execute(launch), architecture)
         return
     for launch in many.together(steps, executor):
-        mine = launch.grid[0] + np.arange(launch.grid[0])  # the second model's
+        mine = 1 + 2 * np.arange(launch.grid[0])  # the second model's of two
         code, executed = executor.execute(launch, mine)
         yield Profile(launch, code, executed[:, mine], architecture, models)
 

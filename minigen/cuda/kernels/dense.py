@@ -35,16 +35,7 @@ from minigen.cuda.kernels.optimizer import NO_UPDATE, update, update_arguments
 from minigen.cuda.kernels.random import noise_arguments, normal_tile
 from minigen.cuda.plan import tiles
 from minigen.cuda.plan.launch import Job
-from minigen.cuda.plan.lowering import (
-    BLOCK,
-    Target,
-    blocks,
-    job,
-    lowers,
-    ordering_tile,
-    product_tile,
-    tile_arguments,
-)
+from minigen.cuda.plan.lowering import BLOCK, Target, blocks, job, lowers, ordering_tile, product_tile, tile_arguments
 from minigen.step.record import Operation
 
 

@@ -159,9 +159,9 @@ def reduce_split_k(total, SPLIT: tl.constexpr):
 
 @triton.jit
 def store_shares(base, rows, height, tile_n, values, first, COLUMNS: tl.constexpr, WIDE: tl.constexpr):
-    """Of each row of a tile ``[BM, BN]``, the sums of every WIDE columns: a piece of ``base[height, COLUMNS / WIDE]``.
+    """The sums of every WIDE columns of a tile ``[BM, BN]``, row by row: a piece of ``base[height, COLUMNS / WIDE]``.
 
-    WIDE divides BN, so that a wider tile leaves the same sums. ``first``, if any, is added to those of the first columns.
+    A wider tile leaves the same sums: WIDE divides its BN. ``first``, if any, is added to those of the first columns.
     """
     parts: tl.constexpr = (COLUMNS + WIDE - 1) // WIDE
     here: tl.constexpr = values.shape[1] // WIDE

@@ -18,16 +18,7 @@ from minigen.cuda.kernels.elementary import exp_negative, expm1, log, log1p_unit
 from minigen.cuda.kernels.matmul import load, product, store, store_shares, tile_of
 from minigen.cuda.plan import tiles
 from minigen.cuda.plan.launch import Job
-from minigen.cuda.plan.lowering import (
-    BLOCK,
-    Target,
-    blocks,
-    job,
-    lowers,
-    ordering_tile,
-    product_tile,
-    tile_arguments,
-)
+from minigen.cuda.plan.lowering import BLOCK, Target, blocks, job, lowers, ordering_tile, product_tile, tile_arguments
 from minigen.step.record import Operation
 
 
@@ -155,9 +146,7 @@ def lower_loss(op: Operation, target: Target) -> list[Job]:
 @lowers("dense_forward_reconstruction")
 def lower_forward(op: Operation, target: Target) -> list[Job]:
     (n_in, D), B = op["W"].shape, len(op["h"])
-    order, tile = (
-        tiles.narrowed(choose("forward", B, D, n_in, target)) for choose in (ordering_tile, product_tile)
-    )
+    order, tile = (tiles.narrowed(choose("forward", B, D, n_in, target)) for choose in (ordering_tile, product_tile))
     parts = target.empty((B, blocks(D, order.BN)), np.float32)
     arguments = {
         "h": op["h"],
