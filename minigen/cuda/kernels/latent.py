@@ -16,7 +16,17 @@ import triton.language as tl
 from minigen.cuda.kernels.activations import differentiate
 from minigen.cuda.kernels.dense import epilogue, product_transposed
 from minigen.cuda.kernels.elementary import exp, expm1
-from minigen.cuda.kernels.matmul import dot, load, load_left, reduce_split_k, right_offsets, store, tile_of, zero_acc
+from minigen.cuda.kernels.matmul import (
+    dot,
+    load,
+    load_left,
+    reduce_split_k,
+    right_offsets,
+    store,
+    sums_in_pairs,
+    tile_of,
+    zero_acc,
+)
 from minigen.cuda.kernels.random import noise_arguments, normal_tile
 from minigen.cuda.kernels.vae_loss import finish_rows_job
 from minigen.cuda.plan import tiles
@@ -165,7 +175,8 @@ def sample_and_decode(
         store_half(heads + L, rows, latents, B, L, h)
         store(z, rows, latents, B, L, sampled)
         store(eps, rows, latents, B, L, noise)
-        tl.store(kl + rows, tl.sum(tl.where(inside, twice_kl(mu, logvar), 0.0), axis=1) * 0.5, mask=rows < B)
+        divergence = sums_in_pairs(tl.where(inside, twice_kl(mu, logvar), 0.0), BL) * 0.5
+        tl.store(kl + rows, tl.reshape(divergence, rows.shape), mask=rows < B)
     total = tl.zeros([BM, BN], tl.float32)
     total = dot(sampled, load(W_decoder, latents, columns, L, N_OUT), total, PRECISION)
     epilogue(total, b_decoder, None, rows, columns, tile_n, y, B, N_OUT, ACTIVATION, BN)
