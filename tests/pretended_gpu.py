@@ -2,7 +2,8 @@
 
 The stages of ``bench/gpu.sh`` are tried out on it with their own commands. It ``records`` (any kernel's binary is
 empty, and computes nothing), ``loads`` (as a GPU's, and computes nothing) or ``computes`` (binaries are PTX, which
-ptx/ runs). ``PRETENDED_FAULT`` names a file with
+ptx/ runs). In the mode ``driver`` it computes below the real CuPy and cuda-bindings (pretended_driver.py), which must
+be installed. ``PRETENDED_FAULT`` names a file with
 the word ``crash``, ``hang`` or ``lost`` and a number, such as ``crash 3``: so it goes with that launch, once. After
 ``lost`` nothing works any more in that process, as after an illegal address.
 """
@@ -10,8 +11,6 @@ the word ``crash``, ``hang`` or ``lost`` and a number, such as ``crash 3``: so i
 from __future__ import annotations
 
 import os
-import shutil
-import subprocess
 import sys
 import time
 from dataclasses import replace
@@ -20,13 +19,24 @@ from typing import Any
 
 import numpy as np
 
+import pretended_driver
+
 TESTS = Path(__file__).resolve().parent
 
 CUPY = """
 import sys
-sys.path.append({tests!r})
+sys.path.append("{tests}")
 import pretended_gpu
-sys.modules["cupy"] = pretended_gpu.cupy({mode!r})
+sys.modules["cupy"] = pretended_gpu.cupy("{mode}")
+"""
+REAL_CUPY = """
+import sys
+from pathlib import Path
+sys.path.remove(str(Path(__file__).parent.parent))
+sys.path.append("{tests}")
+del sys.modules["cupy"]
+import pretended_gpu
+pretended_gpu.real_cupy()
 """
 NVIDIA_SMI = """#!/bin/sh
 case "$*" in
@@ -67,11 +77,8 @@ exit $code
 def make(folder: Path, mode: str = "records", tools: bool = True) -> dict[str, str]:
     """The environment of processes that find a pretended GPU. Without ``tools``: only CuPy and the driver's library."""
     (folder / "cupy").mkdir(parents=True)
-    (folder / "cupy" / "__init__.py").write_text(CUPY.format(tests=str(TESTS), mode=mode))
-    source = folder / "nothing.c"
-    source.write_text("")
-    compiler = shutil.which("cc") or shutil.which("gcc") or "cc"
-    subprocess.run([compiler, "-shared", "-o", str(folder / "libcuda.so.1"), str(source)], check=True)
+    (folder / "cupy" / "__init__.py").write_text((REAL_CUPY if mode == "driver" else CUPY).format(tests=TESTS, mode=mode))
+    pretended_driver.library(folder)
     (folder / "bin").mkdir()
     for name, text in {"nvidia-smi": NVIDIA_SMI, "ncu": NCU, "compute-sanitizer": SANITIZER}.items():
         if tools:
@@ -116,11 +123,24 @@ def cupy(mode: str) -> Any:
     if mode == "records":
         compiler.compile_builds = lambda builds: [Binary(b.function.__name__, b"nothing") for b in builds]
     elif mode == "computes":
-        original = compiler.binary_of
-        compiler.binary_of = lambda record: replace(original(record), code=record.asm["ptx"].encode())
+        _keep_ptx()
     fake = Pretended()
     sys.modules.update(bindings(fake))
     return fake
+
+
+def real_cupy() -> Any:
+    """The installed one, on the pretended driver."""
+    _keep_ptx()
+    return pretended_driver.install()
+
+
+def _keep_ptx() -> None:
+    """Binaries are PTX from now on."""
+    from minigen.cuda.run import compiler
+
+    original = compiler.binary_of
+    compiler.binary_of = lambda record: replace(original(record), code=record.asm["ptx"].encode())
 
 
 def _fault(launched: int) -> bool:
@@ -151,7 +171,7 @@ def _compute(code: bytes, grid: Any, block: Any, args: Any, shared: int) -> None
 
 
 if __name__ == "__main__":
-    # python tests/pretended_gpu.py FOLDER [records|loads|computes]: what a shell needs to use it
+    # python tests/pretended_gpu.py FOLDER [records|loads|computes|driver]: what a shell needs to use it
     for name, value in make(Path(sys.argv[1]), *sys.argv[2:]).items():
         if name in ("PYTHONPATH", "LD_LIBRARY_PATH", "PATH") or name.startswith("MINIGEN_"):
             print(f"export {name}='{value}'")
