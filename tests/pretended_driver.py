@@ -1,10 +1,10 @@
 """A pretended GPU below the real CuPy and the real cuda-bindings: the functions of CUDA's driver and runtime.
 
-``python tests/pretended_gpu.py FOLDER driver`` makes processes in which CuPy is the installed one. The runtime inside
+``python tests/pretended_gpu.py FOLDER computes`` makes processes in which CuPy is the installed one. The runtime inside
 of it (its symbols tell where) and ``libcuda.so.1`` jump to the functions here. The GPU's memory is the host's, and
-kernels are PTX, which ptx/ runs. So what minigen hands to CuPy and cuda-bindings is what it would on a GPU: the types of
-arguments, streams, parameters in memory, contexts of threads. Work happens when somebody waits for it and no sooner, as
-late as CUDA allows.
+kernels are PTX, which ptx/ runs. So what minigen hands to CuPy and cuda-bindings must be what these and CUDA take: the
+types of arguments, streams, parameters in memory, contexts of threads. Work is done when somebody waits for it and no
+sooner, as late as CUDA allows.
 """
 
 from __future__ import annotations
@@ -12,9 +12,11 @@ from __future__ import annotations
 import atexit
 import ctypes
 import mmap
+import os
 import subprocess
 import sys
 import threading
+import time
 import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -23,7 +25,7 @@ from typing import Any
 
 import numpy as np
 
-P, I, U, Z, L = ctypes.c_void_p, ctypes.c_int, ctypes.c_uint, ctypes.c_size_t, ctypes.c_ulonglong
+POINTER, INT, UINT, SIZE, LONG = ctypes.c_void_p, ctypes.c_int, ctypes.c_uint, ctypes.c_size_t, ctypes.c_ulonglong
 INVALID, NO_CONTEXT, ILLEGAL, NOT_PERMITTED, UNSUPPORTED, OUT_OF_MEMORY = 1, 201, 700, 800, 801, 2
 CAPTURE_UNSUPPORTED = 900
 ATTRIBUTES = {75: 9, 76: 0, 97: 232448, 16: 132, 13: 1_980_000, 36: 2_619_000, 37: 5120, 38: 50 * 2**20}
@@ -81,7 +83,7 @@ class Gpu:
         self.capturing: dict[int, list[tuple[Any, ...]]] = {}  # by stream
         self.lost = False
         self.thread = threading.local()
-        self.dependent = 0  # launches
+        self.launched = self.dependent = 0  # launches, and of those that are captured the dependent ones
 
     def new(self, thing: Any) -> int:
         handle = next(self.handles)
@@ -126,11 +128,10 @@ class Gpu:
             self.lost = True
 
     def _run(self, kernel: Kernel, grid: tuple[int, ...], threads: int, shared: int, values: Sequence[int]) -> None:
-        from pretended_gpu import _fault
         from ptx.machine import run
 
-        self.launched = getattr(self, "launched", 0) + 1
-        if _fault(self.launched):
+        self.launched += 1
+        if fault(self.launched):
             raise RuntimeError("a fault that was asked for")
         order = np.random.default_rng().permutation(grid[0] * grid[1])
         run(kernel.code, order, values, threads, shared, grid[:2], list(self.memory.values()))
@@ -156,7 +157,7 @@ class Gpu:
             raise Refused(INVALID, f"{shared} bytes of shared memory, and {kernel.most_shared} are allowed")
         if not isinstance(self.things.get(stream), str):
             raise Refused(INVALID, f"{stream:#x} is no stream of ours")
-        pointers = (P * len(kernel.code.parameters)).from_address(parameters)
+        pointers = (POINTER * len(kernel.code.parameters)).from_address(parameters)
         values = []
         for pointer, (_, kind) in zip(pointers, kernel.code.parameters, strict=True):
             size = SIZES.get(kind, 8)
@@ -178,21 +179,35 @@ def _set(pointer: int, kind: Any, value: Any) -> None:
     kind.from_address(pointer).value = value
 
 
+def fault(launched: int) -> bool:
+    """Do what the file asks for with this launch; whether the GPU is lost."""
+    path = Path(os.environ.get("PRETENDED_FAULT", "nowhere"))
+    word, _, number = path.read_text().partition(" ") if path.exists() else ("", "", "")
+    if not word or launched < int(number):
+        return False
+    path.unlink()
+    if word == "crash":
+        os._exit(139)
+    if word == "hang":
+        time.sleep(1000)
+    return True
+
+
 # --- driver -----------------------------------------------------------------------------------------------------------
 
 
-@driver(U)
+@driver(UINT)
 def cuInit(flags: int) -> None: ...
 
 
-@driver(I, P)
+@driver(INT, POINTER)
 def cuGetErrorName(status: int, text: int) -> None:
-    _set(text, P, ctypes.addressof(_text(status)))
+    _set(text, POINTER, ctypes.addressof(_text(status)))
 
 
-@driver(I, P)
+@driver(INT, POINTER)
 def cuGetErrorString(status: int, text: int) -> None:
-    _set(text, P, ctypes.addressof(_text(status)))
+    _set(text, POINTER, ctypes.addressof(_text(status)))
 
 
 _texts: dict[int, Any] = {}
@@ -202,13 +217,13 @@ def _text(status: int) -> Any:
     return _texts.setdefault(status, ctypes.create_string_buffer(f"error {status}".encode()))
 
 
-@driver(P, P, I, L, P)
+@driver(POINTER, POINTER, INT, LONG, POINTER)
 def cuGetProcAddress_v2(name: int, target: int, version: int, flags: int, status: int) -> None:
     text = ctypes.string_at(name).decode()
-    _set(target, P, _addresses.get(text) or _addresses.get(text + "_v2"))
+    _set(target, POINTER, _addresses.get(text) or _addresses.get(text + "_v2"))
 
 
-@driver(P, P)
+@driver(POINTER, POINTER)
 def cuModuleLoadData(module: int, image: int) -> None:
     from ptx.code import Code
 
@@ -219,8 +234,8 @@ def cuModuleLoadData(module: int, image: int) -> None:
     text = ctypes.string_at(image).decode()
     if ".entry" not in text:
         raise Refused(200, "no image")
-    _set(module, P, gpu.new(Code(text)))
-    code = gpu.things[_get(module, P)]
+    _set(module, POINTER, gpu.new(Code(text)))
+    code = gpu.things[_get(module, POINTER)]
     code.name = text.partition(".entry")[2].partition("(")[0].strip()
 
 
@@ -228,40 +243,42 @@ def _get(pointer: int, kind: Any) -> Any:
     return kind.from_address(pointer).value
 
 
-@driver(P)
+@driver(POINTER)
 def cuModuleUnload(module: int) -> None:
     del gpu.things[module]
 
 
-@driver(P, P, P)
+@driver(POINTER, POINTER, POINTER)
 def cuModuleGetFunction(function: int, module: int, name: int) -> None:
     text = ctypes.string_at(name).decode()
     if gpu.things[module].name != text:
         raise Refused(500, f"the module has {gpu.things[module].name}, and no {text}")
-    _set(function, P, gpu.new(Kernel(text, gpu.things[module])))
+    _set(function, POINTER, gpu.new(Kernel(text, gpu.things[module])))
 
 
-@driver(P, I, I)
+@driver(POINTER, INT, INT)
 def cuFuncSetAttribute(function: int, attribute: int, value: int) -> None:
     if attribute != 8 or value > ATTRIBUTES[97]:
         raise Refused(INVALID, f"attribute {attribute} = {value}")
     gpu.things[function].most_shared = value
 
 
-@driver(P, U, U, U, U, U, U, U, P, P, P)
-def cuLaunchKernel(f: int, gx: int, gy: int, gz: int, bx: int, by: int, bz: int, shared: int, s: int, p: int, e: int) -> None:
+@driver(POINTER, UINT, UINT, UINT, UINT, UINT, UINT, UINT, POINTER, POINTER, POINTER)
+def cuLaunchKernel(
+    f: int, gx: int, gy: int, gz: int, bx: int, by: int, bz: int, shared: int, s: int, p: int, e: int
+) -> None:
     if e:
         raise Refused(INVALID, "extra")
     gpu.launch(f, (gx, gy, gz), (bx, by, bz), shared, s or 0, p)
 
 
-@driver(P, P, P, P)
+@driver(POINTER, POINTER, POINTER, POINTER)
 def cuLaunchKernelEx(config: int, function: int, parameters: int, extra: int) -> None:
     gx, gy, gz, bx, by, bz, shared = (ctypes.c_uint * 7).from_address(config)
-    stream, attributes = (P * 2).from_address(config + 32)
-    count = _get(config + 48, U)
+    stream, attributes = (POINTER * 2).from_address(config + 32)
+    count = _get(config + 48, UINT)
     # An attribute takes 8 bytes and 64 for its value.
-    kind, value = _get(attributes, I), _get(attributes + 8, I)
+    kind, value = _get(attributes, INT), _get(attributes + 8, INT)
     if extra or count != 1 or kind != PROGRAMMATIC or value != 1:
         raise Refused(INVALID, f"{count} attributes, the first {kind} = {value}")
     if stream not in gpu.capturing:
@@ -277,53 +294,53 @@ def cuLaunchKernelEx(config: int, function: int, parameters: int, extra: int) ->
 def cudaGetLastError() -> None: ...
 
 
-@runtime(P)
+@runtime(POINTER)
 def cudaGetDeviceCount(count: int) -> None:
-    _set(count, I, 1)
+    _set(count, INT, 1)
 
 
-@runtime(P)
+@runtime(POINTER)
 def cudaGetDevice(index: int) -> None:
-    _set(index, I, 0)
+    _set(index, INT, 0)
 
 
-@runtime(I)
+@runtime(INT)
 def cudaSetDevice(index: int) -> None:
     _context()
     if index != 0:
         raise Refused(101, "no such device")
 
 
-@runtime(P, I, I)
+@runtime(POINTER, INT, INT)
 def cudaDeviceGetAttribute(value: int, attribute: int, index: int) -> None:
-    _set(value, I, ATTRIBUTES.get(attribute, 1))
+    _set(value, INT, ATTRIBUTES.get(attribute, 1))
 
 
-@runtime(P, I)
+@runtime(POINTER, INT)
 def cudaGetDeviceProperties(properties: int, index: int) -> None:
     name = b"Pretended GPU\0"
     ctypes.memmove(properties, name, len(name))
-    _set(properties + 288, Z, TOTAL)
+    _set(properties + 288, SIZE, TOTAL)
 
 
-@runtime(P)
+@runtime(POINTER)
 def cudaDriverGetVersion(version: int) -> None:
-    _set(version, I, 13000)
+    _set(version, INT, 13000)
 
 
-@runtime(P)
+@runtime(POINTER)
 def cudaRuntimeGetVersion(version: int) -> None:
-    _set(version, I, 13000)
+    _set(version, INT, 13000)
 
 
-@runtime(P, P)
+@runtime(POINTER, POINTER)
 def cudaMemGetInfo(free: int, total: int) -> None:
     _context()
-    _set(free, Z, TOTAL - sum(map(len, gpu.memory.values())))
-    _set(total, Z, TOTAL)
+    _set(free, SIZE, TOTAL - sum(map(len, gpu.memory.values())))
+    _set(total, SIZE, TOTAL)
 
 
-@runtime(P, Z)
+@runtime(POINTER, SIZE)
 def cudaMalloc(pointer: int, size: int) -> None:
     _context()
     if sum(map(len, gpu.memory.values())) + size > TOTAL:
@@ -331,31 +348,31 @@ def cudaMalloc(pointer: int, size: int) -> None:
     array = np.full(size + 256, 0xFF, np.uint8)
     array = array[-array.ctypes.data % 256 :][:size]
     gpu.memory[array.ctypes.data] = array
-    _set(pointer, P, array.ctypes.data)
+    _set(pointer, POINTER, array.ctypes.data)
 
 
-@runtime(P)
+@runtime(POINTER)
 def cudaFree(pointer: int | None) -> None:
     if pointer:
         gpu.wait()
         del gpu.memory[pointer]
 
 
-@runtime(P, Z, U)
+@runtime(POINTER, SIZE, UINT)
 def cudaHostAlloc(pointer: int, size: int, flags: int) -> None:
     _context()
     array = np.full(size, 0xFF, np.uint8)
     gpu.pinned[array.ctypes.data] = array
-    _set(pointer, P, array.ctypes.data)
+    _set(pointer, POINTER, array.ctypes.data)
 
 
-@runtime(P)
+@runtime(POINTER)
 def cudaFreeHost(pointer: int) -> None:
     gpu.wait()
     del gpu.pinned[pointer]
 
 
-@runtime(P, P, Z, I, P)
+@runtime(POINTER, POINTER, SIZE, INT, POINTER)
 def cudaMemcpyAsync(to: int, source: int, size: int, kind: int, stream: int) -> None:
     _context()
     sides = {1: (gpu.memory, gpu.pinned), 2: (gpu.pinned, gpu.memory), 3: (gpu.memory, gpu.memory)}[kind]
@@ -366,29 +383,29 @@ def cudaMemcpyAsync(to: int, source: int, size: int, kind: int, stream: int) -> 
     gpu.put(stream, "copy", to, source, size)
 
 
-@runtime(P, U)
+@runtime(POINTER, UINT)
 def cudaStreamCreateWithFlags(stream: int, flags: int) -> None:
     _context()
     assert flags == 1, "a blocking stream waits for the default one"
-    _set(stream, P, gpu.new("stream"))
+    _set(stream, POINTER, gpu.new("stream"))
 
 
-@runtime(P, U, I)
+@runtime(POINTER, UINT, INT)
 def cudaStreamCreateWithPriority(stream: int, flags: int, priority: int) -> None:
     cudaStreamCreateWithFlags(stream, flags)
 
 
-@runtime(P, P)
+@runtime(POINTER, POINTER)
 def cudaStreamGetPriority(stream: int, priority: int) -> None:
-    _set(priority, I, 0)
+    _set(priority, INT, 0)
 
 
-@runtime(P)
+@runtime(POINTER)
 def cudaStreamDestroy(stream: int) -> None:
     del gpu.things[stream]
 
 
-@runtime(P)
+@runtime(POINTER)
 def cudaStreamSynchronize(stream: int) -> None:
     _context()
     gpu.wait()
@@ -400,7 +417,7 @@ def cudaDeviceSynchronize() -> None:
     gpu.wait()
 
 
-@runtime(P, I)
+@runtime(POINTER, INT)
 def cudaStreamBeginCapture(stream: int, mode: int) -> None:
     _context()
     if gpu.capturing:
@@ -408,60 +425,60 @@ def cudaStreamBeginCapture(stream: int, mode: int) -> None:
     gpu.capturing[stream] = []
 
 
-@runtime(P, P)
+@runtime(POINTER, POINTER)
 def cudaStreamEndCapture(stream: int, graph: int) -> None:
-    _set(graph, P, gpu.new(("graph", gpu.capturing.pop(stream))))
+    _set(graph, POINTER, gpu.new(("graph", gpu.capturing.pop(stream))))
 
 
-@runtime(P, P)
+@runtime(POINTER, POINTER)
 def cudaStreamIsCapturing(stream: int, status: int) -> None:
-    _set(status, I, int(stream in gpu.capturing))
+    _set(status, INT, int(stream in gpu.capturing))
 
 
-@runtime(P, P, U)
+@runtime(POINTER, POINTER, UINT)
 def cudaStreamWaitEvent(stream: int, event: int, flags: int) -> None:
     _context()
 
 
-@runtime(P, P, L)
+@runtime(POINTER, POINTER, LONG)
 def cudaGraphInstantiate(executable: int, graph: int, flags: int) -> None:
-    _set(executable, P, gpu.new(gpu.things[graph]))
+    _set(executable, POINTER, gpu.new(gpu.things[graph]))
 
 
-@runtime(P)
+@runtime(POINTER)
 def cudaGraphDestroy(graph: int) -> None:
     del gpu.things[graph]
 
 
-@runtime(P)
+@runtime(POINTER)
 def cudaGraphExecDestroy(graph: int) -> None:
     del gpu.things[graph]
 
 
-@runtime(P, P)
+@runtime(POINTER, POINTER)
 def cudaGraphUpload(graph: int, stream: int) -> None:
     assert gpu.things[graph][0] == "graph" and gpu.things[stream] == "stream"
 
 
-@runtime(P, P)
+@runtime(POINTER, POINTER)
 def cudaGraphLaunch(graph: int, stream: int) -> None:
     _context()
     assert gpu.things[stream] == "stream"
     gpu.put(stream, *gpu.things[graph])
 
 
-@runtime(P, U)
+@runtime(POINTER, UINT)
 def cudaEventCreateWithFlags(event: int, flags: int) -> None:
     _context()
-    _set(event, P, gpu.new(("timed", not flags & 2)))
+    _set(event, POINTER, gpu.new(("timed", not flags & 2)))
 
 
-@runtime(P)
+@runtime(POINTER)
 def cudaEventDestroy(event: int) -> None:
     del gpu.things[event]
 
 
-@runtime(P, P)
+@runtime(POINTER, POINTER)
 def cudaEventRecord(event: int, stream: int | None) -> None:
     _context()
     if stream in gpu.capturing:
@@ -470,17 +487,17 @@ def cudaEventRecord(event: int, stream: int | None) -> None:
     gpu.queue.append(("event", event))
 
 
-@runtime(P)
+@runtime(POINTER)
 def cudaEventQuery(event: int) -> None: ...
 
 
-@runtime(P)
+@runtime(POINTER)
 def cudaEventSynchronize(event: int) -> None:
     _context()
     gpu.wait(event)
 
 
-@runtime(P, P, P)
+@runtime(POINTER, POINTER, POINTER)
 def cudaEventElapsedTime(milliseconds: int, begin: int, end: int) -> None:
     if not (gpu.things[begin][1] and gpu.things[end][1]):
         raise Refused(INVALID, "an event without timing")
@@ -499,7 +516,7 @@ def cudaProfilerStop() -> None: ...
 
 KEPT = ("cudaGetErrorName", "cudaGetErrorString", "cudaCreateChannelDesc")
 NOTHING = "int nothing(void) { return 0; }\n"
-SOURCE = "void *to_{0}; __attribute__((naked)) void {0}(void) {{ __asm__(\"jmp *to_{0}(%rip)\"); }}\n"
+SOURCE = 'void *to_{0}; __attribute__((naked)) void {0}(void) {{ __asm__("jmp *to_{0}(%rip)"); }}\n'
 _addresses: dict[str, int] = {}
 _alive: list[Any] = []
 _patched: list[int] = []
@@ -525,9 +542,9 @@ def _closure(name: str, function: Any, types: tuple[Any, ...]) -> int:
             traceback.print_exc()
             return UNSUPPORTED
 
-    closure = ctypes.CFUNCTYPE(I, *types)(call)
+    closure = ctypes.CFUNCTYPE(INT, *types)(call)
     _alive.append(closure)
-    return ctypes.cast(closure, P).value or 0
+    return ctypes.cast(closure, POINTER).value or 0
 
 
 def _missing(name: str) -> Any:
@@ -542,7 +559,7 @@ def install() -> Any:
     found = ctypes.CDLL("libcuda.so.1")
     for name, (function, types) in DRIVER.items():
         _addresses[name] = _closure(name, function, types)
-        P.in_dll(found, f"to_{name}").value = _addresses[name]
+        POINTER.in_dll(found, f"to_{name}").value = _addresses[name]
     import cupy
     from cupy_backends.cuda.api import runtime as inner
 
@@ -564,7 +581,7 @@ def redirect(path: str) -> None:
         function, types = RUNTIME.get(name) or (_missing(name), ())
         place = base + int(offset, 16)
         page = place & ~(mmap.PAGESIZE - 1)
-        if libc.mprotect(P(page), Z(place + 16 - page), mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC):
+        if libc.mprotect(POINTER(page), SIZE(place + 16 - page), mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC):
             raise OSError(ctypes.get_errno(), "mprotect")
         jump = b"\x48\xb8" + _closure(name, function, types).to_bytes(8, "little") + b"\xff\xe0"
         ctypes.memmove(place, jump, len(jump))
@@ -575,6 +592,6 @@ def _end() -> None:
     """Python ends: what is freed from now on must not come back to it."""
     found = ctypes.CDLL("libcuda.so.1")
     for name in DRIVER:
-        P.in_dll(found, f"to_{name}").value = ctypes.cast(found.nothing, P).value
+        POINTER.in_dll(found, f"to_{name}").value = ctypes.cast(found.nothing, POINTER).value
     for place in _patched:
         ctypes.memmove(place, b"\x31\xc0\xc3", 3)  # return 0
