@@ -61,12 +61,18 @@ class Array(np.ndarray):
 
 
 class FakeCupy(types.ModuleType):
-    """``launches`` lists what ran, as (name, grid, block, args, shared); ``effects`` gives kernels something to do."""
+    """``launches`` lists what ran, as (name, grid, block, args, shared); ``effects`` gives kernels something to do.
+
+    New memory is full of the byte ``fill``, of which NaN is made.
+    """
 
     __version__ = "14.2.0"
 
-    def __init__(self, memory: int = 2**30, gpus: int = 1, capability: str = "90", driver: int = 13000) -> None:
+    def __init__(
+        self, memory: int = 2**30, gpus: int = 1, capability: str = "90", driver: int = 13000, fill: int = 0xFF
+    ) -> None:
         super().__init__("cupy")
+        self.fill = fill
         self.total, self.used = memory, 0
         self.allocations = 0
         self.launches: list[tuple[Any, ...]] = []
@@ -150,7 +156,7 @@ class FakeCupy(types.ModuleType):
                 fake.idle("cudaMalloc")
                 if fake.used + size > fake.total:
                     raise FakeRuntimeError(2)
-                self.storage = np.full(size + 256, 0xFF, np.uint8)  # float32 NaN, as poison
+                self.storage = np.full(size + 256, fake.fill, np.uint8)
                 self.ptr = self.storage.ctypes.data + -self.storage.ctypes.data % 256
                 self.size, self.gpu = size, fake.devices[-1] if fake.devices else 0
                 fake.used += size

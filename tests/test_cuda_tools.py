@@ -246,7 +246,8 @@ def test_the_fastest_tile_is_kept_and_preferred(monkeypatch, fake):
 def test_each_precision_keeps_its_own_tiles(monkeypatch, fake):
     """Another precision's are measured later, and measured again."""
     for precision, side in (("tf32x3", 64), ("bf16", 32), ("tf32x3", 128)):
-        tuning(monkeypatch, fake, lambda tile, side=side: 1.0 if tile.BM == tile.BN == side else 2.0, precision=precision)
+        best = (side, side)
+        tuning(monkeypatch, fake, lambda tile, best=best: 1 if (tile.BM, tile.BN) == best else 2, precision=precision)
     sides = [tiles.choose("forward", 1024, 1024, 1024, 90, precision).BM for precision in ("tf32x3", "bf16")]
     assert sides == [128, 32] and not tiles.choose("forward", 1024, 1024, 1024, 90, "ieee").measured
 

@@ -135,7 +135,8 @@ def choose(
     ``models`` as in :func:`filled`.
     """
     kind = kind_of(rows, columns, depth, architecture, models)
-    tile = _measured.get((architecture, precision, operation, kind)) or default(operation, kind, architecture, precision)
+    measured = _measured.get((architecture, precision, operation, kind))
+    tile = measured or default(operation, kind, architecture, precision)
     return _fit(tile, rows, columns, depth, architecture, width)
 
 
