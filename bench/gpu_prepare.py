@@ -30,7 +30,6 @@ from bench import gpu_kernels, gpu_step
 from bench.environment import provenance
 from bench.gpu_result import PREPARED, ROOT, digest, rehearsing, write
 from bench.gpu_step import BATCH, FEW_ROWS, MANY_ROWS, MODELS, PRECISION, Touched
-from minigen.cuda.backend import CudaBackend
 
 PARTS = ("kernels", "outputs", "reference", "costs")
 STEPS = 4 if rehearsing() else 100
@@ -86,7 +85,7 @@ def works() -> Iterator[tuple[str, Callable[[], Any]]]:
     for precision in (PRECISION,) if rehearsing() else (PRECISION, "ieee", "tf32", "bf16"):
         for model in MODELS:
             yield f"{model} in {precision}", functools.partial(compile_step, model, precision)
-    yield "random numbers", lambda: gpu_smoke.random_numbers(CudaBackend(precision=PRECISION))
+    yield "random numbers", lambda: gpu_smoke.random_numbers(on_cuda(PRECISION))
     yield "several models", lambda: minigen.fit_many(gpu_smoke.models_of_two_kinds(), rows, progress=False)
     if rehearsing():
         return
@@ -112,13 +111,19 @@ def works() -> Iterator[tuple[str, Callable[[], Any]]]:
             yield f"products {shape} in {precision}", functools.partial(compile_products, precision, shape)
 
 
+def on_cuda(precision: str) -> Any:
+    from minigen.cuda.backend import CudaBackend
+
+    return CudaBackend(precision=precision)
+
+
 def compile_step(model: str, precision: str) -> None:
-    ops = CudaBackend(precision=precision)
+    ops = on_cuda(precision)
     ops.executor.compile(gpu_step.launches_of(gpu_step.training_on(model, ops, gpu_step.pixels(MANY_ROWS))))
 
 
 def compile_products(precision: str, shape: tuple[int, int, int]) -> None:
-    ops = CudaBackend(precision=precision)
+    ops = on_cuda(precision)
     layer = gpu_kernels.Layer(ops, *shape)
     calls = (layer.forward, layer.dgrad, layer.wgrad)
     ops.executor.compile([launch for call in calls for launch in ops.schedule(call, fuse=False).launches])
@@ -140,6 +145,8 @@ def expected_outputs(model: str, executor: Any) -> dict[str, np.ndarray]:
 
     ``start/b`` is buffer ``b`` before the step; ``launch/i/b`` the same after launch ``i``, where that has changed it.
     """
+    from minigen.cuda.backend import CudaBackend
+
     ops = CudaBackend(executor=executor, precision=PRECISION)
     training = gpu_step.training_on(model, ops, gpu_step.pixels(FEW_ROWS))
     launches = gpu_step.launches_of(training)
