@@ -60,9 +60,24 @@ CALLS = {
     "A": Call(150, ("facts", "smoke", "steps-tf32x3", "costs", "sanitizer", "ncu")),
     "B": Call(240, ("compare-gan", "training", "tests")),
     "C": Call(
-        380, ("compare-vae", "compare-compile", "kernels-torch", "kernels", "tune", "steps-others", "sanitizer-cpp")
+        380,
+        (
+            "compare-vae",
+            "many",
+            "tune",
+            "kernels-torch",
+            "kernels",
+            "compare-compile",
+            "ladder",
+            "steps-others",
+            "sanitizer-cpp",
+        ),
     ),
 }
+
+
+MANY = ("--device", "cuda", "--counts", "16,64", "--rounds", "5")
+LADDER = ("--device", "cuda")
 
 
 def stages() -> dict[str, Stage]:
@@ -75,7 +90,8 @@ def stages() -> dict[str, Stage]:
     found = [
         # --- A: does it run, how fast, and what does the hardware charge?
         Stage("facts", 30, 6, module("gpu_facts")),
-        Stage("smoke", 60, 17, module("gpu_smoke")),  # 6 s of starting, 15 launches, 200 steps of CUDA, 4 x 5000 timed
+        # 6 s of starting, 15 launches, 200 steps, 4 x 5000 timed; then eight small trainings
+        Stage("smoke", 60, 22, module("gpu_smoke")),
         Stage("steps-tf32x3", 40, 17, module("gpu_steps", "--precision", "tf32x3")),  # 2 x 8 graphs x 10000 steps
         Stage("costs", 25, 4, module("gpu_costs")),  # 1 s of warming up, 50 figures of 25 short samples
         Stage("sanitizer", 45, 30, module("gpu_sanitizer", "--triton")),  # two processes side by side
@@ -86,11 +102,15 @@ def stages() -> dict[str, Stage]:
         Stage("tests", 180, 160, module("gpu_tests")),  # compiles: 14 of 16 cores
         # --- C: what is left
         Stage("compare-vae", 90, 55, compare("vae", ["minigen-tf32x3", "torch-graph", "jax-scan", "minigen", "torch"])),
-        Stage("compare-compile", 120, 90, compare("all", ["minigen-tf32x3", "torch-compile", "jax"])),
+        # 2 x 4 contenders start, check, compile; 2 x 5 turns of 0.4 s each
+        Stage("many", 90, 60, module("many", *MANY, "--out", "STAGE_RESULT", *["--quick"] * rehearsing())),
+        Stage("tune", 65, 60, module("gpu_tune")),  # takes all the time that it is given
         Stage("kernels-torch", 90, 50, module("gpu_kernels", "--torch")),  # 18 compilations
-        Stage("kernels", 80, 55, module("gpu_kernels")),  # 36 compilations of a second
-        Stage("steps-others", 60, 30, module("gpu_steps", "--precision", "tf32", "ieee", "bf16")),
-        Stage("tune", 105, 100, module("gpu_tune")),  # takes all the time that it is given
+        Stage("kernels", 60, 25, module("gpu_kernels")),  # compiled beforehand
+        Stage("compare-compile", 90, 50, compare("gan", ["minigen-tf32x3", "torch-compile", "jax"])),
+        # 8 rungs of three shapes, a second each, and 6 compilations
+        Stage("ladder", 60, 35, module("ladder", *LADDER, "--out", "STAGE_RESULT", *["--quick"] * rehearsing())),
+        Stage("steps-others", 60, 20, module("gpu_steps", "--precision", "tf32", "ieee", "bf16")),
         Stage("sanitizer-cpp", 60, 30, module("gpu_sanitizer")),
         # --- only by name
         Stage("steps", 90, 60, module("gpu_steps")),

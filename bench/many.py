@@ -7,7 +7,7 @@
 A sample is the time of some steps of all models, over models and steps: seconds a model-step. minigen's are trainings
 as a user starts them, with the losses kept; on the CPU making the networks counts, on a GPU it would outlast the
 steps and does not. The others' are steps alone, of weights that are there. Contenders are checked and take turns as in
-`bench.compare`. Writes `bench/results/many-MACHINE.json`, after each number of models.
+`bench.compare`. Writes `bench/results/many-MACHINE.json`, after each turn.
 
 "Eight at once" is what is asked of `fit_many` on the CPU: the time of 8 models on all cores over that of one on one
 thread, times cores over 8. It is 1 where nothing is lost.
@@ -53,15 +53,17 @@ PATIENCE = {"cpu": 600.0, "cuda": 60.0}  # seconds to wait for an answer: compil
 class Bench:
     """Contenders on one data set, each started, checked, and then timed in turns with the others."""
 
-    def __init__(self, folder: Path, rows: int, rounds: int, epochs: int, device: str = "cpu") -> None:
+    def __init__(self, folder: Path, steps: int, rounds: int, epochs: int, device: str, quick: bool) -> None:
+        """An epoch has so many ``steps``."""
         self.folder, self.rounds, self.epochs, self.device = folder, rounds, epochs, device
         self.contenders = ON_GPU if device == "cuda" else CONTENDERS
-        self.data = np.random.default_rng(0).integers(0, 256, (rows, 784), np.uint8)
+        self.batch, self.hidden, columns = (8, (8,), 20) if quick else (128, (128,), 784)
+        self.data = np.random.default_rng(0).integers(0, 256, (steps * self.batch, columns), np.uint8)
         self.started = 0
 
-    def spec(self, at_once: int, threads: int, batch: int = 128) -> Spec:
+    def spec(self, at_once: int, threads: int) -> Spec:
         at = {"device": self.device, "threads": threads, "steps_per_call": SCAN[self.device], "at_once": at_once}
-        return Spec("gan", (128,), batch, len(self.data), **at)
+        return Spec("gan", self.hidden, self.batch, *self.data.shape, **at)
 
     @contextlib.contextmanager
     def process(self, name: str, spec: Spec) -> Iterator[Process]:
@@ -85,9 +87,13 @@ class Bench:
         errors = oracle.errors(np.load(out)["losses"], read_weights(out), losses, weights, initial)
         return dict(zip(("loss_error", "weight_error"), errors, strict=True))
 
-    def measure(self, todo: dict[str, tuple[str, Spec]]) -> dict[str, dict[str, Any]]:
-        """Records by the labels of ``todo``: contenders and their cells, which take turns."""
-        records: dict[str, dict[str, Any]] = {}
+    def measure(
+        self, todo: dict[str, tuple[str, Spec]], records: dict[str, dict[str, Any]], keep: Callable[[], None]
+    ) -> None:
+        """Fill ``records`` by the labels of ``todo``: contenders and their cells, which take turns.
+
+        ``keep`` is called after each turn.
+        """
         running: dict[str, Process] = {}
         with contextlib.ExitStack() as stack:
             for label, (name, spec) in todo.items():
@@ -98,7 +104,7 @@ class Bench:
                     spec, steps = todo[label][1], records[label]["steps"]
                     seconds = running[label].ask("run", warmup=0, steps=steps)["seconds"]
                     records[label]["samples"].append(seconds / (steps * spec.at_once))
-        return records
+                keep()
 
     def prepare(
         self, stack: contextlib.ExitStack, running: dict[str, Process], label: str, name: str, spec: Spec
@@ -132,19 +138,19 @@ class Bench:
 def measure(options: argparse.Namespace, folder: Path, keep: Callable[[dict[str, Any]], None]) -> None:
     """``keep`` gets the result whenever it has grown."""
     threads = options.threads or cores()
-    rows = 128 * (SCAN if options.quick else STEPS_PER_EPOCH)[options.device]
-    bench = Bench(folder, rows, options.rounds, options.epochs, options.device)
+    steps = (SCAN if options.quick else STEPS_PER_EPOCH)[options.device]
+    bench = Bench(folder, steps, options.rounds, options.epochs, options.device, options.quick)
     result: dict[str, Any] = {"device": options.device, "threads": threads, "cells": []}
     for at_once in options.counts:
         spec = bench.spec(at_once, threads)
-        records = bench.measure({name: (name, spec) for name in bench.contenders})
+        records: dict[str, Any] = {}
         result["cells"].append({"models": at_once, "contenders": records})
+        bench.measure({name: (name, spec) for name in bench.contenders}, records, lambda: keep(result))
         print(at_once, {name: record.get("samples") or record.get("reason") for name, record in records.items()})
-        keep(result)
     if options.device == "cpu":
         together, alone = bench.spec(EIGHT, threads), bench.spec(1, 1)
-        eight = bench.measure({"together": ("minigen", together), "alone": ("minigen", alone)})
-        keep(result | {"eight": {"models": EIGHT, "cores": threads, **eight}})
+        eight = result["eight"] = {"models": EIGHT, "cores": threads}
+        bench.measure({"together": ("minigen", together), "alone": ("minigen", alone)}, eight, lambda: keep(result))
 
 
 def main(arguments: list[str] | None = None) -> int:
