@@ -30,6 +30,7 @@ TAIL = 6000  # characters of a stage's output that the result keeps; the whole i
 TICK = 1.0  # seconds between two looks at a running stage
 LAST = 10  # seconds below which no stage is begun
 LARGEST = 15 * 2**20  # bytes of one file that is left behind
+SLOWER = 4 if rehearsing() else 1  # a busy processor in place of a GPU
 KEPT = 5  # files that stages may leave behind, beside the result and the logs
 
 
@@ -116,8 +117,7 @@ def stages() -> dict[str, Stage]:
         Stage("steps", 90, 60, module("gpu_steps")),
         Stage("compare-tf32", 120, 60, compare("gan", ["minigen", "torch-graph", "jax-scan"], "tf32")),
     ]
-    more = 4 if rehearsing() else 1  # a busy processor in place of a GPU
-    return {stage.name: replace(stage, limit=more * stage.limit) for stage in found}
+    return {stage.name: replace(stage, limit=SLOWER * stage.limit) for stage in found}
 
 
 def compare(model: str, peers: list[str], precision: str = "ieee") -> list[str]:
@@ -289,7 +289,7 @@ def chosen(wanted: list[str]) -> tuple[list[Stage], float]:
         call = CALLS[wanted[0]]
         if len(wanted) > 2 or (len(wanted) == 2 and not wanted[1].isdecimal()):
             raise ValueError(f"after {wanted[0]} comes nothing or a number of seconds, not {' '.join(wanted[1:])}")
-        return [known[name] for name in call.stages], float(wanted[1]) if len(wanted) == 2 else call.seconds
+        return [known[name] for name in call.stages], float(wanted[1]) if len(wanted) == 2 else SLOWER * call.seconds
     unknown = [word for word in wanted if word not in known]
     if unknown or not wanted:
         what = f"unknown stage {', '.join(unknown)}" if unknown else "name a call or stages"

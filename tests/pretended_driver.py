@@ -383,6 +383,13 @@ def cudaMemcpyAsync(to: int, source: int, size: int, kind: int, stream: int) -> 
     gpu.put(stream, "copy", to, source, size)
 
 
+@runtime(POINTER, POINTER)
+def cudaPointerGetAttributes(attributes: int, pointer: int) -> None:
+    gpu.room(pointer, 1, [gpu.memory], "a pointer")
+    _set(attributes, INT, 2)  # device memory
+    _set(attributes + 4, INT, 0)
+
+
 @runtime(POINTER, UINT)
 def cudaStreamCreateWithFlags(stream: int, flags: int) -> None:
     _context()
