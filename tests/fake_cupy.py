@@ -236,6 +236,7 @@ class FakeCupy(types.ModuleType):
 
             def __call__(self, grid: Any, block: Any, args: Any, shared_mem: int = 0, stream: Any = None) -> None:
                 assert stream.ptr, "launched on the default stream"
+                assert isinstance(grid, tuple) and isinstance(block, tuple), "CuPy takes tuples"
                 assert all(isinstance(a, (Array, np.generic)) for a in args), "CuPy would guess a scalar's width"
                 assert 0 not in grid, "CuPy would launch one block"
                 call = (self.name, grid, block, args, shared_mem, self.code)
@@ -247,6 +248,7 @@ class FakeCupy(types.ModuleType):
         class Module:
             def load(self, code: bytes) -> None:
                 fake.idle("loading a module")
+                assert isinstance(code, bytes), "CuPy takes bytes"
                 self.code = code
                 if code == b"bad":
                     raise FakeDriverError("CUDA_ERROR_NO_BINARY_FOR_GPU")
