@@ -10,15 +10,9 @@ from pathlib import Path
 
 import pytest
 
-import minigen
-from doc_pages import FENCE, ROOT, anchors, defines, importable, prose, unresolved
+from doc_pages import CITING, DOCS, FENCE, PAGES, ROOT, anchors, defines, importable, prose, unresolved
 from minigen import ops, registry
 
-PAGES = ["CONTRIBUTING.md", "docs/architecture.md", "README.md", "bench/README.md", "docs/gpu-checklist.md"]
-PAGES += ["bench/ladder/README.md"]
-DOCS = sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "docs").glob("*.md"))
-EXAMPLES = ["examples/README.md", "examples/exercises/README.md"]
-CITING = sorted({*PAGES, *DOCS, *EXAMPLES, *(path.name for path in ROOT.glob("README*.md"))})
 FILE = re.compile(r"[\w./-]+/[\w.-]+\.(?:py|cpp|hpp|cu|cuh|inc|md|sh|toml|json)\b|\b\w+\.(?:py|hpp|cpp|inc)\b")
 MADE = ("runs/", "gpu/", "bench/prepared", "results/gpu-", "out/", "block.py")  # by what a page tells of
 
@@ -62,22 +56,6 @@ def test_a_dead_link_is_noticed(tmp_path: Path) -> None:
         page.write_text(text)
         assert len(list(unresolved(page))) == 1, text
     assert importable("minigen.GAN") and not defines("xf = 1", "f") and anchors("```\n# no\n```\n# yes") == {"yes"}
-
-
-SOURCES = "\n".join(path.read_text() for path in sorted((ROOT / "minigen").rglob("*.py")))
-
-
-@pytest.mark.parametrize("page", [page for page in DOCS if re.match(r"docs/(\d|article)", page)])
-def test_calls_and_settings_that_a_page_names_exist(page: str) -> None:
-    """`ops.latent_backward(...)`, `weights=False`, `VAE.score_samples`."""
-    text = prose((ROOT / page).read_text())
-    calls, settings = re.findall(r"`(?:\w+\.)*(\w+)\(", text), re.findall(r"`(\w+)=", text)
-    elsewhere = ("log1p", "expm1", "requires_grad_", "TRITON_INTERPRET")  # NumPy's, PyTorch's, Triton's
-    calls, settings = ([name for name in names if name not in elsewhere] for names in (calls, settings))
-    assert [name for name in calls if f"def {name}(" not in SOURCES] == []
-    assert [name for name in settings if not re.search(rf"\b{name}(?:: [^=\n]+)?\s*=", SOURCES)] == []
-    methods = re.findall(r"`(GAN|VAE)\.(\w+)`", text)
-    assert [name for kind, name in methods if not hasattr(getattr(minigen, kind), name)] == []
 
 
 PRIVATE = re.compile(r"\b(book|house|storey|storeys|whence|thereof|therein|hitherto|wherein|ere|nought)s?\b", re.I)
