@@ -86,6 +86,15 @@ def test_words_are_those_of_the_field() -> None:
     assert [where for where, text in floors if not any(bound in text for bound in bounds)] == []
 
 
+def test_a_derivative_belongs_at_z() -> None:
+    """``act'(z)``, also where it is computed from ``y``; never at a layer's input or output."""
+    paths = [ROOT / page for page in CITING] + [p for top in ("minigen", "csrc") for p in (ROOT / top).rglob("*.*")]
+    texts = [(path, path.read_text()) for path in paths if path.suffix in (".md", ".py", ".cpp", ".hpp", ".cu", ".cuh")]
+    wrong = re.compile(r"act'+\((?!z)|\* act'+(?!'|\(z|_before)")
+    assert [path.name for path, text in texts if wrong.search(text)] == []
+    assert wrong.search("dz * act'(x)") and wrong.search("dz * act'`") and not wrong.search("dz * act''(z) / act'(z)")
+
+
 COMMANDS = set(
     """aligned alpha approx ast bar begin beta Big big bigl bigr boxed cases cdot cosh delta dot ell end eta exp frac
     gamma ge geq hat in infty int lambda langle ldots le left leq log longrightarrow Longrightarrow mathcal

@@ -73,7 +73,7 @@ def projection_dgrad(
     pid, dz, e, x, dx, B,
     WIDTH: tl.constexpr, ACTIVATION: tl.constexpr, ROWS: tl.constexpr, COLS: tl.constexpr,
 ):  # fmt: skip
-    """``dx[r] += dz[r] e[r] * act'``; ``x`` may be None with a linear activation."""
+    """``dx[r] += dz[r] e[r] * act'(z)``; ``x`` may be None with a linear activation."""
     rows, at, mask = tile_of_rows(pid, B, WIDTH, ROWS, COLS)
     de = tl.load(dz + rows, mask=rows < B, other=0.0)[:, None] * tl.load(e + at, mask=mask, other=0.0)
     if x is not None:

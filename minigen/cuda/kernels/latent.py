@@ -178,7 +178,7 @@ def backward_through(
     BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr, BL: tl.constexpr, SPLIT: tl.constexpr,
     GROUP: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """``dz = dy[B,O] W_decoder[L,O]^T``, ``dheads[B,2L]`` from it, ``dx[B,I] = (dheads W[I,2L]^T) * act'``."""
+    """``dz = dy[B,O] W_decoder[L,O]^T``, ``dheads[B,2L]`` from it, ``dx[B,I] = (dheads W[I,2L]^T) * act'(z)``."""
     tile_m, tile_n = tile_of(pid, tl.cdiv(B, BM), (N_IN + BN - 1) // BN, GROUP)
     rows = (tile_m * BM + tl.arange(0, BM)).to(tl.int64)
     columns = tile_n * BN + tl.arange(0, BN)
