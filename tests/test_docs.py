@@ -19,7 +19,9 @@ MADE = ("runs/", "gpu/", "bench/prepared", "results/gpu-", "out/", "block.py")  
 
 @pytest.mark.parametrize("page", CITING)
 def test_files_that_a_page_names_exist(page: str) -> None:
-    code = re.findall(r"`([^`\n]+)`|\]\(([^)#]+)\)", (ROOT / page).read_text())
+    page_text = (ROOT / page).read_text()
+    code = re.findall(r"`([^`\n]+)`|\]\(([^)#]+)\)", page_text)
+    code += [(match[3], "") for match in FENCE.finditer(page_text) if match[2] in ("", "sh")]  # a drawing, commands
     named = {name for pair in code for text in pair for name in FILE.findall(text) if "://" not in text}
     named = {name for name in named if not any(made in name for made in MADE)}
     everywhere = [

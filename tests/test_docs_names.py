@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
@@ -108,12 +109,19 @@ def test_the_graph_of_a_penalty_is_what_its_operations_take_from_each_other() ->
 # --- the way of one call ----------------------------------------------------------------------------------
 
 
-def test_the_way_of_one_call_is_the_one_that_the_architecture_tells() -> None:
-    """Functions that the list names are called, in its order, by a training on the CPU."""
-    pytest.importorskip("minigen.cpu", reason="no compiled backend", exc_type=ImportError)
-    page = (ROOT / "docs" / "architecture.md").read_text()
-    section = page.partition("## The way of one call, on the CPU")[2].partition("\n## ")[0]
-    named = re.findall(r"`(?:minigen\.|ops\.|plan\.)?((?:\w+\.)?\w+)(?:\([^`]*\))?`", section)
+CLASSES = {"network": "Network", "optimizer": "Optimizer", "fit": "Estimator.fit"}
+
+
+def named(heading: str, point: str = "") -> list[str]:
+    """What a section of the architecture, or one of its points, names in code."""
+    section = (ROOT / "docs" / "architecture.md").read_text().partition(f"## {heading}")[2].partition("\n## ")[0]
+    text = section.partition(f"- **{point}")[2].partition("\n- ")[0] if point else section
+    names = re.findall(r"`(?:minigen\.|ops\.|plan\.)?((?:\w+\.)?\w+)(?:\([^`]*\))?`", text)
+    return list(dict.fromkeys(names))
+
+
+def way_of(names: list[str], call: Callable[[], Any]) -> list[str]:
+    """Those of ``names`` that ``call`` calls; they must be called in this order."""
     called: list[str] = []
 
     def watch(frame: FrameType, event: str, _: Any) -> None:
@@ -121,21 +129,58 @@ def test_the_way_of_one_call_is_the_one_that_the_architecture_tells() -> None:
             row = frame.f_locals.get("row")  # what registry.py puts around each operation has its row
             called.append(row.name if isinstance(row, Row) else frame.f_code.co_qualname)
 
-    X = np.random.default_rng(0).standard_normal((8, 3)).astype(np.float32)
     sys.setprofile(watch)
     try:
-        minigen.train_gan(X, device="cpu", epochs=1, batch_size=4, hidden=(3,), latent_dim=2, progress=False)
+        call()
     finally:
         sys.setprofile(None)
-
-    classes = {"network": "Network", "optimizer": "Optimizer", "fit": "Estimator.fit"}
     way, at = [], 0
-    for name in dict.fromkeys(named):
+    for name in names:
         start, dot, rest = name.partition(".")
-        full = f"{classes.get(start, start)}{dot}{rest}"
-        calls = [i for i, other in enumerate(called) if other in (full, f"{full}.__init__")]
+        full = f"{CLASSES.get(start, start)}{dot}{rest}"
+        ends = (full, f"{full}.__init__")
+        calls = [i for i, one in enumerate(called) if one in ends or (not dot and one.endswith(f".{full}"))]
         if calls:
             way.append(name)
             at = next((i for i in calls if i >= at), -1)
             assert at >= 0, f"{way}: the last one is not called after the others"
-    assert len(way) >= 15 and {"train_gan", "GanStep.compute", "Backend.do", "CpuBackend.program", "call"} <= set(way)
+    return way
+
+
+SMALL: dict[str, Any] = {"batch_size": 4, "hidden": (3,), "latent_dim": 2}
+
+
+def test_the_way_of_one_call_is_the_one_that_the_architecture_tells() -> None:
+    """Functions that the list names are called, in its order, by a training on the CPU."""
+    pytest.importorskip("minigen.cpu", reason="no compiled backend", exc_type=ImportError)
+    X = np.random.default_rng(0).standard_normal((8, 3)).astype(np.float32)
+    names = named("The way of one call, on the CPU")
+    way = way_of(names, lambda: minigen.train_gan(X, device="cpu", epochs=1, progress=False, **SMALL))
+    assert len(way) >= 15
+    assert {"train_gan", "GanStep.compute", "gan_loss_discriminator", "Backend.do", "CpuBackend.program"} <= set(way)
+
+
+@pytest.mark.slow
+def test_what_stands_on_it_ends_in_a_fit() -> None:
+    X = np.random.default_rng(0).standard_normal((60, 3)).astype(np.float32)
+    vae = minigen.VAE(likelihood="gaussian", epochs=1, device="numpy", **SMALL)
+    several = named("What stands on it", "Several models at once")
+    assert {"fit_many", "fit"} <= set(way_of(several, lambda: minigen.fit_many([vae], X, progress=False)))
+    detector = minigen.AnomalyDetector(members=1, steps=2, device="numpy")
+    unusual = way_of(named("What stands on it", "Unusual rows"), lambda: detector.fit(X).score_samples(X))
+    assert {"AnomalyDetector.fit", "_member", "fit_many", "score_samples"} <= set(unusual)
+    more = named("What stands on it", "More rows of rare classes")
+    sampler = minigen.Oversampler(steps=2)
+    assert "Oversampler.fit_resample" in way_of(more, lambda: sampler.fit_resample(X, [0] * 40 + [1] * 20))
+
+
+@pytest.mark.slow
+def test_tables_end_in_a_fit(tmp_path: Path) -> None:
+    pytest.importorskip("narwhals")
+    pytest.importorskip("pandas")
+    (tmp_path / "t.csv").write_text("a,b\n" + "".join(f"{i % 7}.5,{'xyz'[i % 3]}\n" for i in range(60)))
+    model = minigen.TableVAE(epochs=1, hidden=(3,), latent_dim=2, latent_prior="normal", device="numpy")
+    names = named("What stands on it", "Tables")
+    assert {"TableModel.fit", "_inner", "sample"} <= set(
+        way_of(names, lambda: model.fit(tmp_path / "t.csv", progress=False).sample(3))
+    )
