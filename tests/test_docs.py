@@ -39,6 +39,9 @@ def test_the_table_of_operations_is_that_of_the_registry() -> None:
     assert ops.OPERATIONS
     text = (ROOT / "docs" / "operations.md").read_text()
     assert text.endswith(registry.table()), "run: make tables"
+    rows = [line for line in text.splitlines() if line.startswith("| `")]
+    assert len(rows) == len(ops.OPERATIONS) and {len(re.findall(r"(?<!\\)\|", row)) for row in rows} == {7}
+    assert ":`" not in text
 
 
 @pytest.mark.parametrize("page", CITING)
