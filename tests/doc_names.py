@@ -33,14 +33,15 @@ OBJECTS: dict[str, tuple[type, ...]] = {
 FOREIGN = set(
     """np torch tf jax nn lax tl autograd vmap detach stop_gradient requires_grad_ GradientTape train_on_batch predict
     check_estimator backward ImportError NPY_ENABLE_CPU_FEATURES OPENBLAS_CORETYPE CUDA_MODULE_LOADING CXX PYTHON OUT
-    TRITON_INTERPRET ACQBULK LDG LDGSTS STG wgmma jit_compile capturable create_graph""".split()
+    TRITON_INTERPRET ACQBULK LDG LDGSTS STG wgmma jit_compile capturable create_graph while""".split()
 )
 COMMANDS = re.compile(r"^(?:[A-Z_]+=\S+ )*(?:minigen|pytest|pip|make|sh|python3?|pre-commit|cd) ")
-DEFINED = re.compile(
-    r"""(?:def|class|struct|enum|using|\#define|namespace|import|as)\s+(\w+) | \b(\w+)\s*(?::[^=\n]+)?=(?!=)
-    | ^\s+(\w+):\s | ["']([\w.:-]+(?:[ ,]\w+)*)["'] | \b(\w+)\s*\( | \(\s*(\w+), | ,\s*(\w+)\s*[,)]""",
-    re.X | re.M,
-)
+DEFINED = [  # by a word before it, by what comes after it, as an argument, as a string
+    re.compile(r"\b(?:def|class|struct|enum|using|define|namespace|import|as) (\w+)"),
+    re.compile(r"(\w+)(?: ?=(?!=)|: |\()"),
+    re.compile(r"[(,] ?(\w+)[,)]"),
+    re.compile(r"""["']([\w.:-]+(?:[ ,]\w+)*)["']"""),
+]
 
 
 @cache
@@ -50,7 +51,8 @@ def defined() -> set[str]:
     for top in ("minigen", "csrc", "bench", "tests", "examples"):
         for path in (ROOT / top).rglob("*.*"):
             if path.suffix in (".py", ".cpp", ".hpp", ".cu", ".cuh", ".inc", ".sh") and "doc" not in path.name:
-                names.update([path.stem], *DEFINED.findall(path.read_text()))
+                text = path.read_text()
+                names.update([path.stem], *(pattern.findall(text) for pattern in DEFINED))
     for text in (ROOT / "pyproject.toml", *ROOT.glob("bench/peers/*.txt")):
         names.update(re.findall(r"[\w-]+", text.read_text()))
     return names
@@ -195,7 +197,7 @@ def has(kind: Any, attribute: str) -> bool:
 @cache
 def parameters() -> set[str]:
     """The names of all arguments and fields that have a default or are given by name."""
-    argument = r"[(,\s*](\w+)(?:: [^=\n,()]*(?:\[[^=\n]*\])?[^=\n,()]*)?\s*=(?!=)"
+    argument = r"\b(\w+)(?:: [^=\n(){}]+)? ?=(?!=)"
     return set(re.findall(argument, everything()))
 
 
