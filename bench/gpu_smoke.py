@@ -29,7 +29,8 @@ from bench import gpu_step
 from bench.gpu_result import PREPARED, digest, keep_busy, read, rehearsing, write
 from bench.gpu_step import BATCH, FEW_ROWS, MODELS, PRECISION, Touched
 
-PATIENCE = 100.0 if rehearsing() else 25.0  # seconds for one milestone, the longest of which compiles a step whose kernels did not come along
+PATIENCE = 100.0 if rehearsing() else 25.0
+"""Seconds for one milestone, the longest of which compiles a step whose kernels did not come along."""
 UNUSABLE = 3  # exit code: this process cannot use the GPU any more
 PRODUCTS = 2e-5
 """Largest relative error of a buffer that a launch in tf32x3 writes: the sums are float32's, in another order."""
