@@ -289,7 +289,8 @@ def table() -> str:
         for name, check in row.settings.items():
             allowed = f": {', '.join(check.known)}" if isinstance(check, OneOf) else ""
             settings.append(f"`{name}`{allowed}")
-        what = row.summary.replace("``", "`").replace("|", "\\|")
+        what = re.sub(r":\w+:`", "`", row.summary).replace("``", "`").replace("|", "\\|")
+        what = " ".join(what.split())  # a row of a table is one line
         formula = re.sub(r"\{(\w+)\}", r"\1", row.formula.replace("{+}", "")).replace("|", "\\|")
         lines.append(f"| `{row.name}` | `{formula}` | {reads} | {writes} | {'; '.join(settings)} | {what} |")
     return "\n".join(lines) + "\n"

@@ -11,6 +11,7 @@ import io
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,11 @@ ROOT = Path(__file__).resolve().parent.parent
 FENCE = re.compile(r"^(```+)([\w-]*)[^\n]*\n(.*?)^\1[ \t]*$\n?", re.M | re.S)
 LINK = re.compile(r"(?<!!)\[([^\]]*)\]\(([^)\s]+)\)")
 CITED = re.compile(r"^`?([\w./-]+\.\w+): ([\w.]+)`?$")  # of a link's text: `reference/dense.py: dgrad`
+PAGES = ["CONTRIBUTING.md", "docs/architecture.md", "README.md", "bench/README.md", "docs/gpu-checklist.md"]
+PAGES += ["bench/ladder/README.md"]
+DOCS = sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "docs").glob("*.md"))
+EXAMPLES = ["examples/README.md", "examples/exercises/README.md"]
+CITING = sorted({*PAGES, *DOCS, *EXAMPLES, *(path.name for path in ROOT.glob("README*.md"))})
 DOTTED = re.compile(r"`(minigen(?:\.\w+)+)`")
 
 
@@ -37,7 +43,7 @@ def blocks(text: str) -> list[Block]:
     found = list(FENCE.finditer(text))
     result = []
     shown = None
-    for match, following in zip(found, [*found[1:], None], strict=True):
+    for match, following in zip_longest(found, found[1:]):
         if match is shown:
             continue
         shown = following if following is not None and _shows(text, match, following) else None
@@ -89,7 +95,7 @@ def filled(page: Path) -> str:
     text, namespace, lines = page.read_text(), {"__name__": "__main__"}, []
     outputs = {block.line: printed_by(block, page, namespace) for block in blocks(text) if runs(block)}
     position, found = 0, list(FENCE.finditer(text))
-    for match, following in zip(found, [*found[1:], None], strict=True):
+    for match, following in zip_longest(found, found[1:]):
         printed = outputs.get(text.count("\n", 0, match.start()) + 1, "").strip("\n")
         if not printed:
             continue

@@ -65,7 +65,7 @@ def test_each_has_the_bits_that_it_has_alone(kind, count, share):
         pairs = list(zip(plan, together, strict=True))
         assert all(mine.num_warps == theirs.num_warps for mine, theirs in pairs)
         wider = sum(mine.grid[0] > theirs.grid[0] for mine, theirs in pairs)
-        assert wider >= 3 if "wide" in kind else all(mine.tile == theirs.tile for mine, theirs in pairs)
+        assert wider >= 2 if "wide" in kind else all(mine.tile == theirs.tile for mine, theirs in pairs)
         ops.executor.capture(plan).run(1)
         one.done = run.done = 1
         expected = one.state()

@@ -447,9 +447,16 @@ def test_bad_use_of_the_other_commands(runs, arguments, message, capsys, monkeyp
 def test_evaluate_prints_figures_beside_those_of_held_out_rows(runs, here):
     np.save("new.npy", digits(40)[::-1])
     out = succeeds(
-        "evaluate", runs / "vae", "--data", runs / "digits.npy", "--held-out", "new.npy", "--out", "figures.json",
+        "evaluate",
+        runs / "vae",
+        "--data",
+        runs / "digits.npy",
+        "--held-out",
+        "new.npy",
+        "--out",
+        "figures.json",
         folder=here,
-    )  # fmt: skip
+    )
     assert re.search(r"^metric +samples +held-out rows +better$", out, re.MULTILINE)
     assert "40 samples, and as many held-out rows" in out
     figures = json.loads(Path("figures.json").read_text())["figures"]

@@ -10,22 +10,18 @@ from pathlib import Path
 
 import pytest
 
-import minigen
-from doc_pages import FENCE, ROOT, anchors, defines, importable, prose, unresolved
+from doc_pages import CITING, DOCS, FENCE, PAGES, ROOT, anchors, defines, importable, prose, unresolved
 from minigen import ops, registry
 
-PAGES = ["CONTRIBUTING.md", "docs/architecture.md", "README.md", "bench/README.md", "docs/gpu-checklist.md"]
-PAGES += ["bench/ladder/README.md"]
-DOCS = sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "docs").glob("*.md"))
-EXAMPLES = ["examples/README.md", "examples/exercises/README.md"]
-CITING = sorted({*PAGES, *DOCS, *EXAMPLES, *(path.name for path in ROOT.glob("README*.md"))})
 FILE = re.compile(r"[\w./-]+/[\w.-]+\.(?:py|cpp|hpp|cu|cuh|inc|md|sh|toml|json)\b|\b\w+\.(?:py|hpp|cpp|inc)\b")
 MADE = ("runs/", "gpu/", "bench/prepared", "results/gpu-", "out/", "block.py")  # by what a page tells of
 
 
 @pytest.mark.parametrize("page", CITING)
 def test_files_that_a_page_names_exist(page: str) -> None:
-    code = re.findall(r"`([^`\n]+)`|\]\(([^)#]+)\)", (ROOT / page).read_text())
+    page_text = (ROOT / page).read_text()
+    code = re.findall(r"`([^`\n]+)`|\]\(([^)#]+)\)", page_text)
+    code += [(match[3], "") for match in FENCE.finditer(page_text) if match[2] in ("", "sh")]  # a drawing, commands
     named = {name for pair in code for text in pair for name in FILE.findall(text) if "://" not in text}
     named = {name for name in named if not any(made in name for made in MADE)}
     everywhere = [
@@ -43,6 +39,9 @@ def test_the_table_of_operations_is_that_of_the_registry() -> None:
     assert ops.OPERATIONS
     text = (ROOT / "docs" / "operations.md").read_text()
     assert text.endswith(registry.table()), "run: make tables"
+    rows = [line for line in text.splitlines() if line.startswith("| `")]
+    assert len(rows) == len(ops.OPERATIONS) and {len(re.findall(r"(?<!\\)\|", row)) for row in rows} == {7}
+    assert ":`" not in text
 
 
 @pytest.mark.parametrize("page", CITING)
@@ -62,22 +61,6 @@ def test_a_dead_link_is_noticed(tmp_path: Path) -> None:
         page.write_text(text)
         assert len(list(unresolved(page))) == 1, text
     assert importable("minigen.GAN") and not defines("xf = 1", "f") and anchors("```\n# no\n```\n# yes") == {"yes"}
-
-
-SOURCES = "\n".join(path.read_text() for path in sorted((ROOT / "minigen").rglob("*.py")))
-
-
-@pytest.mark.parametrize("page", [page for page in DOCS if re.match(r"docs/(\d|article)", page)])
-def test_calls_and_settings_that_a_page_names_exist(page: str) -> None:
-    """`ops.latent_backward(...)`, `weights=False`, `VAE.score_samples`."""
-    text = prose((ROOT / page).read_text())
-    calls, settings = re.findall(r"`(?:\w+\.)*(\w+)\(", text), re.findall(r"`(\w+)=", text)
-    elsewhere = ("log1p", "expm1", "requires_grad_", "TRITON_INTERPRET")  # NumPy's, PyTorch's, Triton's
-    calls, settings = ([name for name in names if name not in elsewhere] for names in (calls, settings))
-    assert [name for name in calls if f"def {name}(" not in SOURCES] == []
-    assert [name for name in settings if not re.search(rf"\b{name}(?:: [^=\n]+)?\s*=", SOURCES)] == []
-    methods = re.findall(r"`(GAN|VAE)\.(\w+)`", text)
-    assert [name for kind, name in methods if not hasattr(getattr(minigen, kind), name)] == []
 
 
 PRIVATE = re.compile(r"\b(book|house|storey|storeys|whence|thereof|therein|hitherto|wherein|ere|nought)s?\b", re.I)
@@ -106,6 +89,15 @@ def test_words_are_those_of_the_field() -> None:
     bounds = ("lower bound", "floor:", "floor**:", "times the floor", "floor(", "floor`")
     floors = [(where, text.lower()) for where, text in plain_text() if FLOOR.search(text)]
     assert [where for where, text in floors if not any(bound in text for bound in bounds)] == []
+
+
+def test_a_derivative_belongs_at_z() -> None:
+    """``act'(z)``, also where it is computed from ``y``; never at a layer's input or output."""
+    paths = [ROOT / page for page in CITING] + [p for top in ("minigen", "csrc") for p in (ROOT / top).rglob("*.*")]
+    texts = [(path, path.read_text()) for path in paths if path.suffix in (".md", ".py", ".cpp", ".hpp", ".cu", ".cuh")]
+    wrong = re.compile(r"act'+\((?!z)|\* act'+(?!'|\(z|_before)")
+    assert [path.name for path, text in texts if wrong.search(text)] == []
+    assert wrong.search("dz * act'(x)") and wrong.search("dz * act'`") and not wrong.search("dz * act''(z) / act'(z)")
 
 
 COMMANDS = set(

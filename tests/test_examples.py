@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import runpy
+import subprocess
 import sys
 from pathlib import Path
 
@@ -78,3 +79,21 @@ def test_a_wrong_line_stops_the_step(name: str, tmp_path: Path) -> None:
     path.write_text(text.replace(right, wrong))
     with pytest.raises(AssertionError, match="Not equal to tolerance"):
         runpy.run_path(str(path))
+
+
+@pytest.mark.slow  # a kernel takes seconds to start
+@pytest.mark.parametrize("name", STEPS)
+def test_a_step_by_hand_is_a_notebook(name: str, tmp_path: Path) -> None:
+    """Its cells run in a kernel and print what the script prints; each stands under a text."""
+    jupytext, nbclient = pytest.importorskip("jupytext"), pytest.importorskip("nbclient")
+    pytest.importorskip("ipykernel")
+    notebook = jupytext.read(FOLDER / f"{name}.py")
+    assert [cell.cell_type for cell in notebook.cells] == ["markdown", "code"] * (len(notebook.cells) // 2)
+    assert len(notebook.cells) >= 16 and notebook.cells[0].source.startswith("# One training step")
+    for cell in notebook.cells[::2]:
+        assert cell.source.count("$$") % 2 == 0 and re.sub(r"`[^`]*`", "", cell.source).count("$") % 2 == 0
+    resources = {"metadata": {"path": str(tmp_path)}}
+    nbclient.NotebookClient(notebook, timeout=60, kernel_name="python3", resources=resources).execute()
+    printed = [output.text for cell in notebook.cells[1::2] for output in cell.outputs]
+    script = subprocess.run([sys.executable, FOLDER / f"{name}.py"], capture_output=True, text=True, check=True)
+    assert "".join(printed) == script.stdout != ""

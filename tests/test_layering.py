@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
+import pytest
+
 import minigen
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -99,6 +101,21 @@ def rank(name: str) -> int:
         entry = entry.rpartition(".")[0]
     assert entry, f"give {name} a place in LAYERS"
     return places[entry]
+
+
+@pytest.mark.parametrize("loss", ["hinge", "least_squares"])
+def test_a_loss_of_the_gan_is_written_in_few_files(loss):
+    """The reference, the C++ and the Triton kernels, the gradient check's own formulas; and a trace tells of it."""
+    paths = [path for top in ("minigen", "csrc") for path in (ROOT / top).rglob("*.*") if path.suffix != ".pyc"]
+    texts = {path: path.read_text() for path in paths if path.suffix in (".py", ".cpp", ".hpp", ".cu", ".cuh", ".inc")}
+    assert len([path for path, text in texts.items() if loss in text]) <= 5
+
+
+def test_the_formatter_is_kept_from_signatures_of_kernels_only():
+    """As CONTRIBUTING says, and only where it would add many lines."""
+    skips = [(name, line) for name, path in MODULES.items() for line in path.read_text().splitlines() if "fmt:" in line]
+    assert {line for _, line in skips} <= {"):  # fmt: skip"} and len(skips) < 40
+    assert all(name.startswith("minigen.cuda.kernels.") for name, _ in skips)
 
 
 def test_a_module_imports_from_its_layer_and_those_below():

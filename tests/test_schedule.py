@@ -112,7 +112,7 @@ def test_a_pair_survives_a_file(tmp_path):
         ({"warmup": 3, "epochs": 3, "schedule": "linear"}, "warmup must be less than the 3 epochs .*, not 3"),
         ({"epochs": 10**9, "schedule": "linear"}, "epochs, in steps of a schedule, must be an integer from 1 to"),
     ],
-)  # fmt: skip
+)
 @FAMILIES
 def test_refusals(family, settings, message):
     with pytest.raises(ValueError, match=message):

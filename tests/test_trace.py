@@ -127,6 +127,7 @@ def test_any_settings_can_be_traced(family):
             assume(False)
         model.fit(X, y, progress=False)
         assert bits(trace.model) == bits(model)
+        assert all(all(record.names.values()) for record in trace)
         assert len(trace.text(values=True)) > len(trace.text()) > 1000
         assert trace._repr_html_() and trace.mermaid() and trace.flow().rows()
         assert {finding.subject for finding in trace.explain()} > {"updates"}
@@ -164,6 +165,7 @@ def test_every_record_says_what_where_and_why(rng, made):
         assert not set(record.outputs) or words & {*record.outputs, "dmu", "sums_c", "y_r", "db"}, record.formula
         assert record.part in dir(minigen.models.gan.GanStep) + dir(minigen.models.vae.VaeStep)
         assert record.reference == "" or (ROOT / record.reference).is_file()
+        assert all(record.names.values()), (record.operation, record.names)
 
 
 def test_every_operation_has_a_formula_of_its_buffers_and_settings():

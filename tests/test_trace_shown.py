@@ -14,6 +14,7 @@ import pytest
 import minigen
 from minigen import cli
 from minigen.tracing import graph
+from minigen.tracing.explain import of_last
 from minigen.tracing.run import gradient_flow
 from minigen.training.checkpoint import MODEL
 
@@ -172,7 +173,8 @@ def test_picture_of_the_flow(X, steps):
 
 
 @pytest.mark.parametrize(
-    ("sign", "verdict"), [(1, "discriminator is winning"), (-1, "generator is ahead"), (0, "cannot tell")]
+    ("sign", "verdict"),
+    [(1, "discriminator has won"), (0.5, "discriminator is winning"), (-1, "generator is ahead"), (0, "cannot tell")],
 )
 def test_which_player_is_winning(rng, sign, verdict):
     """A linear discriminator between data at 5 and a generator at 0."""
@@ -186,6 +188,17 @@ def test_which_player_is_winning(rng, sign, verdict):
     assert finding.figures["real"] == pytest.approx(probabilities[:8].mean())
     assert finding.figures["generated"] == pytest.approx(probabilities[8:].mean())
     assert f"{finding.figures['real']:.3f}" in str(finding) and "1.3863" in str(finding)
+
+
+def test_a_discriminator_that_is_surely_wrong_of_a_few(rng):
+    """A linear one with logits of 75 for data at 5 and -75 at 0; one real row lies at -5."""
+    X = (5 + 0.1 * rng.standard_normal((8, 2))).astype(np.float32)
+    X[0] -= 10
+    weights = {"generator_0_W": 0.01, "discriminator_0_W": 15, "discriminator_0_b": -75}
+    trace = minigen.trace(built(minigen.GAN(**{**SMALL, "hidden": ()}, standardize=False), X, **weights), X)
+    (finding,) = found(trace, "players")
+    assert "is winning" in str(finding) and "certain, and wrong" in str(finding)
+    assert finding.figures["real"] == pytest.approx(7 / 8) and finding.figures["loss"] > 20
 
 
 @pytest.mark.parametrize(
@@ -246,6 +259,15 @@ def test_updates_by_layer(X):
     slow, fast = (minigen.trace(minigen.VAE(**SMALL, likelihood="gaussian", learning_rate=r), X) for r in (1e-12, 1.0))
     assert "does not learn" in " ".join(map(str, found(slow, "updates")))
     assert "learning rate is high" in " ".join(map(str, found(fast, "updates")))
+
+
+def test_weights_that_grow_are_named(X):
+    """After some steps at a high rate an update is a small part of the weights again."""
+    fast = gradient_flow(minigen.GAN(**SMALL, learning_rate=0.5), X, steps=40)
+    grown = {str(f): f.figures["grown"] for f in of_last(fast.steps) if "grown" in f.figures}
+    assert grown and all(f"{part:.3g}-fold in 40 steps" in text for text, part in grown.items())
+    slow = gradient_flow(minigen.GAN(**SMALL), X, steps=40)
+    assert not any("grown" in f.figures for f in of_last(slow.steps)) and of_last([]) == []
 
 
 def test_log_variances_at_zero_are_no_weights(X):

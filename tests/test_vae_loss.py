@@ -69,6 +69,16 @@ def test_reference_is_the_density(rng):
     assert relative_error(vae_loss.forward(logits, bits, "gaussian", 0.3)[0], -np.log(density.prod(axis=1))) < 1e-12
 
 
+def test_grey_values_under_a_bernoulli_have_no_density(rng):
+    """As ``score_samples`` and the derivation say: over [0, 1] it does not integrate to 1; it does for bits."""
+    logit, x = rng.uniform(-3, 3), (np.arange(1000) + 0.5) / 1000
+    grey, bits = (
+        np.exp(-vae_loss.forward(np.full((len(v), 1), logit), v[:, None])[0]) for v in (x, np.array([0, 1.0]))
+    )
+    expected = np.expm1(logit) / (logit * (1 + np.exp(logit)))  # of e^(x l) / (1 + e^l)
+    assert abs(grey.mean() - expected) < 1e-6 and grey.mean() < 0.51 and abs(bits.sum() - 1) < 1e-12
+
+
 def test_reference_against_differences(rng):
     a, x = normals(rng, 4, 5), rng.random((4, 5))
     numeric = differences(lambda a: vae_loss.forward(a, x, "bernoulli")[1], a)

@@ -30,9 +30,8 @@ def naive_kernel(x, W, b, y, B, n_in, n_out, BN: tl.constexpr):
 
 @triton.jit
 def tile_kernel(
-    x, W, b, y, B, n_in, n_out,
-    BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr, PRECISION: tl.constexpr,
-):  # fmt: skip
+    x, W, b, y, B, n_in, n_out, BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr, PRECISION: tl.constexpr
+):
     """A program has a tile ``[BM, BN]`` of y. In each turn it loads ``[BM, BK]`` of x and ``[BK, BN]`` of W, each
     number of which serves BN or BM sums: so much less traffic than above. ``tl.dot`` multiplies them, on the ordinary
     cores or, with a PRECISION that they have, on the tensor cores."""

@@ -7,7 +7,7 @@ from minigen.models.layers import Parameterless, Stored, times_derivative
 
 
 class SelfGated(Parameterless):
-    """``y = x s(p(x))``: ``"gelu"`` or ``"silu"`` of each number, ``dx = dy act'(x)``, without parameters.
+    """``y = z s(p(z))`` of its input ``z``: ``"gelu"`` or ``"silu"``, ``dz = dy act'(z)``, without parameters.
 
     See :mod:`minigen.reference.self_gated`. Before it stands a layer whose own activation is linear.
     """

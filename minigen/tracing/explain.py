@@ -17,6 +17,8 @@ LARGE_UPDATE, SMALL_UPDATE = 0.1, 1e-7  # of a layer's weights
 ACTIVE = 0.01  # nats of KL from which on a latent carries something
 SURE = 0.5  # difference of the probabilities that D gives to real and generated rows
 UNSURE = 0.1
+WON = 0.05  # a discriminator's loss below which nothing is left for it to learn
+GROWN = 200  # steps in which weights may double
 PROBABILITIES = ("non_saturating", "minimax")
 THRESHOLDS = {"least_squares": 0.5, "hinge": 0.0}
 
@@ -67,7 +69,14 @@ def _players(told: Mapping[str, Record]) -> Iterator[Finding]:
         p, q = float(sigmoid(real).mean()), float(sigmoid(fake).mean())
         text = f"it gives real rows a probability of {p:.3f} of being real and generated ones {q:.3f}, means of the "
         text += f"batch; its loss is {loss:.4f}, where it cannot tell them apart 2 log 2 = {2 * math.log(2):.4f}"
-        yield Finding("players", f"{_standing(p - q)}: {text}.", {"real": p, "generated": q, "loss": loss})
+        verdict = _standing(p - q)
+        if p - q > UNSURE and loss > 2 * math.log(2):
+            text += ". The loss is above that all the same: of a few rows it is certain, and wrong"
+        elif p - q > SURE and loss < WON:
+            verdict = "The discriminator has won"
+            text += ". It hardly learns from such rows any more. Where that stays so: a smaller rate for it "
+            text += "(learning_rate=(g, d)), r1, or a smaller network"
+        yield Finding("players", f"{verdict}: {text}.", {"real": p, "generated": q, "loss": loss})
         return
     figures = {"real": float(real.mean()), "generated": float(fake.mean()), "loss": loss}
     text = f"{figures['real']:.4g} for real rows, {figures['generated']:.4g} for generated ones"
@@ -165,10 +174,11 @@ def _updates(layers: Mapping[str, LayerSummary]) -> Iterator[Finding]:
 
 
 def _units(layers: Mapping[str, LayerSummary]) -> Iterator[Finding]:
-    """Activations that are flat where the layer is."""
+    """Activations that are flat where the layer is; in one sentence those that are flat nowhere."""
     last = list(layers)[-1]
+    alive = {name: layer for name, layer in layers.items() if layer.activation and not layer.saturated}
     for name, layer in layers.items():
-        if not layer.activation or (name == last and not layer.saturated):
+        if not layer.activation or name in alive:
             continue
         dead = round(layer.dead * layer.units)
         figures = {"saturated": layer.saturated, "dead": dead, "units": layer.units}
@@ -176,9 +186,26 @@ def _units(layers: Mapping[str, LayerSummary]) -> Iterator[Finding]:
         text += f", and {dead} of {layer.units} units are so in all {layer.rows} rows"
         if name == last:
             text += " (the network's output: right where the data lie at the ends of its range)"
+        elif dead:
+            text += " and learn nothing from them"
         yield Finding("units", f"{text}.", figures)
+    alive.pop(last, None)
+    if alive:
+        text = f"{', '.join(alive)}: no unit's activation is flat in any row."
+        yield Finding("units", text, {"saturated": 0.0, "dead": 0, "units": sum(x.units for x in alive.values())})
+
+
+def _growth(steps: Sequence[StepSummary]) -> Iterator[Finding]:
+    """Layers whose weights have grown much over the ``steps``: then an update is a small part of them again."""
+    first, last = steps[0].layers, steps[-1].layers
+    for name, layer in last.items():
+        through = first[name].weights > 0 and not math.isnan(layer.backward)  # not a learned log variance
+        grown = layer.weights / first[name].weights if through else math.nan
+        if grown > 2 ** max(1, len(steps) / GROWN):
+            text = f"{name}: the weights' norm has grown {grown:.3g}-fold in {len(steps)} steps"
+            yield Finding("updates", f"{text}: the learning rate is high.", {"grown": grown})
 
 
 def of_last(steps: Sequence[StepSummary]) -> list[Finding]:
-    """Of the last of these steps."""
-    return explain(steps[-1]) if steps else []
+    """Of the last of these steps, and of what the weights have done in them."""
+    return [*explain(steps[-1]), *_growth(steps)] if steps else []

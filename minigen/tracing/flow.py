@@ -97,10 +97,17 @@ def _figure(steps: Sequence[StepSummary]) -> Figure:
             axes.set_xlabel("layer")
         else:
             for name, values in zip(layers, sizes, strict=True):
-                axes.plot([step.step + 1 for step in steps], values, label=name, marker="o" if len(steps) < 20 else "")
+                label, marker = name.rpartition(".")[2], "o" if len(steps) < 20 else ""
+                axes.plot([step.step + 1 for step in steps], values, label=label, marker=marker)
             axes.set_xlabel("step")
             axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-            axes.legend(fontsize="small")
+            axes.legend(  # below, where it covers no line
+                title="layer",
+                fontsize="small",
+                ncols=min(len(layers), 8),
+                loc="upper center",
+                bbox_to_anchor=(0.5, -0.15),
+            )
         axes.set_title(net)
         axes.grid(True, axis="y", alpha=0.3)
         shown += [value for values in sizes for value in values if 0 < value < math.inf]

@@ -12,7 +12,7 @@ import numpy as np
 from minigen.models.network import Network, Workspace
 from minigen.models.step import Step
 
-WORK = re.compile(r"work(_\w+)?\.\d+\.\w+$")
+WORK = re.compile(r"(work(_\w+)?|logit|values)\.\d+\.\w+$")
 DEPTH = 3  # how far to look into the objects that a step has
 
 
@@ -77,6 +77,9 @@ def _arrays_of(step: Step, rows: int) -> Iterator[tuple[str, np.ndarray]]:
         yield f"{net.name}.norm", optimizer.norm
     yield "step", step.counter
     yield from _inside("", step, DEPTH)
+    for net in step.networks:
+        for layer in net.layers:
+            yield from _inside(f"{layer.name}.", layer, DEPTH)
 
 
 def _net(value: Any) -> Any:
@@ -85,10 +88,16 @@ def _net(value: Any) -> Any:
 
 def _of_workspace(name: str, work: Workspace) -> Iterator[tuple[str, np.ndarray]]:
     for i, stored in enumerate(work):
-        for field in dataclasses.fields(stored):
-            value = getattr(stored, field.name)
-            if isinstance(value, np.ndarray) and field.name != "condition":
-                yield f"{name}.{i}.{field.name}", value
+        yield from _of_stored(f"{name}.{i}", stored)
+
+
+def _of_stored(name: str, stored: Any) -> Iterator[tuple[str, np.ndarray]]:
+    for field in dataclasses.fields(stored):
+        value = getattr(stored, field.name)
+        if isinstance(value, np.ndarray) and field.name != "condition":
+            yield f"{name}.{field.name}", value
+        elif field.name == "inner":  # of the layer within
+            yield from _of_stored(name, value)
 
 
 def _inside(prefix: str, value: Any, depth: int) -> Iterator[tuple[str, np.ndarray]]:
@@ -102,6 +111,7 @@ def _inside(prefix: str, value: Any, depth: int) -> Iterator[tuple[str, np.ndarr
             yield from _of_workspace(path, attribute)
         elif isinstance(attribute, (list, tuple)):
             yield from ((f"{path}.{i}", part) for i, part in enumerate(attribute) if isinstance(part, np.ndarray))
+            inner += [(f"{path}.{i}", part) for i, part in enumerate(attribute) if dataclasses.is_dataclass(part)]
         elif type(attribute).__module__.startswith("minigen.models") and not isinstance(attribute, Network):
             inner.append((path, attribute))
     if depth:

@@ -110,9 +110,7 @@ def backward(pid, dy, y, dz, n, ACTIVATION: tl.constexpr, BLOCK: tl.constexpr):
 
 
 @triton.jit
-def curvature(
-    pid, dz, z_tangent, y, e, n, ACTIVATION: tl.constexpr, ACCUMULATE: tl.constexpr, BLOCK: tl.constexpr
-):  # fmt: skip
+def curvature(pid, dz, z_tangent, y, e, n, ACTIVATION: tl.constexpr, ACCUMULATE: tl.constexpr, BLOCK: tl.constexpr):
     """``e[n] = dz[n] * z_tangent[n] * act''(z) / act'(z)`` from ``y[n]``, or that added to ``e``."""
     i = pid.to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     product = tl.load(dz + i, mask=i < n, other=0.0) * tl.load(z_tangent + i, mask=i < n, other=0.0)

@@ -78,9 +78,7 @@ def rows_of_step(rows, n, order, step):
 
 
 @triton.jit
-def indices(
-    pid, out, step, B, n, order, STEPS_AHEAD: tl.constexpr, BLOCK: tl.constexpr,
-):  # fmt: skip
+def indices(pid, out, step, B, n, order, STEPS_AHEAD: tl.constexpr, BLOCK: tl.constexpr):
     """``out[B]`` (int32): the rows of the data that the step takes."""
     rows = pid * BLOCK + tl.arange(0, BLOCK)
     now = tl.load(step) - STEPS_AHEAD
@@ -101,10 +99,7 @@ def gather_tile(data, chosen, columns, N, scale, shift, WIDTH: tl.constexpr):
 
 
 @triton.jit
-def gather(
-    pid, data, chosen, out, B, N, scale, shift,
-    D: tl.constexpr, ROWS: tl.constexpr, COLS: tl.constexpr,
-):  # fmt: skip
+def gather(pid, data, chosen, out, B, N, scale, shift, D: tl.constexpr, ROWS: tl.constexpr, COLS: tl.constexpr):
     """``out[B,D] = data[chosen] * scale + shift``, ``data[N,D]`` uint8 or float32, ``chosen[B]`` int32."""
     tiles = (D + COLS - 1) // COLS
     rows = (pid // tiles) * ROWS + tl.arange(0, ROWS)

@@ -15,9 +15,7 @@ from minigen.step.record import Operation
 
 
 @triton.jit
-def cross_entropy(
-    rows, begin, end, output, x, doutput, B, D: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr,
-):  # fmt: skip
+def cross_entropy(rows, begin, end, output, x, doutput, B, D: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr):
     """The loss [BM] of ``rows`` in the block of columns from ``begin`` to ``end``, and their part of ``doutput[B,D]``.
 
     The columns are walked three times, BN at a time: for the largest logit, for the sums, for the gradient. A program
@@ -51,8 +49,8 @@ def cross_entropy(
 
 @triton.jit
 def from_output(
-    pid, output, x, ends, doutput, parts, B, D: tl.constexpr, G: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr,
-):  # fmt: skip
+    pid, output, x, ends, doutput, parts, B, D: tl.constexpr, G: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr
+):
     """``parts[B,G]``, a block's share of a row's loss, and ``doutput[B,D]``: a program has BM rows of one block."""
     group = pid % G
     rows = ((pid // G) * BM + tl.arange(0, BM)).to(tl.int64)

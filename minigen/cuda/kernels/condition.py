@@ -27,7 +27,7 @@ def sum_forward(pid, a, b, y, n, ACTIVATION: tl.constexpr, BLOCK: tl.constexpr):
 @triton.jit
 def class_sums(
     pid, x, labels, sums, B, WIDTH: tl.constexpr, ACCUMULATE: tl.constexpr, ROWS: tl.constexpr, COLS: tl.constexpr
-):  # fmt: skip
+):
     """``sums[N,O]``: a program adds, for COLS columns of one class, the rows of ``x[B,O]`` that have its label."""
     tiles = (WIDTH + COLS - 1) // COLS
     label = pid // tiles
@@ -70,10 +70,9 @@ def tile_of_rows(pid, B, WIDTH: tl.constexpr, ROWS: tl.constexpr, COLS: tl.const
 
 @triton.jit
 def projection_dgrad(
-    pid, dz, e, x, dx, B,
-    WIDTH: tl.constexpr, ACTIVATION: tl.constexpr, ROWS: tl.constexpr, COLS: tl.constexpr,
-):  # fmt: skip
-    """``dx[r] += dz[r] e[r] * act'``; ``x`` may be None with a linear activation."""
+    pid, dz, e, x, dx, B, WIDTH: tl.constexpr, ACTIVATION: tl.constexpr, ROWS: tl.constexpr, COLS: tl.constexpr
+):
+    """``dx[r] += dz[r] e[r] * act'(z)``; ``x`` may be None with a linear activation."""
     rows, at, mask = tile_of_rows(pid, B, WIDTH, ROWS, COLS)
     de = tl.load(dz + rows, mask=rows < B, other=0.0)[:, None] * tl.load(e + at, mask=mask, other=0.0)
     if x is not None:

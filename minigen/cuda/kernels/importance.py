@@ -76,9 +76,7 @@ def scale_rows(pid, g, weights, D: tl.constexpr, BLOCK: tl.constexpr):
 
 
 @triton.jit
-def backward(
-    pid, dz, z, heads, eps, weights, dheads, B, R, L: tl.constexpr, BM: tl.constexpr, BL: tl.constexpr,
-):  # fmt: skip
+def backward(pid, dz, z, heads, eps, weights, dheads, B, R, L: tl.constexpr, BM: tl.constexpr, BL: tl.constexpr):
     """``dheads[B,2L]``: each program has BM rows of data, and adds up their draws in order."""
     rows = (pid * BM + tl.arange(0, BM)).to(tl.int64)
     columns = tl.arange(0, BL)

@@ -100,9 +100,7 @@ def forward(
 
 
 @triton.jit
-def backward(
-    pid, dz, heads, eps, weights, dheads, B, L: tl.constexpr, BM: tl.constexpr, BL: tl.constexpr,
-):  # fmt: skip
+def backward(pid, dz, heads, eps, weights, dheads, B, L: tl.constexpr, BM: tl.constexpr, BL: tl.constexpr):
     """``dheads[B,2L]`` from stored ``dz[B,L]``, ``heads[B,2L]`` and ``eps[B,L]``."""
     rows = (pid * BM + tl.arange(0, BM)).to(tl.int64)
     columns = tl.arange(0, BL)
@@ -117,9 +115,7 @@ def backward(
 
 
 @triton.jit
-def kl_weights(
-    pid, heads, beta, weights, penalty, free_bits, B, L: tl.constexpr, BM: tl.constexpr, BL: tl.constexpr,
-):  # fmt: skip
+def kl_weights(pid, heads, beta, weights, penalty, free_bits, B, L: tl.constexpr, BM: tl.constexpr, BL: tl.constexpr):
     """``weights[L]`` and ``penalty[1]`` from ``heads[B,2L]``. One program, which adds the rows up in order."""
     columns = pid * BL + tl.arange(0, BL)
     sums = tl.zeros([BL], tl.float32)
@@ -189,13 +185,14 @@ def backward_through(
     BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr, BL: tl.constexpr, SPLIT: tl.constexpr,
     GROUP: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """``dz = dy[B,O] W_decoder[L,O]^T``, ``dheads[B,2L]`` from it, ``dx[B,I] = (dheads W[I,2L]^T) * act'``."""
+    """``dz = dy[B,O] W_decoder[L,O]^T``, ``dheads[B,2L]`` from it, ``dx[B,I] = (dheads W[I,2L]^T) * act'(z)``."""
     tile_m, tile_n = tile_of(pid, tl.cdiv(B, BM), (N_IN + BN - 1) // BN, GROUP)
     rows = (tile_m * BM + tl.arange(0, BM)).to(tl.int64)
     columns = tile_n * BN + tl.arange(0, BN)
     latents = tl.arange(0, BL)
-    dz = product_transposed(dy, None, W_decoder, rows, latents, B, L, N_OUT, None, None, 0, 0, BM, BL, BK, SPLIT,
-                      PRECISION)  # fmt: skip
+    dz = product_transposed(
+        dy, None, W_decoder, rows, latents, B, L, N_OUT, None, None, 0, 0, BM, BL, BK, SPLIT, PRECISION
+    )
     mu = load_half(heads, rows, latents, B, L)
     h = load_half(heads + L, rows, latents, B, L)
     noise = load(eps, rows, latents, B, L)

@@ -97,9 +97,8 @@ def column_sums(dz, x, m, s, columns, first, R, WIDTH: tl.constexpr, ROWS: tl.co
 
 @triton.jit
 def batch_dgrad(
-    pid, dz, x, gamma, mean, inv_std, dx, G, R,
-    WIDTH: tl.constexpr, ROWS: tl.constexpr, COLS: tl.constexpr,
-):  # fmt: skip
+    pid, dz, x, gamma, mean, inv_std, dx, G, R, WIDTH: tl.constexpr, ROWS: tl.constexpr, COLS: tl.constexpr
+):
     """``dx[G,R,O]``."""
     columns = pid * COLS + tl.arange(0, COLS)
     there = columns < WIDTH
@@ -120,9 +119,8 @@ def batch_dgrad(
 
 @triton.jit
 def batch_wgrad(
-    pid, dz, x, mean, inv_std, dgamma, dbeta, G, R,
-    WIDTH: tl.constexpr, ROWS: tl.constexpr, COLS: tl.constexpr,
-):  # fmt: skip
+    pid, dz, x, mean, inv_std, dgamma, dbeta, G, R, WIDTH: tl.constexpr, ROWS: tl.constexpr, COLS: tl.constexpr
+):
     """``dgamma[O]`` and ``dbeta[O]``."""
     columns = pid * COLS + tl.arange(0, COLS)
     there = columns < WIDTH
@@ -169,10 +167,7 @@ def layer_forward(
 
 
 @triton.jit
-def layer_dgrad(
-    pid, dz, x, gamma, mean, inv_std, dx, B,
-    WIDTH: tl.constexpr, ROWS: tl.constexpr, COLS: tl.constexpr,
-):  # fmt: skip
+def layer_dgrad(pid, dz, x, gamma, mean, inv_std, dx, B, WIDTH: tl.constexpr, ROWS: tl.constexpr, COLS: tl.constexpr):
     """``dx[B,O]``."""
     rows = (pid * ROWS + tl.arange(0, ROWS)).to(tl.int64)
     m = tl.load(mean + rows, mask=rows < B, other=0.0)
@@ -209,9 +204,8 @@ def row_means(t, x, m, s, rows, B, WIDTH: tl.constexpr, ROWS: tl.constexpr, COLS
 
 @triton.jit
 def layer_tangent(
-    pid, x_tangent, x, gamma, mean, inv_std, z_tangent, B,
-    WIDTH: tl.constexpr, ROWS: tl.constexpr, COLS: tl.constexpr,
-):  # fmt: skip
+    pid, x_tangent, x, gamma, mean, inv_std, z_tangent, B, WIDTH: tl.constexpr, ROWS: tl.constexpr, COLS: tl.constexpr
+):
     """``z_tangent[B,O] = gamma s (t - mean t - h mean(h t))``."""
     rows = (pid * ROWS + tl.arange(0, ROWS)).to(tl.int64)
     m = tl.load(mean + rows, mask=rows < B, other=0.0)
@@ -227,9 +221,8 @@ def layer_tangent(
 
 @triton.jit
 def layer_tangent_wgrad(
-    pid, dz, x_tangent, x, mean, inv_std, dgamma, B,
-    WIDTH: tl.constexpr, ROWS: tl.constexpr, COLS: tl.constexpr,
-):  # fmt: skip
+    pid, dz, x_tangent, x, mean, inv_std, dgamma, B, WIDTH: tl.constexpr, ROWS: tl.constexpr, COLS: tl.constexpr
+):
     """``dgamma[O]`` plus the sum of ``dz h'``; each program takes the means of all rows for itself."""
     columns = pid * COLS + tl.arange(0, COLS)
     total = tl.load(dgamma + columns, mask=columns < WIDTH, other=0.0)

@@ -14,9 +14,7 @@ from minigen.step.record import Operation
 
 
 @triton.jit
-def penalty(
-    pid, g, v, parts, weight, B, D: tl.constexpr, KIND: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr
-):  # fmt: skip
+def penalty(pid, g, v, parts, weight, B, D: tl.constexpr, KIND: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr):
     """``parts[B]``, each row's penalty, and ``v[B,D]``, the gradient of their mean by ``g[B,D]``."""
     rows = (pid * BM + tl.arange(0, BM)).to(tl.int64)
     sums = tl.zeros([BM, BN], tl.float32)

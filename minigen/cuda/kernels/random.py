@@ -103,10 +103,7 @@ def normal_tile(
 
 
 @triton.jit
-def fill(
-    pid, out, step, n, seed, stream,
-    KIND: tl.constexpr, STEPS_AHEAD: tl.constexpr, BLOCK: tl.constexpr,
-):  # fmt: skip
+def fill(pid, out, step, n, seed, stream, KIND: tl.constexpr, STEPS_AHEAD: tl.constexpr, BLOCK: tl.constexpr):
     """``out[n]`` in C order. ``STEPS_AHEAD`` is how far the schedule has moved ``step[0]`` on already."""
     now = tl.load(step) - STEPS_AHEAD
     quad = pid.to(tl.int64) * (BLOCK // 4) + tl.arange(0, BLOCK // 4)
@@ -121,7 +118,7 @@ def fill(
 @triton.jit
 def add_noise(
     pid, x, noise, out, step, n, std, steps, DECAYS: tl.constexpr, STEPS_AHEAD: tl.constexpr, BLOCK: tl.constexpr
-):  # fmt: skip
+):
     """``out[n] = x + std noise``; where it DECAYS, ``std`` falls linearly to 0 at step ``steps``. ``out`` may be x."""
     i = pid.to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     if DECAYS:

@@ -12,10 +12,7 @@ from minigen.step.record import Operation
 
 
 @triton.jit
-def scheduled_rate(
-    pid, lr, base, step, warmup, horizon,
-    SCHEDULE: tl.constexpr, STEPS_AHEAD: tl.constexpr,
-):  # fmt: skip
+def scheduled_rate(pid, lr, base, step, warmup, horizon, SCHEDULE: tl.constexpr, STEPS_AHEAD: tl.constexpr):
     """``lr[1]`` from ``base[1]``."""
     done = (tl.load(step) - STEPS_AHEAD).to(tl.int64)
     t = tl.where(done < horizon, done, horizon - 1)
