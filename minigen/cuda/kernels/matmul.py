@@ -180,6 +180,9 @@ def store_shares(base, rows, height, tile_n, values, first, COLUMNS: tl.constexp
     parts: tl.constexpr = (COLUMNS + WIDE - 1) // WIDE
     here: tl.constexpr = values.shape[1] // WIDE
     part = (tile_n * here + tl.arange(0, here))[None, :]
+    # Where a value is a product and one thread has both of a pair, the compiler would round product and sum together.
+    # It does not know that this changes no bit: height is not negative.
+    values = (values.to(tl.int32, bitcast=True) ^ (height >> 31)).to(tl.float32, bitcast=True)
     sums = sums_in_pairs(values, WIDE)
     if first is not None:
         sums += tl.where(part == 0, first, 0.0)

@@ -204,7 +204,8 @@ def widened(
         other = replace(tile, BM=BM, BN=BN)
         while other.stages > 2 and staged_bytes(other, architecture, width) > shared_memory(architecture):
             other = replace(other, stages=other.stages - 1)
-        fits = BM * BN <= MOST_RESULTS * tile.warps and BM < 2 * max(16, rows) and BN < 2 * max(16, columns)
+        sums = BM * BN if second else BM * BN * max(1, tile.SPLIT // 2)  # those of a small second product are few
+        fits = sums <= MOST_RESULTS * tile.warps and BM < 2 * max(16, rows) and BN < 2 * max(16, columns)
         fits = fits and staged_bytes(other, architecture, width) <= shared_memory(architecture)
         if fits and order_of_sums(other, operation, architecture, second) == order:
             found.append(other)
