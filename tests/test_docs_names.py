@@ -48,6 +48,15 @@ def test_a_name_that_is_not_there_is_noticed() -> None:
     ]
 
 
+def test_the_worked_example_of_a_loss_is_what_the_sources_have() -> None:
+    """Each line that CONTRIBUTING's diffs add is in the file that it names."""
+    diffs = [b.code for b in blocks((ROOT / "CONTRIBUTING.md").read_text()) if b.language == "diff"]
+    for code, name in zip(diffs, ("minigen/reference/gan_loss.py", "csrc/math/losses.hpp"), strict=True):
+        source = " ".join((ROOT / name).read_text().replace("\\\n", "\n").split())
+        added = [" ".join(line[1:].rstrip("\\").split()) for line in code.splitlines() if "…" not in line]
+        assert len(added) > 8 and [line for line in added if line not in source] == []
+
+
 # --- graphs -----------------------------------------------------------------------------------------------
 
 
