@@ -30,6 +30,7 @@ TAIL = 6000  # characters of a stage's output that the result keeps; the whole i
 TICK = 1.0  # seconds between two looks at a running stage
 LAST = 10  # seconds below which no stage is begun
 LARGEST = 15 * 2**20  # bytes of one file that is left behind
+SLOWER = 4 if rehearsing() else 1  # a busy processor in place of a GPU
 KEPT = 5  # files that stages may leave behind, beside the result and the logs
 
 
@@ -60,9 +61,24 @@ CALLS = {
     "A": Call(150, ("facts", "smoke", "steps-tf32x3", "costs", "sanitizer", "ncu")),
     "B": Call(240, ("compare-gan", "training", "tests")),
     "C": Call(
-        380, ("compare-vae", "compare-compile", "kernels-torch", "kernels", "tune", "steps-others", "sanitizer-cpp")
+        380,
+        (
+            "compare-vae",
+            "many",
+            "tune",
+            "kernels-torch",
+            "kernels",
+            "compare-compile",
+            "ladder",
+            "steps-others",
+            "sanitizer-cpp",
+        ),
     ),
 }
+
+
+MANY = ("--device", "cuda", "--counts", "16,64", "--rounds", "5")
+LADDER = ("--device", "cuda")
 
 
 def stages() -> dict[str, Stage]:
@@ -75,7 +91,8 @@ def stages() -> dict[str, Stage]:
     found = [
         # --- A: does it run, how fast, and what does the hardware charge?
         Stage("facts", 30, 6, module("gpu_facts")),
-        Stage("smoke", 60, 17, module("gpu_smoke")),  # 6 s of starting, 15 launches, 200 steps of CUDA, 4 x 5000 timed
+        # 6 s of starting, 15 launches, 200 steps, 4 x 5000 timed; then eight small trainings
+        Stage("smoke", 60, 22, module("gpu_smoke")),
         Stage("steps-tf32x3", 40, 17, module("gpu_steps", "--precision", "tf32x3")),  # 2 x 8 graphs x 10000 steps
         Stage("costs", 25, 4, module("gpu_costs")),  # 1 s of warming up, 50 figures of 25 short samples
         Stage("sanitizer", 45, 30, module("gpu_sanitizer", "--triton")),  # two processes side by side
@@ -86,18 +103,21 @@ def stages() -> dict[str, Stage]:
         Stage("tests", 180, 160, module("gpu_tests")),  # compiles: 14 of 16 cores
         # --- C: what is left
         Stage("compare-vae", 90, 55, compare("vae", ["minigen-tf32x3", "torch-graph", "jax-scan", "minigen", "torch"])),
-        Stage("compare-compile", 120, 90, compare("all", ["minigen-tf32x3", "torch-compile", "jax"])),
+        # 2 x 4 contenders start, check, compile; 2 x 5 turns of 0.4 s each
+        Stage("many", 90, 60, module("many", *MANY, "--out", "STAGE_RESULT", *["--quick"] * rehearsing())),
+        Stage("tune", 65, 60, module("gpu_tune")),  # takes all the time that it is given
         Stage("kernels-torch", 90, 50, module("gpu_kernels", "--torch")),  # 18 compilations
-        Stage("kernels", 80, 55, module("gpu_kernels")),  # 36 compilations of a second
-        Stage("steps-others", 60, 30, module("gpu_steps", "--precision", "tf32", "ieee", "bf16")),
-        Stage("tune", 105, 100, module("gpu_tune")),  # takes all the time that it is given
+        Stage("kernels", 60, 25, module("gpu_kernels")),  # compiled beforehand
+        Stage("compare-compile", 90, 50, compare("gan", ["minigen-tf32x3", "torch-compile", "jax"])),
+        # 8 rungs of three shapes, a second each, and 6 compilations
+        Stage("ladder", 60, 35, module("ladder", *LADDER, "--out", "STAGE_RESULT", *["--quick"] * rehearsing())),
+        Stage("steps-others", 60, 20, module("gpu_steps", "--precision", "tf32", "ieee", "bf16")),
         Stage("sanitizer-cpp", 60, 30, module("gpu_sanitizer")),
         # --- only by name
         Stage("steps", 90, 60, module("gpu_steps")),
         Stage("compare-tf32", 120, 60, compare("gan", ["minigen", "torch-graph", "jax-scan"], "tf32")),
     ]
-    more = 4 if rehearsing() else 1  # a busy processor in place of a GPU
-    return {stage.name: replace(stage, limit=more * stage.limit) for stage in found}
+    return {stage.name: replace(stage, limit=SLOWER * stage.limit) for stage in found}
 
 
 def compare(model: str, peers: list[str], precision: str = "ieee") -> list[str]:
@@ -269,7 +289,7 @@ def chosen(wanted: list[str]) -> tuple[list[Stage], float]:
         call = CALLS[wanted[0]]
         if len(wanted) > 2 or (len(wanted) == 2 and not wanted[1].isdecimal()):
             raise ValueError(f"after {wanted[0]} comes nothing or a number of seconds, not {' '.join(wanted[1:])}")
-        return [known[name] for name in call.stages], float(wanted[1]) if len(wanted) == 2 else call.seconds
+        return [known[name] for name in call.stages], float(wanted[1]) if len(wanted) == 2 else SLOWER * call.seconds
     unknown = [word for word in wanted if word not in known]
     if unknown or not wanted:
         what = f"unknown stage {', '.join(unknown)}" if unknown else "name a call or stages"

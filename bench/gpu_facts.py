@@ -73,7 +73,8 @@ def main() -> int:
         return 1
     found, facts["card_from"] = card_here()
     facts["card"] = vars(found)
-    facts["tuned_tiles"] = tiles.load_measured(found.architecture)  # of an earlier `minigen tune`: they would be used
+    # Of an earlier `minigen tune`: they would be used.
+    facts["tuned_tiles"] = len(tiles.load_measured(found.architecture))
     save(facts)
     print(facts["card"], facts["card_from"], flush=True)
     return 0

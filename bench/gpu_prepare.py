@@ -11,6 +11,7 @@ what each launch of a step must write (``tests/ptx`` runs the compiled PTX on Nu
 from __future__ import annotations
 
 import argparse
+import functools
 import hashlib
 import importlib
 import json
@@ -19,13 +20,13 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from bench import gpu_step
+from bench import gpu_kernels, gpu_step
 from bench.environment import provenance
 from bench.gpu_result import PREPARED, ROOT, digest, rehearsing, write
 from bench.gpu_step import BATCH, FEW_ROWS, MANY_ROWS, MODELS, PRECISION, Touched
@@ -33,54 +34,99 @@ from bench.gpu_step import BATCH, FEW_ROWS, MANY_ROWS, MODELS, PRECISION, Touche
 PARTS = ("kernels", "outputs", "reference", "costs")
 STEPS = 4 if rehearsing() else 100
 COSTS = ROOT / "bench" / "gpu_costs.cu"
+TESTS = ROOT / "tests"
 
 
 # --- kernels ----------------------------------------------------------------------------------------------------------
 
 
-def schedules(architecture: int) -> Iterator[tuple[str, Any, tuple[Any, ...]]]:
-    """A name, the backend and the launches of every step that the calls run, the most important first."""
-    from bench.peers.minigen_steps import Contender
-    from bench.spec import WIDTHS, Spec, initial_weights
-    from minigen.cuda.tools.report import planning_backend
-
-    for precision in (PRECISION,) if rehearsing() else (PRECISION, "ieee", "tf32", "bf16"):
-        for model in MODELS:
-            ops = planning_backend(architecture, precision)
-            training = gpu_step.training_on(model, ops, gpu_step.pixels(MANY_ROWS))
-            yield f"{model} in {precision}", ops, gpu_step.launches_of(training)
-    if rehearsing():
-        return
-
-    class Drawn(Contender):
-        def backend(self) -> Any:
-            return planning_backend(architecture, self.precision or self.spec.precision)
-
-    for precision in (PRECISION, "ieee", "tf32"):
-        for model in MODELS:
-            spec = Spec(model, WIDTHS[model]["article"], BATCH, MANY_ROWS, device="cuda")
-            Drawn.precision = precision
-            contender = Drawn(spec, gpu_step.pixels(MANY_ROWS), initial_weights(spec))
-            launches = contender.ops.schedule(lambda training=contender.training: training.step.compute(BATCH)).launches
-            yield f"{model} of the comparison in {precision}", contender.ops, launches
-
-
 def compile_kernels(folder: Path, architecture: int) -> dict[str, Any]:
-    """Compile into ``folder/kernels``, leave out what no step wants any more: seconds by step, and the keys."""
+    """Compile into ``folder/kernels``, leave out what nobody wants any more: seconds by work, and how many there are.
+
+    The calls' own work is done on a GPU that computes nothing: what it asks for is compiled.
+    """
     os.environ["MINIGEN_CACHE"] = str(folder)
+    if not rehearsing():
+        pretend(architecture)
     from minigen.cuda.run import compiler
-    from minigen.cuda.run.device import DeviceExecutor
 
     seconds = {}
-    for name, ops, launches in schedules(architecture):
-        begin = time.perf_counter()
-        DeviceExecutor.compile(ops.executor, launches)  # what a GPU's executor does, on one that only plans
+    for name, work in works():
+        begin, before = time.perf_counter(), len(compiler._binaries)
+        work()
         seconds[name] = round(time.perf_counter() - begin, 2)
-        print(f"{name}: {len(launches)} launches, {seconds[name]:.1f} s", flush=True)
+        print(f"{name}: {len(compiler._binaries) - before} more kernels, {seconds[name]:.1f} s", flush=True)
     for path in (folder / "kernels").iterdir():
         if path.name not in compiler._binaries:  # all that this process has compiled or read
             path.unlink()
     return {"seconds": seconds, "kernels": len(compiler._binaries)}
+
+
+def pretend(architecture: int) -> None:
+    """From now on this process has a GPU, a stand-in for CuPy."""
+    sys.path.insert(0, str(TESTS))
+    from fake_cupy import FakeCupy, bindings
+
+    from minigen.cuda.run import driver
+
+    fake = FakeCupy(memory=2**36, capability=str(architecture), fill=0)
+    sys.modules.update({"cupy": fake} | bindings(fake))
+    driver._has_driver = lambda: True
+
+
+def works() -> Iterator[tuple[str, Callable[[], Any]]]:
+    """What the calls do, the most important first."""
+    import minigen
+    from bench import gpu_smoke, many
+    from bench.peers import contender_class, many_minigen
+    from bench.spec import WIDTHS, Spec, check_inputs, initial_weights
+
+    rows = gpu_step.pixels(FEW_ROWS)
+    for precision in (PRECISION,) if rehearsing() else (PRECISION, "ieee", "tf32", "bf16"):
+        for model in MODELS:
+            yield f"{model} in {precision}", functools.partial(compile_step, model, precision)
+    yield "random numbers", lambda: gpu_smoke.random_numbers(on_cuda(PRECISION))
+    yield "several models", lambda: minigen.fit_many(gpu_smoke.models_of_two_kinds(), rows, progress=False)
+    if rehearsing():
+        return
+
+    def compared(module: str, spec: Spec) -> None:
+        contender = contender_class(f"bench.peers.{module}")(spec, rows, initial_weights(spec))
+        contender.check(*check_inputs(spec, 1))
+        contender.run(2)
+
+    for module, precision in (("minigen_tf32x3", "ieee"), ("minigen_steps", "ieee"), ("minigen_steps", "tf32")):
+        for model in MODELS:
+            spec = Spec(model, WIDTHS[model]["article"], BATCH, FEW_ROWS, device="cuda", precision=precision)
+            yield f"{model} of the comparison, {module} {precision}", functools.partial(compared, module, spec)
+    some = gpu_step.pixels(FEW_ROWS + 96)  # as many in the last batch as of 60,000 rows
+    for name, train in (("GAN", minigen.train_gan), ("VAE", minigen.train_vae)):
+        yield name, functools.partial(train, some, epochs=1, batch_size=BATCH, device="cuda", progress=False)
+    for at_once in many.COUNTS["cuda"]:
+        spec = Spec("gan", WIDTHS["gan"]["article"], BATCH, FEW_ROWS, device="cuda", at_once=at_once)
+        for exact in (False, True):
+            yield f"{at_once} GANs, exact={exact}", functools.partial(many_minigen.train, spec, rows, 1, exact)
+    for precision in gpu_kernels.PRECISIONS:
+        for shape in gpu_kernels.SHAPES:
+            yield f"products {shape} in {precision}", functools.partial(compile_products, precision, shape)
+
+
+def on_cuda(precision: str) -> Any:
+    from minigen.cuda.backend import CudaBackend
+
+    return CudaBackend(precision=precision)
+
+
+def compile_step(model: str, precision: str) -> None:
+    ops = on_cuda(precision)
+    ops.executor.compile(gpu_step.launches_of(gpu_step.training_on(model, ops, gpu_step.pixels(MANY_ROWS))))
+
+
+def compile_products(precision: str, shape: tuple[int, int, int]) -> None:
+    ops = on_cuda(precision)
+    layer = gpu_kernels.Layer(ops, *shape)
+    calls = (layer.forward, layer.dgrad, layer.wgrad)
+    ops.executor.compile([launch for call in calls for launch in ops.schedule(call, fuse=False).launches])
 
 
 # --- outputs ----------------------------------------------------------------------------------------------------------
@@ -88,7 +134,7 @@ def compile_kernels(folder: Path, architecture: int) -> dict[str, Any]:
 
 def ptx_executor(architecture: int) -> Any:
     """What runs compiled kernels without a GPU."""
-    sys.path.insert(0, str(ROOT / "tests"))
+    sys.path.insert(0, str(TESTS))
     from ptx.executor import PtxExecutor
 
     return PtxExecutor(architecture)

@@ -29,7 +29,8 @@ from bench import gpu_step
 from bench.gpu_result import PREPARED, digest, keep_busy, read, rehearsing, write
 from bench.gpu_step import BATCH, FEW_ROWS, MODELS, PRECISION, Touched
 
-PATIENCE = 25.0  # seconds for one milestone, the longest of which compiles a step whose kernels did not come along
+PATIENCE = 100.0 if rehearsing() else 25.0
+"""Seconds for one milestone, the longest of which compiles a step whose kernels did not come along."""
 UNUSABLE = 3  # exit code: this process cannot use the GPU any more
 PRODUCTS = 2e-5
 """Largest relative error of a buffer that a launch in tf32x3 writes: the sums are float32's, in another order."""
@@ -62,7 +63,7 @@ class Contact:
             found.append((f"{model}: capture", lambda model=model: self.capture(model)))
             found.append((f"{model}: steps beside the reference", lambda model=model: self.steps(model)))
             found.append((f"{model}: dependent launches", lambda model=model: self.dependent(model)))
-        return found
+        return [*found, ("several models at once", several_at_once)]
 
     def plan(self, model: str) -> dict[str, Any] | None:
         """What was recorded beforehand, None where nothing was."""
@@ -106,11 +107,7 @@ class Contact:
         """Triton's simplest: random numbers, which are the reference's bit for bit."""
         from minigen.reference import random
 
-        ops = self.backend()
-        out, step = ops.empty((1000,)), ops.upload(np.array([3], np.uint64))
-        ops.upload(np.full(1000, np.nan, np.float32), out=out)
-        ops.random_uniform(out, 5, 6, step)
-        found = ops.download(out)
+        found = random_numbers(self.backend())
         wrong = np.count_nonzero(found != random.uniform((1000,), 5, 6, 3))
         if wrong:
             raise AssertionError(f"{wrong} of 1000 random numbers differ from the reference's, the first is {found[0]}")
@@ -148,6 +145,38 @@ class Contact:
         if not (found["losses"] < REST[0] and found["weights"] < REST[1]):
             raise AssertionError(f"the training goes another way than the reference: {found}")
         return found | {"steps": steps}
+
+
+def random_numbers(ops: Any) -> np.ndarray:
+    """A thousand, of seed 5, stream 6 and step 3."""
+    out, step = ops.upload(np.full(1000, np.nan, np.float32)), ops.upload(np.array([3], np.uint64))
+    ops.random_uniform(out, 5, 6, step)
+    return ops.download(out)
+
+
+def models_of_two_kinds(epochs: int = 1) -> list[Any]:
+    """Of each kind two, which differ in seeds and rates."""
+    import minigen
+
+    at = {"batch_size": BATCH, "epochs": epochs, "device": "cuda", "precision": PRECISION}
+    rates = (1e-4, 3e-4)
+    gans = [minigen.GAN(**at, **MODELS["gan"], seed=i, learning_rate=rate) for i, rate in enumerate(rates)]
+    return [*gans, *(minigen.VAE(**at, **MODELS["vae"], seed=i, learning_rate=rate) for i, rate in enumerate(rates))]
+
+
+def several_at_once() -> dict[str, Any]:
+    """Trainings whose steps are launched together leave the bits of each alone."""
+    import minigen
+
+    rows = gpu_step.pixels(2 * BATCH if rehearsing() else FEW_ROWS)
+    begin = time.perf_counter()
+    models = minigen.fit_many(models_of_two_kinds(), rows, progress=False)
+    seconds = time.perf_counter() - begin
+    for i, (model, alone) in enumerate(zip(models, models_of_two_kinds(), strict=True)):
+        alone.fit(rows, progress=False)
+        if differing := others(model._state, alone._state):
+            raise AssertionError(f"model {i + 1} of {len(models)} has other bits than alone: {differing}")
+    return {"models": len(models), "seconds_together": seconds}
 
 
 def far(losses: np.ndarray, weights: np.ndarray, reference: Any) -> dict[str, Any]:

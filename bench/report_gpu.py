@@ -9,9 +9,11 @@ import statistics
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from bench.report import cell_table, commit, number, table
+from bench.report import cell_table, commit, ladder_tables, many_tables, number, table
 
 Result = dict[str, Any]
+OF_THEIR_OWN = {"many": many_tables, "ladder": ladder_tables}
+"""Stages whose results have the form of a file of their own."""
 
 
 def tables(result: Result) -> dict[str, str]:
@@ -36,6 +38,8 @@ def tables(result: Result) -> dict[str, str]:
             found |= compare_tables(name, part)
         elif name.startswith("kernels"):
             found |= {f"kernels-{who}": text for who, text in makers[name](part).items()}
+        elif name in OF_THEIR_OWN:
+            found |= {f"{name}-{of}": text for of, text in OF_THEIR_OWN[name](part).items()}
         elif name in makers:
             found |= makers[name](part)
     return found

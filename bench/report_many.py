@@ -6,19 +6,22 @@ import statistics
 from typing import Any
 
 from bench import report
-from bench.many import CONTENDERS
+from bench.many import CONTENDERS, ON_GPU
 
 GOAL = 1.05  # times what the cores allow
 
 
 def tables(result: dict[str, Any]) -> dict[str, str]:
-    return {"model-steps": steps_table(result), "eight": eight_text(result)}
+    return {"model-steps": steps_table(result)} | (
+        {"eight": eight_text(result)} if "alone" in result.get("eight", {}) else {}
+    )
 
 
 def steps_table(result: dict[str, Any]) -> str:
     """Model-steps a second by the number of models, medians; the fastest in bold."""
+    on_gpu = result.get("device") == "cuda"
     rows = []
-    for name, peer in CONTENDERS.items():
+    for name, peer in (ON_GPU if on_gpu else CONTENDERS).items():
         row = [peer.label]
         for cell in result["cells"]:
             record = cell["contenders"][name]
@@ -27,8 +30,10 @@ def steps_table(result: dict[str, Any]) -> str:
             row.append(f"**{text}**" if record.get("samples") and _seconds(record) == fastest else text)
         rows.append(row)
     counts = [f"{cell['models']} model{'s' * (cell['models'] > 1)}" for cell in result["cells"]]
-    text = report.table([f"model-steps a second, {result['threads']} threads", *counts], rows)
-    return f"{text}\n{result['machine']['cpu']}; commit {report.commit(result)}, {result['created']}\n"
+    where = "" if on_gpu else f", {result['threads']} threads"
+    text = report.table([f"model-steps a second{where}", *counts], rows)
+    machine = result["machine"]["gpu" if on_gpu else "cpu"]
+    return f"{text}\n{machine}; commit {report.commit(result)}, {result['created']}\n"
 
 
 def _seconds(record: dict[str, Any]) -> float:

@@ -99,8 +99,8 @@ class Worker:
         if warmup:
             self.contender.run(warmup)
         start = time.perf_counter()
-        self.contender.run(steps)
-        return {"seconds": time.perf_counter() - start}
+        seconds = self.contender.run(steps)
+        return {"seconds": time.perf_counter() - start if seconds is None else seconds}
 
     def save(self, out: str, **arrays: Any) -> dict[str, Any]:
         numbered = {f"w{k:03}": w for k, w in enumerate(self.contender.weights())}

@@ -61,12 +61,18 @@ class Array(np.ndarray):
 
 
 class FakeCupy(types.ModuleType):
-    """``launches`` lists what ran, as (name, grid, block, args, shared); ``effects`` gives kernels something to do."""
+    """``launches`` lists what ran, as (name, grid, block, args, shared); ``effects`` gives kernels something to do.
+
+    New memory is full of the byte ``fill``, of which NaN is made.
+    """
 
     __version__ = "14.2.0"
 
-    def __init__(self, memory: int = 2**30, gpus: int = 1, capability: str = "90", driver: int = 13000) -> None:
+    def __init__(
+        self, memory: int = 2**30, gpus: int = 1, capability: str = "90", driver: int = 13000, fill: int = 0xFF
+    ) -> None:
         super().__init__("cupy")
+        self.fill = fill
         self.total, self.used = memory, 0
         self.allocations = 0
         self.launches: list[tuple[Any, ...]] = []
@@ -150,7 +156,7 @@ class FakeCupy(types.ModuleType):
                 fake.idle("cudaMalloc")
                 if fake.used + size > fake.total:
                     raise FakeRuntimeError(2)
-                self.storage = np.full(size + 256, 0xFF, np.uint8)  # float32 NaN, as poison
+                self.storage = np.full(size + 256, fake.fill, np.uint8)
                 self.ptr = self.storage.ctypes.data + -self.storage.ctypes.data % 256
                 self.size, self.gpu = size, fake.devices[-1] if fake.devices else 0
                 fake.used += size
@@ -230,6 +236,7 @@ class FakeCupy(types.ModuleType):
 
             def __call__(self, grid: Any, block: Any, args: Any, shared_mem: int = 0, stream: Any = None) -> None:
                 assert stream.ptr, "launched on the default stream"
+                assert isinstance(grid, tuple) and isinstance(block, tuple), "CuPy takes tuples"
                 assert all(isinstance(a, (Array, np.generic)) for a in args), "CuPy would guess a scalar's width"
                 assert 0 not in grid, "CuPy would launch one block"
                 call = (self.name, grid, block, args, shared_mem, self.code)
@@ -241,6 +248,7 @@ class FakeCupy(types.ModuleType):
         class Module:
             def load(self, code: bytes) -> None:
                 fake.idle("loading a module")
+                assert isinstance(code, bytes), "CuPy takes bytes"
                 self.code = code
                 if code == b"bad":
                     raise FakeDriverError("CUDA_ERROR_NO_BINARY_FOR_GPU")

@@ -1,32 +1,39 @@
 """A pretended GPU for processes that the tests start: a folder with a CuPy, a driver and its tools.
 
-The stages of ``bench/gpu.sh`` are tried out on it with their own commands. It ``records`` (any kernel's binary is
-empty, and computes nothing), ``loads`` (as a GPU's, and computes nothing) or ``computes`` (binaries are PTX, which
-ptx/ runs). ``PRETENDED_FAULT`` names a file with
-the word ``crash``, ``hang`` or ``lost`` and a number, such as ``crash 3``: so it goes with that launch, once. After
-``lost`` nothing works any more in that process, as after an illegal address.
+The stages of ``bench/gpu.sh`` are tried out on it with their own commands. On a stand-in for CuPy it ``records`` (any
+kernel's binary is empty, and computes nothing) or ``loads`` (as a GPU's, and computes nothing). Where it ``computes``,
+CuPy and cuda-bindings are those that are installed, the driver below them is pretended (pretended_driver.py), and
+binaries are PTX, which ptx/ runs. ``PRETENDED_FAULT`` names a file with the word ``crash``, ``hang`` or ``lost`` and a
+number, such as ``crash 3``: so it goes with that launch, once. After ``lost`` nothing works any more in that process,
+as after an illegal address.
 """
 
 from __future__ import annotations
 
 import os
-import shutil
-import subprocess
 import sys
-import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+import pretended_driver
 
 TESTS = Path(__file__).resolve().parent
 
 CUPY = """
 import sys
-sys.path.append({tests!r})
+sys.path.append("{tests}")
 import pretended_gpu
-sys.modules["cupy"] = pretended_gpu.cupy({mode!r})
+sys.modules["cupy"] = pretended_gpu.cupy("{mode}")
+"""
+REAL_CUPY = """
+import sys
+from pathlib import Path
+sys.path.remove(str(Path(__file__).parent.parent))
+sys.path.append("{tests}")
+del sys.modules["cupy"]
+import pretended_gpu
+pretended_gpu.install()
 """
 NVIDIA_SMI = """#!/bin/sh
 case "$*" in
@@ -66,12 +73,10 @@ exit $code
 
 def make(folder: Path, mode: str = "records", tools: bool = True) -> dict[str, str]:
     """The environment of processes that find a pretended GPU. Without ``tools``: only CuPy and the driver's library."""
+    text = (REAL_CUPY if mode == "computes" else CUPY).format(tests=TESTS, mode=mode)
     (folder / "cupy").mkdir(parents=True)
-    (folder / "cupy" / "__init__.py").write_text(CUPY.format(tests=str(TESTS), mode=mode))
-    source = folder / "nothing.c"
-    source.write_text("")
-    compiler = shutil.which("cc") or shutil.which("gcc") or "cc"
-    subprocess.run([compiler, "-shared", "-o", str(folder / "libcuda.so.1"), str(source)], check=True)
+    (folder / "cupy" / "__init__.py").write_text(text)
+    pretended_driver.library(folder)
     (folder / "bin").mkdir()
     for name, text in {"nvidia-smi": NVIDIA_SMI, "ncu": NCU, "compute-sanitizer": SANITIZER}.items():
         if tools:
@@ -86,10 +91,7 @@ def make(folder: Path, mode: str = "records", tools: bool = True) -> dict[str, s
 
 
 def cupy(mode: str) -> Any:
-    """The module, in a process that imports it, and cuda-bindings beside it.
-
-    Triton's binaries are replaced by what the pretended GPU takes.
-    """
+    """The stand-in, in a process that imports it, and cuda-bindings beside it."""
     from fake_cupy import FakeCupy, bindings
 
     from minigen.cuda.run import compiler
@@ -104,50 +106,25 @@ def cupy(mode: str) -> Any:
             if self.lost:
                 raise self.cuda.runtime.CUDARuntimeError(700)
 
-        def perform(self, name: str, grid: Any, block: Any, args: Any, shared: int, code: bytes = b"") -> None:
+        def perform(self, *launch: Any) -> None:
             self.idle("a launch in a graph")
             self.launched += 1
-            if _fault(self.launched):
-                self.lost = True
-                return
-            if mode == "computes":
-                _compute(code, grid, block, args, shared)
+            self.lost = pretended_driver.fault(self.launched)
 
     if mode == "records":
         compiler.compile_builds = lambda builds: [Binary(b.function.__name__, b"nothing") for b in builds]
-    elif mode == "computes":
-        original = compiler.binary_of
-        compiler.binary_of = lambda record: replace(original(record), code=record.asm["ptx"].encode())
     fake = Pretended()
     sys.modules.update(bindings(fake))
     return fake
 
 
-def _fault(launched: int) -> bool:
-    """Do what the file asks for with this launch; whether the GPU is lost."""
-    path = Path(os.environ.get("PRETENDED_FAULT", "nowhere"))
-    word, _, number = path.read_text().partition(" ") if path.exists() else ("", "", "")
-    if not word or launched < int(number):
-        return False
-    path.unlink()
-    if word == "crash":
-        os._exit(139)
-    if word == "hang":
-        time.sleep(1000)
-    return True
+def install() -> None:
+    """The installed CuPy, on the pretended driver, with PTX in place of binaries."""
+    from minigen.cuda.run import compiler
 
-
-_codes: dict[bytes, Any] = {}
-
-
-def _compute(code: bytes, grid: Any, block: Any, args: Any, shared: int) -> None:
-    from ptx.code import Code
-    from ptx.machine import run
-
-    if code not in _codes:
-        _codes[code] = Code(code.decode())
-    plain = [argument if isinstance(argument, np.ndarray) else argument.item() for argument in args]
-    run(_codes[code], np.random.default_rng().permutation(grid[0] * grid[1]), plain, block[0], shared, grid)
+    original = compiler.binary_of
+    compiler.binary_of = lambda record: replace(original(record), code=record.asm["ptx"].encode())
+    pretended_driver.install()
 
 
 if __name__ == "__main__":

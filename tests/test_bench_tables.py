@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from bench import busy, environment, floor, many, report
+from bench import busy, environment, floor, many, report, report_gpu
 from bench.spec import Spec
 
 MACHINE = {"peak_gflops": 100.0, "peak_method": "a test", "bandwidth_gbytes": 10.0}
@@ -136,12 +136,20 @@ def test_table_of_many_models() -> None:
     assert "8 models on 2 cores take 1.25 times" in made["eight"] and "at most 1.05 is not reached" in made["eight"]
 
 
+def test_table_of_many_models_on_a_gpu() -> None:
+    contenders = {name: record(seconds) for name, seconds in zip(many.ON_GPU, (1e-6, 2e-6, 4e-6, 8e-6), strict=True)}
+    facts = {"machine": {"cpu": "a test", "gpu": "a card"}, "commit": "0" * 40, "dirty": False, "created": "2026-11-27"}
+    result = {"device": "cuda", "threads": 2, "cells": [{"models": 16, "contenders": contenders}], **facts}
+    tables = report_gpu.tables({"stages": {"many": {"status": "timeout", "result": result}}, "digest": "", **facts})
+    assert "| minigen.fit_many, exact=False | **1000000** |" in tables["many-model-steps"]
+    assert "a card; commit" in tables["many-model-steps"]
+
+
 @pytest.mark.slow
 def test_many_models_are_checked_and_timed_in_turns(tmp_path) -> None:
-    bench = many.Bench(tmp_path, 64, rounds=2, epochs=2)
-    found = bench.measure(
-        {"two": ("minigen", bench.spec(2, 2, batch=32)), "one": ("minigen", bench.spec(1, 1, batch=32))}
-    )
+    bench = many.Bench(tmp_path, 2, rounds=2, epochs=2, device="cpu", quick=True)
+    found: dict[str, Any] = {}
+    bench.measure({"two": ("minigen", bench.spec(2, 2)), "one": ("minigen", bench.spec(1, 1))}, found, lambda: None)
     assert all(each["status"] == "timed" and len(each["samples"]) == 2 for each in found.values())
     assert all(each["check"]["weight_error"] < 1e-3 for each in found.values())
 

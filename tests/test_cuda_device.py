@@ -15,7 +15,7 @@ import minigen
 from helpers import PRODUCTS, Arena, InOut, Out, normals, relative_error
 from minigen import cuda
 from minigen.backend import DENSE_ACTIVATIONS
-from minigen.device import AUTO
+from minigen.device import AUTO, devices
 from minigen.gradcheck_operations import call, operations
 from minigen.reference import activations, dense
 from minigen.reference_backend import NumpyBackend
@@ -252,7 +252,9 @@ def test_saved_on_one_device_loads_on_another(tmp_path, train, ways):
 
 
 def test_auto_takes_the_first_of_its_list():
-    assert minigen.train_gan(blobs(), epochs=1, **SMALL).device_ == AUTO[0]
+    """The first that can be used: without the compiled module the CPU cannot."""
+    usable = [name for name in AUTO if devices()[name].usable]
+    assert minigen.train_gan(blobs(), epochs=1, **SMALL).device_ == usable[0]
 
 
 def test_nan_is_found_and_named():
@@ -297,7 +299,7 @@ def free_memory():
 def test_out_of_memory_says_the_figures_and_leaves_nothing():
     before = free_memory()
     ops = backend()
-    with pytest.raises(MemoryError, match="needs .* GiB, .* GiB of .* GiB are free"):
+    with pytest.raises(MemoryError, match="needs .* GiB, .* [GM]iB of .* GiB are free"):
         for _ in range(5):
             ops.kept = [ops.empty((before // 16,)), *getattr(ops, "kept", [])]  # a quarter of the memory each
     del ops
@@ -327,8 +329,7 @@ def test_a_step_allocates_nothing():
     training.run(1)
     arena = training.ops.executor.arena
     before = arena.reserved, arena.in_use
-    for _ in range(10):
-        training.run(5)
+    run(training, 50)
     assert (arena.reserved, arena.in_use) == before
 
 

@@ -204,7 +204,7 @@ def test_samples_are_seconds_of_the_executors_stream(fake):
     assert len(calls) == 7 and times == [0.002] * 5  # the stand-in's events are 2 ms apart
 
 
-def tuning(monkeypatch, fake, seconds, fits=lambda tile: True):
+def tuning(monkeypatch, fake, seconds, fits=lambda tile: True, precision="tf32x3"):
     """Run the tuner with ``seconds(tile)`` in place of a measurement, and without compiling."""
     from minigen.cuda.run import device
     from minigen.cuda.tools import tune
@@ -225,7 +225,7 @@ def tuning(monkeypatch, fake, seconds, fits=lambda tile: True):
     )
     monkeypatch.setattr(tune, "SHAPES", {key: (16, 16, 16) for key in tune.SHAPES})
     lines = []
-    return tune.tune(report=lines.append), lines
+    return tune.tune(precision=precision, report=lines.append), lines
 
 
 def test_the_fastest_tile_is_kept_and_preferred(monkeypatch, fake):
@@ -233,13 +233,23 @@ def test_the_fastest_tile_is_kept_and_preferred(monkeypatch, fake):
 
     path, lines = tuning(monkeypatch, fake, lambda tile: 1.0 if (tile.BM, tile.BN, tile.stages) == (64, 32, 2) else 2.0)
     assert len(lines) == len(tune.SHAPES) == len(json.loads(path.read_text())["entries"])
-    found = tiles._measured[90, "forward", "256x784x128"]
+    found = tiles._measured[90, "tf32x3", "forward", "256x784x128"]
     assert (found.BM, found.BN, found.stages, found.measured) == (64, 32, 2, True)
     tiles._measured.clear()
-    assert tiles.load_measured(90) == len(lines) and tiles._measured[90, "forward", "256x784x128"] == found
-    assert tiles.load_measured(80) == 0
+    assert len(tiles.load_measured(90)) == len(lines)
+    assert tiles._measured[90, "tf32x3", "forward", "256x784x128"] == found
+    assert tiles.load_measured(80) == []
     assert tiles.choose("forward", 256, 784, 128, 90, "tf32x3") == found, "for this shape"
     assert not tiles.choose("forward", 256, 784, 100, 90, "tf32x3").measured, "and no other"
+
+
+def test_each_precision_keeps_its_own_tiles(monkeypatch, fake):
+    """Another precision's are measured later, and measured again."""
+    for precision, side in (("tf32x3", 64), ("bf16", 32), ("tf32x3", 128)):
+        best = (side, side)
+        tuning(monkeypatch, fake, lambda tile, best=best: 1 if (tile.BM, tile.BN) == best else 2, precision=precision)
+    sides = [tiles.choose("forward", 1024, 1024, 1024, 90, precision).BM for precision in ("tf32x3", "bf16")]
+    assert sides == [128, 32] and not tiles.choose("forward", 1024, 1024, 1024, 90, "ieee").measured
 
 
 def test_noise_does_not_replace_the_table(monkeypatch, fake):
@@ -256,11 +266,11 @@ def test_a_tile_that_is_not_used_is_not_reported(monkeypatch, fake):
         assert tiles.Tile(**entry["tile"]) == replace(table, stages=1) and entry["measured"] == 1
 
 
-@pytest.mark.parametrize("text", ["", "{}", '{"entries": [{"operation": "forward"}]}', '{"entries": 3}'])
+@pytest.mark.parametrize("text", ["", "{}", '{"entries": [{"precision": "ieee"}]}', '{"entries": 3}'])
 def test_a_damaged_file_of_tiles_is_left_aside(fake, text):
     tiles.measured_file(90).write_text(text)
     with pytest.warns(UserWarning, match="run minigen tune again"):
-        assert tiles.load_measured(90) == 0
+        assert tiles.load_measured(90) == []
     assert tiles._measured == {}
 
 

@@ -53,14 +53,37 @@ def rungs(device: str, folder: Path, skipped: dict[str, str]) -> Iterator[Any]:
     """Those that can be had here; ``skipped`` gets the others' reasons."""
     from bench.ladder import rungs as ladder
 
-    if device == "cpu":
-        yield from ladder.cpp(folder)
+    found: dict[str, Callable[[], Iterator[Any]]] = {
+        "C++": lambda: ladder.cpp(folder) if device == "cpu" else iter(()),
+        "Triton": lambda: ladder.triton(device),
+        "CUDA C++": lambda: ladder.cuda_on_gpu() if device == "cuda" else ladder.cuda_on_host(folder),
+        "libraries": lambda: ladder.libraries(device),
+    }
     if not ladder.installed("triton") or not ladder.installed("torch"):
         skipped["Triton"] = "triton and torch are not installed"
-    else:
-        yield from ladder.triton(device)
-    yield from ladder.cuda_on_gpu() if device == "cuda" else ladder.cuda_on_host(folder)
-    yield from ladder.libraries(device)
+        del found["Triton"]
+    for language, own in found.items():
+        try:
+            yield from own()
+        except Exception as error:
+            leave_out(device, skipped, language, error)
+
+
+def leave_out(device: str, skipped: dict[str, str], what: str, error: Exception) -> None:
+    """Go on without it on a GPU, where time is short; elsewhere raise."""
+    if device == "cpu":
+        raise error
+    skipped[what] = f"{type(error).__name__}: {error}"[:500]
+
+
+def compilers(device: str) -> str:
+    """What the rungs that are timed are compiled with."""
+    from bench.ladder import rungs as ladder
+
+    if device == "cuda":
+        return "NVRTC, ptxas"
+    version = subprocess.check_output([ladder.compiler(), "--version"], text=True).splitlines()[0]
+    return f"{version}; {' '.join(ladder.FLAGS)}"
 
 
 def row(rung: Any, shapes: list[tuple[int, int, int]], quick: bool) -> dict[str, Any]:
@@ -104,30 +127,35 @@ def main(arguments: list[str] | None = None) -> int:
         os.environ["TRITON_INTERPRET"] = "1"  # before Triton is imported
 
     from bench import environment, floor
-    from bench.ladder import rungs as ladder
 
     shapes = QUICK_SHAPES if options.quick else SHAPES
+    at = options.device
     skipped: dict[str, str] = {}
-    with tempfile.TemporaryDirectory(prefix="minigen-ladder-") as folder:
-        limits = None if options.quick else floor.measure(1, options.device)
-        rows = [row(rung, shapes, options.quick) for rung in rungs(options.device, Path(folder), skipped)]
-    for language, reason in skipped.items():
-        print(f"{language} left out: {reason}")
-    version = subprocess.check_output([ladder.compiler(), "--version"], text=True).splitlines()[0]
+    rows: list[dict[str, Any]] = []
     result = {
         "schema": 1,
         "kind": "ladder",
         "quick": options.quick,
         **environment.provenance(),
-        "machine": environment.machine(options.device),
-        "compiler": f"{version}; {' '.join(ladder.FLAGS)}",
-        "limits": limits,
+        "machine": environment.machine(at),
+        "compiler": compilers(at),
+        "limits": None,
         "shapes": shapes,
         "skipped": skipped,
         "rows": rows,
     }
-    out = options.out or environment.RESULTS / f"ladder-{environment.machine_name(options.device)}.json"
+    out = options.out or environment.RESULTS / f"ladder-{environment.machine_name(at)}.json"
+    with tempfile.TemporaryDirectory(prefix="minigen-ladder-") as folder:
+        for rung in rungs(at, Path(folder), skipped):
+            try:
+                rows.append(row(rung, shapes, options.quick))
+            except Exception as error:
+                leave_out(at, skipped, f"{rung.language}, {rung.name}", error)
+            environment.write_json(out, result)
+    result["limits"] = None if options.quick else floor.measure(1, at)
     environment.write_json(out, result)
+    for language, reason in skipped.items():
+        print(f"{language} left out: {reason}")
     print(f"written: {out.name}; now run python -m bench.report")
     return 0
 

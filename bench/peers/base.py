@@ -27,8 +27,11 @@ class Contender(Protocol):
     def check(self, indices: np.ndarray, noise: np.ndarray) -> np.ndarray:
         """One step for each row of ``indices[steps,B]`` and of ``noise``; the losses ``[steps, 2 or 1]``."""
 
-    def run(self, steps: int) -> None:
-        """Train ``steps`` steps, a multiple of ``spec.steps_per_call``, and return when they are done."""
+    def run(self, steps: int) -> float | None:
+        """Train ``steps`` steps, a multiple of ``spec.steps_per_call``, and return when they are done.
+
+        What is returned are the seconds of the steps, where more was done than these; None: all of the time counts.
+        """
 
     # Optional, for a contender whose timed step is compiled by other means than the one that `check` runs:
     # draws(steps) -> (indices, noise), what `run` will draw in its first steps, so that the oracle can repeat it;

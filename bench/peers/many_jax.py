@@ -15,7 +15,7 @@ from bench.spec import Spec
 class Contender(jax_scan.Contender):
     def __init__(self, spec: Spec, data: np.ndarray, weights: list[np.ndarray]) -> None:
         super().__init__(spec, data, weights)
-        options = {"xla_cpu_prefer_vector_width": 512}
+        options = {"xla_cpu_prefer_vector_width": 512} if spec.device == "cpu" else None
         self.given = jax.jit(jax.vmap(self.step, in_axes=(0, None, None)), donate_argnums=0, compiler_options=options)
         many = jax.vmap(self.drawn_step, in_axes=(0, None))
         self.drawn = jax.jit(many, donate_argnums=0, compiler_options=options)

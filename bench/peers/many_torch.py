@@ -36,11 +36,22 @@ class Contender(torch_eager.Contender):
         self.generator_slopes = vmap(grad_and_value(generator_loss))
         super().__init__(spec, data, weights)
 
-    def reset(self, weights: list[np.ndarray]) -> None:
+    def parameters(self) -> Weights:
+        """``[models, ...]`` of each weight."""
+        return [*self.generators, *self.discriminators]
+
+    def fill(self, weights: list[np.ndarray]) -> None:
         """The same weights for all; the draws are each model's own."""
-        stacks = [torch.from_numpy(w).expand(self.spec.at_once, *w.shape).contiguous() for w in weights]
-        split = 2 * (len(self.spec.networks[0]) - 1)
-        self.generators, self.discriminators = stacks[:split], stacks[split:]
+        if not hasattr(self, "generators"):
+            shapes = [(self.spec.at_once, *w.shape) for w in weights]
+            stacks = [torch.empty(shape, device=self.device) for shape in shapes]
+            split = 2 * (len(self.spec.networks[0]) - 1)
+            self.generators, self.discriminators = stacks[:split], stacks[split:]
+        for stack, w in zip(self.parameters(), weights, strict=True):
+            stack.copy_(torch.from_numpy(w))
+
+    def reset(self, weights: list[np.ndarray]) -> None:
+        self.fill(weights)
         self.adam_first, self.adam_second = self.adam(self.generators), self.adam(self.discriminators)
 
     def gan_step(self, real: torch.Tensor, noise: torch.Tensor) -> list[torch.Tensor]:
@@ -62,15 +73,11 @@ class Contender(torch_eager.Contender):
         real = self.data.index_select(0, rows).view(spec.at_once, spec.batch, -1)
         return real, torch.randn((2, spec.at_once, spec.batch, spec.latent), device=self.device)
 
-    def check(self, indices: np.ndarray, noise: np.ndarray) -> np.ndarray:
-        """The last model's losses, all on the same batches."""
-        losses = []
-        for rows, normals in zip(torch.from_numpy(indices), torch.from_numpy(noise), strict=True):
-            real = self.data[rows].expand(self.spec.at_once, -1, -1)
-            result = self.step(real, normals[:, None].expand(-1, self.spec.at_once, -1, -1))
-            losses.append([float(loss) for loss in result])
-        return np.array(losses)
+    def given(self, rows: torch.Tensor, normals: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """The same for all."""
+        real, noise = super().given(rows, normals)
+        return real.expand(self.spec.at_once, -1, -1), noise[:, None].expand(-1, self.spec.at_once, -1, -1)
 
     def weights(self) -> list[np.ndarray]:
         """Of the last model."""
-        return [w[-1].numpy().copy() for w in (*self.generators, *self.discriminators)]
+        return [w[-1].detach().cpu().numpy().copy() for w in self.parameters()]

@@ -44,10 +44,14 @@ class Contender:
         s = self.spec.adam
         return torch.optim.Adam(parameters, lr=s["lr"], betas=(s["beta1"], s["beta2"]), eps=s["eps"], fused=True)
 
-    def reset(self, weights: list[np.ndarray]) -> None:
+    def fill(self, weights: list[np.ndarray]) -> None:
+        """Put them in their places."""
         with torch.no_grad():
             for parameter, w in zip(self.parameters(), weights, strict=True):
                 parameter.copy_(torch.from_numpy(np.ascontiguousarray(w.T)))
+
+    def reset(self, weights: list[np.ndarray]) -> None:
+        self.fill(weights)
         if self.spec.model != "vae":
             self.adam_first = self.adam(list(self.first.parameters()))
             self.adam_second = self.adam(list(self.second.parameters()))
@@ -93,10 +97,14 @@ class Contender:
         rows = torch.randint(self.spec.whole_rows, (self.spec.batch,), device=self.device)
         return self.data.index_select(0, rows), torch.randn(self.spec.noise_shape, device=self.device)
 
+    def given(self, rows: torch.Tensor, normals: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """What :meth:`draw` would give, of these numbers."""
+        return self.data[rows.to(self.device)], normals.to(self.device)
+
     def check(self, indices: np.ndarray, noise: np.ndarray) -> np.ndarray:
         losses = []
         for rows, normals in zip(torch.from_numpy(indices), torch.from_numpy(noise), strict=True):
-            result = self.step(self.data[rows.to(self.device)], normals.to(self.device))
+            result = self.step(*self.given(rows, normals))
             losses.append([float(loss.detach()) for loss in result])
         return np.array(losses)
 

@@ -13,15 +13,14 @@ from bench.spec import Spec
 class Contender(torch_eager.Contender):
     def __init__(self, spec: Spec, data: np.ndarray, weights: list[np.ndarray]) -> None:
         super().__init__(spec, data, weights)
-        self.real = torch.empty((spec.batch, spec.columns), device=self.device)
-        self.noise = torch.empty(spec.noise_shape, device=self.device)
+        self.real, self.noise = self.draw()
         warm = torch.cuda.Stream()
         with torch.cuda.stream(warm):
             for _ in range(3):
                 self.step(*self.draw())
         torch.cuda.synchronize()
-        self.given = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(self.given):
+        self.checked = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(self.checked):
             self.losses = self.step(self.real, self.noise)
         self.drawn = torch.cuda.CUDAGraph()
         with torch.cuda.graph(self.drawn):
@@ -40,9 +39,8 @@ class Contender(torch_eager.Contender):
             super().reset(weights)
             both = ("adam_first", "adam_second") if self.spec.model == "gan" else ("adam_all",)
             self.optimizers = [getattr(self, name) for name in both]
+        self.fill(weights)
         with torch.no_grad():
-            for parameter, w in zip(self.parameters(), weights, strict=True):
-                parameter.copy_(torch.from_numpy(np.ascontiguousarray(w.T)))
             for optimizer in self.optimizers:
                 for state in optimizer.state.values():
                     for tensor in state.values():
@@ -51,9 +49,10 @@ class Contender(torch_eager.Contender):
     def check(self, indices: np.ndarray, noise: np.ndarray) -> np.ndarray:
         losses = []
         for rows, normals in zip(torch.from_numpy(indices), torch.from_numpy(noise), strict=True):
-            self.real.copy_(self.data[rows.to(self.device)])
-            self.noise.copy_(normals)
-            self.given.replay()
+            real, noise = self.given(rows, normals)
+            self.real.copy_(real)
+            self.noise.copy_(noise)
+            self.checked.replay()
             losses.append([float(loss.detach()) for loss in self.losses])
         return np.array(losses)
 

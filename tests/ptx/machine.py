@@ -20,13 +20,13 @@ class Fault(RuntimeError):
 class Global:
     """The launch's buffers, and for each byte at which an access began the block that read, and that wrote, there.
 
-    -1 is nobody, -2 several blocks, which only readers may be.
+    0 is nobody, -1 several blocks, which only readers may be; block p has the number p + 1.
     """
 
     def __init__(self, buffers: Sequence[np.ndarray]) -> None:
         distinct = {(array.ctypes.data, array.nbytes): array for array in buffers if array.nbytes}
         self.buffers = [
-            (start, array.reshape(-1).view(np.uint8), np.full(size, -1, np.int32), np.full(size, -1, np.int32))
+            (start, array.reshape(-1).view(np.uint8), np.zeros(size, np.int32), np.zeros(size, np.int32))
             for (start, size), array in distinct.items()
         ]
 
@@ -34,24 +34,24 @@ class Global:
         """``count`` neighbours of a type at each active thread's address; 0 for the other threads."""
         found = [np.zeros(m.lanes, TYPES[kind]) for _ in range(count)]
         for lanes, place, view, readers, writers in self._pieces(m, where, kind, count):
-            block = m.block[lanes]
+            block = m.block[lanes] + 1
             for i, values in enumerate(found):
                 offset = (place + i) * view.itemsize
                 self._only_mine(m, writers[offset], block)
                 before = readers[offset]
-                readers[offset] = np.where((before == -1) | (before == block), block, -2)
-                readers[offset[readers[offset] != block]] = -2  # several blocks at once
+                readers[offset] = np.where((before == 0) | (before == block), block, -1)
+                readers[offset[readers[offset] != block]] = -1  # several blocks at once
                 values[lanes] = view[place + i]
         return found
 
     def store(self, m: Blocks, where: Value, kind: str, values: Sequence[Value]) -> None:
         """What :meth:`load` loads."""
         for lanes, place, view, readers, writers in self._pieces(m, where, kind, len(values)):
-            block = m.block[lanes]
+            block = m.block[lanes] + 1
             for i, value in enumerate(values):
                 offset = (place + i) * view.itemsize
                 self._only_mine(m, readers[offset], block)
-                writers[offset] = np.where(writers[offset] == -1, block, writers[offset])
+                writers[offset] = np.where(writers[offset] == 0, block, writers[offset])
                 self._only_mine(m, writers[offset], block)
                 view[place + i] = np.broadcast_to(value, m.lanes)[lanes].astype(view.dtype)
 
@@ -75,7 +75,7 @@ class Global:
 
     @staticmethod
     def _only_mine(m: Blocks, owners: Any, block: Any) -> None:
-        if ((owners != -1) & (owners != block)).any():
+        if ((owners != 0) & (owners != block)).any():
             raise Fault(f"two blocks touch a word that one of them writes: {m.where()}")
 
 

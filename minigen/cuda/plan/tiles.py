@@ -79,7 +79,7 @@ EXCEPTIONS: dict[tuple[int, str, str, str], dict[str, Any]] = {
 }
 """By (architecture, precision, operation, class): what is not the table's, where a Triton spills registers."""
 
-_measured: dict[tuple[int, str, str], Tile] = {}  # by architecture, operation, and class or shape: see kind_of
+_measured: dict[tuple[int, str, str, str], Tile] = {}  # by architecture, precision, operation, and class: see kind_of
 
 
 def multiprocessors(architecture: int) -> int:
@@ -135,7 +135,8 @@ def choose(
     ``models`` as in :func:`filled`.
     """
     kind = kind_of(rows, columns, depth, architecture, models)
-    tile = _measured.get((architecture, operation, kind)) or default(operation, kind, architecture, precision)
+    measured = _measured.get((architecture, precision, operation, kind))
+    tile = measured or default(operation, kind, architecture, precision)
     return _fit(tile, rows, columns, depth, architecture, width)
 
 
@@ -166,12 +167,12 @@ def small(rows: int, columns: int, architecture: int, precision: str, models: in
     return Tile(BM, BN, 64 if split < 4 else 32, 8, 3, SPLIT=split)
 
 
-def prefer(architecture: int, operation: str, kind: str, tile: Tile) -> None:
+def prefer(architecture: int, precision: str, operation: str, kind: str, tile: Tile) -> None:
     """Use ``tile``, which was measured, in place of the table's."""
     if (operation, kind) not in TABLE and not (operation in OPERATIONS and re.fullmatch(r"\d+(x\d+){2,3}", kind)):
         known = ", ".join(f"{o} {k}" for o, k in TABLE)
         raise ValueError(f"operation and kind must be one of {known}, or a shape; not {operation} {kind}")
-    _measured[architecture, operation, kind] = replace(tile, measured=True)
+    _measured[architecture, precision, operation, kind] = replace(tile, measured=True)
 
 
 def measured_file(architecture: int) -> Path:
@@ -179,20 +180,23 @@ def measured_file(architecture: int) -> Path:
     return cache_folder() / f"tiles-sm_{architecture}.json"
 
 
-def load_measured(architecture: int) -> int:
-    """Prefer the tiles of :func:`measured_file`; how many there are. A damaged file only gives a warning."""
+def load_measured(architecture: int) -> list[dict[str, Any]]:
+    """Prefer the tiles of :func:`measured_file`, each in its precision, and return its entries.
+
+    Where it is missing there are none, and where it is damaged, which a warning tells.
+    """
     path = measured_file(architecture)
     try:
         entries = json.loads(path.read_text())["entries"]
-        found = [(e["operation"], e["kind"], Tile(**e["tile"])) for e in entries]
-        for operation, kind, tile in found:
-            prefer(architecture, operation, kind, tile)
+        for e in entries:
+            prefer(architecture, str(e["precision"]), e["operation"], e["kind"], Tile(**e["tile"]))
+        return list(entries)
     except FileNotFoundError:
-        return 0
+        return []
     except (OSError, ValueError, KeyError, TypeError) as error:
+        forget_measured(architecture)
         warnings.warn(f"{path} cannot be used ({error}); run minigen tune again", stacklevel=2)
-        return 0
-    return len(found)
+        return []
 
 
 def forget_measured(architecture: int) -> None:

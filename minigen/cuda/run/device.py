@@ -297,9 +297,9 @@ class DeviceExecutor:
             raise ValueError("out must be C-contiguous")
 
     def _pinned(self) -> Staging:
-        if self._staging is None:
-            self._staging = Staging(self.cupy, self.stream)
-        return self._staging
+        if self.common._staging is None:
+            self.common._staging = Staging(self.cupy, self.stream)
+        return self.common._staging
 
     def _copy(self, out: Array, source: Array) -> None:
         """Within the device; ``out`` is contiguous."""

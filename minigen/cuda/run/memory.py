@@ -8,6 +8,7 @@ used again. All work on the blocks runs on one stream, so a block may be given o
 from __future__ import annotations
 
 import gc
+import threading
 from bisect import insort
 from collections import deque
 from collections.abc import Callable
@@ -185,9 +186,13 @@ def allocate(cupy: Any, device: Any, nbytes: int) -> Any:
 
 
 class Staging:
-    """Two pieces of pinned memory that copies go through: the GPU reads one while the host fills the other."""
+    """Two pieces of pinned memory that copies go through: the GPU reads one while the host fills the other.
+
+    Threads take turns.
+    """
 
     def __init__(self, cupy: Any, stream: Any) -> None:
+        self.lock = threading.Lock()
         self.cupy, self.stream = cupy, stream
         self.pinned = [cupy.cuda.alloc_pinned_memory(STAGING) for _ in range(2)]
         self.views = [np.frombuffer(memory, np.uint8, STAGING) for memory in self.pinned]
@@ -198,26 +203,28 @@ class Staging:
         """Copy contiguous ``host`` to device memory; ``host`` may change when this returns."""
         runtime = self.cupy.cuda.runtime
         source = host.reshape(-1).view(np.uint8)
-        for begin in range(0, source.size, STAGING):
-            piece = source[begin : begin + STAGING]
-            view, event = self.views[self.turn], self.events[self.turn]
-            event.synchronize()  # the copy that used this piece before
-            view[: piece.size] = piece
-            runtime.memcpyAsync(
-                address + begin, view.ctypes.data, piece.size, runtime.memcpyHostToDevice, self.stream.ptr
-            )
-            event.record(self.stream)
-            self.turn = 1 - self.turn
+        with self.lock:
+            for begin in range(0, source.size, STAGING):
+                piece = source[begin : begin + STAGING]
+                view, event = self.views[self.turn], self.events[self.turn]
+                event.synchronize()  # the copy that used this piece before
+                view[: piece.size] = piece
+                runtime.memcpyAsync(
+                    address + begin, view.ctypes.data, piece.size, runtime.memcpyHostToDevice, self.stream.ptr
+                )
+                event.record(self.stream)
+                self.turn = 1 - self.turn
 
     def to_host(self, address: int, host: np.ndarray) -> None:
         """Fill contiguous ``host`` from device memory, after the work on the stream."""
         runtime = self.cupy.cuda.runtime
         target = host.reshape(-1).view(np.uint8)
-        self.stream.synchronize()  # both pieces are free then
-        for begin in range(0, target.size, STAGING):
-            piece = target[begin : begin + STAGING]
-            runtime.memcpyAsync(
-                self.views[0].ctypes.data, address + begin, piece.size, runtime.memcpyDeviceToHost, self.stream.ptr
-            )
-            self.stream.synchronize()
-            piece[...] = self.views[0][: piece.size]
+        with self.lock:
+            self.stream.synchronize()  # both pieces are free then
+            for begin in range(0, target.size, STAGING):
+                piece = target[begin : begin + STAGING]
+                runtime.memcpyAsync(
+                    self.views[0].ctypes.data, address + begin, piece.size, runtime.memcpyDeviceToHost, self.stream.ptr
+                )
+                self.stream.synchronize()
+                piece[...] = self.views[0][: piece.size]

@@ -80,14 +80,14 @@ def tune(
 ) -> Path:
     """Measure tiles for every operation and class of shapes, and write the best ones to the returned file.
 
-    They hold for the architecture of ``device`` in every later process, a small product's for its shape alone. Each
-    gets its share of ``minutes``, and ``report`` a line for it. A tile whose result differs from the table's is not
-    taken. Raises DeviceError where the GPU cannot be used.
+    They hold for the architecture of ``device`` and this precision in every later process, a small product's for its
+    shape alone; what was measured in other precisions stays. Each gets its share of ``minutes``, and ``report`` a line
+    for it. A tile whose result differs from the table's is not taken. Raises DeviceError where the GPU cannot be used.
     """
     backend = CudaBackend(int(device.partition(":")[2] or 0), precision=precision)
     architecture = backend.executor.architecture
+    entries = [entry for entry in tiles.load_measured(architecture) if entry["precision"] != precision]
     tiles.forget_measured(architecture)
-    entries = []
     for (operation, kind), shape in SHAPES.items():
         entry = best(backend, operation, kind, shape, 60 * minutes / len(SHAPES))
         entries.append(entry)
@@ -96,7 +96,7 @@ def tune(
         took = f"{entry['seconds'] * 1e6:10.2f} us (table {entry['table_seconds'] * 1e6:.2f})"
         report(f"{operation:8} {kind:11} {took}: {sides}, best of {entry['measured']}")
     path = tiles.measured_file(architecture)
-    facts = {"architecture": architecture, "precision": precision, "entries": entries}
+    facts = {"architecture": architecture, "entries": entries}
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, json.dumps(facts, indent=1).encode())
     tiles.load_measured(architecture)
@@ -134,6 +134,7 @@ def best(
         fastest = table
     tiles.forget_measured(executor.architecture)
     return {
+        "precision": backend.precision,
         "operation": operation,
         "kind": kind,
         "shape": shape,
@@ -173,7 +174,7 @@ def launches_with(
     tile: Tile, backend: CudaBackend, operation: str, kind: str, make: Callable[[], None]
 ) -> tuple[Launch, ...]:
     """The launches of a call with this tile in place of the table's."""
-    tiles.prefer(backend.executor.architecture, operation, kind, tile)
+    tiles.prefer(backend.executor.architecture, backend.precision, operation, kind, tile)
     return backend.schedule(make, fuse=False).launches
 
 
