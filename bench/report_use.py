@@ -1,4 +1,4 @@
-"""Tables of `bench.anomalies`, `bench.augmentation` and `bench.neighbours`; `bench.report` puts them into the documents."""
+"""Tables of `bench.anomalies`, `bench.augmentation` and `bench.neighbours`, which `bench.report` writes."""
 
 from __future__ import annotations
 
