@@ -88,8 +88,8 @@ class Request:
 class Together:
     """``models`` trainings at once: each thread is in :meth:`member` from its beginning to its end.
 
-    With ``exact`` the tiles of matrix products are those of a single model, and so every model has the bits that it has
-    alone. Otherwise tiles are chosen for all models together, and are larger.
+    Tiles of matrix products are chosen for all models together; with ``exact`` among those that take sums in the order
+    of a single model's, so that every model has the bits that it has alone.
     """
 
     def __init__(self, models: int, exact: bool = True) -> None:
