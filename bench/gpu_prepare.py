@@ -29,7 +29,7 @@ import numpy as np
 from bench import gpu_kernels, gpu_step
 from bench.environment import provenance
 from bench.gpu_result import PREPARED, ROOT, digest, rehearsing, write
-from bench.gpu_step import BATCH, FEW_ROWS, MANY_ROWS, MODELS, PRECISION, Touched
+from bench.gpu_step import BATCH, FEW_ROWS, MODELS, PRECISION, Touched
 
 PARTS = ("kernels", "outputs", "reference", "costs")
 STEPS = 4 if rehearsing() else 100
@@ -119,7 +119,7 @@ def on_cuda(precision: str) -> Any:
 
 def compile_step(model: str, precision: str) -> None:
     ops = on_cuda(precision)
-    ops.executor.compile(gpu_step.launches_of(gpu_step.training_on(model, ops, gpu_step.pixels(MANY_ROWS))))
+    ops.executor.compile(gpu_step.launches_of(gpu_step.training_on(model, ops, gpu_step.pixels(FEW_ROWS))))
 
 
 def compile_products(precision: str, shape: tuple[int, int, int]) -> None:
