@@ -101,8 +101,9 @@ def test_what_a_capture_does_not_allow(gpu: driver.Gpu) -> None:
 
 
 TRAININGS = """
-import numpy as np
+import cupy
 import minigen
+import numpy as np
 from pretended_driver import gpu
 settings = {"hidden": (8,), "latent_dim": 3, "batch_size": 16, "epochs": 1, "device": "cuda"}
 models = lambda: [minigen.GAN(**settings, seed=seed) for seed in range(2)]
