@@ -45,8 +45,8 @@ TESTS = ROOT / "tests"
 def compile_kernels(folder: Path, architecture: int, calls: Sequence[str]) -> dict[str, Any]:
     """Compile into ``folder/kernels`` what these calls want: seconds by work, and how many kernels there are.
 
-    If it is all calls, what nobody wants any more goes. The calls' own work is done on a GPU that computes nothing: what
-    it asks for is compiled.
+    If it is all calls, what nobody wants any more goes. The calls' own work is done on a GPU that computes nothing:
+    what it asks for is compiled.
     """
     os.environ["MINIGEN_CACHE"] = str(folder)
     if not rehearsing():
