@@ -5,6 +5,7 @@ from __future__ import annotations
 import statistics
 from typing import Any
 
+from bench.ladder.rungs import lines_of_code
 from bench.report import commit, number, table
 
 
@@ -16,9 +17,9 @@ def tables(result: dict[str, Any]) -> dict[str, str]:
     for record in result["rows"]:
         timed = record["samples"] or [None] * len(shapes)
         cells = [timing(taken, floor) for taken, floor in zip(timed, floors, strict=True)]
-        lines = "" if record["lines"] is None else str(record["lines"])
+        lines = lines_of_code(record["source"], record["name"]) or ""
         name = f"{record['language']}, {record['name']}"
-        rows.append([name, lines, *cells, f"{record['error']:.1e}", record["where"]])
+        rows.append([name, str(lines), *cells, f"{record['error']:.1e}", record["where"]])
     if limits:
         rows.append(["floor: FLOPs over peak", "", *(number(1e6 * floor) for floor in floors if floor), "", ""])
     header = ["y = x W + b, B × I × O", "lines of code"]

@@ -274,7 +274,7 @@ def module_problem(module: str, arguments: list[str]) -> str:
             if path.exists():
                 texts = [path.read_text(), *(p.read_text() for p in path.parent.glob("*.py"))]
                 return options_problem("\n".join(texts), arguments)
-    return "" if module in ("venv", "pip", "pytest", "build") else f"no module {module}"
+    return "" if module in ("venv", "pip", "pytest", "build", "ruff", "mypy") else f"no module {module}"
 
 
 def options_problem(source: str, arguments: list[str]) -> str:

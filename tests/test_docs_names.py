@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import shutil
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -46,6 +48,29 @@ def test_a_name_that_is_not_there_is_noticed() -> None:
     assert list(shell("```sh\nmake a && pytest b > c  # d\n```\n    sh e | make f\n")) == [
         *("make a", "pytest b", "sh e", "make f")
     ]
+
+
+def test_the_worked_example_of_a_loss_is_what_the_sources_have() -> None:
+    """Each line that CONTRIBUTING's diffs add is in the file that it names."""
+    diffs = [b.code for b in blocks((ROOT / "CONTRIBUTING.md").read_text()) if b.language == "diff"]
+    for code, name in zip(diffs, ("minigen/reference/gan_loss.py", "csrc/math/losses.hpp"), strict=True):
+        source = " ".join((ROOT / name).read_text().replace("\\\n", "\n").split())
+        added = [" ".join(line[1:].rstrip("\\").split()) for line in code.splitlines() if "…" not in line]
+        assert len(added) > 8 and [line for line in added if line not in source] == []
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="no make")
+def test_each_target_of_the_makefile_runs_what_is_there() -> None:
+    """``make`` alone lists them; their commands name modules, scripts and options that are there."""
+    targets = re.findall(r"^\.PHONY: (.*)$", (ROOT / "Makefile").read_text(), re.M)[0].split()
+    listed = subprocess.run(["make", "PYTHON=python"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert [line.split()[0] for line in listed.splitlines()] == targets
+    for target in targets[1:]:
+        done = subprocess.run(["make", "-n", "PYTHON=python", target], cwd=ROOT, capture_output=True, text=True)
+        assert done.returncode == 0 and done.stdout, done.stderr
+        for command in (line for line in done.stdout.splitlines() if not re.match(r"python -c|page|clang", line)):
+            words = command.split()
+            assert command_problem(command) == "" and (len(words) > 1 or (ROOT / command).is_file()), command
 
 
 # --- graphs -----------------------------------------------------------------------------------------------

@@ -29,7 +29,7 @@ def rung_of(call: rungs.Dense) -> rungs.Rung:
 @needs_compiler
 def test_cpp(tmp_path: Path, seed: int) -> None:
     for rung in rungs.cpp(tmp_path):
-        assert 0 < rungs.check(rung, seed) < rungs.TOLERANCE and rung.lines and rung.lines < 50
+        assert 0 < rungs.check(rung, seed) < rungs.TOLERANCE
 
 
 def without_bias(x: np.ndarray, W: np.ndarray, b: np.ndarray, y: np.ndarray) -> None:
@@ -127,12 +127,17 @@ def made_up(limits: dict[str, Any] | None) -> dict[str, Any]:
     row = {
         "language": "C++",
         "name": "naive",
-        "lines": 9,
+        "source": rungs.CPP["naive"],
         "where": "one core",
         "error": 2e-7,
         "samples": [[2e-3, 1e-3]],
     }
-    checked = row | {"language": "Triton", "where": "Triton's interpreter", "samples": None}
+    checked = row | {
+        "language": "Triton",
+        "source": "triton_rungs.py",
+        "where": "Triton's interpreter",
+        "samples": None,
+    }
     return {
         "schema": 1,
         "kind": "ladder",
@@ -151,9 +156,22 @@ def made_up(limits: dict[str, Any] | None) -> dict[str, Any]:
 def test_the_table_has_the_floor_beside_each_figure() -> None:
     limits = {"peak_gflops": 100.0, "peak_method": "a test"}
     text = report.all_tables({"ladder-made-up": made_up(limits)})["ladder"]
-    assert "| C++, naive | 9 | 1500 (7.50) | 2.0e-07 | one core |" in text  # 20 MFLOP are 200 µs
-    assert "| Triton, naive | 9 | – |" in text and "| floor: FLOPs over peak |  | 200 |" in text
+    cpp, triton = (rungs.lines_of_code(*of) for of in ((rungs.CPP["naive"], "naive"), ("triton_rungs.py", "naive")))
+    assert f"| C++, naive | {cpp} | 1500 (7.50) | 2.0e-07 | one core |" in text  # 20 MFLOP are 200 µs
+    assert f"| Triton, naive | {triton} | – |" in text and "| floor: FLOPs over peak |  | 200 |" in text
     assert "CUDA C++ was left out: a reason." in text
+
+
+def test_lines_are_those_of_the_rung(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a Python file its function and what that calls; each rung has fewer than the file, and another number."""
+    monkeypatch.setattr(rungs, "FOLDER", tmp_path)
+    code = (
+        '@jit\ndef k(\n    x,\n):\n    """Not\n    code."""\n    # nor\n    return x\n\n\ndef a_b(x):\n    k(x)  # b\n'
+    )
+    (tmp_path / "r.py").write_text(code + "\n\ndef c(x):\n    return x\n")
+    (tmp_path / "r.cpp").write_text("#include <a>\n// a\nint f() {\n\n}\n")
+    found = [rungs.lines_of_code("r.py", "a b"), rungs.lines_of_code("r.py", "c"), rungs.lines_of_code("r.cpp", "c")]
+    assert found == [7, 2, 2] and rungs.lines_of_code("", "c") is None
 
 
 def test_without_a_result_the_readme_says_so() -> None:

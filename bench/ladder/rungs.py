@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import ctypes
 import importlib.util
 import os
@@ -57,13 +58,33 @@ class Rung:
     download: Callable[[Any], np.ndarray] = lambda array: array
     wait: Callable[[], None] = lambda: None
 
-    @property
-    def lines(self) -> int | None:
-        """Of code in its file: neither empty nor a comment. None for a library."""
-        if not self.source:
-            return None
-        lines = [line.strip() for line in (FOLDER / self.source).read_text().splitlines()]
-        return sum(bool(line) and not line.startswith(("//", "#include", "#pragma")) for line in lines)
+
+def lines_of_code(source: str, name: str) -> int | None:
+    """Of the rung of this ``name`` in ``source``, neither empty nor a comment: of a Python file those of its function
+    and of what that calls there. None for a library, which has no source."""
+    if not source:
+        return None
+    text = (FOLDER / source).read_text()
+    if source.endswith(".py"):
+        text = _with_what_it_calls(text, name.replace(" ", "_"))
+    lines = [line.strip() for line in text.splitlines()]
+    return sum(bool(line) and not line.startswith(("//", "#include", "#pragma", "# ")) for line in lines)
+
+
+def _with_what_it_calls(text: str, name: str) -> str:
+    """The functions of a module that the one of this ``name`` needs, without docstrings and comments."""
+    functions = {node.name: node for node in ast.parse(text).body if isinstance(node, ast.FunctionDef)}
+    needed, waiting, numbers = set(), [name], []
+    while waiting:
+        node = functions[waiting.pop()]
+        needed.add(node.name)
+        names = {part.id for part in ast.walk(node) if isinstance(part, ast.Name)}
+        waiting += sorted((names & set(functions)) - needed - set(waiting))
+        first, begin = node.body[0], min(part.lineno for part in (node, *node.decorator_list))
+        docstring = range(first.lineno, first.end_lineno + 1) if ast.get_docstring(node) is not None else ()
+        numbers += [line for line in range(begin, node.end_lineno + 1) if line not in docstring]
+    lines = text.splitlines()
+    return "\n".join(lines[number - 1].partition("  #")[0] for number in numbers)
 
 
 def check(rung: Rung, seed: int = 0) -> float:
