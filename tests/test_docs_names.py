@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 import minigen
-from doc_names import command_problem, problem, shell, unknown
+from doc_names import command_problem, commands, problem, shell, unknown
 from doc_pages import CITING, ROOT, blocks
 from minigen.registry import Row
 from minigen.tracing import graph
@@ -28,7 +28,10 @@ def test_what_pages_name_is_there() -> None:
     texts = {page: (ROOT / page).read_text() for page in PAGES}
     assert [f"{page}: {wrong}" for page, text in texts.items() for wrong in unknown(text)] == []
     shown = [(page, command) for page, text in texts.items() for command in shell(text)]
-    assert len(shown) > 30
+    for path in (ROOT / "minigen").rglob("*.py"):  # examples in the help of commands and in docstrings
+        examples = re.findall(r"^ +(minigen [a-z].+)$", path.read_text(), re.M)
+        shown += [(path.name, command) for line in examples for command in commands(line)]
+    assert len(shown) > 60
     assert [f"{page}: {command}: {wrong}" for page, command in shown if (wrong := command_problem(command))] == []
 
 
