@@ -23,7 +23,8 @@ BYTES_AT_ONCE = 256 << 20  # of encoded rows; larger tables are trained on in pi
 DRAWN_AT_ONCE = 32_768  # rows of a sample
 TRIES = 1000  # rows that are drawn for each that ``where`` asks for, and
 LEAST_TRIES = 1_000_000  # at least
-CALIBRATED_BY = 50_000  # rows that the distribution of each number is corrected by
+CALIBRATED_BY = 50_000  # rows that the distribution of each number is corrected by,
+RECALIBRATED_BY = 20_000  # and once more, of those that are not rejected
 KNOTS = 513
 LEAST_DRAWN = 5000  # rows that the classifier of a rejection sees of the model
 
@@ -111,11 +112,11 @@ class TableModel(sklearn_protocol.Parameters):
         calibrate = self.calibrate and self.continuous == "quantiles"
         if inner is not None and inner.history_.steps:
             if calibrate:
-                self.calibration_ = self._measured_calibration()
+                self.calibration_ = self._measured_calibration(CALIBRATED_BY)
             if self.rejection and len(found[0].raw) >= rejection.LEAST_ROWS:
                 self.rejection_ = self._learnt_rejection(found)
                 if calibrate:
-                    self.recalibration_ = self._measured_calibration()
+                    self.recalibration_ = self._measured_calibration(RECALIBRATED_BY)
         return self
 
     def _trained(
@@ -151,11 +152,11 @@ class TableModel(sklearn_protocol.Parameters):
             inner.history_.stop_reason = stopped
         return inner
 
-    def _measured_calibration(self) -> dict[str, np.ndarray]:
+    def _measured_calibration(self, rows: int) -> dict[str, np.ndarray]:
         """For each number by quantiles, what the model makes of it, in as many steps of equal probability."""
         if not any(column.continuous is not None for column in self.schema_.columns):
             return {}
-        found = self._drawn(CALIBRATED_BY, self.seed, None)
+        found = self._drawn(rows, self.seed, None)
         shares = np.linspace(0, 1, KNOTS)
         measured = {}
         for column, (places, number) in zip(self.schema_.columns, found, strict=True):

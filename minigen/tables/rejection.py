@@ -24,12 +24,13 @@ from minigen.training.checkpoint import Tensors
 
 LEAST_ROWS = 500  # trees of fewer would learn them by heart
 MOST_ROWS = 50_000  # real ones that trees are fitted to
-TREES = 400
+TREES = 500
 DEPTH = 10
 MOST_LABELS = 255  # of a column, that scikit-learn's trees take
 WORDS = 8
-ALWAYS = 0.02  # share of the generated rows that are always accepted
+ALWAYS = 0.01  # share of the generated rows that are always accepted
 LEAST = 1e-3  # probability of acceptance at least, so that every kind of row that is asked for is found
+ROWS_AT_ONCE = 8192  # whose numbers fit into a cache
 MISSING = -1e300  # the number of a value that is missing: below all others
 
 
@@ -53,20 +54,23 @@ class Rejection:
 
     def logits(self, rows: np.ndarray) -> np.ndarray:
         """``float64[n]`` of ``rows[n, C]`` as :func:`matrix` gives them."""
-        total, first = np.zeros(len(rows)), np.arange(len(rows)) * rows.shape[1]
-        bits, flat = self.labels.astype(np.int64), np.ascontiguousarray(rows).ravel()
+        pieces = np.array_split(rows, max(1, -(-len(rows) // ROWS_AT_ONCE)))
+        return np.concatenate([self._logits(piece) for piece in pieces])
+
+    def _logits(self, rows: np.ndarray) -> np.ndarray:
+        total, first, flat = np.zeros(len(rows)), np.arange(len(rows)) * rows.shape[1], rows.ravel()
         for t, value in enumerate(self.value):
-            column, threshold, left, right = self.column[t], self.threshold[t], self.left[t], self.right[t]
+            column, threshold, bits = self.column[t], self.threshold[t], self.labels[t].astype(np.int64)
+            sides = np.stack([self.right[t], self.left[t]], axis=1).ravel()
             has_labels = np.isnan(threshold).any()
             at, before = np.zeros(len(rows), np.int64), None
             while before is None or (at != before).any():
                 x, limit, before = flat.take(first + column.take(at)), threshold.take(at), at
                 below = x <= limit
-                if has_labels:
-                    of_labels = np.flatnonzero(np.isnan(limit))
+                if has_labels and len(of_labels := np.flatnonzero(np.isnan(limit))):
                     label = x[of_labels].astype(np.int64)
-                    below[of_labels] = bits[t, at[of_labels], label >> 5] >> (label & 31) & 1
-                at = np.where(below, left.take(at), right.take(at))
+                    below[of_labels] = bits[at[of_labels], label >> 5] >> (label & 31) & 1
+                at = sides.take(2 * at + below)
             total += value.take(at)
         return total
 
