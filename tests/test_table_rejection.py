@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import minigen
-from minigen.tables import quality, rejection
+from minigen.tables import model, quality, rejection
 from minigen.tables.schema import measure, read
 
 pd = pytest.importorskip("pandas")
@@ -28,6 +28,8 @@ def people(n: int, seed: int = 0) -> pd.DataFrame:
 @pytest.fixture(autouse=True)
 def few_trees(monkeypatch):
     monkeypatch.setattr(rejection, "TREES", 20)
+    for name in ("CALIBRATED_BY", "RECALIBRATED_BY", "DRAWN_AT_ONCE"):
+        monkeypatch.setattr(model, name, 1500)
 
 
 def walked(trees: rejection.Rejection, row: np.ndarray) -> float:
@@ -81,15 +83,15 @@ def test_rows_of_the_table_and_of_the_model_look_the_same_to_the_trees():
 @pytest.mark.parametrize("kind", ["TableVAE", "TableGAN"])
 def test_samples_of_a_model_with_rejection(kind, tmp_path):
     frame = people(600)
-    model = getattr(minigen, kind)(**TINY, rejection=True).fit(frame, progress=False)
-    assert model.rejection_ is not None and set(model.recalibration_) == {"height", "size"}
-    drawn = model.sample(300, 0)
+    fitted = getattr(minigen, kind)(**TINY, rejection=True).fit(frame, progress=False)
+    assert fitted.rejection_ is not None and set(fitted.recalibration_) == {"height", "size"}
+    drawn = fitted.sample(300, 0)
     assert len(drawn) == 300 and (drawn.dtypes == frame.dtypes).all()
-    pd.testing.assert_frame_equal(model.sample(300, 0), drawn)
-    asked = model.sample(20, 0, where={"city": "Oslo", "size": (15, 25)})
+    pd.testing.assert_frame_equal(fitted.sample(300, 0), drawn)
+    asked = fitted.sample(20, 0, where={"city": "Oslo", "size": (15, 25)})
     assert len(asked) == 20 and (asked["city"] == "Oslo").all() and asked["size"].between(15, 25).all()
-    assert len(model.sample(0)) == 0
-    model.save(tmp_path / "model.safetensors")
+    assert len(fitted.sample(0)) == 0
+    fitted.save(tmp_path / "model.safetensors")
     pd.testing.assert_frame_equal(minigen.load(tmp_path / "model.safetensors").sample(300, 0), drawn)
     conditional = getattr(minigen, kind)(**TINY, rejection=True).fit(frame, condition="city", progress=False)
     assert (conditional.sample(9, 0, where={"city": "Oslo"})["city"] == "Oslo").all()
