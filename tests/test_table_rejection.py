@@ -98,10 +98,10 @@ def test_samples_of_a_model_with_rejection(kind, tmp_path):
 
 
 def test_few_rows_or_no_training_reject_nothing():
-    assert minigen.TableVAE(**TINY).fit(people(400), progress=False).rejection_ is None
-    untrained = minigen.TableVAE(**{**TINY, "epochs": 0}).fit(people(600), progress=False)
+    assert minigen.TableVAE(**TINY, rejection=True).fit(people(400), progress=False).rejection_ is None
+    untrained = minigen.TableVAE(**{**TINY, "epochs": 0}, rejection=True).fit(people(600), progress=False)
     assert untrained.rejection_ is None and len(untrained.sample(5)) == 5
-    assert minigen.TableVAE(**TINY, rejection=False).fit(people(600), progress=False).rejection_ is None
+    assert minigen.TableVAE(**TINY).fit(people(600), progress=False).rejection_ is None
     with pytest.raises(ValueError, match="rejection"):
         minigen.TableVAE(rejection="yes").fit(people(10))
 

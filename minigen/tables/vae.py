@@ -58,7 +58,7 @@ class TableVAE(TableModel):
         *,
         continuous: str = "quantiles",
         calibrate: bool = True,
-        rejection: bool = True,
+        rejection: bool = False,
         training_by_sampling: bool = False,
         max_categories: int = 1000,
         latent_dim: int = 16,
