@@ -2,6 +2,7 @@
 
     python -m bench.gpu_prepare                    # into bench/prepared, for sm_90; a few minutes
     python -m bench.gpu_prepare --only kernels     # after a change of the kernels: the rest as it is
+    python -m bench.gpu_prepare --calls A          # no kernels but those of the first call
 
 Compiled kernels of the training steps (they fit only the version of Triton that has made them: use the GPU machine's),
 what each launch of a step must write (``tests/ptx`` runs the compiled PTX on NumPy), what the reference comes to after
@@ -11,7 +12,6 @@ what each launch of a step must write (``tests/ptx`` runs the compiled PTX on Nu
 from __future__ import annotations
 
 import argparse
-import functools
 import hashlib
 import importlib
 import json
@@ -20,7 +20,8 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +30,9 @@ import numpy as np
 from bench import gpu_kernels, gpu_step
 from bench.environment import provenance
 from bench.gpu_result import PREPARED, ROOT, digest, rehearsing, write
-from bench.gpu_step import BATCH, FEW_ROWS, MANY_ROWS, MODELS, PRECISION, Touched
+from bench.gpu_step import BATCH, FEW_ROWS, MODELS, PRECISION, Touched
 
+CALLS = "ABC"
 PARTS = ("kernels", "outputs", "reference", "costs")
 STEPS = 4 if rehearsing() else 100
 COSTS = ROOT / "bench" / "gpu_costs.cu"
@@ -40,10 +42,11 @@ TESTS = ROOT / "tests"
 # --- kernels ----------------------------------------------------------------------------------------------------------
 
 
-def compile_kernels(folder: Path, architecture: int) -> dict[str, Any]:
-    """Compile into ``folder/kernels``, leave out what nobody wants any more: seconds by work, and how many there are.
+def compile_kernels(folder: Path, architecture: int, calls: Sequence[str]) -> dict[str, Any]:
+    """Compile into ``folder/kernels`` what these calls want: seconds by work, and how many kernels there are.
 
-    The calls' own work is done on a GPU that computes nothing: what it asks for is compiled.
+    If it is all calls, what nobody wants any more goes. The calls' own work is done on a GPU that computes nothing:
+    what it asks for is compiled.
     """
     os.environ["MINIGEN_CACHE"] = str(folder)
     if not rehearsing():
@@ -51,14 +54,17 @@ def compile_kernels(folder: Path, architecture: int) -> dict[str, Any]:
     from minigen.cuda.run import compiler
 
     seconds = {}
-    for name, work in works():
+    for call, name, work in works():
+        if call not in calls:
+            continue
         begin, before = time.perf_counter(), len(compiler._binaries)
         work()
         seconds[name] = round(time.perf_counter() - begin, 2)
-        print(f"{name}: {len(compiler._binaries) - before} more kernels, {seconds[name]:.1f} s", flush=True)
-    for path in (folder / "kernels").iterdir():
-        if path.name not in compiler._binaries:  # all that this process has compiled or read
-            path.unlink()
+        print(f"{call}, {name}: {len(compiler._binaries) - before} kernels, {seconds[name]:.1f} s", flush=True)
+    if set(calls) == set(CALLS):
+        for path in (folder / "kernels").iterdir():
+            if path.name not in compiler._binaries:  # all that this process has compiled or read
+                path.unlink()
     return {"seconds": seconds, "kernels": len(compiler._binaries)}
 
 
@@ -74,41 +80,46 @@ def pretend(architecture: int) -> None:
     driver._has_driver = lambda: True
 
 
-def works() -> Iterator[tuple[str, Callable[[], Any]]]:
-    """What the calls do, the most important first."""
+def works() -> Iterator[tuple[str, str, Callable[[], Any]]]:
+    """What the calls do: a call, a name, and the work."""
     import minigen
     from bench import gpu_smoke, many
     from bench.peers import contender_class, many_minigen
     from bench.spec import WIDTHS, Spec, check_inputs, initial_weights
 
     rows = gpu_step.pixels(FEW_ROWS)
-    for precision in (PRECISION,) if rehearsing() else (PRECISION, "ieee", "tf32", "bf16"):
-        for model in MODELS:
-            yield f"{model} in {precision}", functools.partial(compile_step, model, precision)
-    yield "random numbers", lambda: gpu_smoke.random_numbers(on_cuda(PRECISION))
-    yield "several models", lambda: minigen.fit_many(gpu_smoke.models_of_two_kinds(), rows, progress=False)
-    if rehearsing():
-        return
 
-    def compared(module: str, spec: Spec) -> None:
+    def article(model: str, at_once: int = 1) -> Spec:
+        return Spec(model, WIDTHS[model]["article"], BATCH, FEW_ROWS, device="cuda", at_once=at_once)
+
+    def compared(module: str, model: str) -> None:
+        spec = article(model)
         contender = contender_class(f"bench.peers.{module}")(spec, rows, initial_weights(spec))
         contender.check(*check_inputs(spec, 1))
         contender.run(2)
 
-    for module, precision in (("minigen_tf32x3", "ieee"), ("minigen_steps", "ieee"), ("minigen_steps", "tf32")):
-        for model in MODELS:
-            spec = Spec(model, WIDTHS[model]["article"], BATCH, FEW_ROWS, device="cuda", precision=precision)
-            yield f"{model} of the comparison, {module} {precision}", functools.partial(compared, module, spec)
+    for model in MODELS:
+        yield "A", f"{model} in {PRECISION}", partial(compile_step, model, PRECISION)
+    yield "A", "random numbers", lambda: gpu_smoke.random_numbers(on_cuda(PRECISION))
+    yield "A", "several models", lambda: minigen.fit_many(gpu_smoke.models_of_two_kinds(), rows, progress=False)
+    if rehearsing():
+        return
+    for call, model in (("B", "gan"), ("C", "vae")):
+        for module in ("minigen_tf32x3", "minigen_steps"):
+            yield call, f"{model} of the comparison, {module}", partial(compared, module, model)
     some = gpu_step.pixels(FEW_ROWS + 96)  # as many in the last batch as of 60,000 rows
     for name, train in (("GAN", minigen.train_gan), ("VAE", minigen.train_vae)):
-        yield name, functools.partial(train, some, epochs=1, batch_size=BATCH, device="cuda", progress=False)
+        yield "B", name, partial(train, some, epochs=1, batch_size=BATCH, device="cuda", progress=False)
     for at_once in many.COUNTS["cuda"]:
-        spec = Spec("gan", WIDTHS["gan"]["article"], BATCH, FEW_ROWS, device="cuda", at_once=at_once)
-        for exact in (False, True):
-            yield f"{at_once} GANs, exact={exact}", functools.partial(many_minigen.train, spec, rows, 1, exact)
+        for exact in (False, True)[: 1 + (at_once == 16)]:  # of models with the tiles of one the number is no matter
+            work = partial(many_minigen.train, article("gan", at_once), rows, 1, exact)
+            yield "C", f"{at_once} GANs, exact={exact}", work
     for precision in gpu_kernels.PRECISIONS:
         for shape in gpu_kernels.SHAPES:
-            yield f"products {shape} in {precision}", functools.partial(compile_products, precision, shape)
+            yield "C", f"products {shape} in {precision}", partial(compile_products, precision, shape)
+    for precision in ("ieee", "tf32", "bf16"):
+        for model in MODELS:
+            yield "C", f"{model} in {precision}", partial(compile_step, model, precision)
 
 
 def on_cuda(precision: str) -> Any:
@@ -119,7 +130,7 @@ def on_cuda(precision: str) -> Any:
 
 def compile_step(model: str, precision: str) -> None:
     ops = on_cuda(precision)
-    ops.executor.compile(gpu_step.launches_of(gpu_step.training_on(model, ops, gpu_step.pixels(MANY_ROWS))))
+    ops.executor.compile(gpu_step.launches_of(gpu_step.training_on(model, ops, gpu_step.pixels(FEW_ROWS))))
 
 
 def compile_products(precision: str, shape: tuple[int, int, int]) -> None:
@@ -198,7 +209,10 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--architecture", type=int, default=90, metavar="SM")
     parser.add_argument("--folder", type=Path, default=PREPARED)
     parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS, metavar="PART", help=", ".join(PARTS))
+    parser.add_argument("--calls", default=CALLS, help="whose kernels are compiled: A, for example (default: all)")
     options = parser.parse_args(arguments)
+    if not set(options.calls) <= set(CALLS):
+        parser.error(f"the calls are {CALLS}, not {options.calls}")
     import triton
 
     if rehearsing():  # a pretended GPU has a CuPy that changes what is compiled for it
@@ -223,7 +237,7 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"--- {part}", flush=True)
         made: dict[str, Any] = {"digest": digest()}
         if part == "kernels":
-            made |= compile_kernels(folder, options.architecture)
+            made |= compile_kernels(folder, options.architecture, options.calls)
         elif part == "costs":
             build_costs(folder / "gpu_costs", options.architecture)
             made["source"] = hashlib.sha256(COSTS.read_bytes()).hexdigest()

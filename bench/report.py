@@ -430,7 +430,7 @@ def synthetic_tables(result: dict[str, Any]) -> dict[str, str]:
 
 
 def use_tables(result: dict[str, Any]) -> dict[str, str]:
-    """Of anomalies and augmentation: see :mod:`bench.report_use`."""
+    """Of anomalies, augmentation and neighbours: see :mod:`bench.report_use`."""
     from bench import report_use
 
     made: dict[str, str] = getattr(report_use, f"{result['kind']}_tables")(result)
@@ -448,6 +448,7 @@ TABLES: dict[str, Callable[[dict[str, Any]], dict[str, str]]] = {
     "iwae": quality_tables,
     "anomalies": use_tables,
     "augmentation": use_tables,
+    "neighbours": use_tables,
     "penalty_cost": quality_tables,
     "ladder": ladder_tables,
     "many": many_tables,

@@ -34,7 +34,7 @@ def percent(values: Iterable[float], digits: int = 1) -> str:
 
 def where(result: Run) -> str:
     facts = result["machine"]
-    commits = sorted({commit(run) for run in result["runs"]})
+    commits = sorted({commit(run) for run in result.get("runs", [result])})
     machine = f"{facts['cpu']}, {facts['cores']} cores, {facts['system']}"
     return f"\n{machine}; commit {', '.join(commits)}; {result['created']}\n"
 

@@ -1,4 +1,4 @@
-"""Tables of `bench.anomalies` and `bench.augmentation`; `bench.report` puts them into the documents."""
+"""Tables of `bench.anomalies`, `bench.augmentation` and `bench.neighbours`, which `bench.report` writes."""
 
 from __future__ import annotations
 
@@ -13,30 +13,40 @@ from bench.report_quality import grouped, spread, where
 def anomalies_tables(result: dict[str, Any]) -> dict[str, str]:
     """ROC-AUC of each detector by group of sets, the mean over seeds; the best mean over all sets first.
 
-    Detectors that were not measured on all sets are left out. Each set counts as much as any other, so that a group of
-    ten weighs more than a set alone. Times are means over sets, beside those of pyod's VAE.
+    The first table leaves out detectors that were not measured on all sets; where there are such, a second one has
+    every detector on the sets that all were measured on. Each set counts as much as any other, so that a group of ten
+    weighs more than a set alone. Times are means over sets, beside those of pyod's VAE.
     """
     by_detector = {detector: of_sets(runs) for (detector,), runs in grouped(result["runs"], "detector").items()}
     every = max(by_detector.values(), key=len)
+    held_out = {run["set"] for run in result["runs"] if run["held_out"]}
     whole = {detector: found for detector, found in by_detector.items() if found.keys() == every.keys()}
+    tables = {"roc-auc": auc_table(whole, list(every), held_out) + where(result)}
+    common = [name for name in every if all(name in found for found in by_detector.values())]
+    if len(whole) < len(by_detector) and common:
+        tables["roc-auc-of-all-detectors"] = auc_table(by_detector, common, held_out) + where(result)
+    return tables
+
+
+def auc_table(whole: dict[str, dict[str, tuple[float, float]]], every: list[str], held_out: set[str]) -> str:
+    """ROC-AUC and seconds of detectors on the sets ``every``, which all of them were measured on."""
     groups: dict[str, list[str]] = {}
     for name in every:
         groups.setdefault(name.rstrip("0123456789 "), []).append(name)
-    held_out = {run["set"] for run in result["runs"] if run["held_out"]}
-    seen = [name for name in every if name not in held_out]
-    columns = {"all sets": list(every), "held out": sorted(held_out), "chosen on": seen, **groups}
+    unseen, seen = ([name for name in every if (name in held_out) == out] for out in (True, False))
+    columns = {"all sets": every, "held out": unseen, "chosen on": seen, **groups}
     order = sorted(whole, key=lambda detector: -mean_auc(whole[detector], every))
     peer = whole.get("pyod VAE")
     lines = []
     for detector in order:
         found = whole[detector]
-        seconds = statistics.mean(seconds for _, seconds in found.values())
+        seconds = mean_seconds(found, every)
         cells = [f"{mean_auc(found, names):.3f}" if names else "" for names in columns.values()]
-        times = "" if peer is None else f"{statistics.mean(s for _, s in peer.values()) / seconds:.1f}"
+        times = "" if peer is None else f"{mean_seconds(peer, every) / seconds:.1f}"
         lines.append([detector, f"**{cells[0]}**", *cells[1:], f"{seconds:.2f}", times])
     counted = [f"{name} ({len(names)})" for name, names in columns.items()]
     header = ["mean ROC-AUC (sets)", *counted, "seconds a set", "times as fast as pyod's VAE"]
-    return {"roc-auc": table(header, lines) + where(result)}
+    return table(header, lines)
 
 
 def of_sets(runs: list[dict[str, Any]]) -> dict[str, tuple[float, float]]:
@@ -49,6 +59,17 @@ def of_sets(runs: list[dict[str, Any]]) -> dict[str, tuple[float, float]]:
 
 def mean_auc(found: dict[str, tuple[float, float]], names: Iterable[str]) -> float:
     return statistics.mean(found[name][0] for name in names)
+
+
+def mean_seconds(found: dict[str, tuple[float, float]], names: Iterable[str]) -> float:
+    return statistics.mean(found[name][1] for name in names)
+
+
+def neighbours_tables(result: dict[str, Any]) -> dict[str, str]:
+    """Seconds of the nearest neighbours that `minigen.metrics` looks for."""
+    header = [f"nearest of {result['others']:,} rows for {result['rows']:,}, {result['columns']} columns", "seconds"]
+    rows = [[who, spread(seconds, 1)] for who, seconds in result["seconds"].items()]
+    return {"seconds": table(header, rows) + where(result)}
 
 
 def augmentation_tables(result: dict[str, Any]) -> dict[str, str]:

@@ -161,15 +161,6 @@ def flat(net: Net) -> np.ndarray:
     return np.concatenate([tensor.ravel() for layer in net for tensor in layer])
 
 
-def unflat(vector: np.ndarray, sizes: Sequence[int]) -> Net:
-    """The opposite of :func:`flat`."""
-    net, at = [], 0
-    for i, o in zip(sizes, sizes[1:], strict=False):
-        net.append((vector[at : at + i * o].reshape(i, o), vector[at + i * o : at + i * o + o]))
-        at += i * o + o
-    return net
-
-
 # --- losses and their gradients --------------------------------------------------------------------------
 
 

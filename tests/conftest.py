@@ -197,7 +197,17 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     )
     for key in dict.fromkeys(_key(item) for item in chosen):
         function, arguments = key
-        _begun[key] = pool.submit(function, **dict(arguments))
+        _begun[key] = pool.submit(_timed, function, dict(arguments))
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """Where the background's time went, the longest first."""
+    ended = [
+        (key, done) for key, done in _begun.items() if done.done() and not done.cancelled() and not done.exception()
+    ]
+    for key, done in sorted(ended, key=lambda pair: -pair[1].result()[1])[:40]:
+        words = " ".join([key[0].__name__, *(f"{value}" for _, value in key[1])])
+        terminalreporter.write_line(f"{done.result()[1]:6.1f} s of CPU: {words}")
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
@@ -215,6 +225,13 @@ def _stand_back(cache: str) -> None:
     os.environ["MINIGEN_COMPILE_PROCESSES"] = "1"  # every core has a process of this kind already
 
 
+def _timed(function: Callable[..., Any], arguments: dict[str, Any]) -> tuple[Any, float]:
+    """What ``function`` returns, and the seconds of CPU that it and its processes took."""
+    before = sum(os.times()[:4])
+    result = function(**arguments)
+    return result, sum(os.times()[:4]) - before
+
+
 def _key(item: Any) -> Any:
     function = item.get_closest_marker("background").kwargs["run"]
     return function, tuple(sorted(item.callspec.params.items())) if hasattr(item, "callspec") else ()
@@ -224,4 +241,4 @@ def _key(item: Any) -> Any:
 def result(request: pytest.FixtureRequest) -> Any:
     """What the function of the test's mark ``background`` returns; raises what it raised."""
     key = function, arguments = _key(request.node)
-    return _begun[key].result() if key in _begun else function(**dict(arguments))
+    return _begun[key].result()[0] if key in _begun else function(**dict(arguments))

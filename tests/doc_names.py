@@ -38,7 +38,7 @@ FOREIGN = set(
 COMMANDS = re.compile(r"^(?:[A-Z_]+=\S+ )*(?:minigen|pytest|pip|make|sh|python3?|pre-commit|cd) ")
 DEFINED = [  # by a word before it, by what comes after it, as an argument, as a string
     re.compile(r"\b(?:def|class|struct|enum|using|define|namespace|import|as) (\w+)"),
-    re.compile(r"(\w+)(?: ?=(?!=)|: |\()"),
+    re.compile(r"\b(\w++)(?: ?=(?!=)|: |\()"),
     re.compile(r"[(,] ?(\w+)[,)]"),
     re.compile(r"""["']([\w.:-]+(?:[ ,]\w+)*)["']"""),
 ]
@@ -197,7 +197,7 @@ def has(kind: Any, attribute: str) -> bool:
 @cache
 def parameters() -> set[str]:
     """The names of all arguments and fields that have a default or are given by name."""
-    argument = r"\b(\w+)(?:: [^=\n(){}]+)? ?=(?!=)"
+    argument = r"\b(\w++)(?:: [^=\n(){}]++)? ?=(?!=)"
     return set(re.findall(argument, everything()))
 
 
@@ -274,7 +274,7 @@ def module_problem(module: str, arguments: list[str]) -> str:
             if path.exists():
                 texts = [path.read_text(), *(p.read_text() for p in path.parent.glob("*.py"))]
                 return options_problem("\n".join(texts), arguments)
-    return "" if module in ("venv", "pip", "pytest", "build") else f"no module {module}"
+    return "" if module in ("venv", "pip", "pytest", "build", "ruff", "mypy") else f"no module {module}"
 
 
 def options_problem(source: str, arguments: list[str]) -> str:

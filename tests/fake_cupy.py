@@ -156,14 +156,16 @@ class FakeCupy(types.ModuleType):
                 fake.idle("cudaMalloc")
                 if fake.used + size > fake.total:
                     raise FakeRuntimeError(2)
-                self.storage = np.full(size + 256, fake.fill, np.uint8)
+                self.storage = np.zeros(size + 256, np.uint8)  # takes no memory before it is used
+                if fake.fill:
+                    self.storage[:] = fake.fill
                 self.ptr = self.storage.ctypes.data + -self.storage.ctypes.data % 256
                 self.size, self.gpu = size, fake.devices[-1] if fake.devices else 0
                 fake.used += size
                 fake.allocations += 1
 
             def __del__(self) -> None:
-                if hasattr(self, "size"):
+                if hasattr(self, "size") and fake.used:  # at the end of a process it is None
                     fake.used -= self.size
 
         class UnownedMemory:

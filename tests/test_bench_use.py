@@ -73,12 +73,31 @@ def test_the_table_of_detectors():
         "created": "now",
         "runs": [r | {"commit": "c", "dirty": False} for r in runs + partly],
     }
-    lines = report_use.anomalies_tables(result)["roc-auc"].splitlines()
-    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if line.startswith("|")]
+    tables = {name: cells_of(text) for name, text in report_use.anomalies_tables(result).items()}
+    cells = tables["roc-auc"]
     assert cells[0][1:6] == ["all sets (3)", "held out (1)", "chosen on (2)", "wine (2)", "iris (1)"]
     assert cells[2] == ["pyod VAE", "**0.800**", "1.000", "0.700", "0.700", "1.000", "5.00", "1.0"]
     assert cells[3] == ["a", "**0.600**", "0.600", "0.600", "0.600", "0.600", "1.00", "5.0"]
     assert len(cells) == 4
+    cells = tables["roc-auc-of-all-detectors"]
+    assert cells[0][1:5] == ["all sets (1)", "held out (0)", "chosen on (1)", "wine (1)"]
+    assert [line[:2] for line in cells[2:]] == [
+        ["pyod VAE", "**0.800**"],
+        ["a", "**0.500**"],
+        ["of one set", "**0.500**"],
+    ]
+
+
+def cells_of(text):
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines() if line.startswith("|")]
+
+
+def test_neighbours_in_a_table():
+    took = {"minigen": [1.0, 3.0], "b": [4.0]}
+    result = {"machine": MACHINE, "created": "now", "commit": "c", "dirty": False, "seconds": took}
+    cells = cells_of(report_use.neighbours_tables(result | {"rows": 10, "others": 2000, "columns": 7})["seconds"])
+    assert cells[0] == ["nearest of 2,000 rows for 10, 7 columns", "seconds"]
+    assert cells[2:] == [["minigen", "2.0 (1.0 to 3.0)"], ["b", "4.0"]]
 
 
 def test_few_rows_of_rare_digits():

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 import minigen
 from minigen.training import checkpoint
-from minigen.training.checkpoint import read_settings
+from minigen.training.checkpoint import read
 from models import blobs
 
 SMALL = {"hidden": (8,), "latent_dim": 3, "batch_size": 32, "epochs": 2, "progress": False}
@@ -53,7 +53,7 @@ def test_the_file_is_plain_safetensors(saved):
     with safe_open(saved, framework="numpy") as file:
         assert any(key.endswith(".0.W") for key in file.keys())  # noqa: SIM118
         assert json.loads(file.metadata()["settings"])["params"]["latent_dim"] == 3
-    assert read_settings(saved)["params"]["hidden"] == [8]
+    assert read(saved)[0]["params"]["hidden"] == [8]
 
 
 def test_every_truncation_is_refused(saved, tmp_path):

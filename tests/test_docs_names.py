@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import shutil
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,7 +15,7 @@ import numpy as np
 import pytest
 
 import minigen
-from doc_names import command_problem, problem, shell, unknown
+from doc_names import command_problem, commands, problem, shell, unknown
 from doc_pages import CITING, ROOT, blocks
 from minigen.registry import Row
 from minigen.tracing import graph
@@ -26,7 +28,10 @@ def test_what_pages_name_is_there() -> None:
     texts = {page: (ROOT / page).read_text() for page in PAGES}
     assert [f"{page}: {wrong}" for page, text in texts.items() for wrong in unknown(text)] == []
     shown = [(page, command) for page, text in texts.items() for command in shell(text)]
-    assert len(shown) > 30
+    for path in (ROOT / "minigen").rglob("*.py"):  # examples in the help of commands and in docstrings
+        examples = re.findall(r"^ +(minigen [a-z].+)$", path.read_text(), re.M)
+        shown += [(path.name, command) for line in examples for command in commands(line)]
+    assert len(shown) > 60
     assert [f"{page}: {command}: {wrong}" for page, command in shown if (wrong := command_problem(command))] == []
 
 
@@ -55,6 +60,20 @@ def test_the_worked_example_of_a_loss_is_what_the_sources_have() -> None:
         source = " ".join((ROOT / name).read_text().replace("\\\n", "\n").split())
         added = [" ".join(line[1:].rstrip("\\").split()) for line in code.splitlines() if "…" not in line]
         assert len(added) > 8 and [line for line in added if line not in source] == []
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="no make")
+def test_each_target_of_the_makefile_runs_what_is_there() -> None:
+    """``make`` alone lists them; their commands name modules, scripts and options that are there."""
+    targets = re.findall(r"^\.PHONY: (.*)$", (ROOT / "Makefile").read_text(), re.M)[0].split()
+    listed = subprocess.run(["make", "PYTHON=python"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert [line.split()[0] for line in listed.splitlines()] == targets
+    for target in targets[1:]:
+        done = subprocess.run(["make", "-n", "PYTHON=python", target], cwd=ROOT, capture_output=True, text=True)
+        assert done.returncode == 0 and done.stdout, done.stderr
+        for command in (line for line in done.stdout.splitlines() if not re.match(r"python -c|page|clang", line)):
+            words = command.split()
+            assert command_problem(command) == "" and (len(words) > 1 or (ROOT / command).is_file()), command
 
 
 # --- graphs -----------------------------------------------------------------------------------------------

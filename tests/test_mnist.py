@@ -12,6 +12,7 @@ import minigen
 HERE = (Path(os.environ.get("MINIGEN_DATA", "")) / "mnist").is_dir() and "MINIGEN_DATA" in os.environ
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not HERE, reason="needs the real files: set MINIGEN_DATA to a folder that holds mnist/")
 def test_the_vae_reaches_the_public_figures():
     """Ten epochs: 106.1 to 106.6 nats in training, 105.5 to 105.9 on the test set, with 0.1 for other roundings."""

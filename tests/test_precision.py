@@ -90,7 +90,7 @@ def test_a_model_from_another_device_computes_in_the_default_and_keeps_its_setti
     assert (model.precision, model.precision_) == ("tf32", get_backend(device).precision)
     assert np.isfinite(model.partial_fit(blobs(64), epochs=1, progress=False).history_.values).all()
     model.save(tmp_path / "again")
-    assert checkpoint.read_settings(tmp_path / "again")["params"]["precision"] == "tf32"
+    assert checkpoint.read(tmp_path / "again")[0]["params"]["precision"] == "tf32"
     with pytest.raises(ValueError, match="not 'tf32'"):
         model.fit(blobs(64))
 
@@ -119,7 +119,7 @@ def test_files_from_before_there_was_a_choice(trained_on_cuda):
         return settings
 
     altered(trained_on_cuda, without)
-    assert "precision" not in checkpoint.read_settings(trained_on_cuda)["params"]
+    assert "precision" not in checkpoint.read(trained_on_cuda)[0]["params"]
     assert minigen.load(trained_on_cuda, device="numpy").precision == "auto"
 
 

@@ -233,10 +233,16 @@ def test_gradients_that_vanish_or_explode(rng, scale, verdict):
 
 
 def test_dead_units_are_counted(X):
-    model = built(minigen.VAE(**SMALL, activation="relu", likelihood="gaussian"), X, encoder_0_b=[-99, 99, -99, 99])
+    """Of four units two are flat in all rows, one in those where the first column is negative."""
+    X[:3, 0] = -5, 5, -5
+    W = np.zeros((5, 4), np.float32)
+    W[0, 1] = 1
+    model = minigen.VAE(**{**SMALL, "batch_size": 24}, activation="relu", likelihood="gaussian", standardize=False)
+    model = built(model, X, encoder_0_W=W, encoder_0_b=[-99, 0, -99, 99])
     (finding,) = (finding for finding in found(minigen.trace(model, X), "units") if "encoder" in str(finding))
-    assert "2 of 4 units" in str(finding)
-    assert finding.figures == {"saturated": 0.5, "dead": 2, "units": 4}
+    assert "2 of 4 units" in str(finding) and "learn nothing" in str(finding)
+    share = (2 + float((X[:, 0] < 0).mean())) / 4
+    assert finding.figures == {"saturated": pytest.approx(share), "dead": 2, "units": 4}
 
 
 def test_units_of_self_gated_activations(X):

@@ -6,6 +6,7 @@ than 0. The estimator runs on each backend, also on the float64 reference, where
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -111,6 +112,15 @@ def without_padding(buffer: np.ndarray, sizes: tuple[int, ...]) -> np.ndarray:
     return np.concatenate(parts)
 
 
+def unflat(vector: np.ndarray, sizes: Sequence[int]) -> plain.Net:
+    """The opposite of ``plain.flat``."""
+    net, at = [], 0
+    for i, o in zip(sizes, sizes[1:], strict=False):
+        net.append((vector[at : at + i * o].reshape(i, o), vector[at + i * o : at + i * o + o]))
+        at += i * o + o
+    return net
+
+
 class Spelled:
     """A training from the formulas: networks by name, each with its sizes, its weights and the optimizer's slots."""
 
@@ -132,7 +142,7 @@ class Spelled:
         weights, gradient = plain.flat(self.nets[name]), plain.flat(gradient)
         settings = replace(self.settings, learning_rate=self.rate(name, step))
         weights, self.slots[name] = plain.update(weights, gradient, self.slots[name], step + 1, settings)
-        self.nets[name] = plain.unflat(weights, self.sizes[name])
+        self.nets[name] = unflat(weights, self.sizes[name])
 
     def rate(self, name: str, step: int) -> float:
         s = self.settings

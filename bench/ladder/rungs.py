@@ -178,13 +178,22 @@ def cuda_rung_on_host(folder: Path, name: str, kernel: Path, tile: int, threads:
     return Rung("CUDA C++", name, CUDA[name][0], call, "the host, thread by thread", timed=False)
 
 
+def toolkit_headers() -> list[str]:
+    """For NVRTC: of the headers that come as Python packages ``mma.h`` is one, but not what it includes."""
+    compiler = shutil.which("nvcc")
+    folders = [os.environ.get("CUDA_PATH"), compiler and Path(compiler).resolve().parent.parent, "/usr/local/cuda"]
+    found = [Path(folder) / "include" for folder in folders if folder]
+    return [f"-I{folder}" for folder in found if (folder / "crt" / "mma.h").exists()][:1]
+
+
 def cuda_on_gpu() -> Iterator[Rung]:
     """The rungs in CUDA C++ on the GPU, compiled and launched by CuPy."""
     import cupy
 
     gpu = cupy.cuda.runtime.getDeviceProperties(0)["name"].decode()
     for name, (source, tile, threads) in CUDA.items():
-        function = cupy.RawModule(code=(FOLDER / source).read_text(), options=("-std=c++17",)).get_function("dense")
+        options = ("-std=c++17", *toolkit_headers())
+        function = cupy.RawModule(code=(FOLDER / source).read_text(), options=options).get_function("dense")
 
         def call(x: Any, W: Any, b: Any, y: Any, run: Any = function, tile: int = tile, threads: Any = threads) -> None:
             sizes = map(np.int32, (*x.shape, W.shape[1]))

@@ -33,13 +33,23 @@ void differentiate_loss(const Head& h, int64_t begin, int64_t end, float scale, 
   }
 }
 
-// The rows [begin, end): `first` is the term of those below n_real, `second` of the others.
+// A loss by pointers, so that what surrounds it is compiled once and not for each loss and activation.
+struct Loss {
+  const void *first, *second;  // its terms: of the rows below n_real, and of the others
+  void (*differentiate)(const Loss&, const Head&, int64_t begin, int64_t end, float* losses);
+};
+
 template <class First, class Second>
-void differentiate_loss(const Head& h, int64_t begin, int64_t end, float* losses, const First& first,
-                        const Second& second) {
-  const int64_t middle = smaller(end, larger(begin, h.n_real));
-  differentiate_loss(h, begin, middle, 1.0f / static_cast<float>(h.n_real), losses, first);
-  if (middle < end) differentiate_loss(h, middle, end, 1.0f / static_cast<float>(h.B - h.n_real), losses, second);
+Loss loss_of(const First& first, const Second& second) {
+  const auto differentiate = [](const Loss& of, const Head& h, int64_t begin, int64_t end, float* losses) {
+    const int64_t middle = smaller(end, larger(begin, h.n_real));
+    differentiate_loss(h, begin, middle, 1.0f / static_cast<float>(h.n_real), losses,
+                       *static_cast<const First*>(of.first));
+    if (middle < end)
+      differentiate_loss(h, middle, end, 1.0f / static_cast<float>(h.B - h.n_real), losses,
+                         *static_cast<const Second*>(of.second));
+  };
+  return {&first, &second, differentiate};
 }
 
 // dW of the rows [begin, end).
@@ -60,8 +70,7 @@ double sum(const float* x, int64_t begin, int64_t end) {
   return total;
 }
 
-template <class First, class Second>
-void head(const Head& h, Activation activation, float* loss, float* db, const First& first, const Second& second) {
+void head(const Head& h, Activation activation, const Loss& of, float* loss, float* db) {
   const int64_t groups = ceil_div(h.B, group);
   float* const losses = head_scratch.get(h.B + groups * h.I);
   if (!losses) throw std::bad_alloc();
@@ -77,16 +86,16 @@ void head(const Head& h, Activation activation, float* loss, float* db, const Fi
                            .B_layout = Layout::transposed,
                            .C = h.logits,
                            .bias = h.b};
-  with_activation(activation, [&](auto known) {
-    parallel_ranges(h.B, group, 0.2 * static_cast<double>(h.B * h.I), [&](int64_t from, int64_t to) {
-      for (int64_t begin = from; begin < to; begin += group) {
-        const int64_t end = smaller(begin + group, to);
-        multiply_rows(forward, begin, end);
-        differentiate_loss(h, begin, end, losses, first, second);
-        outer_product<known.value>(h.dlogits, h.W, h.x, h.dx, begin, end, h.I);
-        if (h.dW) weight_gradient(h, begin, end, partial + begin / group * h.I);
-      }
-    });
+  decltype(&outer_product<Activation::linear>) dgrad = nullptr;
+  with_activation(activation, [&](auto known) { dgrad = outer_product<known.value>; });
+  parallel_ranges(h.B, group, 0.2 * static_cast<double>(h.B * h.I), [&](int64_t from, int64_t to) {
+    for (int64_t begin = from; begin < to; begin += group) {
+      const int64_t end = smaller(begin + group, to);
+      multiply_rows(forward, begin, end);
+      of.differentiate(of, h, begin, end, losses);
+      dgrad(h.dlogits, h.W, h.x, h.dx, begin, end, h.I);
+      if (h.dW) weight_gradient(h, begin, end, partial + begin / group * h.I);
+    }
   });
   double total = sum(losses, 0, h.n_real) / static_cast<double>(h.n_real);
   if (h.n_real < h.B) total += sum(losses, h.n_real, h.B) / static_cast<double>(h.B - h.n_real);
@@ -106,10 +115,7 @@ void gan_head(Player player, GanLoss kind, float smoothing, const float* x, cons
   const bool generators = player == Player::generator;
   const Head h = {x, head_w, head_b, B, I, generators ? B : n_real, logits, dlogits, dx, dW};
   with_game(kind, smoothing, [&](const auto& real, const auto& fake, const auto& generator) {
-    if (generators)
-      head(h, activation, loss, db, generator, generator);
-    else
-      head(h, activation, loss, db, real, fake);
+    head(h, activation, generators ? loss_of(generator, generator) : loss_of(real, fake), loss, db);
   });
 }
 

@@ -61,6 +61,13 @@ void normalize_rows(const float* x, const float* gamma, const float* beta, const
   }
 }
 
+// The rows' loop is compiled for each activation, what surrounds it once.
+auto normalize_rows_of(Activation activation) {
+  decltype(&normalize_rows<Activation::linear>) found = nullptr;
+  with_activation(activation, [&](auto known) { found = normalize_rows<known.value>; });
+  return found;
+}
+
 float inverse_root(double variance, double eps) { return static_cast<float>(1.0 / __builtin_sqrt(variance + eps)); }
 
 }  // namespace
@@ -69,39 +76,36 @@ void batch_norm_forward(const float* x, const float* gamma, const float* beta, f
                         float* running_mean, float* running_var, int64_t G, int64_t R, int64_t O, double momentum,
                         double eps, Activation activation) {
   const double rows = static_cast<double>(R), unbiased = R > 1 ? rows / (rows - 1) : 1.0;
-  with_activation(activation, [&](auto known) {
-    for_columns(O, G * R * O * 1.0, [&](int64_t first, int64_t width) {
-      double sums[block];
-      for (int64_t g = 0; g < G; ++g) {
-        const float* of_batch = x + g * R * O + first;
-        float *m = mean + g * O + first, *s = inv_std + g * O + first;
-        clear(sums);
-        add_rows(of_batch, R, O, width, sums);
-        for (int64_t j = 0; j < width; ++j) m[j] = static_cast<float>(sums[j] / rows);
-        clear(sums);
-        add_squares(of_batch, m, R, O, width, sums);
-        for (int64_t j = 0; j < width; ++j) {
-          const double variance = sums[j] / rows;
-          s[j] = inverse_root(variance, eps);
-          float &kept_mean = running_mean[first + j], &kept_var = running_var[first + j];
-          kept_mean = static_cast<float>((1.0 - momentum) * kept_mean + momentum * m[j]);
-          kept_var = static_cast<float>((1.0 - momentum) * kept_var + momentum * unbiased * variance);
-        }
-        normalize_rows<known.value>(of_batch, gamma + first, beta + first, m, s, y + g * R * O + first, R, O, width);
+  const auto normalize = normalize_rows_of(activation);
+  for_columns(O, G * R * O * 1.0, [&](int64_t first, int64_t width) {
+    double sums[block];
+    for (int64_t g = 0; g < G; ++g) {
+      const float* of_batch = x + g * R * O + first;
+      float *m = mean + g * O + first, *s = inv_std + g * O + first;
+      clear(sums);
+      add_rows(of_batch, R, O, width, sums);
+      for (int64_t j = 0; j < width; ++j) m[j] = static_cast<float>(sums[j] / rows);
+      clear(sums);
+      add_squares(of_batch, m, R, O, width, sums);
+      for (int64_t j = 0; j < width; ++j) {
+        const double variance = sums[j] / rows;
+        s[j] = inverse_root(variance, eps);
+        float &kept_mean = running_mean[first + j], &kept_var = running_var[first + j];
+        kept_mean = static_cast<float>((1.0 - momentum) * kept_mean + momentum * m[j]);
+        kept_var = static_cast<float>((1.0 - momentum) * kept_var + momentum * unbiased * variance);
       }
-    });
+      normalize(of_batch, gamma + first, beta + first, m, s, y + g * R * O + first, R, O, width);
+    }
   });
 }
 
 void batch_norm_infer(const float* x, const float* gamma, const float* beta, const float* running_mean,
                       const float* running_var, float* y, int64_t B, int64_t O, double eps, Activation activation) {
-  with_activation(activation, [&](auto known) {
-    for_columns(O, B * O * 0.5, [&](int64_t first, int64_t width) {
-      float inv_std[block];
-      for (int64_t j = 0; j < width; ++j) inv_std[j] = inverse_root(running_var[first + j], eps);
-      normalize_rows<known.value>(x + first, gamma + first, beta + first, running_mean + first, inv_std, y + first, B,
-                                  O, width);
-    });
+  const auto normalize = normalize_rows_of(activation);
+  for_columns(O, B * O * 0.5, [&](int64_t first, int64_t width) {
+    float inv_std[block];
+    for (int64_t j = 0; j < width; ++j) inv_std[j] = inverse_root(running_var[first + j], eps);
+    normalize(x + first, gamma + first, beta + first, running_mean + first, inv_std, y + first, B, O, width);
   });
 }
 
@@ -293,15 +297,15 @@ void layer_norm_tangent_wgrad(const float* dz, const float* x_tangent, const flo
 
 void layer_norm_forward(const float* x, const float* gamma, const float* beta, float* y, float* mean, float* inv_std,
                         int64_t B, int64_t O, double eps, Activation activation) {
-  with_activation(activation, [&](auto known) {
-    for_rows(B, B * O * 0.6, [=](int64_t r) {
-      const float* row = x + r * O;
-      const float columns = static_cast<float>(O), m = sum(row, O) / columns;
-      const float s = inverse_root(sum_of_squares(row, m, O) / columns, eps);
-      normalize_row<known.value>(row, gamma, beta, m, s, y + r * O, O);
-      mean[r] = m;
-      inv_std[r] = s;
-    });
+  decltype(&normalize_row<Activation::linear>) normalize = nullptr;
+  with_activation(activation, [&](auto known) { normalize = normalize_row<known.value>; });
+  for_rows(B, B * O * 0.6, [=](int64_t r) {
+    const float* row = x + r * O;
+    const float columns = static_cast<float>(O), m = sum(row, O) / columns;
+    const float s = inverse_root(sum_of_squares(row, m, O) / columns, eps);
+    normalize(row, gamma, beta, m, s, y + r * O, O);
+    mean[r] = m;
+    inv_std[r] = s;
   });
 }
 

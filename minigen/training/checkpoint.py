@@ -63,11 +63,6 @@ def read(path: Path) -> tuple[dict[str, Any], Tensors]:
         raise ModelFileError(f"{path} does not hold a model of minigen: its settings are not JSON: {error}") from error
 
 
-def read_settings(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """Kind of model, hyper-parameters and data description of the file at ``path``; raises as :func:`read` does."""
-    return read(user_path(path))[0]
-
-
 def digest(settings: str, tensors: Tensors) -> str:
     """SHA-256 over settings, and over name, type, shape and bytes of each tensor."""
     sha = hashlib.sha256(settings.encode())
