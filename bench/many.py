@@ -9,18 +9,21 @@ as a user starts them, with the losses kept; on the CPU making the networks coun
 steps and does not. The others' are steps alone, of weights that are there. Contenders are checked and take turns as in
 `bench.compare`. Writes `bench/results/many-MACHINE.json`, after each turn.
 
-"Eight at once" is what is asked of `fit_many` on the CPU: the time of 8 models on all cores over that of one on one
-thread, times cores over 8. It is 1 where nothing is lost.
+"Eight at once" is what is asked of `fit_many` on the CPU: the time of 8 models on all cores over that of one model of
+as many epochs on one thread, times cores over 8. It is 1 where nothing is lost. "Apart" is the same of as many
+processes as cores, of one thread and one model each, which share nothing but the machine: its memory and its clock.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
+import os
 import tempfile
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -48,6 +51,16 @@ STEPS_PER_EPOCH = {"cpu": 40, "cuda": 470}  # nearly those of the bundled digits
 SCAN = {"cpu": 10, "cuda": 47}  # steps a call of JAX, or a graph: what JAX draws for them is kept for all models
 CHECK_STEPS = 5
 PATIENCE = {"cpu": 600.0, "cuda": 60.0}  # seconds to wait for an answer: compilers are slow
+
+
+class Timed(NamedTuple):
+    """A contender in a cell: each model as long as one of so many ``models`` (None: as the cell has), in so many
+    ``processes`` at once."""
+
+    name: str
+    spec: Spec
+    models: int | None = None
+    processes: int = 1
 
 
 class Bench:
@@ -87,39 +100,43 @@ class Bench:
         errors = oracle.errors(np.load(out)["losses"], read_weights(out), losses, weights, initial)
         return dict(zip(("loss_error", "weight_error"), errors, strict=True))
 
-    def measure(
-        self, todo: dict[str, tuple[str, Spec]], records: dict[str, dict[str, Any]], keep: Callable[[], None]
-    ) -> None:
+    def measure(self, todo: dict[str, Timed], records: dict[str, dict[str, Any]], keep: Callable[[], None]) -> None:
         """Fill ``records`` by the labels of ``todo``: contenders and their cells, which take turns.
 
         ``keep`` is called after each turn.
         """
-        running: dict[str, Process] = {}
+        running: dict[str, list[Process]] = {}
         with contextlib.ExitStack() as stack:
-            for label, (name, spec) in todo.items():
-                records[label] = self.prepare(stack, running, label, name, spec)
+            for label, timed in todo.items():
+                records[label] = self.prepare(stack, running, label, timed)
             for turn in range(self.rounds):
                 order = list(running)
                 for label in order[turn % len(order) :] + order[: turn % len(order)]:
-                    spec, steps = todo[label][1], records[label]["steps"]
-                    seconds = running[label].ask("run", warmup=0, steps=steps)["seconds"]
-                    records[label]["samples"].append(seconds / (steps * spec.at_once))
+                    steps, processes = records[label]["steps"], running[label]
+                    with ThreadPoolExecutor(len(processes)) as pool:
+                        asked = [pool.submit(process.ask, "run", warmup=0, steps=steps) for process in processes]
+                    seconds = max(answer.result()["seconds"] for answer in asked)
+                    records[label]["samples"].append(seconds / (steps * todo[label].spec.at_once * len(processes)))
                 keep()
 
     def prepare(
-        self, stack: contextlib.ExitStack, running: dict[str, Process], label: str, name: str, spec: Spec
+        self, stack: contextlib.ExitStack, running: dict[str, list[Process]], label: str, timed: Timed
     ) -> dict[str, Any]:
-        peer = self.contenders[name]
+        peer, spec = self.contenders[timed.name], timed.spec
         if not is_installed(interpreter(peer, {}), peer.needs):
             return {"status": "missing", "reason": f"{peer.needs} is not installed; python -m bench.setup_peers"}
         try:
-            process = stack.enter_context(self.process(name, spec))
-            record = {"status": "timed", "check": self.check(process, spec), "samples": []}
+            processes = [stack.enter_context(self.process(timed.name, spec)) for _ in range(timed.processes)]
+            record = {"status": "timed", "check": self.check(processes[0], spec), "samples": []}
             if not oracle.agrees(record["check"], spec.precision):
                 return record | {"status": "differs", "reason": "computes something else"}
-            process.ask("run", warmup=0, steps=self.epoch(spec))
-            record["steps"] = self.steps(process, spec)
-            running[label] = process
+            for number, process in enumerate(processes):
+                if len(processes) > 1 and hasattr(os, "sched_setaffinity"):  # a worker of one thread takes the first
+                    usable = sorted(os.sched_getaffinity(0))
+                    os.sched_setaffinity(process.process.pid, {usable[number % len(usable)]})
+                process.ask("run", warmup=0, steps=self.epoch(spec))
+            record["steps"] = self.steps(processes[0], timed)
+            running[label] = processes
             return record
         except ContenderError as error:
             return {"status": "failed", "reason": str(error)}
@@ -127,10 +144,11 @@ class Bench:
     def epoch(self, spec: Spec) -> int:
         return spec.n // spec.batch
 
-    def steps(self, process: Process, spec: Spec) -> int:
+    def steps(self, process: Process, timed: Timed) -> int:
         """Of a sample, whole epochs: about as many model-steps for each number of models, on a GPU by the clock."""
+        spec = timed.spec
         if self.device == "cpu":
-            return self.epoch(spec) * max(1, self.epochs // spec.at_once)
+            return self.epoch(spec) * max(1, self.epochs // (timed.models or spec.at_once))
         seconds = process.ask("run", warmup=0, steps=self.epoch(spec))["seconds"]
         return self.epoch(spec) * max(1, min(self.epochs, round(SECONDS / seconds)))
 
@@ -145,12 +163,17 @@ def measure(options: argparse.Namespace, folder: Path, keep: Callable[[dict[str,
         spec = bench.spec(at_once, threads)
         records: dict[str, Any] = {}
         result["cells"].append({"models": at_once, "contenders": records})
-        bench.measure({name: (name, spec) for name in bench.contenders}, records, lambda: keep(result))
+        bench.measure({name: Timed(name, spec) for name in bench.contenders}, records, lambda: keep(result))
         print(at_once, {name: record.get("samples") or record.get("reason") for name, record in records.items()})
     if options.device == "cpu":
         together, alone = bench.spec(EIGHT, threads), bench.spec(1, 1)
         eight = result["eight"] = {"models": EIGHT, "cores": threads}
-        bench.measure({"together": ("minigen", together), "alone": ("minigen", alone)}, eight, lambda: keep(result))
+        todo = {
+            "together": Timed("minigen", together),
+            "alone": Timed("minigen", alone, models=EIGHT),
+            "apart": Timed("minigen", alone, models=EIGHT, processes=threads),
+        }
+        bench.measure(todo, eight, lambda: keep(result))
 
 
 def main(arguments: list[str] | None = None) -> int:

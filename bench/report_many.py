@@ -43,9 +43,14 @@ def _seconds(record: dict[str, Any]) -> float:
 def eight_text(result: dict[str, Any]) -> str:
     """What is lost by training eight at once, over the cores, beside one alone on one thread."""
     eight = result["eight"]
-    ratio = eight["cores"] * _seconds(eight["together"]) / _seconds(eight["alone"])
+    cores, alone = eight["cores"], _seconds(eight["alone"])
+    ratio = cores * _seconds(eight["together"]) / alone
     verdict = "reached" if ratio <= GOAL else "not reached"
-    return (
-        f"{eight['models']} models on {eight['cores']} cores take {ratio:.2f} times (their time one by one on one"
-        f" thread / {eight['cores']}); at most {GOAL} is {verdict}.\n"
+    text = (
+        f"{eight['models']} models on {cores} cores take {ratio:.2f} times (their time one by one on one"
+        f" thread / {cores}); at most {GOAL} is {verdict}."
     )
+    if "apart" in eight:
+        apart = cores * _seconds(eight["apart"]) / alone
+        text += f" {cores} processes of one model each, which share nothing but the machine, take {apart:.2f} times."
+    return f"{text}\n"

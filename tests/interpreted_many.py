@@ -21,6 +21,7 @@ from minigen.cuda.run.cache import Binary
 from minigen.cuda.run.device import DeviceExecutor
 
 DATA = models.blobs(20, 7)
+WIDE = {"data": models.blobs(30, 70), "hidden": (40,), "latent": 20, "batch_size": 24}  # tiles of several sizes
 NUMBERS = [
     {"seed": 3, "learning_rate": 1e-3},
     {"seed": 2**32 - 5, "learning_rate": 2e-3, "beta1": 0.8, "eps": 1e-6},
@@ -28,27 +29,42 @@ NUMBERS = [
 ]
 KINDS = {
     "gan": partial(models.gan_training, data=DATA, hidden=(5,), latent=3, batch_size=6),
-    "vae": partial(models.vae_training, data=DATA, hidden=(5,), latent=2, batch_size=6),
+    "wide gan": partial(models.gan_training, **WIDE),
+    "wide vae": partial(models.vae_training, **WIDE),
 }
 
 
-@pytest.mark.parametrize(("kind", "count", "cut_for"), [("gan", 3, 1), ("gan", 2, 400), ("vae", 2, 1)])
-def test_each_has_the_bits_that_it_has_alone(kind, count, cut_for):
-    """With the tiles of one model, and with those for many: the same then as alone with these."""
+@pytest.mark.parametrize(
+    ("kind", "count", "share"),
+    [
+        ("gan", 3, {}),
+        ("gan", 2, {"models": 400, "exact": False}),
+        ("wide gan", 2, {"models": 16}),
+        ("wide vae", 2, {"models": 16}),
+    ],
+)
+def test_each_has_the_bits_that_it_has_alone(kind, count, share):
+    """With the tiles of one model or larger ones of their order; and with others as alone with those."""
     ops = without_gpu()
-    ops.target = replace(ops.target, models=cut_for)
+    plain, several = ops.target, replace(ops.target, **share)
     alone, trained = ([KINDS[kind](ops, **numbers) for numbers in NUMBERS[:count]] for _ in range(2))
     schedules = []
+    ops.target = several
     for run in trained:
         run.step.data = trained[0].step.data
-        schedules.append(ops.schedule(partial(run.step.compute, 6)).launches)
+        schedules.append(ops.schedule(partial(run.step.compute, run.step.batch_size)).launches)
     assert len({many.kind_of(launches) for launches in schedules}) == 1
     together = many.together(schedules, ops.executor)
     assert [launch.grid for launch in together] == [(launch.grid[0], count, 1) for launch in schedules[0]]
     ops.executor.capture(together).run(1)
-    for one, run in zip(alone, trained, strict=True):
-        plan = ops.schedule(partial(one.step.compute, 6)).launches
-        assert [launch.tile for launch in plan] == [launch.tile for launch in together]
+    ops.target = plain if several.exact else several
+    compared = list(zip(alone, trained, strict=True))
+    for one, run in compared[-1:] if "wide" in kind else compared:
+        plan = ops.schedule(partial(one.step.compute, one.step.batch_size)).launches
+        pairs = list(zip(plan, together, strict=True))
+        assert all(mine.num_warps == theirs.num_warps for mine, theirs in pairs)
+        wider = sum(mine.grid[0] > theirs.grid[0] for mine, theirs in pairs)
+        assert wider >= 2 if "wide" in kind else all(mine.tile == theirs.tile for mine, theirs in pairs)
         ops.executor.capture(plan).run(1)
         one.done = run.done = 1
         expected = one.state()

@@ -184,7 +184,10 @@ class Pointer:
 
 
 def dot(a: Any, b: Any, total: Any, precision: Any, *rest: Any) -> Any:
-    """``total + a b`` in the manner of the tensor cores: rounded factors, exact products, sums in float32."""
+    """``total + a b`` in the manner of the tensor cores: rounded factors, exact products, a chunk's sum in float32.
+
+    It is taken in float64 first: in float32 NumPy's order, and so the bits, would depend on the tile's other sides.
+    """
     if a.data.dtype == np.uint16:  # bf16 is the upper half of a float32
         products = [tuple((x.data.astype(np.uint32) << np.uint32(16)).view(np.float32) for x in (a, b))]
     elif str(precision).endswith("IEEE"):
@@ -195,7 +198,7 @@ def dot(a: Any, b: Any, total: Any, precision: Any, *rest: Any) -> Any:
         products = [(low[0], high[1]), (high[0], low[1]), (high[0], high[1])]
     else:
         products = [(cut_to_tf32(a.data), cut_to_tf32(b.data))]
-    summed = sum(np.matmul(x, y, dtype=np.float32) for x, y in products)
+    summed = sum(np.matmul(x, y, dtype=np.float64).astype(np.float32) for x, y in products)
     return type(total)(summed + total.data, total.dtype.scalar)
 
 

@@ -134,6 +134,8 @@ def test_table_of_many_models() -> None:
     assert "| minigen.fit_many | 0.500 | **1.00** |" in made["model-steps"]
     assert "| PyTorch, torch.func | 0.250 | missing |" in made["model-steps"] and "| 16 models |" in made["model-steps"]
     assert "8 models on 2 cores take 1.25 times" in made["eight"] and "at most 1.05 is not reached" in made["eight"]
+    made = report.many_tables({"threads": 2, "cells": cells, "eight": {**eight, "apart": record(1.1)}, **facts})
+    assert "2 processes of one model each, which share nothing but the machine, take 1.10 times." in made["eight"]
 
 
 def test_table_of_many_models_on_a_gpu() -> None:
@@ -149,7 +151,8 @@ def test_table_of_many_models_on_a_gpu() -> None:
 def test_many_models_are_checked_and_timed_in_turns(tmp_path) -> None:
     bench = many.Bench(tmp_path, 2, rounds=2, epochs=2, device="cpu", quick=True)
     found: dict[str, Any] = {}
-    bench.measure({"two": ("minigen", bench.spec(2, 2)), "one": ("minigen", bench.spec(1, 1))}, found, lambda: None)
+    apart = many.Timed("minigen", bench.spec(1, 1), models=2, processes=2)
+    bench.measure({"two": many.Timed("minigen", bench.spec(2, 2)), "apart": apart}, found, lambda: None)
     assert all(each["status"] == "timed" and len(each["samples"]) == 2 for each in found.values())
     assert all(each["check"]["weight_error"] < 1e-3 for each in found.values())
 

@@ -16,6 +16,7 @@ from test_fit_many import QUIET, floats, same
 import minigen
 from minigen import cli
 from minigen.cuda.backend import CudaBackend
+from minigen.cuda.plan.tiles import order_of_sums
 from minigen.cuda.run.memory import SLAB_PIECE, Slabs
 from minigen.cuda.together import Together
 from minigen.training.history import History
@@ -184,7 +185,7 @@ def test_slabs_that_part_ways():
 
 
 @pytest.mark.parametrize("exact", [True, False])
-def test_tiles_are_those_of_one_model_unless_they_may_differ(pretend_gpu, exact):
+def test_sums_have_the_order_of_one_model_unless_they_may_differ(pretend_gpu, exact):
     """Within a captured step only: what a model does by itself meanwhile, and afterwards, is cut as ever."""
     with Together(16, exact).member(3):
         ops = CudaBackend()
@@ -192,7 +193,8 @@ def test_tiles_are_those_of_one_model_unless_they_may_differ(pretend_gpu, exact)
         step = partial(ops.dense_forward, x, W, b, y, "tanh")
         (launch,) = ops.capture(step).schedule.launches
         (alone,) = ops.schedule(step).launches
-    assert (launch.tile == alone.tile) == exact and launch.grid[0] <= alone.grid[0]
+    orders = {order_of_sums(each.jobs[0].tile, "forward", 90) for each in (launch, alone)}
+    assert (len(orders) == 1) == exact and launch.grid[0] < alone.grid[0]
 
 
 @pytest.mark.slow

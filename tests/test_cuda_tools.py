@@ -296,6 +296,26 @@ def test_a_small_product_gives_no_multiprocessor_two_programs(architecture):
 
 
 @pytest.mark.parametrize("architecture", [80, 86, 90, 120])
+@pytest.mark.parametrize("precision", ["ieee", "tf32x3", "bf16"])
+def test_tiles_for_several_models_keep_the_order_of_sums_of_one(architecture, precision):
+    """They fit the card, and begin where those for one do."""
+    rng = np.random.default_rng()
+    wider = 0
+    for *shape, depth, models in np.exp(rng.uniform(0, [7, 7, 7, 5], (100, 4))).astype(int).tolist():
+        for operation in tiles.OPERATIONS:
+            one = tiles.choose(operation, *shape, depth, architecture, precision)
+            tile = tiles.widened(one, operation, *shape, architecture, None, models)
+            order = (tiles.order_of_sums(each, operation, architecture) for each in (one, tile))
+            assert len(set(order)) == 1 and (tile.BM % one.BM, tile.BN % one.BN) == (0, 0), (operation, one, tile)
+            assert tiles.staged_bytes(tile, architecture) <= tiles.shared_memory(architecture)
+            wider += tile.BM * tile.BN > one.BM * one.BN
+    assert wider > 30
+    large = tiles.Tile(64, 32, 32, 8, 3)
+    assert tiles.order_of_sums(large, "forward", 90) != tiles.order_of_sums(large, "wgrad", 90), "wgmma, and not"
+    assert tiles.order_of_sums(large, "forward", 80) == tiles.order_of_sums(large, "wgrad", 80)
+
+
+@pytest.mark.parametrize("architecture", [80, 86, 90, 120])
 def test_candidates_fit_the_card(architecture):
     from minigen.cuda.tools import tune
 

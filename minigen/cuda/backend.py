@@ -99,7 +99,7 @@ class CudaBackend(CudaPlacement, Backend):
         return plan(self.record(step), self.memory, self.target, self.fuse if fuse is None else fuse)
 
     def program(self, operations: Sequence[Operation]) -> CapturedStep:
-        target = replace(self.target, models=together.models_to_cut_for())
+        target = replace(self.target, **together.sharing())
         schedule = plan(operations, self.memory, target, self.fuse)
         clear(schedule, self.executor.upload)
         return CapturedStep(schedule, together.capture(self.executor, schedule.launches))

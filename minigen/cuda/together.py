@@ -14,7 +14,7 @@ import threading
 from collections.abc import Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from minigen.backend import Program
 from minigen.cuda.plan import many
@@ -44,10 +44,10 @@ def capture(executor: Executor, launches: Sequence[Launch]) -> Program:
     return MemberProgram(member, executor, launches, many.kind_of(launches))
 
 
-def models_to_cut_for() -> int:
-    """The number of models for which the tiles of a program are chosen."""
+def sharing() -> dict[str, Any]:
+    """How many models share the launches of a program, and whether its bits are those of one model: for tiles."""
     member = current_member.get()
-    return 1 if member is None or member.together.exact else member.together.models
+    return {} if member is None else {"models": member.together.models, "exact": member.together.exact}
 
 
 class Member:
@@ -88,8 +88,8 @@ class Request:
 class Together:
     """``models`` trainings at once: each thread is in :meth:`member` from its beginning to its end.
 
-    With ``exact`` the tiles of matrix products are those of a single model, and so every model has the bits that it has
-    alone. Otherwise tiles are chosen for all models together, and are larger.
+    Tiles of matrix products are chosen for all models together; with ``exact`` among those that take sums in the order
+    of a single model's, so that every model has the bits that it has alone.
     """
 
     def __init__(self, models: int, exact: bool = True) -> None:

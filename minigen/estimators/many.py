@@ -54,9 +54,10 @@ def fit_many(
     on_divergence : a model that diverges does not end the others. In the end its error is raised (``"raise"``), in one
         :class:`~minigen.SomeDiverged` for all, or warned of (``"warn"``); ``model.history_.stop_reason`` is
         ``"diverged"`` then, and its weights those from before that step
-    exact : True: on ``cuda`` each model has the bits of its own ``fit``. False: tiles are chosen for the number of
-        models that share a launch, which is faster; a model then differs from that of its own ``fit`` by rounding, and
-        its bits depend on the number of models and on the GPU, not on the run. No effect on other devices
+    exact : True: on ``cuda`` each model has the bits of its own ``fit``. False: sums may be taken in another order for
+        the number of models that share a launch, which may be faster for wide layers; a model then differs from that of
+        its own ``fit`` by rounding, and its bits depend on the number of models and on the GPU, not on the run. No
+        effect on other devices
     options : what else ``fit`` takes, such as ``validation``
 
     Returns

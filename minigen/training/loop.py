@@ -100,7 +100,7 @@ class _Pipeline:
     that a GPU is never idle.
 
     The losses of a chunk, and the end of its epoch, then go into the history. A chunk takes about
-    :data:`SECONDS_BETWEEN_READS`, and ends with the epoch.
+    :data:`SECONDS_BETWEEN_READS` and ends with the epoch, which is cut into equal ones: the last would else be short.
     """
 
     def __init__(self, run: TrainingRun, history: History, bar: Any) -> None:
@@ -113,7 +113,8 @@ class _Pipeline:
     def enqueue(self, left: int) -> None:
         """Enqueue at most ``left`` steps, then wait for the oldest ones where enough are enqueued behind them."""
         enqueued = time.perf_counter()
-        self.under_way.append((self.run.enqueue(min(self.pace, left, self.run.most_steps)), enqueued))
+        steps = -(-left // max(1, round(left / self.pace)))
+        self.under_way.append((self.run.enqueue(min(steps, self.run.most_steps)), enqueued))
         while len(self.under_way) > self.run.ops.ahead:
             self._collect()
 

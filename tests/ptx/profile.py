@@ -8,7 +8,8 @@ This is a guide where no GPU is at hand, and no time: conflicts in shared memory
 ``ptxas`` may make several instructions of one.
 
 With ``--models 16`` it is of so many models whose steps are launched together (:mod:`minigen.cuda.plan.many`), with
-products cut for all of them, or with ``--exact`` as for one. The programs of one model are run, and counted for each.
+products cut for all of them, or with ``--exact`` in the order of one model. The programs of one model are run, and
+counted for each.
 """
 
 from __future__ import annotations
@@ -52,7 +53,7 @@ class Profile:
     @property
     def issue(self) -> int:
         """Instructions of the busiest multiprocessor over its schedulers."""
-        instructions = np.tile(self.executed.sum(0), self.models)
+        instructions = np.repeat(self.executed.sum(0), self.models)
         places = np.arange(len(instructions)) % multiprocessors(self.architecture)
         return -(-int(np.bincount(places, instructions).max()) // SCHEDULERS)
 
@@ -82,7 +83,7 @@ def profiles(
     """Each launch of one step of a model, or of several, on random pictures of ``columns`` pixels."""
     executor = PtxExecutor(architecture)
     ops = CudaBackend(executor=executor, precision=precision)
-    ops.target = replace(ops.target, models=1 if exact else models)
+    ops.target = replace(ops.target, models=models, exact=exact)
     rows = np.random.default_rng(0).integers(0, 256, (512, columns), np.uint8)
     steps = []
     for seed in range(min(models, 2)):
@@ -93,7 +94,7 @@ def profiles(
             yield Profile(launch, *executor.execute(launch), architecture)
         return
     for launch in many.together(steps, executor):
-        mine = launch.grid[0] + np.arange(launch.grid[0])  # the second model's
+        mine = 1 + 2 * np.arange(launch.grid[0])  # the second model's of two
         code, executed = executor.execute(launch, mine)
         yield Profile(launch, code, executed[:, mine], architecture, models)
 
@@ -114,7 +115,7 @@ def main() -> None:
     parser.add_argument("--hidden", type=int, nargs="+", help="widths of the hidden layers, other than the default's")
     parser.add_argument("--columns", type=int, default=784, help="pixels of a picture")
     parser.add_argument("--models", type=int, default=1, help="so many, launched together")
-    parser.add_argument("--exact", action="store_true", help="cut products as for one model")
+    parser.add_argument("--exact", action="store_true", help="with the order of sums, and so the bits, of one model")
     parser.add_argument("--lines", type=int, default=0, help="of each launch, those with the most instructions")
     chosen = parser.parse_args()
     settings = MODELS[chosen.model] | {"batch_size": chosen.batch}

@@ -26,6 +26,7 @@ from minigen.cuda.kernels.matmul import (
     reduce_split_k,
     split_left,
     store,
+    store_shares,
     tile_of,
     transpose,
     zero_acc,
@@ -34,7 +35,7 @@ from minigen.cuda.kernels.optimizer import NO_UPDATE, update, update_arguments
 from minigen.cuda.kernels.random import noise_arguments, normal_tile
 from minigen.cuda.plan import tiles
 from minigen.cuda.plan.launch import Job
-from minigen.cuda.plan.lowering import BLOCK, Target, blocks, forward_tile, job, lowers, tile_arguments
+from minigen.cuda.plan.lowering import BLOCK, Target, blocks, job, lowers, ordering_tile, product_tile, tile_arguments
 from minigen.step.record import Operation
 
 
@@ -48,23 +49,22 @@ class Head(NamedTuple):
 
 @triton.jit
 def epilogue(
-    total, b, head, rows, columns, tile_n, y, B, N_OUT: tl.constexpr, ACTIVATION: tl.constexpr, PARTS: tl.constexpr
+    total, b, head, rows, columns, tile_n, y, B, N_OUT: tl.constexpr, ACTIVATION: tl.constexpr, WIDE: tl.constexpr
 ):
-    """Bias, activation, and the store; with a ``head`` (:class:`Head`) also this tile's share of the logit."""
+    """Bias, activation, and the store; with a ``head`` (:class:`Head`) also the logit's shares of WIDE columns each."""
     if b is not None:
         total += tl.load(b + columns, mask=columns < N_OUT, other=0.0)[None, :]
     out = activate(total, ACTIVATION)
     store(y, rows, columns, B, N_OUT, out)
-    if PARTS > 0:
-        share = tl.sum(out * tl.load(head.w + columns, mask=columns < N_OUT, other=0.0)[None, :], axis=1)
-        share += tl.where(tile_n == 0, tl.load(head.b), 0.0)
-        tl.store(head.scores + rows * PARTS + tile_n, share, mask=rows < B)
+    if head is not None:
+        weighted = out * tl.load(head.w + columns, mask=columns < N_OUT, other=0.0)[None, :]
+        store_shares(head.scores, rows, B, tile_n, weighted, tl.load(head.b), N_OUT, WIDE)
 
 
 @triton.jit
 def forward(
     pid, x, W, b, y, head, B,
-    N_IN: tl.constexpr, N_OUT: tl.constexpr, ACTIVATION: tl.constexpr, PARTS: tl.constexpr,
+    N_IN: tl.constexpr, N_OUT: tl.constexpr, ACTIVATION: tl.constexpr, WIDE: tl.constexpr,
     BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr, SPLIT: tl.constexpr, GROUP: tl.constexpr,
     PRECISION: tl.constexpr,
 ):  # fmt: skip
@@ -73,13 +73,13 @@ def forward(
     rows = (tile_m * BM + tl.arange(0, BM)).to(tl.int64)
     columns = tile_n * BN + tl.arange(0, BN)
     total = product(x, W, rows, columns, B, N_IN, N_OUT, BM, BN, BK, SPLIT, PRECISION)
-    epilogue(total, b, head, rows, columns, tile_n, y, B, N_OUT, ACTIVATION, PARTS)
+    epilogue(total, b, head, rows, columns, tile_n, y, B, N_OUT, ACTIVATION, WIDE)
 
 
 @triton.jit
 def forward_of_noise(
     pid, noise, step, seed, stream, W, b, y, head, B,
-    N_IN: tl.constexpr, N_OUT: tl.constexpr, ACTIVATION: tl.constexpr, PARTS: tl.constexpr, STEPS_AHEAD: tl.constexpr,
+    N_IN: tl.constexpr, N_OUT: tl.constexpr, ACTIVATION: tl.constexpr, WIDE: tl.constexpr, STEPS_AHEAD: tl.constexpr,
     BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr, SPLIT: tl.constexpr, GROUP: tl.constexpr,
     PRECISION: tl.constexpr,
 ):  # fmt: skip
@@ -96,13 +96,13 @@ def forward_of_noise(
             store(noise, rows, inner, tl.where(tile_n == 0, B, 0), N_IN, drawn)
         a = split_left(tl.where((inner < N_IN)[None, :], drawn, 0.0), BM, BK, SPLIT)
         total = dot(a, load_right(W, k, columns, N_IN, N_OUT, BK, SPLIT), total, PRECISION)
-    epilogue(reduce_split_k(total, SPLIT), b, head, rows, columns, tile_n, y, B, N_OUT, ACTIVATION, PARTS)
+    epilogue(reduce_split_k(total, SPLIT), b, head, rows, columns, tile_n, y, B, N_OUT, ACTIVATION, WIDE)
 
 
 @triton.jit
 def forward_of_batch(
     pid, data, x, step, n, order, scale, shift, W, b, y, head, B,
-    N_IN: tl.constexpr, N_OUT: tl.constexpr, ACTIVATION: tl.constexpr, PARTS: tl.constexpr, STEPS_AHEAD: tl.constexpr,
+    N_IN: tl.constexpr, N_OUT: tl.constexpr, ACTIVATION: tl.constexpr, WIDE: tl.constexpr, STEPS_AHEAD: tl.constexpr,
     BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr, SPLIT: tl.constexpr, GROUP: tl.constexpr,
     PRECISION: tl.constexpr,
 ):  # fmt: skip
@@ -124,7 +124,7 @@ def forward_of_batch(
             store(x, rows, inner, tl.where(tile_n == 0, B, 0), N_IN, values)
         a = split_left(values, BM, BK, SPLIT)
         total = dot(a, load_right(W, k, columns, N_IN, N_OUT, BK, SPLIT), total, PRECISION)
-    epilogue(reduce_split_k(total, SPLIT), b, head, rows, columns, tile_n, y, B, N_OUT, ACTIVATION, PARTS)
+    epilogue(reduce_split_k(total, SPLIT), b, head, rows, columns, tile_n, y, B, N_OUT, ACTIVATION, WIDE)
 
 
 @triton.jit
@@ -282,7 +282,7 @@ def sum_slices(
 @lowers("dense_forward", "dense_forward_of_noise", "dense_forward_of_batch")
 def lower_forward(op: Operation, target: Target) -> list[Job]:
     (n_in, n_out), B = op["W"].shape, len(op["y"])
-    tile = forward_tile(B, n_in, n_out, target)
+    order, tile = (choose("forward", B, n_out, n_in, target) for choose in (ordering_tile, product_tile))
     function, source = input_of(op)
     head = None if op["scores"] is None else Head(op["head_w"], op["head_b"], op["scores"])
     arguments = {
@@ -294,7 +294,7 @@ def lower_forward(op: Operation, target: Target) -> list[Job]:
         "N_IN": n_in,
         "N_OUT": n_out,
         "ACTIVATION": op["activation"],
-        "PARTS": 0 if head is None else op["scores"].shape[1],
+        "WIDE": order.BN,
         **tile_arguments(tile, target),
         **source,
     }
@@ -314,7 +314,7 @@ def input_of(op: Operation) -> tuple[Any, dict[str, Any]]:
 @lowers("dense_dgrad")
 def lower_dgrad(op: Operation, target: Target) -> list[Job]:
     (n_in, n_out), B = op["W"].shape, len(op["dx"])
-    tile = tiles.choose("dgrad", B, n_in, n_out, target.architecture, target.precision, models=target.models)
+    tile = product_tile("dgrad", B, n_in, n_out, target)
     arguments = {
         "dz": op["dz"],
         "W": op["W"],
@@ -335,8 +335,8 @@ def lower_wgrad(op: Operation, target: Target) -> list[Job]:
     """One job, or with a long batch and few tiles, partial sums and then their ordered sum."""
     dz = op["h"] if op["dz"] is None else op["dz"]
     (B, n_in), n_out = op["x"].shape, dz.shape[1]
-    tile = tiles.choose("wgrad", n_in, n_out, B, target.architecture, target.precision, models=target.models)
-    slices = tiles.batch_slices(tile, n_in, n_out, B, target.architecture, target.models)
+    order, tile = (choose("wgrad", n_in, n_out, B, target) for choose in (ordering_tile, product_tile))
+    slices = tiles.batch_slices(order, n_in, n_out, B, target.architecture, target.deciding)
     db_rows, db_columns = min(256, max(16, tiles.power_of_two(B))), 32  # many rows at once, so that db is done early
     unit = max(db_rows, tile.SPLIT * tile.BK)
     chunk = blocks(blocks(B, slices), unit) * unit

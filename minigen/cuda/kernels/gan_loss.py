@@ -18,7 +18,7 @@ import triton
 import triton.language as tl
 
 from minigen.cuda.kernels.activations import differentiate, softplus_sigmoid
-from minigen.cuda.kernels.matmul import left_offsets
+from minigen.cuda.kernels.matmul import left_offsets, sums_in_pairs
 from minigen.cuda.kernels.optimizer import update, update_arguments
 from minigen.cuda.plan.launch import Job
 from minigen.cuda.plan.lowering import BLOCK, Target, blocks, job, lowers
@@ -96,7 +96,8 @@ def sum_scores(scores, rows, B, PARTS: tl.constexpr, WIDTH: tl.constexpr):
     """The logits of ``rows``: ``scores[B,PARTS]`` summed, WIDTH the power of two that holds PARTS."""
     parts = tl.arange(0, WIDTH)
     mask = (rows < B)[:, None] & (parts < PARTS)[None, :]
-    return tl.sum(tl.load(scores + rows[:, None] * PARTS + parts[None, :], mask=mask, other=0.0), axis=1)
+    shares = tl.load(scores + rows[:, None] * PARTS + parts[None, :], mask=mask, other=0.0)
+    return tl.reshape(sums_in_pairs(shares, WIDTH), rows.shape)
 
 
 @triton.jit

@@ -16,12 +16,22 @@ import triton.language as tl
 from minigen.cuda.kernels.activations import differentiate
 from minigen.cuda.kernels.dense import epilogue, product_transposed
 from minigen.cuda.kernels.elementary import exp, expm1
-from minigen.cuda.kernels.matmul import dot, load, load_left, reduce_split_k, right_offsets, store, tile_of, zero_acc
+from minigen.cuda.kernels.matmul import (
+    dot,
+    load,
+    load_left,
+    reduce_split_k,
+    right_offsets,
+    store,
+    sums_in_pairs,
+    tile_of,
+    zero_acc,
+)
 from minigen.cuda.kernels.random import noise_arguments, normal_tile
 from minigen.cuda.kernels.vae_loss import finish_rows_job
 from minigen.cuda.plan import tiles
 from minigen.cuda.plan.launch import Job
-from minigen.cuda.plan.lowering import BLOCK, Target, blocks, forward_tile, job, lowers, tile_arguments
+from minigen.cuda.plan.lowering import BLOCK, Target, blocks, job, lowers, product_tile, tile_arguments
 from minigen.step.record import Operation
 
 LOGVAR_LIMIT: tl.constexpr = tl.constexpr(40.0)
@@ -161,10 +171,11 @@ def sample_and_decode(
         store_half(heads + L, rows, latents, B, L, h)
         store(z, rows, latents, B, L, sampled)
         store(eps, rows, latents, B, L, noise)
-        tl.store(kl + rows, tl.sum(tl.where(inside, twice_kl(mu, logvar), 0.0), axis=1) * 0.5, mask=rows < B)
+        divergence = sums_in_pairs(tl.where(inside, twice_kl(mu, logvar), 0.0), BL) * 0.5
+        tl.store(kl + rows, tl.reshape(divergence, rows.shape), mask=rows < B)
     total = tl.zeros([BM, BN], tl.float32)
     total = dot(sampled, load(W_decoder, latents, columns, L, N_OUT), total, PRECISION)
-    epilogue(total, b_decoder, None, rows, columns, tile_n, y, B, N_OUT, ACTIVATION, 0)
+    epilogue(total, b_decoder, None, rows, columns, tile_n, y, B, N_OUT, ACTIVATION, BN)
 
 
 @triton.jit
@@ -254,7 +265,7 @@ def lower_sample_and_decode(op: Operation, target: Target) -> list[Job]:
     (B, L), n_in, n_out = op["z"].shape, len(op["W"]), op["y"].shape[1]
     BL = latent_block(L)[1]
     # A stage holds the weights of both heads; the decoder's tile comes after the loop.
-    tile = forward_tile(B, n_in, n_out, target, 2 * BL)
+    tile = product_tile("forward", B, n_out, n_in, target, 2 * BL)
     arguments = {
         **{name: op[name] for name in ("x", "W", "b", "heads", "eps", "z", "W_decoder", "b_decoder", "y")},
         "kl": op["rows"],
@@ -277,7 +288,7 @@ def lower_sample_and_decode(op: Operation, target: Target) -> list[Job]:
 def lower_backward_through(op: Operation, target: Target) -> list[Job]:
     (B, n_out), n_in, L = op["dy"].shape, len(op["W"]), len(op["W_decoder"])
     BL = latent_block(L)[1]
-    tile = tiles.choose("dgrad", B, n_in, n_out, target.architecture, target.precision, BL, target.models)
+    tile = product_tile("dgrad", B, n_in, n_out, target, BL)
     tile = replace(tile, stages=min(tile.stages, 2))  # three accumulators leave no registers for more
     arguments = {
         **{name: op[name] for name in ("dy", "W_decoder", "heads", "eps", "weights", "dheads", "W", "dx", "x")},

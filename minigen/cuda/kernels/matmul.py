@@ -158,6 +158,38 @@ def reduce_split_k(total, SPLIT: tl.constexpr):
 
 
 @triton.jit
+def sums_in_pairs(values, WIDE: tl.constexpr):
+    """The sums of every WIDE columns of ``values[BM, BN]``, ``[BM, BN / WIDE]``: neighbours first, then their sums.
+
+    The order in which ``tl.sum`` adds up more than two follows from which threads hold them, and that from BM and BN.
+    """
+    here: tl.constexpr = values.shape[1] // WIDE
+    sums = tl.reshape(values, [values.shape[0], here, WIDE])
+    for _ in tl.static_range(12):
+        if sums.shape[2] > 1:
+            sums = tl.sum(tl.reshape(sums, [values.shape[0], here, sums.shape[2] // 2, 2]), axis=3)
+    return tl.reshape(sums, [values.shape[0], here])
+
+
+@triton.jit
+def store_shares(base, rows, height, tile_n, values, first, COLUMNS: tl.constexpr, WIDE: tl.constexpr):
+    """Write :func:`sums_in_pairs` of a tile ``[BM, BN]``, a piece of ``base[height, COLUMNS / WIDE]``.
+
+    A wider tile leaves the same sums. ``first``, if any, is added to those of the first columns.
+    """
+    parts: tl.constexpr = (COLUMNS + WIDE - 1) // WIDE
+    here: tl.constexpr = values.shape[1] // WIDE
+    part = (tile_n * here + tl.arange(0, here))[None, :]
+    # Where a value is a product and one thread has both of a pair, the compiler would round product and sum together.
+    # It does not know that this changes no bit: height is not negative.
+    values = (values.to(tl.int32, bitcast=True) ^ (height >> 31)).to(tl.float32, bitcast=True)
+    sums = sums_in_pairs(values, WIDE)
+    if first is not None:
+        sums += tl.where(part == 0, first, 0.0)
+    tl.store(base + rows[:, None] * parts + part, sums, mask=(rows < height)[:, None] & (part < parts))
+
+
+@triton.jit
 def product(
     x, W, rows, columns, B,
     N_IN: tl.constexpr, N_OUT: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr,

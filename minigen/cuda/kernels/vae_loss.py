@@ -15,10 +15,10 @@ import triton.language as tl
 
 from minigen.backend import Array
 from minigen.cuda.kernels.elementary import exp_negative, expm1, log, log1p_unit
-from minigen.cuda.kernels.matmul import load, product, store, tile_of
+from minigen.cuda.kernels.matmul import load, product, store, store_shares, tile_of
 from minigen.cuda.plan import tiles
 from minigen.cuda.plan.launch import Job
-from minigen.cuda.plan.lowering import BLOCK, Target, blocks, forward_tile, job, lowers, tile_arguments
+from minigen.cuda.plan.lowering import BLOCK, Target, blocks, job, lowers, ordering_tile, product_tile, tile_arguments
 from minigen.step.record import Operation
 
 
@@ -63,13 +63,13 @@ def terms(output, x, half_precision, LIKELIHOOD: tl.constexpr):
 @triton.jit
 def share(
     output, x, doutput, parts, rows, columns, tile_n, B, half_precision,
-    D: tl.constexpr, LIKELIHOOD: tl.constexpr, PARTS: tl.constexpr,
+    D: tl.constexpr, LIKELIHOOD: tl.constexpr, WIDE: tl.constexpr,
 ):  # fmt: skip
-    """Store one tile's gradient and its share of the rows' loss."""
+    """Store one tile's gradient and its shares, of WIDE columns each, of the rows' loss."""
     loss, slope = terms(output, load(x, rows, columns, B, D), half_precision, LIKELIHOOD)
     store(doutput, rows, columns, B, D, slope / B.to(tl.float32))
     loss = tl.where((columns < D)[None, :], loss, 0.0)
-    tl.store(parts + rows * PARTS + tile_n, tl.sum(loss, axis=1), mask=rows < B)
+    store_shares(parts, rows, B, tile_n, loss, None, D, WIDE)
 
 
 @triton.jit
@@ -81,13 +81,13 @@ def from_output(
     rows = ((pid // PARTS) * BM + tl.arange(0, BM)).to(tl.int64)
     columns = (pid % PARTS) * BN + tl.arange(0, BN)
     values = load(output, rows, columns, B, D)
-    share(values, x, doutput, parts, rows, columns, pid % PARTS, B, half_precision, D, LIKELIHOOD, PARTS)
+    share(values, x, doutput, parts, rows, columns, pid % PARTS, B, half_precision, D, LIKELIHOOD, BN)
 
 
 @triton.jit
 def forward(
     pid, h, W, b, x, doutput, parts, B, half_precision,
-    N_IN: tl.constexpr, D: tl.constexpr, LIKELIHOOD: tl.constexpr, PARTS: tl.constexpr,
+    N_IN: tl.constexpr, D: tl.constexpr, LIKELIHOOD: tl.constexpr, WIDE: tl.constexpr,
     BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr, SPLIT: tl.constexpr, GROUP: tl.constexpr,
     PRECISION: tl.constexpr,
 ):  # fmt: skip
@@ -97,7 +97,7 @@ def forward(
     columns = tile_n * BN + tl.arange(0, BN)
     output = product(h, W, rows, columns, B, N_IN, D, BM, BN, BK, SPLIT, PRECISION)
     output += tl.load(b + columns, mask=columns < D, other=0.0)[None, :]
-    share(output, x, doutput, parts, rows, columns, tile_n, B, half_precision, D, LIKELIHOOD, PARTS)
+    share(output, x, doutput, parts, rows, columns, tile_n, B, half_precision, D, LIKELIHOOD, WIDE)
 
 
 @triton.jit
@@ -146,8 +146,8 @@ def lower_loss(op: Operation, target: Target) -> list[Job]:
 @lowers("dense_forward_reconstruction")
 def lower_forward(op: Operation, target: Target) -> list[Job]:
     (n_in, D), B = op["W"].shape, len(op["h"])
-    tile = tiles.narrowed(forward_tile(B, n_in, D, target))
-    parts = target.empty((B, blocks(D, tile.BN)), np.float32)
+    order, tile = (tiles.narrowed(choose("forward", B, D, n_in, target)) for choose in (ordering_tile, product_tile))
+    parts = target.empty((B, blocks(D, order.BN)), np.float32)
     arguments = {
         "h": op["h"],
         "W": op["W"],
@@ -159,7 +159,7 @@ def lower_forward(op: Operation, target: Target) -> list[Job]:
         **likelihood_arguments(op),
         "N_IN": n_in,
         "D": D,
-        "PARTS": parts.shape[1],
+        "WIDE": order.BN,
         **tile_arguments(tile, target),
     }
     written, flops = (op["doutput"], parts), 2 * B * n_in * D

@@ -11,7 +11,7 @@ from dataclasses import replace
 import numpy as np
 
 from minigen.cuda.plan import tiles
-from minigen.cuda.plan.lowering import Target, blocks, forward_tile
+from minigen.cuda.plan.lowering import Target, blocks, ordering_tile
 from minigen.step import fuse as shared
 from minigen.step.dependencies import Memory, OperationList
 from minigen.step.fuse import is_plain
@@ -109,7 +109,7 @@ def draw_input(recorded: OperationList, i: int, target: Target) -> OperationList
 def is_small(result: Array, target: Target) -> bool:
     """Whether a result leaves multiprocessors idle, so that computing its input in every column of tiles is free."""
     rows, columns = result.shape
-    return tiles.filled(rows, columns, target.architecture, target.models) < 0.5
+    return tiles.filled(rows, columns, target.architecture, target.deciding) < 0.5
 
 
 # --- the discriminator's head -----------------------------------------------------------------------------
@@ -137,7 +137,7 @@ def fuse_head(recorded: OperationList, i: int, target: Target) -> OperationList 
 
     B, H = head["x"].shape
     layer, loss = recorded.ops[p], recorded.ops[loss_at]
-    parts = blocks(H, forward_tile(B, layer["W"].shape[0], H, target).BN)
+    parts = blocks(H, ordering_tile("forward", B, H, layer["W"].shape[0], target).BN)
     if parts > MOST_SCORES:
         return None
     scores = memory.empty((B, parts), np.dtype(np.float32))

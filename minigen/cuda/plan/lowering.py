@@ -23,13 +23,20 @@ BLOCK = 1024  # elements a program of the elementwise kernels
 class Target:
     """What jobs are made for: ``architecture`` such as 90, matmul ``precision``, and ``empty(shape, dtype)`` memory.
 
-    ``models`` is how many models share one launch; tiles are chosen for as many products.
+    ``models`` is how many models share one launch; tiles are chosen for as many products. With ``exact``, only such as
+    leave the bits that a single model has.
     """
 
     architecture: int
     precision: str
     empty: Callable[[tuple[int, ...], Any], Array]
     models: int = 1
+    exact: bool = True
+
+    @property
+    def deciding(self) -> int:
+        """The number of models by which all is decided that results' bits depend on."""
+        return 1 if self.exact else self.models
 
 
 Lowering = Callable[[Operation, Target], list[Job]]
@@ -74,9 +81,22 @@ def int32(word: int) -> int:
     return word - 2**32 if word >= 2**31 else word
 
 
-def forward_tile(B: int, n_in: int, n_out: int, target: Target, width: int | None = None) -> tiles.Tile:
-    """The tile of a layer's output; ``width`` as in :func:`minigen.cuda.plan.tiles.staged_bytes`."""
-    return tiles.choose("forward", B, n_out, n_in, target.architecture, target.precision, width, target.models)
+def ordering_tile(
+    operation: str, rows: int, columns: int, depth: int, target: Target, width: int | None = None
+) -> tiles.Tile:
+    """The tile whose order the sums of a product have; arguments as in :func:`minigen.cuda.plan.tiles.choose`."""
+    shape = rows, columns, depth
+    return tiles.choose(operation, *shape, target.architecture, target.precision, width, models=target.deciding)
+
+
+def product_tile(
+    operation: str, rows: int, columns: int, depth: int, target: Target, width: int | None = None
+) -> tiles.Tile:
+    """The tile of a product: that of :func:`ordering_tile`, or a larger one of the same order for several models."""
+    tile = ordering_tile(operation, rows, columns, depth, target, width)
+    if target.models == target.deciding:
+        return tile
+    return tiles.widened(tile, operation, rows, columns, target.architecture, width, target.models)
 
 
 def tile_arguments(tile: tiles.Tile, target: Target) -> dict[str, Any]:

@@ -1,20 +1,25 @@
 """One launch for the same step of several models, which are the grid's second dimension.
 
 The kernel is the one that a model has alone, with a few lines before it: they move each pointer from the first model's
-memory to that of ``program_id(1)``, and load the numbers that differ from model to model. ::
+memory to that of the program's ``model``, and load the numbers that differ from model to model. ::
 
     @triton.jit
     def dense_wgrad__many(moves, a0, a1, a2, ...):
-        model = tl.program_id(1)
+        number = tl.program_id(1) * tl.num_programs(0) + tl.program_id(0)
+        model = number % tl.num_programs(1)
+        pid = number // tl.num_programs(1)
         move_0 = tl.load(moves + model)
         a0 += move_0 * 4
         a2 = tl.load(a2 + model)
         ...                              # the kernel's own text
 
-So every model's tiles and sums, and with them its bits, are those that it has alone. A row of ``moves`` has the
-distances from the first model's memory, in units of :data:`~minigen.cuda.plan.launch.ALIGNMENT`: one row where the
-models' memory is laid out alike (:class:`minigen.cuda.run.memory.Slabs`), more where it is not. What all have in
-common, the data, is not moved.
+A multiprocessor takes programs in the order of their numbers. So the first programs of all models come first, which
+have the most work, and the small ones of all fill up the multiprocessors at the end.
+
+Every model's sums, and with them its bits, are those that it has alone. A row of ``moves`` has the distances from the
+first model's memory, in units of :data:`~minigen.cuda.plan.launch.ALIGNMENT`: one row where the models' memory is laid
+out alike (:class:`minigen.cuda.run.memory.Slabs`), more where it is not. What all have in common, the data, is not
+moved.
 """
 
 from __future__ import annotations
@@ -76,7 +81,13 @@ def of_models(launches: Sequence[Launch], executor: Placed) -> Launch:
             arguments[-1] = executor.upload(np.array(values, dtype))
             moved.append(f"    {name} = tl.load({name} + model)")
     loads = [f"    move_{row} = tl.load(moves + {row} * tl.num_programs(1) + model)" for row in range(len(rows))]
-    preamble = ("    model = tl.program_id(1)", *loads, *moved)
+    preamble = (
+        "    number = tl.program_id(1) * tl.num_programs(0) + tl.program_id(0)",
+        "    model = number % tl.num_programs(1)",
+        "    pid = number // tl.num_programs(1)",
+        *loads,
+        *moved,
+    )
     table = executor.upload(np.array(list(rows) or [(0,) * len(launches)], np.int64))
     return replace(
         with_preamble(first, "moves", preamble),

@@ -18,6 +18,7 @@ measures others and keeps them in a file, which :func:`load_measured` puts befor
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 import warnings
@@ -39,6 +40,8 @@ ASYNCHRONOUS = (90, 100, 103)
 OTHER_SHARED = 1024  # bytes of shared memory that a product takes for other things than its loop's factors
 OPERATIONS = ("forward", "dgrad", "wgrad")
 LEAST_BK = 16  # terms that the tensor cores take at once in every precision
+MOST_RESULTS = 32 * 32  # of a warp, where an epilogue holds several tiles in registers
+WORK_OF_SIDES = 48  # what a row or column of a program's factors takes, in results: see widened
 
 
 @dataclass(frozen=True)
@@ -167,6 +170,48 @@ def small(rows: int, columns: int, architecture: int, precision: str, models: in
     return Tile(BM, BN, 64 if split < 4 else 32, 8, 3, SPLIT=split)
 
 
+def order_of_sums(tile: Tile, operation: str, architecture: int, second: bool = False) -> tuple[object, ...]:
+    """What the bits of a product's results depend on: tiles that have it in common give the same bits.
+
+    A result is a sum of chunks of BK terms, of which SPLIT are worked on at once and added up in the end. Which warp
+    adds up what follows from SPLIT and the number of warps, as it does in the sums of columns that share the launch.
+    Within a chunk the tensor cores add up; those of Hopper and Blackwell may do so in another order where they read
+    shared memory by themselves, of 64 rows or more, and without SPLIT or in a ``second`` product behind the loop.
+    Neither BM and BN nor the stages cut a sum.
+    """
+    rows = tile.BN if operation == "wgrad" else tile.BM  # of the factor on the left: wgrad makes the transpose
+    reads_memory = architecture in ASYNCHRONOUS and rows >= 64 and (tile.SPLIT == 1 or second)
+    return tile.BK, tile.SPLIT, tile.warps, reads_memory
+
+
+def widened(
+    tile: Tile, operation: str, rows: int, columns: int, architecture: int, width: int | None, models: int
+) -> Tile:
+    """The tile for ``models`` products in one launch: of the order of ``tile``, that for a single one, but larger.
+
+    It is the one with the least work for the multiprocessor that has the most. A program's work grows with its results
+    and, as its factors are loaded and rounded, with its sides. A kernel with a ``width`` has a second product behind
+    its loop.
+    """
+    second = width is not None
+
+    def work(other: Tile) -> int:
+        most = -(-models * programs(other, rows, columns) // multiprocessors(architecture))
+        return most * (other.BM * other.BN + WORK_OF_SIDES * (other.BM + other.BN))
+
+    found, order = [tile], order_of_sums(tile, operation, architecture, second)
+    for BM, BN in itertools.product(*([side << i for i in range(4)] for side in (tile.BM, tile.BN))):
+        other = replace(tile, BM=BM, BN=BN)
+        while other.stages > 2 and staged_bytes(other, architecture, width) > shared_memory(architecture):
+            other = replace(other, stages=other.stages - 1)
+        sums = BM * BN if second else BM * BN * max(1, tile.SPLIT // 2)  # those of a small second product are few
+        fits = sums <= MOST_RESULTS * tile.warps and BM < 2 * max(16, rows) and BN < 2 * max(16, columns)
+        fits = fits and staged_bytes(other, architecture, width) <= shared_memory(architecture)
+        if fits and order_of_sums(other, operation, architecture, second) == order:
+            found.append(other)
+    return min(found, key=work)
+
+
 def prefer(architecture: int, precision: str, operation: str, kind: str, tile: Tile) -> None:
     """Use ``tile``, which was measured, in place of the table's."""
     if (operation, kind) not in TABLE and not (operation in OPERATIONS and re.fullmatch(r"\d+(x\d+){2,3}", kind)):
@@ -221,7 +266,7 @@ def batch_slices(tile: Tile, rows: int, columns: int, depth: int, architecture: 
 
 def narrowed(tile: Tile) -> Tile:
     """``tile`` narrowed to 32 results a thread, for an epilogue that holds several tiles in registers."""
-    while tile.BM * tile.BN > 32 * 32 * tile.warps and tile.BN > 16:
+    while tile.BM * tile.BN > MOST_RESULTS * tile.warps and tile.BN > 16:
         tile = replace(tile, BN=tile.BN // 2)
     return tile
 
