@@ -12,8 +12,9 @@ from minigen import checks
 from minigen.errors import ArgumentError
 from minigen.estimators import sklearn_protocol
 from minigen.estimators.trained import fresh_seed
-from minigen.tables import normal, saving, schema
+from minigen.tables import normal, rejection, saving, schema
 from minigen.tables.rebalancing import by_log_frequency
+from minigen.tables.rejection import Rejection
 from minigen.tables.schema import Rows, Schema, Where
 from minigen.training.history import History
 from minigen.training.loop import Callback
@@ -22,8 +23,10 @@ BYTES_AT_ONCE = 256 << 20  # of encoded rows; larger tables are trained on in pi
 DRAWN_AT_ONCE = 32_768  # rows of a sample
 TRIES = 1000  # rows that are drawn for each that ``where`` asks for, and
 LEAST_TRIES = 1_000_000  # at least
-CALIBRATED_BY = 50_000  # rows that the distribution of each number is corrected by
+CALIBRATED_BY = 50_000  # rows that the distribution of each number is corrected by,
+RECALIBRATED_BY = 20_000  # and once more, of those that are not rejected
 KNOTS = 513
+LEAST_DRAWN = 5000  # rows that the classifier of a rejection sees of the model
 
 
 class TableModel(sklearn_protocol.Parameters):
@@ -40,6 +43,7 @@ class TableModel(sklearn_protocol.Parameters):
     batch_size: int
     continuous: str
     calibrate: bool
+    rejection: bool
     training_by_sampling: bool
     max_categories: int
 
@@ -47,17 +51,21 @@ class TableModel(sklearn_protocol.Parameters):
     condition_: str | None
     model_: Any  # the GAN or VAE inside; None of a table in which nothing varies
     calibration_: dict[str, np.ndarray]
+    rejection_: Rejection | None
+    recalibration_: dict[str, np.ndarray]  # of the rows that are not rejected
     source_: str | None
 
     def _check_params(self) -> None:
         checks.choice("continuous", self.continuous, schema.CONTINUOUS)
-        for name in ("calibrate", "training_by_sampling"):
+        for name in ("calibrate", "rejection", "training_by_sampling"):
             checks.choice(name, getattr(self, name), (True, False))
         checks.integer("max_categories", self.max_categories, 2)
         if self.epochs is not None:
             checks.integer("epochs", self.epochs, 0)
         checks.integer("batch_size", self.batch_size, 1)
         self._inner((2, 1), 64, 1)._check_params()
+        if self.rejection:
+            rejection.check_available()
 
     def _inner(self, widths: tuple[int, ...], batch_size: int, epochs: int) -> Any:
         """The untrained model of encoded rows, whose blocks have these widths."""
@@ -100,9 +108,15 @@ class TableModel(sklearn_protocol.Parameters):
         widths = tuple(width for column, _, _ in rows.parts for width in column.widths)
         inner = self._trained(rows, widths, callbacks, progress) if widths else None
         self.schema_, self.condition_, self.model_, self.source_ = made, condition, inner, None
-        self.calibration_ = {}
-        if self.calibrate and self.continuous == "quantiles":
-            self.calibration_ = self._measured_calibration()
+        self.calibration_, self.rejection_, self.recalibration_ = {}, None, {}
+        calibrate = self.calibrate and self.continuous == "quantiles"
+        if inner is not None and inner.history_.steps:
+            if calibrate:
+                self.calibration_ = self._measured_calibration(CALIBRATED_BY)
+            if self.rejection and len(found[0].raw) >= rejection.LEAST_ROWS:
+                self.rejection_ = self._learnt_rejection(found)
+                if calibrate:
+                    self.recalibration_ = self._measured_calibration(RECALIBRATED_BY)
         return self
 
     def _trained(
@@ -138,12 +152,11 @@ class TableModel(sklearn_protocol.Parameters):
             inner.history_.stop_reason = stopped
         return inner
 
-    def _measured_calibration(self) -> dict[str, np.ndarray]:
+    def _measured_calibration(self, rows: int) -> dict[str, np.ndarray]:
         """For each number by quantiles, what the model makes of it, in as many steps of equal probability."""
-        numbers = [column for column in self.schema_.columns if column.continuous is not None]
-        if not numbers or self.model_ is None or not self.model_.history_.steps:
+        if not any(column.continuous is not None for column in self.schema_.columns):
             return {}
-        found = self._drawn(CALIBRATED_BY, self.seed, None)
+        found = self._drawn(rows, self.seed, None)
         shares = np.linspace(0, 1, KNOTS)
         measured = {}
         for column, (places, number) in zip(self.schema_.columns, found, strict=True):
@@ -152,6 +165,12 @@ class TableModel(sklearn_protocol.Parameters):
                 if len(own) > KNOTS:
                     measured[column.name] = np.quantile(own.astype(np.float64), shares)
         return measured
+
+    def _learnt_rejection(self, found: Sequence[Any]) -> Rejection:
+        """Trees of rows of the table and of as many, or a few thousand, that the model draws."""
+        drawn = self._drawn(max(min(len(found[0].raw), rejection.MOST_ROWS), LEAST_DRAWN), self.seed + 1, None)
+        real, made = rejection.matrix_of_data(self.schema_, found), rejection.matrix(self.schema_, drawn)
+        return rejection.fit(real, made, int(rejection.as_labels(self.schema_).sum()), self.seed)
 
     # --- using it -----------------------------------------------------------------------------------------
 
@@ -184,54 +203,64 @@ class TableModel(sklearn_protocol.Parameters):
         checks.integer("n", n, 0)
         seed = fresh_seed(seed)
         asked = Where(self.schema_, where)
-        rng = np.random.default_rng([seed, 4])
         place = asked.places.pop(self.condition_, None) if self.condition_ else None
-        if not asked:
-            return schema.as_frame(self.schema_, self._drawn(n, seed, place), rng)
-        kept: list[list[Any]] = []
+        rng = np.random.default_rng([seed, 4])
+        return schema.as_frame(self.schema_, self._drawn(n, seed, place, asked), rng)
+
+    def _drawn(self, n: int, seed: int, place: int | None, asked: Where | None = None) -> list[Any]:
+        """Places and numbers of ``n`` rows, calibrated, none of which is rejected; of the condition's ``place``, or as
+        the data's are, and as ``asked``. Raises ``ValueError`` where these are too rare."""
+        rng = np.random.default_rng([seed, 5])
+        pieces: list[list[Any]] = []
         have = tried = 0
-        while have < n:
-            if tried >= max(TRIES * n, LEAST_TRIES):
+        while have < n or not pieces:
+            if tried >= max(TRIES * n, LEAST_TRIES) and asked:
                 raise ArgumentError(
                     "where",
                     f": only {have} of {tried} drawn rows are as asked, not {n}; fit with condition= a column of it",
                 )
-            found = self._drawn(DRAWN_AT_ONCE, int(rng.integers(2**32)), place)
-            held = np.flatnonzero(asked.holds(self.schema_, found))[: n - have]
-            kept.append([(at[held], None if number is None else number[held]) for at, number in found])
-            have, tried = have + len(held), tried + DRAWN_AT_ONCE
-        return schema.as_frame(self.schema_, _joined(kept) if kept else self._drawn(0, seed, place), rng)
-
-    def _drawn(self, n: int, seed: int, place: int | None) -> list[Any]:
-        """Places and numbers of ``n`` rows, calibrated; of the condition's ``place``, or as the data's are."""
-        rng = np.random.default_rng([seed, 5])
-        pieces = []
-        for start in range(0, max(n, 1), DRAWN_AT_ONCE):
-            rows = min(DRAWN_AT_ONCE, n - start)
-            labels = None
-            if self.condition_ is not None:
-                shares = np.array(self.schema_[self.condition_].shares)
-                labels = rng.choice(len(shares), rows, p=shares / shares.sum())
-                labels = labels if place is None else np.full(rows, place)
-            encoded = np.zeros((rows, 0), np.float32)
-            if self.model_ is not None:
-                encoded = self._sampled(rows, int(rng.integers(2**32)), labels)
-            found = schema.decode(self.schema_, encoded, self.condition_, labels)
-            pieces.append([self._calibrated(*pair) for pair in zip(self.schema_.columns, found, strict=True)])
+            left = n - have
+            rows = DRAWN_AT_ONCE if asked else min(DRAWN_AT_ONCE, left if self.rejection_ is None else 3 * left + 64)
+            found = self._drawn_once(rows, rng, place)
+            if self.rejection_ is not None:
+                found = self._accepted(found, rng)
+            if asked:
+                found = _taken(found, np.flatnonzero(asked.holds(self.schema_, found)))
+            pieces.append(_taken(found, slice(left)))
+            have, tried = have + len(found[0][0]), tried + rows
         return _joined(pieces)
+
+    def _drawn_once(self, rows: int, rng: np.random.Generator, place: int | None) -> list[Any]:
+        labels = None
+        if self.condition_ is not None:
+            shares = np.array(self.schema_[self.condition_].shares)
+            labels = rng.choice(len(shares), rows, p=shares / shares.sum())
+            labels = labels if place is None else np.full(rows, place)
+        encoded = np.zeros((rows, 0), np.float32)
+        if self.model_ is not None:
+            encoded = self._sampled(rows, int(rng.integers(2**32)), labels)
+        return self._calibrated(schema.decode(self.schema_, encoded, self.condition_, labels), self.calibration_)
+
+    def _accepted(self, found: list[Any], rng: np.random.Generator) -> list[Any]:
+        """The rows that are not rejected, the distribution of their numbers corrected once more."""
+        assert self.rejection_ is not None
+        accepted = self.rejection_.accepts(rejection.matrix(self.schema_, found), rng)
+        return self._calibrated(_taken(found, np.flatnonzero(accepted)), self.recalibration_)
 
     def _sampled(self, n: int, seed: int, labels: np.ndarray | None) -> np.ndarray:
         """``float32[n, width]`` of the model inside."""
         given = {} if labels is None or self.model_.conditions_ is None else {"y": labels}
         return np.asarray(self.model_.sample(n, seed, **given))
 
-    def _calibrated(self, column: Any, found: tuple[Any, Any]) -> tuple[Any, Any]:
+    def _calibrated(self, found: list[Any], calibration: Mapping[str, np.ndarray]) -> list[Any]:
         """Numbers whose distribution is that of the training data: each goes to its place among the model's own."""
-        places, number = found
-        if (own := getattr(self, "calibration_", {}).get(column.name)) is None:
-            return found
-        share = np.interp(number[:, 0], own, np.linspace(0, 1, len(own)))
-        return places, normal.quantile(share)[:, None]
+        made = []
+        for column, (places, number) in zip(self.schema_.columns, found, strict=True):
+            if (own := calibration.get(column.name)) is not None:
+                share = np.interp(number[:, 0], own, np.linspace(0, 1, len(own)))
+                number = normal.quantile(share)[:, None]
+            made.append((places, number))
+        return made
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write settings, columns and weights to one file, which :func:`minigen.load` reads; nothing is pickled.
@@ -240,6 +269,11 @@ class TableModel(sklearn_protocol.Parameters):
         """
         self._require_fit()
         saving.save(self, path)
+
+
+def _taken(found: list[Any], rows: Any) -> list[Any]:
+    """These rows of places and numbers."""
+    return [(places[rows], None if number is None else number[rows]) for places, number in found]
 
 
 def _joined(pieces: list[list[Any]]) -> list[Any]:

@@ -11,10 +11,12 @@ import numpy as np
 
 from minigen.estimators.saving import content, tuples
 from minigen.tables.columns import Column
+from minigen.tables.rejection import Rejection
 from minigen.tables.schema import Schema, check_condition
 from minigen.training import checkpoint
 from minigen.training.checkpoint import Tensors
 
+CALIBRATIONS = ("calibration", "recalibration")
 OWN = "table."  # what names of tensors that are not of the model inside begin with
 Restore = Callable[[dict[str, Any], Tensors], Any]
 
@@ -27,8 +29,11 @@ def save(model: Any, path: str | os.PathLike[str]) -> None:
         said, arrays = column.to_file()
         columns.append(said)
         tensors.update({f"{OWN}{i}.{name}": np.asarray(value, np.float64) for name, value in arrays.items()})
-        if column.name in model.calibration_:
-            tensors[f"{OWN}{i}.calibration"] = model.calibration_[column.name]
+        for name in CALIBRATIONS:
+            if column.name in (known := getattr(model, f"{name}_")):
+                tensors[f"{OWN}{i}.{name}"] = known[column.name]
+    if model.rejection_ is not None:
+        tensors.update({f"{OWN}rejection.{name}": value for name, value in model.rejection_.tensors().items()})
     settings = {
         "model": model.kind,
         "params": model.get_params(),
@@ -48,16 +53,17 @@ def restored(kind: type, settings: dict[str, Any], tensors: Tensors, restore: Re
     """
     model: Any = kind(**tuples(settings["params"]))
     model._check_params()
-    columns, calibration = [], {}
+    columns: list[Column] = []
+    model.calibration_, model.recalibration_, model.source_ = {}, {}, settings["source"]
     for i, said in enumerate(settings["columns"]):
-        prefix = f"{OWN}{i}."
-        arrays = {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
+        arrays = _below(f"{OWN}{i}.", tensors)
         columns.append(Column.from_file(said, arrays))
-        if "calibration" in arrays:
-            calibration[columns[-1].name] = _ascending(arrays["calibration"])
+        for name in CALIBRATIONS:
+            if name in arrays:
+                getattr(model, f"{name}_")[columns[-1].name] = _ascending(arrays[name])
     model.schema_ = Schema(str(settings["library"]), tuple(columns))
     model.condition_ = check_condition(model.schema_, settings["condition"])
-    model.calibration_, model.source_ = calibration, settings["source"]
+    model.rejection_ = Rejection.from_tensors(_below(f"{OWN}rejection.", tensors), len(columns))
     others = {name: value for name, value in tensors.items() if not name.startswith(OWN)}
     inner = settings["inner"]
     model.model_ = None if inner is None else restore(inner, others)
@@ -65,6 +71,10 @@ def restored(kind: type, settings: dict[str, Any], tensors: Tensors, restore: Re
     if width != (0 if inner is None else model.model_.n_features_in_):
         raise ValueError(f"the columns take {width} numbers, which are not those of the model inside")
     return model
+
+
+def _below(prefix: str, tensors: Tensors) -> Tensors:
+    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
 
 
 def _ascending(values: np.ndarray) -> np.ndarray:

@@ -159,13 +159,13 @@ class Where:
                 held &= places == self.places[column.name]
             if column.name in self.ranges:
                 low, high = self.ranges[column.name]
-                values = _values(column, places, number)
+                values = values_of(column, places, number)
                 held &= (values >= low) & (values <= high)
         return held
 
 
-def _values(column: Column, places: np.ndarray, number: np.ndarray | None) -> np.ndarray:
-    """The numbers of a column, NaN where they are missing."""
+def values_of(column: Column, places: np.ndarray, number: np.ndarray | None) -> np.ndarray:
+    """The numbers of a column, as the table has them; dates in microseconds, NaN where they are missing."""
     made = column.decode(places, number, np.random.default_rng(0))
     values = made.values if made.values.dtype.kind != "M" else made.values.astype("datetime64[us]").astype(np.int64)
     if values.dtype == object:
