@@ -201,6 +201,18 @@ def test_settings_that_are_no_json_are_refused(saved, tmp_path, text):
         minigen.load(tmp_path / "forged", device="numpy")
 
 
+@pytest.mark.parametrize("blocks", [1, [1, 10], [12, 1], 2_106_338_647])
+def test_blocks_that_do_not_add_up_to_the_columns_are_refused(tmp_path, blocks):
+    minigen.GAN(hidden=(3,), batch_size=4, epochs=1, seed=0).fit(np.eye(12, dtype=np.uint8), progress=False).save(
+        tmp_path / "model"
+    )
+    settings, tensors = checkpoint.read(tmp_path / "model")
+    settings["params"]["blocks"] = blocks
+    forged(tmp_path / "forged", settings, tensors)
+    with pytest.raises(minigen.ModelFileError, match="forged.*blocks"):
+        minigen.load(tmp_path / "forged", device="numpy")
+
+
 @pytest.mark.parametrize("ends", [[1, 1], [4, 3], [-(2**63), 2**63 - 1], [1, 2**40], [0, 3]])
 def test_ends_of_epochs_that_are_none_are_refused(saved, tmp_path, ends):
     settings, tensors = checkpoint.read(saved)

@@ -10,7 +10,7 @@ import numpy as np
 from minigen import checks
 from minigen.backend import Array, Backend
 from minigen.errors import ArgumentError
-from minigen.estimators import gan_checks, presets, scaling
+from minigen.estimators import gan_checks, presets, scaling, vae_checks
 from minigen.estimators.base import Estimator
 from minigen.estimators.data_range import OfRange
 from minigen.estimators.game import check_penalty, check_rows, game
@@ -295,7 +295,9 @@ class GAN(Generates, OfRange):
         of_discriminator = Hidden(self.normalization_discriminator, self.dropout, self.maxout, self.spectral_norm)
         generator = dense_layers((self.latent_dim, *hidden, columns), self.activation, output, of_generator)
         if self.blocks is not None:
-            generator = with_labels(generator, checks.widths("blocks", self.blocks), self.temperature)
+            blocks = checks.widths("blocks", self.blocks)
+            vae_checks.add_up(blocks, columns)
+            generator = with_labels(generator, blocks, self.temperature)
         sizes = (self.pack * columns, *hidden_discriminator, 1)
         discriminator = dense_layers(sizes, self.activation, "linear", of_discriminator, len(generator))
         return {"generator": generator, "discriminator": discriminator}

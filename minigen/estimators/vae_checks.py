@@ -69,6 +69,11 @@ def counts(name: str, rows: Array) -> None:
         raise ArgumentError(name, f"must be counts of at least 0 for likelihood='multinomial', not {rows.min()}")
 
 
+def add_up(blocks: tuple[int, ...], columns: int) -> None:
+    if sum(blocks) != columns:
+        raise ArgumentError("blocks", f"must add up to the {columns} columns of the data, not to {sum(blocks)}")
+
+
 def one_hot(name: str, rows: Array, blocks: tuple[int, ...], mixed: bool = False) -> None:
     """Raise ValueError where a row has no single label in a block: its columns must be zeros and a one.
 
@@ -77,9 +82,7 @@ def one_hot(name: str, rows: Array, blocks: tuple[int, ...], mixed: bool = False
     if mixed and rows.dtype == np.uint8 and rows.max() > 1:
         raise ArgumentError(name, "must be floating for blocks of numbers and labels: uint8 is taken as grey levels")
     one = 255 if rows.dtype == np.uint8 and rows.max() > 1 else 1
-    if sum(blocks) != rows.shape[1]:
-        message = f"must add up to the {rows.shape[1]} columns of the data, not to {sum(blocks)}"
-        raise ArgumentError("blocks", message)
+    add_up(blocks, rows.shape[1])
     for block in categorical_loss.slices(np.cumsum(blocks)):
         if mixed and block.stop - block.start == 1:
             continue
