@@ -81,7 +81,7 @@ def test_rows_of_the_table_and_of_the_model_look_the_same_to_the_trees():
     np.testing.assert_allclose(rejection.matrix(schema, parts), rows)
 
 
-@pytest.mark.parametrize("kind", ["TableVAE", "TableGAN"])
+@pytest.mark.parametrize("kind", ["TableVAE", pytest.param("TableGAN", marks=pytest.mark.slow)])
 def test_samples_of_a_model_with_rejection(kind, tmp_path):
     frame = people(600)
     fitted = getattr(minigen, kind)(**TINY, rejection=True).fit(frame, progress=False)
