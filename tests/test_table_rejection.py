@@ -28,6 +28,7 @@ def people(n: int, seed: int = 0) -> pd.DataFrame:
 @pytest.fixture(autouse=True)
 def few_trees(monkeypatch):
     monkeypatch.setattr(rejection, "TREES", 20)
+    monkeypatch.setattr(rejection, "LEAST_ROWS", 500)
     for name in ("CALIBRATED_BY", "RECALIBRATED_BY", "DRAWN_AT_ONCE"):
         monkeypatch.setattr(model, name, 1500)
 
@@ -80,7 +81,7 @@ def test_rows_of_the_table_and_of_the_model_look_the_same_to_the_trees():
     np.testing.assert_allclose(rejection.matrix(schema, parts), rows)
 
 
-@pytest.mark.parametrize("kind", ["TableVAE", "TableGAN"])
+@pytest.mark.parametrize("kind", ["TableVAE", pytest.param("TableGAN", marks=pytest.mark.slow)])
 def test_samples_of_a_model_with_rejection(kind, tmp_path):
     frame = people(600)
     fitted = getattr(minigen, kind)(**TINY, rejection=True).fit(frame, progress=False)
@@ -101,7 +102,7 @@ def test_few_rows_or_no_training_reject_nothing():
     assert minigen.TableVAE(**TINY, rejection=True).fit(people(400), progress=False).rejection_ is None
     untrained = minigen.TableVAE(**{**TINY, "epochs": 0}, rejection=True).fit(people(600), progress=False)
     assert untrained.rejection_ is None and len(untrained.sample(5)) == 5
-    assert minigen.TableVAE(**TINY).fit(people(600), progress=False).rejection_ is None
+    assert minigen.TableVAE(**TINY, rejection=False).fit(people(600), progress=False).rejection_ is None
     with pytest.raises(ValueError, match="rejection"):
         minigen.TableVAE(rejection="yes").fit(people(10))
 

@@ -5,6 +5,9 @@ A classifier of real and generated rows says ``D(x)``, and ``D / (1 - D)``, the 
 (their equation 3), so that rows that are accepted have the density of real ones, as far as the classifier knows it.
 For ``l_max``, the largest logit, a high quantile of generated rows' stands in: the ratio counts up to there.
 
+The figure ``detection AUC`` of :mod:`minigen.tables.quality` is a classifier's of the same kind, and gains the most by
+this; similarities of pairs of columns, and what a model learns from the rows, say whether the rows are better.
+
 The classifier is boosted trees, which see a row as the table has it: numbers, not where they lie among others.
 scikit-learn trains them; using them is NumPy's, so that a saved model needs no scikit-learn.
 """
@@ -22,7 +25,7 @@ from minigen.tables.reading import EXTRA
 from minigen.tables.schema import Schema, values_of
 from minigen.training.checkpoint import Tensors
 
-LEAST_ROWS = 500  # trees of fewer would learn them by heart
+LEAST_ROWS = 5000  # trees of fewer would learn them by heart, and prefer rows near to them
 MOST_ROWS = 50_000  # real ones that trees are fitted to
 TREES = 500
 DEPTH = 10
