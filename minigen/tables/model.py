@@ -113,7 +113,8 @@ class TableModel(sklearn_protocol.Parameters):
         if inner is not None and inner.history_.steps:
             if calibrate:
                 self.calibration_ = self._measured_calibration(CALIBRATED_BY)
-            if self.rejection and len(found[0].raw) >= rejection.LEAST_ROWS:
+            # Of few rows with a value asked for, trees of the whole table know too little.
+            if self.rejection and condition is None and len(found[0].raw) >= rejection.LEAST_ROWS:
                 self.rejection_ = self._learnt_rejection(found)
                 if calibrate:
                     self.recalibration_ = self._measured_calibration(RECALIBRATED_BY)

@@ -25,8 +25,9 @@ class TableVAE(TableModel):
     continuous : how numbers go into the network: ``"quantiles"``, by their place among the data's, as a standard normal
         has it; or ``"modes"``, by the modes of a mixture of Gaussians (Xu et al. 2019; needs scikit-learn)
     calibrate : after the training correct each number's distribution, of ``"quantiles"``, by what the model makes of it
-    rejection : after a training on 5,000 rows or more teach boosted trees to tell real from generated rows, and leave
-        out rows that they reject (Azadi et al. 2019, :mod:`minigen.tables.rejection`; needs scikit-learn)
+    rejection : after a training on 5,000 rows or more, without ``condition=``, teach boosted trees to tell real from
+        generated rows, and leave out rows that they reject (Azadi et al. 2019, :mod:`minigen.tables.rejection`; needs
+        scikit-learn)
     training_by_sampling : with ``condition=``, train on its values by the logarithm of their frequency (Xu et al.
         2019), so that rows of rare ones are learnt too; samples have the data's frequencies all the same
     max_categories : categories of a column that are told apart; rarer ones share a place and are drawn by frequency
