@@ -24,7 +24,7 @@ DRAWN_AT_ONCE = 32_768  # rows of a sample
 TRIES = 1000  # rows that are drawn for each that ``where`` asks for, and
 LEAST_TRIES = 1_000_000  # at least
 CALIBRATED_BY = 50_000  # rows that the distribution of each number is corrected by,
-RECALIBRATED_BY = 10_000  # and once more, of those that are not rejected
+RECALIBRATED_BY = 20_000  # and once more, of those that are not rejected
 KNOTS = 513
 LEAST_DRAWN = 5000  # rows that the classifier of a rejection sees of the model
 
