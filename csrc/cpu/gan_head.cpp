@@ -86,8 +86,7 @@ void head(const Head& h, Activation activation, const Loss& of, float* loss, flo
                            .B_layout = Layout::transposed,
                            .C = h.logits,
                            .bias = h.b};
-  decltype(&outer_product<Activation::linear>) dgrad = nullptr;
-  with_activation(activation, [&](auto known) { dgrad = outer_product<known.value>; });
+  const auto dgrad = with_activation(activation, [](auto known) { return outer_product<known.value>; });
   parallel_ranges(h.B, group, 0.2 * static_cast<double>(h.B * h.I), [&](int64_t from, int64_t to) {
     for (int64_t begin = from; begin < to; begin += group) {
       const int64_t end = smaller(begin + group, to);

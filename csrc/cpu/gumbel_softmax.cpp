@@ -43,8 +43,7 @@ void differentiate(const float* dy, const float* y, float* dz, int64_t begin, in
 void gumbel_softmax_forward(const float* z, const float* u, const int32_t* ends, float* y, int64_t B, int64_t D,
                             int64_t G, Activation activation, double temperature) {
   const float sharpness = u == nullptr ? 1.0f : static_cast<float>(1.0 / temperature);
-  decltype(&activate<Activation::linear>) numbers = nullptr;
-  with_activation(activation, [&](auto known) { numbers = activate<known.value>; });
+  const auto numbers = with_activation(activation, [](auto known) { return activate<known.value>; });
   for_rows(B, static_cast<double>(B * D) * 2.0, [=](int64_t r) {
     const float *logits = z + r * D, *uniform = u == nullptr ? nullptr : u + r * D;
     float* out = y + r * D;
@@ -65,8 +64,7 @@ void gumbel_softmax_forward(const float* z, const float* u, const int32_t* ends,
 void gumbel_softmax_backward(const float* dy, const float* y, const int32_t* ends, float* dz, int64_t B, int64_t D,
                              int64_t G, Activation activation, double temperature) {
   const float sharpness = static_cast<float>(1.0 / temperature);
-  decltype(&differentiate<Activation::linear>) numbers = nullptr;
-  with_activation(activation, [&](auto known) { numbers = differentiate<known.value>; });
+  const auto numbers = with_activation(activation, [](auto known) { return differentiate<known.value>; });
   for_rows(B, static_cast<double>(B * D) * 0.5, [=](int64_t r) {
     const float *slope = dy + r * D, *p = y + r * D;
     float* out = dz + r * D;

@@ -63,9 +63,7 @@ void normalize_rows(const float* x, const float* gamma, const float* beta, const
 
 // The rows' loop is compiled for each activation, what surrounds it once.
 auto normalize_rows_of(Activation activation) {
-  decltype(&normalize_rows<Activation::linear>) found = nullptr;
-  with_activation(activation, [&](auto known) { found = normalize_rows<known.value>; });
-  return found;
+  return with_activation(activation, [](auto known) { return normalize_rows<known.value>; });
 }
 
 float inverse_root(double variance, double eps) { return static_cast<float>(1.0 / __builtin_sqrt(variance + eps)); }
@@ -297,8 +295,7 @@ void layer_norm_tangent_wgrad(const float* dz, const float* x_tangent, const flo
 
 void layer_norm_forward(const float* x, const float* gamma, const float* beta, float* y, float* mean, float* inv_std,
                         int64_t B, int64_t O, double eps, Activation activation) {
-  decltype(&normalize_row<Activation::linear>) normalize = nullptr;
-  with_activation(activation, [&](auto known) { normalize = normalize_row<known.value>; });
+  const auto normalize = with_activation(activation, [](auto known) { return normalize_row<known.value>; });
   for_rows(B, B * O * 0.6, [=](int64_t r) {
     const float* row = x + r * O;
     const float columns = static_cast<float>(O), m = sum(row, O) / columns;

@@ -88,9 +88,10 @@ struct KnownActivation {
   static constexpr Activation value = A;
 };
 
-// Calls body(KnownActivation<activation>{}): the one switch outside of the loop.
+// Calls body(KnownActivation<activation>{}) and returns what it returns, a function of that activation, say: the one
+// switch outside of the loop.
 template <class Body>
-static inline void with_activation(Activation activation, const Body& body) {
+static inline auto with_activation(Activation activation, const Body& body) {
   switch (activation) {
     case Activation::linear:
       return body(KnownActivation<Activation::linear>{});
@@ -104,7 +105,7 @@ static inline void with_activation(Activation activation, const Body& body) {
       return body(KnownActivation<Activation::tanh>{});
     case Activation::sigmoid:
       return body(KnownActivation<Activation::sigmoid>{});
-    case Activation::softplus:
+    default:
       return body(KnownActivation<Activation::softplus>{});
   }
 }
