@@ -14,7 +14,7 @@ SHAPES = [(128, 5, 128), (4096, 5, 1024)]
 
 
 def moved(shape: tuple[int, int, int], pieces: int, outputs: int) -> int:
-    """Bytes, of so many buffers with all pieces, and with one number an output."""
+    """Bytes of the buffers: how many have all pieces, and how many one number an output."""
     rows, count, columns = shape
     return 4 * rows * columns * (pieces * count + outputs)
 

@@ -54,8 +54,11 @@ PATIENCE = {"cpu": 600.0, "cuda": 60.0}  # seconds to wait for an answer: compil
 
 
 class Timed(NamedTuple):
-    """A contender in a cell: each model as long as one of so many ``models`` (None: as the cell has), in so many
-    ``processes`` at once."""
+    """A contender in a cell.
+
+    Each model trains as long as one of ``models`` models does (None: as many as the cell has). ``processes`` is how
+    many processes do that at the same time.
+    """
 
     name: str
     spec: Spec
@@ -67,7 +70,7 @@ class Bench:
     """Contenders on one data set, each started, checked, and then timed in turns with the others."""
 
     def __init__(self, folder: Path, steps: int, rounds: int, epochs: int, device: str, quick: bool) -> None:
-        """An epoch has so many ``steps``."""
+        """``steps`` is the number of steps of an epoch."""
         self.folder, self.rounds, self.epochs, self.device = folder, rounds, epochs, device
         self.contenders = ON_GPU if device == "cuda" else CONTENDERS
         self.batch, self.hidden, columns = (8, (8,), 20) if quick else (128, (128,), 784)

@@ -117,7 +117,7 @@ class FakeCupy(types.ModuleType):
             raise AssertionError(f"{what} during graph capture")
 
     def arrive(self, copies: int) -> None:
-        """The host waits, for so many of the copies under way."""
+        """The host waits for a number of the copies under way."""
         self.idle("synchronization")
         self.waited += 1
         for to, content in self.arriving[:copies]:

@@ -137,7 +137,7 @@ class Gpu:
         run(kernel.code, order, values, threads, shared, grid[:2], list(self.memory.values()))
 
     def room(self, address: int, size: int, tables: Sequence[dict[int, np.ndarray]], what: str) -> None:
-        """Raise unless so many bytes lie in an allocation of one of ``tables``."""
+        """Raise unless these bytes lie in an allocation of one of ``tables``."""
         for table in tables:
             for start, array in table.items():
                 if start <= address and address + size <= start + len(array):

@@ -127,7 +127,7 @@ def test_the_present_card_is_read_from_the_driver(fake):
 
 
 def touching(*names, sizes):
-    """A launch that reads buffers, made at first mention in ``sizes`` of so many bytes each."""
+    """A launch that reads buffers, made at first mention with the number of bytes that ``sizes`` has for it."""
     reads = tuple(sizes[name] for name in names)
     job = launch.Job(None, 1, {}, reads, (), (), traffic=tuple(buffer.nbytes for buffer in reads))
     return launch.Launch("k", None, (1, 1, 1), (), bytes=job.bytes, jobs=(job,))

@@ -195,7 +195,7 @@ class TrainingOptions:
         bool, typer.Option("--restore-best", help="Keep the weights of the best epoch.", rich_help_panel=EVALUATION)
     ] = False
     patience: Annotated[
-        int | None, option(EVALUATION, "INT", "Stop after so many evaluations without a better one. Default: never.")
+        int | None, option(EVALUATION, "INT", "Stop after this many evaluations without a better one. Default: never.")
     ] = None
     preset: Annotated[
         str | None,

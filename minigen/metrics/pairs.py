@@ -12,7 +12,7 @@ from collections.abc import Iterator
 import numpy as np
 
 ELEMENTS = 1 << 24  # of a block of pairs: 64 MB
-SPARE = 8  # candidates beside the neighbours asked for: so many that doubts are rare
+SPARE = 8  # candidates beside the neighbours asked for: enough that doubts are rare
 
 
 class Pairs:

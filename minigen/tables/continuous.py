@@ -10,7 +10,7 @@ import numpy as np
 from minigen.tables import normal
 
 KNOTS = 1000  # quantiles that are kept of a column
-ROWS_OF_MIXTURE = 20_000  # a mixture is fitted to so many values at most
+ROWS_OF_MIXTURE = 20_000  # values that a mixture is fitted to, at most
 MODES = 10
 LEAST_WEIGHT = 0.005  # of a mode that is kept, as in Xu et al. 2019
 REACH = 4.0  # deviations from the mean of a mode that a value may be away

@@ -6,7 +6,8 @@ A classifier of real and generated rows says ``D(x)``, and ``D / (1 - D)``, the 
 For ``l_max``, the largest logit, a high quantile of generated rows' stands in: the ratio counts up to there.
 
 The figure ``detection AUC`` of :mod:`minigen.tables.quality` is a classifier's of the same kind, and gains the most by
-this; similarities of pairs of columns, and what a model learns from the rows, say whether the rows are better.
+this; similarities of pairs of columns, and what a model learns from the rows, say whether the rows are better. Accepted
+rows lie somewhat nearer to training rows than all generated ones do: ``nearer to training rows`` tells.
 
 The classifier is boosted trees, which see a row as the table has it: numbers, not where they lie among others.
 scikit-learn trains them; using them is NumPy's, so that a saved model needs no scikit-learn.

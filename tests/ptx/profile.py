@@ -7,7 +7,7 @@ the busiest multiprocessor's warps have instructions, over four (``issue``), and
 This is a guide where no GPU is at hand, and no time: conflicts in shared memory, caches and waiting are not in it, and
 ``ptxas`` may make several instructions of one.
 
-With ``--models 16`` it is of so many models whose steps are launched together (:mod:`minigen.cuda.plan.many`), with
+With ``--models 16`` it is of sixteen models whose steps are launched together (:mod:`minigen.cuda.plan.many`), with
 products cut for all of them, or with ``--exact`` in the order of one model. The programs of one model are run, and
 counted for each.
 """
@@ -41,7 +41,7 @@ SCHEDULERS = 4
 class Profile:
     """A launch, its code, and ``executed[instructions, programs]``: how many times a program's warps ran each.
 
-    It is for so many ``models``, each of which has these programs.
+    The launch is for ``models`` models, each of which has these programs.
     """
 
     launch: Launch
@@ -114,7 +114,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=128)
     parser.add_argument("--hidden", type=int, nargs="+", help="widths of the hidden layers, other than the default's")
     parser.add_argument("--columns", type=int, default=784, help="pixels of a picture")
-    parser.add_argument("--models", type=int, default=1, help="so many, launched together")
+    parser.add_argument("--models", type=int, default=1, help="how many, launched together")
     parser.add_argument("--exact", action="store_true", help="with the order of sums, and so the bits, of one model")
     parser.add_argument("--lines", type=int, default=0, help="of each launch, those with the most instructions")
     chosen = parser.parse_args()

@@ -49,7 +49,7 @@ class Tile:
     """``BM x BN`` results a program, ``BK`` terms at a time; ``warps`` and pipeline ``stages`` of the launch.
 
     Rows of GROUP tiles are worked on together, so that they find their inputs in the L2 cache. With SPLIT > 1 a program
-    works on so many chunks of BK terms at once: see :mod:`minigen.cuda.kernels.matmul`.
+    works on as many chunks of BK terms at once: see :mod:`minigen.cuda.kernels.matmul`.
     """
 
     BM: int
