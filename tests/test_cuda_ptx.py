@@ -149,8 +149,9 @@ def run_profile() -> subprocess.CompletedProcess[str]:
     return python("-m", "ptx.profile", "gan", "--lines", "3")
 
 
-MOST_ISSUED = 21_000
-"""Clocks of the default GAN's step, as :mod:`ptx.profile` counts them, that no change may exceed unnoticed."""
+MOST_ISSUED = {True: 21_000, False: 23_000}
+"""Clocks of the default GAN's step, as :mod:`ptx.profile` counts them, that no change may exceed unnoticed; by whether
+Triton divides chunks of a product among warps."""
 
 
 @pytest.mark.background(run=run_profile)
@@ -161,5 +162,5 @@ def test_profile(result):
     head, *launches, total = (line for line in result.stdout.splitlines() if not line.startswith(" " * 8))
     counts = [int(line.split()[0].replace(",", "")) for line in (*launches, total)]
     assert "issue" in head and len(launches) == 8 and sum(counts[:-1]) == counts[-1] > 1000
-    assert counts[-1] <= MOST_ISSUED
+    assert counts[-1] <= MOST_ISSUED[tiles.divides_chunks()]
     assert "total = tl.dot(a, b, total, input_precision=PRECISION)" in result.stdout

@@ -275,9 +275,11 @@ def test_a_damaged_file_of_tiles_is_left_aside(fake, text):
 
 
 @pytest.mark.parametrize("precision", ["tf32x3", "tf32"])
-def test_terms_are_taken_in_chunks_where_a_tile_is_too_small_for_its_warps(precision):
-    """On the tensor cores; no more chunks than there are terms."""
-    assert tiles.choose("forward", 256, 128, 784, 90, precision) == tiles.Tile(16, 16, 32, 8, 3, SPLIT=4)
+@pytest.mark.parametrize("divides, chosen", [(True, {"stages": 3, "SPLIT": 4}), (False, {"stages": 2, "SPLIT": 8})])
+def test_terms_are_taken_in_chunks_where_a_tile_is_too_small_for_its_warps(precision, divides, chosen, monkeypatch):
+    """On the tensor cores; no more chunks than there are terms. As many as warps where Triton cannot divide them."""
+    monkeypatch.setattr(tiles, "divides_chunks", lambda: divides)
+    assert tiles.choose("forward", 256, 128, 784, 90, precision) == tiles.Tile(16, 16, 32, 8, **chosen)
     assert tiles.choose("forward", 256, 784, 128, 80, precision) == tiles.Tile(32, 64, 64, 8, 3)
     assert tiles.choose("forward", 256, 128, 784, 90, "ieee").SPLIT == 1
     assert tiles.choose("forward", 4096, 4096, 4096, 90, precision).SPLIT == 1

@@ -18,6 +18,8 @@ measures others and keeps them in a file, which :func:`load_measured` puts befor
 
 from __future__ import annotations
 
+import functools
+import importlib.metadata
 import itertools
 import json
 import re
@@ -161,13 +163,25 @@ def small(rows: int, columns: int, architecture: int, precision: str, models: in
     wait for each other and still issue side by side. A tile of 32 x 64 has work for all of them; of a smaller one each
     warp takes a chunk of the terms, a quarter of them at most: adding up more sums costs more than it saves, at every
     depth from 100 to 800. In float32 a thread has several sums under way as it is.
+
+    Triton before 3.9 cannot divide a chunk among warps: two or four would compute the same, in twice the registers. So
+    each warp has its own there, with as much less in flight as the shared memory of many chunks allows.
     """
     once = (sides for sides in SMALL if fits_once(sides, rows, columns, architecture, models))
     BM, BN = next(once, SMALL[-1])
+    split = min(4, max(1, 32 * 64 // (BM * BN)))
     if precision == "ieee":
         return Tile(BM, BN, 32, 8, 3)
-    split = min(4, max(1, 32 * 64 // (BM * BN)))
+    if split > 1 and not divides_chunks():
+        return Tile(BM, BN, 32, 8, 2, SPLIT=8)
     return Tile(BM, BN, 64 if split < 4 else 32, 8, 3, SPLIT=split)
+
+
+@functools.cache
+def divides_chunks() -> bool:
+    """Whether this Triton gives a chunk of a product with SPLIT > 1 to several warps, a part to each."""
+    major, minor = map(int, importlib.metadata.version("triton").split(".")[:2])
+    return (major, minor) >= (3, 9)
 
 
 def order_of_sums(tile: Tile, operation: str, architecture: int, second: bool = False) -> tuple[object, ...]:
