@@ -12,10 +12,10 @@ from minigen import DeviceError
 from minigen.cuda.plan import codegen
 from minigen.cuda.plan.launch import Launch
 from minigen.cuda.run import compiler, dependent, device, driver
-from minigen.cuda.run.build import build_of, translate
+from minigen.cuda.run.build import build_of
 from minigen.cuda.run.cache import Binary
 from minigen.cuda.tools.report import planning_backend
-from ptx.executor import PtxExecutor
+from ptx.executor import PtxExecutor, kernel_of
 
 triton = pytest.importorskip("triton", reason="no Triton")
 
@@ -48,7 +48,7 @@ def compile_for(architecture):
     out, step = ops.empty((3000,)), ops.upload(np.array([3], np.uint64))
     (launch,) = ops.schedule(lambda: ops.random_uniform(out, 5, 6, step)).launches
     executor.run(launch)
-    return translate(build_of(launch, executor)).asm["ptx"], out
+    return kernel_of(build_of(launch, executor)).text, out
 
 
 @pytest.mark.background(run=compile_for)

@@ -2,13 +2,47 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from unittest import mock
+
 import numpy as np
 
 from interpreter import HostExecutor
 from minigen.cuda.plan.launch import Launch
-from minigen.cuda.run.build import build_of, translate
+from minigen.cuda.run.build import TritonBuild, build_of, translate
+from minigen.paths import cache_folder
 from ptx.code import Code
 from ptx.machine import run
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """A kernel's PTX, as text and as it is run, a block's ``threads``, and its bytes of ``shared`` memory."""
+
+    text: str
+    code: Code
+    threads: int
+    shared: int
+
+
+_kernels: dict[str, Kernel] = {}  # of this process, by key: tests have an executor each
+
+
+def kernel_of(build: TritonBuild) -> Kernel:
+    """The kernel, read once in a process, and compiled once for all processes with one cache.
+
+    Nothing here wants the machine code, which takes a third of a compilation: test_cuda_compile.py has it made.
+    """
+    if build.key not in _kernels:
+        from triton import knobs
+        from triton.backends.nvidia.compiler import CUDABackend
+
+        with mock.patch.object(CUDABackend, "make_cubin", return_value=b"none"), knobs.cache.scope():
+            knobs.cache.dir = str(cache_folder() / "ptx")
+            record = translate(build)
+        text, facts = record.asm["ptx"], record.metadata
+        _kernels[build.key] = Kernel(text, Code(text), 32 * facts.num_warps, facts.shared)
+    return _kernels[build.key]
 
 
 class PtxExecutor(HostExecutor):
@@ -20,7 +54,6 @@ class PtxExecutor(HostExecutor):
         super().__init__(architecture)
         self.order = np.random.default_rng()
         self.codes: dict[str, Code] = {}
-        self.blocks: dict[str, tuple[int, int]] = {}  # threads, and bytes of shared memory
 
     def run(self, launch: Launch) -> None:
         """Run one launch. Raises Fault for what would go wrong on a GPU."""
@@ -29,10 +62,8 @@ class PtxExecutor(HostExecutor):
     def execute(self, launch: Launch, order: np.ndarray | None = None) -> tuple[Code, np.ndarray]:
         """Run one launch, or of its blocks those of ``order``: its code, and what :func:`ptx.machine.run` returns."""
         build = build_of(launch, self)
-        if build.key not in self.codes:
-            record = translate(build)
-            self.codes[build.key] = Code(record.asm["ptx"])
-            self.blocks[build.key] = 32 * record.metadata.num_warps, record.metadata.shared
+        kernel = kernel_of(build)
+        self.codes[build.key] = kernel.code
         order = self.order.permutation(launch.grid[0] * launch.grid[1]) if order is None else order
-        code, blocks = self.codes[build.key], self.blocks[build.key]
-        return code, run(code, order, launch.args, *blocks, launch.grid, launch.moved_to)
+        executed = run(kernel.code, order, launch.args, kernel.threads, kernel.shared, launch.grid, launch.moved_to)
+        return kernel.code, executed
