@@ -5,6 +5,7 @@
 #include <string>
 
 #include "calls.hpp"
+#include "cpu/cores.hpp"
 
 namespace py = pybind11;
 using namespace py::literals;

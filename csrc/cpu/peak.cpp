@@ -2,6 +2,7 @@
 // kernel is measured against.
 #include <time.h>
 
+#include "cores.hpp"
 #include "kernels.hpp"
 #include "threads.hpp"
 #include "vector.hpp"

@@ -2,6 +2,7 @@
 #include <time.h>
 
 #include "bf16.hpp"
+#include "cores.hpp"
 #include "block_bf16.hpp"
 #include "threads.hpp"
 

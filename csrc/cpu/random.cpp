@@ -3,8 +3,10 @@
 #include "kernels.hpp"
 #include "threads.hpp"
 
-#if defined(__x86_64__)
+#if defined(__AVX2__)
 #include <immintrin.h>
+#elif defined(__SSE2__)
+#include <emmintrin.h>
 #endif
 
 namespace minigen::MINIGEN_ISA {

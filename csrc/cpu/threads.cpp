@@ -12,6 +12,8 @@
 #include <thread>
 #include <vector>
 
+#include "cores.hpp"
+
 namespace minigen {
 namespace {
 
@@ -197,11 +199,11 @@ int threads_for(double work) {
   return work < 8e3 + 200.0 * threads ? 1 : threads;
 }
 
-void with_team(const std::function<void()>& work) {
+void with_team(void (*work)(const void* context), const void* context) {
   const int threads = has_team ? 1 : thread_limit();
-  if (threads == 1 || !take_team(threads)) return work();
+  if (threads == 1 || !take_team(threads)) return work(context);
   const OnLeaving leave;
-  work();
+  work(context);
 }
 
 int team_size() { return has_team ? std::min(team->size, thread_limit()) : 1; }

@@ -9,9 +9,7 @@
 #pragma once
 
 #include <cstdint>
-#include <functional>
 
-#include "cores.hpp"
 #include "float_mode.hpp"
 
 namespace minigen {
@@ -35,7 +33,12 @@ int threads_for(double work);
 // Run `work` on this thread with the others at hand: until it returns they wait for shares of the operations in it, at
 // first awake, so that a share starts within a fraction of the microseconds that it takes to wake them. Where another
 // thread has them already, this one works alone. Rethrows what `work` throws.
-void with_team(const std::function<void()>& work);
+void with_team(void (*work)(const void* context), const void* context);
+
+template <class Work>
+static inline void with_team(const Work& work) {
+  with_team([](const void* context) { (*static_cast<const Work*>(context))(); }, &work);
+}
 
 // In with_team: how many threads there are, and how many of them the operations to come use, from 1 to that.
 int team_size();

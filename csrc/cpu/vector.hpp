@@ -4,7 +4,7 @@
 #include <cstdint>
 #include <utility>
 
-#if defined(__x86_64__)
+#if defined(__AVX__)
 #include <immintrin.h>
 #endif
 
