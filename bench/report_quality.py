@@ -6,6 +6,7 @@ import statistics
 from collections.abc import Iterable
 from typing import Any
 
+from bench.digits import PEER
 from bench.iwae import PAPER as IWAE_PAPER
 from bench.pacgan import DATA, PAPER
 from bench.report import commit, table
@@ -91,7 +92,8 @@ def settings_list(settings: dict[tuple[Any, ...], list[Run]]) -> str:
     lines = []
     for (name,), runs in settings.items():
         given = ", ".join(f"{key}={value}" for key, value in runs[-1]["settings"].items())
-        lines.append(f"- {name}: {f'`{given}`' if given else 'its own settings, `bench/pytorch_gan.py`'}\n")
+        none = "its own settings, `bench/pytorch_gan.py`" if name == PEER else "the defaults"
+        lines.append(f"- {name}: {f'`{given}`' if given else none}\n")
     return "\n" + "".join(lines)
 
 
