@@ -26,6 +26,7 @@ from minigen.cuda.plan.launch import Launch
 from minigen.errors import DeviceError
 
 ALIGNMENT = 64
+_patched: set[str] = set()  # Triton's modules that have the interpreter's functions
 
 
 class HostExecutor(ABC):
@@ -120,18 +121,19 @@ class InterpreterExecutor(HostExecutor):
             original(number % grid[0], number // grid[0], z)
 
         # Triton puts the interpreter's functions into its language again at each call of a function, which takes almost
-        # half of a step's time. Once a launch is enough for each of the two modules that functions may see.
-        patch, scope, patched = self.module._patch_lang, self.module._LangPatchScope, set[str]()
+        # half of a step's time, and takes them out after each launch. Once a process is enough for each of the two
+        # modules that functions may see: nothing else runs in it.
+        patch, scope = self.module._patch_lang, self.module._LangPatchScope
 
         def patch_once(function: Any) -> Any:
             if function not in self.sees:
                 values = function.__globals__.values()
                 self.sees[function] = {name for name in languages if any(value is languages[name] for value in values)}
             seen = self.sees[function]
-            if seen <= patched:
-                return scope()
-            patched.update(seen)
-            return patch(function)
+            if not seen <= _patched:
+                _patched.update(seen)
+                patch(function)
+            return scope()
 
         languages = {"tl": self.module.tl, "core": self.module.tl.core}
         with (
