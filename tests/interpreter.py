@@ -16,6 +16,7 @@ from dataclasses import replace
 from typing import Any
 from unittest import mock
 
+import interpreter_types
 import numpy as np
 
 from minigen import checks
@@ -92,8 +93,10 @@ class InterpreterExecutor(HostExecutor):
         self.module, self.builder = interpreter, interpreter.interpreter_builder
         # Integers wrap around, as on a GPU; without this every sum of integers is computed twice to look for that.
         self.builder.options = replace(self.builder.options, sanitize_overflow=False)
+        interpreter_types.make_once()
         super().__init__(architecture)
         self.shuffle, self.check = shuffle, check
+        self.sees: dict[Any, set[str]] = {}  # which of Triton's modules are among a function's globals
 
     def run(self, launch: Launch) -> None:
         """Interpret one launch. Raises RuntimeError for what ``check`` finds."""
@@ -121,8 +124,10 @@ class InterpreterExecutor(HostExecutor):
         patch, scope, patched = self.module._patch_lang, self.module._LangPatchScope, set[str]()
 
         def patch_once(function: Any) -> Any:
-            values = function.__globals__.values()
-            seen = {name for name, module in languages.items() if any(value is module for value in values)}
+            if function not in self.sees:
+                values = function.__globals__.values()
+                self.sees[function] = {name for name in languages if any(value is languages[name] for value in values)}
+            seen = self.sees[function]
             if seen <= patched:
                 return scope()
             patched.update(seen)
