@@ -632,7 +632,7 @@ builds = pytest.mark.skipif(
 def test_no_instruction_set_lends_code_to_another(kind: str, result: Any) -> None:
     """The linker keeps one copy of a weak symbol (an inline function, say), perhaps one that this CPU cannot run."""
     for isa in (*ISAS, *native.supported_bf16()):
-        objects = list(result[0].glob(f"CMakeFiles/kernels_{isa}.dir/**/*.o"))
+        objects = list(result[0].glob(f"csrc/CMakeFiles/kernels_{isa}.dir/**/*.o"))
         assert objects
         symbols = subprocess.run(["nm", "-C", *objects], capture_output=True, text=True, check=True).stdout
         weak = [line.split(" W ", 1)[1] for line in symbols.splitlines() if " W " in line]
