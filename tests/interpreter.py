@@ -121,8 +121,8 @@ class InterpreterExecutor(HostExecutor):
             original(number % grid[0], number // grid[0], z)
 
         # Triton puts the interpreter's functions into its language again at each call of a function, which takes almost
-        # half of a step's time, and takes them out after each launch. Once a process is enough for each of the two
-        # modules that functions may see: nothing else runs in it.
+        # half of a step's time, and takes them out after each launch. Here they stay until the process ends, in each of
+        # the two modules that functions may see: such a process compiles nothing.
         patch, scope = self.module._patch_lang, self.module._LangPatchScope
 
         def patch_once(function: Any) -> Any:

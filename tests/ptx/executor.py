@@ -17,7 +17,8 @@ from ptx.machine import run
 
 @dataclass(frozen=True)
 class Kernel:
-    """A kernel's PTX, as text and as it is run, a block's ``threads``, and its bytes of ``shared`` memory."""
+    """A kernel's PTX as ``text``, and parsed as ``code``; the number of ``threads`` and bytes of ``shared`` memory of
+    a block."""
 
     text: str
     code: Code
@@ -31,7 +32,7 @@ _kernels: dict[str, Kernel] = {}  # of this process, by key: tests have an execu
 def kernel_of(build: TritonBuild) -> Kernel:
     """The kernel, read once in a process, and compiled once for all processes with one cache.
 
-    Nothing here wants the machine code, which takes a third of a compilation: test_cuda_compile.py has it made.
+    Compilation ends at the PTX. Machine code, a third of the work, is not used here; test_cuda_compile.py makes it.
     """
     if build.key not in _kernels:
         from triton import knobs

@@ -51,7 +51,7 @@ class Tile:
     """``BM x BN`` results a program, ``BK`` terms at a time; ``warps`` and pipeline ``stages`` of the launch.
 
     Rows of GROUP tiles are worked on together, so that they find their inputs in the L2 cache. With SPLIT > 1 a program
-    works on as many chunks of BK terms at once: see :mod:`minigen.cuda.kernels.matmul`.
+    works on SPLIT chunks of BK terms at once: see :mod:`minigen.cuda.kernels.matmul`.
     """
 
     BM: int
@@ -164,8 +164,8 @@ def small(rows: int, columns: int, architecture: int, precision: str, models: in
     warp takes a chunk of the terms, a quarter of them at most: adding up more sums costs more than it saves, at every
     depth from 100 to 800. In float32 a thread has several sums under way as it is.
 
-    Triton before 3.9 cannot divide a chunk among warps: two or four would compute the same, in twice the registers. So
-    each warp has its own there, with as much less in flight as the shared memory of many chunks allows.
+    Triton before 3.9 does not divide a chunk among warps: two or four compute the same, in twice the registers. There
+    each warp has a chunk of its own, and the launch two stages instead of three: eight chunks take more shared memory.
     """
     once = (sides for sides in SMALL if fits_once(sides, rows, columns, architecture, models))
     BM, BN = next(once, SMALL[-1])
