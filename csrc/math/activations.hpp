@@ -88,8 +88,8 @@ struct KnownActivation {
   static constexpr Activation value = A;
 };
 
-// Calls body(KnownActivation<activation>{}) and returns what it returns, a function of that activation, say: the one
-// switch outside of the loop.
+// Calls body(KnownActivation<activation>{}) and returns what it returns, for example a pointer to a function made for
+// that activation: the one switch, outside of the loop.
 template <class Body>
 static inline auto with_activation(Activation activation, const Body& body) {
   switch (activation) {
@@ -105,9 +105,10 @@ static inline auto with_activation(Activation activation, const Body& body) {
       return body(KnownActivation<Activation::tanh>{});
     case Activation::sigmoid:
       return body(KnownActivation<Activation::sigmoid>{});
-    default:
+    case Activation::softplus:
       return body(KnownActivation<Activation::softplus>{});
   }
+  __builtin_unreachable();
 }
 
 // Activations z sigmoid(p(z)), whose derivative does not follow from the output: minigen/reference/self_gated.py.
