@@ -32,7 +32,10 @@ def tables(result: dict[str, Any]) -> dict[str, str]:
 
 
 def _name(run: dict[str, Any]) -> str:
-    return run["model"] if run["epochs"] is None else f"{run['model']}, {run['epochs']} epochs"
+    if run["epochs"] is None:
+        return run["model"]
+    threads = {1: ", 1 thread"}.get(run.get("threads"), "")  # two are the usual number
+    return f"{run['model']}, {run['epochs']} epochs{threads}"
 
 
 def _cell(run: dict[str, Any], key: str) -> str:

@@ -32,7 +32,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -108,6 +108,7 @@ def train(model: str, frame: Any, said: dict[str, Any], folder: Path) -> tuple[A
         times = run_peer(PEER, {**said, "model": model}, folder)
         return pandas.read_csv(said["out"]), times
     settings = {} if said["epochs"] is None else {"epochs": said["epochs"]}
+    minigen.set_num_threads(said["threads"])
     one = getattr(minigen, model)(seed=said["seed"], device="cpu", **settings)
     start, cpu = time.perf_counter(), time.process_time()
     one.fit(frame, progress=False)
@@ -167,7 +168,9 @@ def named(spec: str) -> tuple[str, Any, Sequence[str], int | None]:
     return label, read_file(f"{path}.csv"), (target,), None
 
 
-def measure(spec: str, models: list[str], epochs: int | None, seed: int, rows: int | None) -> list[dict[str, Any]]:
+def measure(
+    spec: str, models: list[str], epochs: int | None, seed: int, rows: int | None, threads: int
+) -> Iterator[dict[str, Any]]:
     """A run for each model on the table that ``spec`` names, and one of the held-out rows themselves."""
     from minigen.tables import find_columns
 
@@ -178,12 +181,11 @@ def measure(spec: str, models: list[str], epochs: int | None, seed: int, rows: i
     known, new = (frame.iloc[part].reset_index(drop=True) for part in (order[held:], order[:held]))
     schema = find_columns(known)
     categories = [column.name for column in schema.columns if column.kind in ("category", "boolean")]
-    runs = []
     for model in ["held-out rows", *models]:
         with tempfile.TemporaryDirectory() as temporary:
             folder = Path(temporary)
             said = {"train": str(folder / "train.csv"), "out": str(folder / "out.csv"), "seed": seed, "epochs": epochs}
-            said |= {"rows": len(known), "categories": categories, "columns": list(known), "threads": 2}
+            said |= {"rows": len(known), "categories": categories, "columns": list(known), "threads": threads}
             known.to_csv(said["train"], index=False)
             times: dict[str, Any] = {}
             if model == "held-out rows":
@@ -192,14 +194,12 @@ def measure(spec: str, models: list[str], epochs: int | None, seed: int, rows: i
             else:
                 made, times = train(model, known, said, folder)
             run = {"data": label, "model": model, "seed": seed, "rows": len(known), **times}
-            run["epochs"] = times.get("epochs", epochs)
+            run |= {"epochs": times.get("epochs", epochs), "threads": threads}
             run |= provenance()
             run |= figures(known, new, made, schema, targets)
             if environment() is not None:
                 run["sdmetrics_quality"] = run_peer(QUALITY, said, folder)["score"]
-            print(json.dumps(run), flush=True)
-            runs.append(run)
-    return runs
+            yield run
 
 
 def many_rows(n: int, seed: int) -> Any:
@@ -235,8 +235,21 @@ def million(n: int, seed: int, epochs: int | None = None) -> dict[str, Any]:
     columns = float(np.mean(list(quality.column_similarity(known, rows).values())))
     pairs = quality.pair_similarity(known, rows)
     run |= {"columns": columns, "pairs": pairs, "quality": (columns + pairs) / 2}
-    print(json.dumps(run), flush=True)
     return run
+
+
+def keep(run: dict[str, Any], path: Path | None) -> None:
+    """Print ``run`` and put it into the result file at ``path``, in the place of one that measured the same."""
+    print(json.dumps(run), flush=True)
+    if path is None:
+        return
+
+    def key(run: dict[str, Any]) -> tuple[Any, ...]:
+        return tuple(run.get(name) for name in ("data", "model", "seed", "rows", "epochs", "threads"))
+
+    result: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {"runs": []}
+    result["runs"] = [old for old in result["runs"] if key(old) != key(run)] + [run]
+    write_json(path, result | {"schema": 1, "kind": "tables", "machine": machine(), **provenance()})
 
 
 def main() -> None:
@@ -245,6 +258,7 @@ def main() -> None:
     parser.add_argument("--models", default=",".join(OURS), help=f"of {', '.join((*OURS, *PEERS))}")
     parser.add_argument("--epochs", type=int, help="of every model; default: each model's own")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--threads", type=int, default=2, help="of every model's training (default: 2)")
     parser.add_argument("--rows", type=int, help="of the table, at most")
     parser.add_argument("--quick", action="store_true", help="500 rows, 2 epochs, nothing written")
     parser.add_argument("--million", action="store_true", help="train TableVAE on a million made rows as well")
@@ -256,22 +270,12 @@ def main() -> None:
     if not options.data and not options.million:
         parser.error("--data or --million must be given")
     epochs, rows = (2, 500) if options.quick else (options.epochs, options.rows)
-    runs = [run for spec in options.data for run in measure(spec, models, epochs, options.seed, rows)]
+    for spec in options.data:
+        for run in measure(spec, models, epochs, options.seed, rows, options.threads):
+            keep(run, None if options.quick else options.out)
     if options.million:
-        runs.append(million(20_000 if options.quick else MILLION, options.seed, epochs))
-    if options.quick:
-        return
-    result: dict[str, Any] = {"runs": []}
-    if options.out.exists():
-        result = json.loads(options.out.read_text())
-
-    def key(run: dict[str, Any]) -> tuple[Any, ...]:
-        return run["data"], run["model"], run["seed"], run["rows"], run["epochs"]
-
-    mine = {key(run) for run in runs}
-    result["runs"] = [run for run in result["runs"] if key(run) not in mine] + runs
-    result |= {"schema": 1, "kind": "tables", "machine": machine(), **provenance()}
-    write_json(options.out, result)
+        run = million(20_000 if options.quick else MILLION, options.seed, epochs)
+        keep(run, None if options.quick else options.out)
 
 
 if __name__ == "__main__":
