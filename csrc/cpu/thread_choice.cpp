@@ -35,8 +35,9 @@ int ThreadChoice::threads(int limit) {
 void ThreadChoice::took(double seconds) {
   if (!enabled || limit_ == 1) return;
   until_trial_ -= seconds;
-  if (tried_ && steps_ < 0) {  // the first step of a trial wakes threads and fills their caches
+  if (tried_ && steps_ < 0) {  // the first step of a trial wakes threads and fills their caches; fewer need no waking
     steps_ = 0;
+    if (tried_ < threads_ && seconds > stretch / 4 && seconds > hopeless * pace_) return end_trial(seconds);
     if (seconds < stretch) return;
   }
   elapsed_ += seconds;
@@ -71,7 +72,8 @@ void ThreadChoice::end_trial(double pace) {
     pace_ = best_ = pace;
     interval_ = soon;
   } else {
-    interval_ = std::min(2 * interval_, threads_ < limit_ || pace_ > slower * best_ ? late_below : late);
+    const double longer = pace > hopeless * pace_ ? 4 : 2;
+    interval_ = std::min(longer * interval_, threads_ < limit_ || pace_ > slower * best_ ? late_below : late);
   }
   until_trial_ = interval_;
   tried_ = 0;
