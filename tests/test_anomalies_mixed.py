@@ -19,7 +19,7 @@ from models import blobs
 pandas = pytest.importorskip("pandas")
 pytest.importorskip("narwhals")
 
-SETTINGS = dict(steps=300, hidden=(16,), latent_dim=2, members=1, samples=4, batch_size=64)
+SETTINGS = dict(latent_prior="normal", steps=300, hidden=(16,), latent_dim=2, members=1, samples=4, batch_size=64)
 SIZES = np.array(["s", "m", "l"], object)
 
 

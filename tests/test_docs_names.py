@@ -194,7 +194,7 @@ def test_what_stands_on_it_ends_in_a_fit() -> None:
     vae = minigen.VAE(likelihood="gaussian", epochs=1, device="numpy", **SMALL)
     several = named("What stands on it", "Several models at once")
     assert {"fit_many", "fit"} <= set(way_of(several, lambda: minigen.fit_many([vae], X, progress=False)))
-    detector = minigen.AnomalyDetector(members=1, steps=2, device="numpy")
+    detector = minigen.AnomalyDetector(latent_prior="normal", members=1, steps=2, device="numpy")
     unusual = way_of(named("What stands on it", "Unusual rows"), lambda: detector.fit(X).score_samples(X))
     assert {"AnomalyDetector.fit", "_member", "fit_many", "score_samples"} <= set(unusual)
     more = named("What stands on it", "More rows of rare classes")

@@ -247,3 +247,47 @@ def test_on_the_command_line(tmp_path, monkeypatch, capsys):
         expected = minigen.load("run").sample(4, seed=1, prior=prior)
         np.testing.assert_array_equal(np.load(f"{prior}.npy"), expected)
     assert cli.run(["sample", "run", "--prior", "flow"]) == 2
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+def test_scores_under_the_mixture_have_its_density_in_place_of_the_normals(model, labelled, weighted):
+    """By another way: the same draws' density from `latent_score`, the entropy and the divergence in closed form."""
+    for one, y in ((model, None), (labelled, np.arange(200) % 3 == 0)):
+        X, how = blobs(), {"samples": 1, "seed": 5}
+        method = one.score_samples if weighted else one.elbo
+        found = method(X, y, prior="mixture", **how)
+        mu, logvar = (part.astype(float) for part in one.encode(X, y, return_logvar=True))
+        kl = 0.5 * (mu**2 + np.exp(logvar) - 1 - logvar).sum(axis=1)
+        reconstruction = one.elbo(X, y, **how) + kl
+        density = {prior: one.latent_score(X, y, prior=prior, **how) for prior in ("mixture", "normal")}
+        noise = one.score_samples(X, y, **how) - reconstruction - density["normal"]  # -log q(z | x), of one draw
+        np.testing.assert_allclose(found, reconstruction + density["mixture"] + noise, rtol=1e-4, atol=1e-3)
+        np.testing.assert_array_equal(method(X, y, prior=None, **how), found)
+        assert not np.allclose(found, method(X, y, **how))
+
+
+def test_a_mixture_that_is_the_normal_changes_no_estimate(model):
+    own = model.latent_prior_
+    try:
+        model.latent_prior_ = mixture.standard_normal(2)
+        found = model.score_samples(blobs(), samples=4, prior="mixture")
+        exact, drawn = (model.elbo(blobs(), samples=2000, prior=prior) for prior in ("normal", "mixture"))
+    finally:
+        model.latent_prior_ = own
+    np.testing.assert_allclose(found, model.score_samples(blobs(), samples=4), rtol=1e-5, atol=1e-4)
+    np.testing.assert_allclose(drawn, exact, atol=0.3)
+
+
+def test_a_mixture_is_fitted_afterwards(model, tmp_path):
+    plain = minigen.VAE(**SMALL | {"latent_prior": "normal"}).fit(blobs(), **QUIET)
+    for method in (plain.elbo, plain.score_samples):
+        with pytest.raises(ValueError, match="prior must be None or 'normal'"):
+            method(blobs(), prior="mixture")
+    assert plain.fit_latent_prior(blobs()) is plain
+    np.testing.assert_array_equal(plain.latent_prior_.means, model.latent_prior_.means)
+    np.testing.assert_array_equal(plain.sample(9, seed=1), model.sample(9, seed=1))
+    plain.save(tmp_path / "m.safetensors")
+    loaded = minigen.load(tmp_path / "m.safetensors")
+    np.testing.assert_array_equal(loaded.elbo(blobs(), prior="mixture"), plain.elbo(blobs(), prior="mixture"))
+    with pytest.raises(minigen.NotFittedError):
+        minigen.VAE().fit_latent_prior(blobs())

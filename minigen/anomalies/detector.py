@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import warnings
 from collections.abc import Mapping
 from typing import Any, Self
 
@@ -16,13 +17,16 @@ from minigen.anomalies.mixed import MixedColumns, is_mixed
 from minigen.datasets import frames
 from minigen.datasets.load import as_rows
 from minigen.errors import ArgumentError
-from minigen.estimators import inputs, sklearn_protocol
+from minigen.estimators import inputs, mixture, sklearn_protocol
+from minigen.estimators.latent_prior import PRIORS
 from minigen.estimators.many import fit_many
 from minigen.estimators.vae import VAE
 
 SCORES = ("bound", "likelihood", "reconstruction", "latent")
 COLUMNS = ("standard", "quantile")
 LEAST_ROWS = 2000  # of an epoch: fewer are repeated, since each epoch has a cost of its own
+COMPONENTS = 20  # of the mixture, at most: of few rows it has fewer
+WARMUP = 0.1  # share of the epochs in which the KL is weighed up: else a wide learned variance can make it collapse
 AUTO_OFFSET = 0.01  # share of the training rows that contamination="auto" takes for unusual
 
 
@@ -41,8 +45,9 @@ class AnomalyDetector(sklearn_protocol.Parameters):
     ----------
     score_by : what a row is scored by, higher is more usual: ``"bound"``, the evidence lower bound of ``log p(x)``;
         ``"likelihood"``, the importance weighted estimate of it (Burda et al. 2016); ``"reconstruction"``, how likely
-        the row is given its own latents; ``"latent"``, the log density of its latent under a mixture fitted to the
-        training rows' (needs scikit-learn)
+        the row is given its own latents; ``"latent"``, the log density of its latent under the mixture
+    latent_prior : the ``p(z)`` that rows are scored with: ``"mixture"``, of Gaussians fitted to the training rows'
+        latents (needs scikit-learn), or ``"normal"``, N(0, I), which knows less of where usual rows lie
     contamination : share of the training rows to call unusual, in (0, 0.5], or ``"auto"``, 0.01
     columns : ``"standard"``: mean 0 and deviation 1; ``"quantile"``: by ranks, as a normal distribution has them, for
         skewed columns and such with a few huge values
@@ -75,6 +80,7 @@ class AnomalyDetector(sklearn_protocol.Parameters):
         self,
         *,
         score_by: str = "bound",
+        latent_prior: str = "mixture",
         contamination: float | str = "auto",
         columns: str = "standard",
         members: int = 2,
@@ -88,6 +94,7 @@ class AnomalyDetector(sklearn_protocol.Parameters):
         device: str = "auto",
     ) -> None:
         self.score_by = score_by
+        self.latent_prior = latent_prior
         self.contamination = contamination
         self.columns = columns
         self.members = members
@@ -108,6 +115,9 @@ class AnomalyDetector(sklearn_protocol.Parameters):
 
     def _check_params(self) -> None:
         checks.choice("score_by", self.score_by, SCORES)
+        checks.choice("latent_prior", self.latent_prior, PRIORS)
+        if self.score_by == "latent" and self.latent_prior == "normal":
+            raise ArgumentError("latent_prior", "must be 'mixture' with score_by='latent', not 'normal'")
         checks.choice("columns", self.columns, COLUMNS)
         if self.contamination != "auto":
             if isinstance(self.contamination, str):
@@ -130,18 +140,23 @@ class AnomalyDetector(sklearn_protocol.Parameters):
         before any work.
         """
         self._check_params()
+        if self.latent_prior == "mixture":
+            mixture.check_available()
         mixed = MixedColumns.measure(X, types) if types is not None or is_mixed(X) else None
         rows, item_shape = as_rows(X if mixed is None else mixed.encode(X), name="X", min_rows=2)
         rows = rows.astype(np.float32)
         quantiles = Quantiles.of(rows[:, _numbers(rows, mixed)]) if self.columns == "quantile" else None
         seen = _seen(rows, quantiles, mixed)
-        # A mixture fitted to the latents of repeated rows would count each of them several times.
-        times = 1 if self.score_by == "latent" else -(-LEAST_ROWS // len(seen))
-        repeated = np.tile(seen, (times, 1))
+        repeated = np.tile(seen, (-(-LEAST_ROWS // len(seen)), 1))
         models = [self._member(i, len(repeated), rows.shape[1], mixed) for i in range(self.members)]
         fit_many(models, repeated, progress=False)
         if any(getattr(model, "history_", None) is None or model.history_.stop_signal for model in models):
             raise KeyboardInterrupt  # a part of the ensemble is no detector
+        if self.latent_prior == "mixture":
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", UserWarning)  # its advice is for a setting that there is not here
+                for model in models:
+                    model.fit_latent_prior(seen)  # repeated rows would be counted several times
         self.models_, self.source_ = models, None
         self.quantiles_, self.mixed_ = quantiles, mixed
         self.item_shape_ = item_shape if mixed is None else (len(mixed.parts),)
@@ -160,15 +175,16 @@ class AnomalyDetector(sklearn_protocol.Parameters):
         if mixed is not None and not all(width == 1 for width in mixed.blocks):
             how = {"likelihood": "mixed", "blocks": mixed.blocks}
             how["variance"] = "learned_scalar" if len(mixed.numbers) else 1.0
+        epochs = -(-self.steps // -(-rows // batch))
         return VAE(
             **how,
             latent_dim=min(self.latent_dim, width),
             hidden=self.hidden,
-            latent_prior="mixture" if self.score_by == "latent" else "normal",
-            components=10,
+            components=COMPONENTS,
+            kl_warmup=WARMUP * epochs,
             learning_rate=self.learning_rate,
             batch_size=batch,
-            epochs=-(-self.steps // -(-rows // batch)),
+            epochs=epochs,
             seed=(self.seed + i) % checks.SEED_LIMIT,
             device=self.device,
         )
@@ -228,14 +244,14 @@ class AnomalyDetector(sklearn_protocol.Parameters):
         return np.maximum(scores, np.finfo(np.float32).min)
 
     def _score_by(self, model: VAE, seen: np.ndarray) -> np.ndarray:
-        how: dict[str, Any] = {"samples": self.samples, "progress": False}
         if self.score_by == "latent":
             return model.latent_score(seen, samples=self.samples)
+        how: dict[str, Any] = {"samples": self.samples, "progress": False}
         if self.score_by == "likelihood":
-            return model.score_samples(seen, **how)
-        bound = model.elbo(seen, **how)
+            return model.score_samples(seen, prior=self.latent_prior, **how)
         if self.score_by == "bound":
-            return bound
+            return model.elbo(seen, prior=self.latent_prior, **how)
+        bound = model.elbo(seen, **how)
         mu, logvar = (part.astype(np.float64) for part in model.encode(seen, return_logvar=True))
         return bound + (mu**2 + np.expm1(logvar) - logvar).sum(axis=1) / 2  # the bound without its KL
 

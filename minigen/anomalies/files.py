@@ -49,7 +49,10 @@ def restored(kind: type, settings: dict[str, Any], tensors: Tensors, restore: Re
 
     Raises KeyError, TypeError or ValueError for what cannot be.
     """
-    detector: Any = kind(**tuples(settings["params"]))
+    params = dict(settings["params"])
+    if "latent_prior" not in params:  # a file from before there was a choice
+        params["latent_prior"] = "mixture" if params.get("score_by") == "latent" else "normal"
+    detector: Any = kind(**tuples(params))
     detector._check_params()
     shape = checks.widths("item_shape", settings["item_shape"])
     said = settings.get("parts")  # files written before there were tables have none
@@ -66,6 +69,8 @@ def restored(kind: type, settings: dict[str, Any], tensors: Tensors, restore: Re
         models.append(restore(inner, own))
         if models[-1].kind != "vae" or models[-1].n_features_in_ != width:
             raise ValueError(f"member {i} must be a vae of {width} columns")
+        if detector.latent_prior == "mixture" and models[-1].latent_prior_ is None:
+            raise ValueError(f"member {i} must have a mixture")
     if not models:
         raise ValueError("members must not be empty")
     detector.quantiles_ = None

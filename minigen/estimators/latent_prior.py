@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
@@ -46,7 +46,7 @@ class LatentPrior(Encodes, Scores):
             codes = self._condition_codes(y, len(rows))
             mu, logvar = (self._ops.to_host(part) for part in self._posterior(rows, codes))
             noise = self._ops.to_host(noise_rows(rows, self._ops))
-        groups = self._groups(chosen, codes, len(mu))
+        groups = chosen.groups_of(codes, len(mu))
         if not samples:
             return chosen.log_density(mu, groups)
         total = np.zeros(len(mu))
@@ -55,6 +55,19 @@ class LatentPrior(Encodes, Scores):
             total += chosen.log_density(mu + np.exp(logvar / 2) * eps, groups)
         return total / samples
 
+    def fit_latent_prior(self, X: Any, y: Any = None) -> Self:
+        """Fit the mixture of ``latent_prior="mixture"`` to the latents of ``X``, also of a model trained without one.
+
+        From then on it is the model's own, for :meth:`sample`, :meth:`latent_score` and a file. ``components`` as in
+        the class. Raises ImportError without scikit-learn.
+        """
+        self._require_fit()
+        mixture.check_available()
+        with self._ops.on_device_of(X):
+            rows = self._check_rows(X)
+            self._fit_mixture(rows, self._condition_codes(y, len(rows)))
+        return self
+
     def _draw_latents(self, n: int, seed: int, prior: str | None, codes: np.ndarray | None) -> np.ndarray:
         """``float32[n, latent_dim]`` from the distribution that ``prior`` names."""
         chosen = mixture.check("prior", prior, self.latent_prior_)
@@ -62,11 +75,7 @@ class LatentPrior(Encodes, Scores):
         if chosen is None:
             return normals
         uniforms = self._uniform((n,), seed, random.LABELS, block=1)
-        return chosen.draw(self._groups(chosen, codes, n), uniforms, normals)
-
-    def _groups(self, chosen: Mixture, codes: np.ndarray | None, n: int) -> np.ndarray:
-        """Which mixture each of ``n`` rows belongs to: that of its class, where there are several."""
-        return np.zeros(n, np.intp) if len(chosen.weights) == 1 or codes is None else codes.astype(np.intp)
+        return chosen.draw(chosen.groups_of(codes, n), uniforms, normals)
 
     def _check_params(self) -> None:
         super()._check_params()
@@ -79,9 +88,12 @@ class LatentPrior(Encodes, Scores):
         self.latent_prior_ = None  # the weights are about to change, and with them the latents
 
     def _after_training(self, rows: Array, codes: np.ndarray | None) -> None:
-        """Fit the mixture to the latents of ``rows``. Of a model without a step there is nothing to fit to yet."""
-        if self.latent_prior != "mixture" or not self.history_.steps:
-            return
+        """Fit the mixture where one is asked for. Of a model without a step there is nothing to fit to yet."""
+        if self.latent_prior == "mixture" and self.history_.steps:
+            self._fit_mixture(rows, codes)
+
+    def _fit_mixture(self, rows: Array, codes: np.ndarray | None) -> None:
+        """Fit the mixture to the latents of ``rows``, or of some if there are many."""
         groups = np.zeros(len(rows), np.intp) if codes is None or codes.ndim > 1 else codes.astype(np.intp)
         chosen = np.sort(np.random.default_rng(self.seed).permutation(len(rows))[: mixture.MOST_ROWS])
         chosen = np.union1d(chosen, np.unique(groups, return_index=True)[1])  # a row of each class, however rare

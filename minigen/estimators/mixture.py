@@ -46,6 +46,10 @@ class Mixture:
         """How many each mixture has."""
         return [int(n) for n in (self.weights > 0).sum(axis=1)]
 
+    def groups_of(self, codes: np.ndarray | None, n: int) -> np.ndarray:
+        """Which mixture each of ``n`` rows belongs to: that of its class ``codes[n]``, where there are several."""
+        return np.zeros(n, np.intp) if len(self.weights) == 1 or codes is None else codes.astype(np.intp)
+
     def log_density(self, z: np.ndarray, groups: np.ndarray) -> np.ndarray:
         """Of each row of ``z[n, L]`` under the mixture of its group, ``groups[n]``: ``float64[n]``."""
         out = np.empty(len(z))
@@ -157,7 +161,7 @@ def _warn_of_overfit(mixture: Mixture) -> None:
     training, held_out = mixture.log_densities.T
     gaps = (training - held_out) / mixture.means.shape[2]
     worst = int(gaps.argmax())
-    if gaps[worst] > WORSE:
+    if gaps[worst] > WORSE and mixture.components[worst] > 1:
         of_class = f" of class {worst}, in their order," if len(gaps) > 1 else ""
         warnings.warn(
             f"the mixture{of_class} gives latents of held-out rows {held_out[worst]:.4g} nats, those that it was "
@@ -177,7 +181,9 @@ def check_available() -> None:
 
 
 def _needs_sklearn() -> ImportError:
-    return ImportError("latent_prior='mixture' needs scikit-learn: pip install 'minigen-engine[metrics]'")
+    return ImportError(
+        "latent_prior='mixture' needs scikit-learn: pip install 'minigen-engine[metrics]'; 'normal' does without"
+    )
 
 
 def standard_normal(width: int) -> Mixture:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -9,6 +10,8 @@ import numpy as np
 
 from minigen import checks
 from minigen.backend import Array, Backend
+from minigen.estimators import mixture
+from minigen.estimators.mixture import Mixture
 from minigen.estimators.trained import ROWS_AT_ONCE, TrainedModel
 from minigen.models.likelihood import Likelihood
 from minigen.models.network import Network
@@ -25,23 +28,37 @@ class Scores(TrainedModel):
 
     encoder_: Network
     decoder_: Network
+    latent_prior_: Mixture | None
 
     def _likelihood(self) -> Likelihood:
         """``p(x | z)`` of the trained model."""
         raise NotImplementedError
 
-    def elbo(self, X: Any, y: Any = None, *, samples: int = 1, seed: int = 0, progress: bool | None = None) -> Array:
+    def elbo(
+        self,
+        X: Any,
+        y: Any = None,
+        *,
+        samples: int = 1,
+        seed: int = 0,
+        prior: str | None = "normal",
+        progress: bool | None = None,
+    ) -> Array:
         """Evidence lower bound of each row of ``X``, in nats, ``float64[N]``: ``E_q log p(x | z) - KL``.
 
         The expectation is over ``samples`` draws of ``z`` a row. Higher is likelier. Of a Gaussian or continuous
         Bernoulli likelihood it is a density in the data's units (of uint8, in units of 255).
 
-        Of this method and :meth:`score_samples`: ``seed`` and a row's values decide its noise, so a row alone scores as
-        it does among others, but for the rounding of float32, which may depend on the number of rows. A row so far from
-        the training data that its likelihood overflows float32 scores ``-inf``, never NaN. ``progress`` shows a
-        bar (``None``: on a terminal only, and when it takes longer than two seconds).
+        Of this method and :meth:`score_samples`: ``prior`` is the ``p(z)`` in it. ``"normal"``, N(0, I), is what the
+        training's bound has; with ``"mixture"`` it is a bound of ``log p(x)`` of the rows that :meth:`sample` draws
+        from the mixture: ``E_q [log p(x | z) + log p(z) - log q(z | x)]``; None as in :meth:`sample`.
+
+        ``seed`` and a row's values decide its noise, so a row alone scores as it does among others, but for the
+        rounding of float32, which may depend on the number of rows. A row so far from the training data that its
+        likelihood overflows float32 scores ``-inf``, never NaN. ``progress`` shows a bar (``None``: on a terminal
+        only, and when it takes longer than two seconds).
         """
-        return self._scores(X, y, samples, seed, progress, weighted=False)[0]
+        return self._scores(X, y, samples, seed, prior, progress, weighted=False)[0]
 
     def score_samples(
         self,
@@ -52,6 +69,7 @@ class Scores(TrainedModel):
         n: int | None = None,
         seed: int = 0,
         return_std: bool = False,
+        prior: str | None = "normal",
         progress: bool | None = None,
     ) -> Any:
         """Estimated ``log p(x)`` of each row of ``X``, in nats, ``float64[N]``; low scores are anomalies.
@@ -59,7 +77,7 @@ class Scores(TrainedModel):
         The importance-weighted bound of Burda et al. 2016 (equation 8), ``log mean_k p(x, z_k) / q(z_k | x)`` with
         ``samples`` draws a row, 64 by default (``n`` is another word for it): in expectation it lies above the ELBO and
         approaches ``log p(x)`` as ``samples`` grows. Each row is encoded once and decoded ``samples`` times. Units,
-        noise and what overflows: see :meth:`elbo`.
+        ``prior``, noise and what overflows: see :meth:`elbo`.
 
         Of grey levels under ``likelihood="bernoulli"`` neither this nor :meth:`elbo` is about a ``log p(x)``: that
         cross entropy is not normalised as a density over [0, 1] (:mod:`minigen.reference.vae_loss`). Such scores can be
@@ -73,7 +91,7 @@ class Scores(TrainedModel):
         checks.choice("return_std", return_std, (True, False))
         given = "samples" if n is None else "n"
         samples = checks.integer(given, samples if n is None else n, 2 if return_std else 1)
-        scores, errors = self._scores(X, y, samples, seed, progress, weighted=True)
+        scores, errors = self._scores(X, y, samples, seed, prior, progress, weighted=True)
         return (scores, errors) if return_std else scores
 
     def score(self, X: Any, y: Any = None) -> float:
@@ -83,13 +101,14 @@ class Scores(TrainedModel):
         return float(self.elbo(X, y if self.conditions_ is not None else None).mean())
 
     def _scores(
-        self, X: Any, y: Any, samples: int, seed: int, progress: bool | None, *, weighted: bool
+        self, X: Any, y: Any, samples: int, seed: int, prior: str | None, progress: bool | None, *, weighted: bool
     ) -> tuple[Array, Array]:
         """A score for each row, and its standard error."""
         self._require_fit()
         checks.integer("samples", samples, 1)
         checks.seed("seed", seed)
         checks.choice("progress", progress, (None, True, False))
+        chosen = mixture.check("prior", prior, self.latent_prior_)
         with self._ops.on_device_of(X) as give:
             rows = self._check_rows(X)
             codes = self._condition_codes(y, len(rows))
@@ -99,11 +118,20 @@ class Scores(TrainedModel):
                 for a in range(0, len(rows), ROWS_AT_ONCE):
                     b = min(a + ROWS_AT_ONCE, len(rows))
                     of_piece = None if codes is None else codes[a:b]
-                    scores[a:b], errors[a:b] = self._score_piece(rows[a:b], of_piece, samples, seed, weighted, bar)
+                    scores[a:b], errors[a:b] = self._score_piece(
+                        rows[a:b], of_piece, samples, seed, chosen, weighted, bar
+                    )
             return give(scores if self.columns_ is None else scores - self.columns_.log_scale), give(errors)
 
     def _score_piece(
-        self, rows: Array, codes: np.ndarray | None, samples: int, seed: int, weighted: bool, bar: Any
+        self,
+        rows: Array,
+        codes: np.ndarray | None,
+        samples: int,
+        seed: int,
+        chosen: Mixture | None,
+        weighted: bool,
+        bar: Any,
     ) -> tuple[Array, Array]:
         """ELBO, or importance-weighted bound, of at most ``ROWS_AT_ONCE`` rows, ``float64``, and the standard error.
 
@@ -112,8 +140,9 @@ class Scores(TrainedModel):
         """
         start = -np.inf if weighted else 0.0
         values: Any = np.full_like(rows, start, np.float64, shape=(2, len(rows)))  # log S1, log S2; or sums
-        for reconstruction, kl, log_ratio in self._draws(rows, codes, samples, seed):
-            value = log_ratio - reconstruction if weighted else -(reconstruction + kl)
+        by_draws = weighted or chosen is not None  # the divergence from N(0, I) alone has a closed form
+        for reconstruction, kl, log_ratio in self._draws(rows, codes, samples, seed, chosen):
+            value = log_ratio - reconstruction if by_draws else -(reconstruction + kl)
             value = np.where(np.isnan(value), -np.inf, value)  # data and weights are finite: it is an overflow's
             if weighted:
                 values = np.logaddexp(values, np.stack([value, 2 * value]))
@@ -128,9 +157,10 @@ class Scores(TrainedModel):
             return mean, np.sqrt(np.maximum(values[1] / samples - mean**2, 0) / (samples - 1))
 
     def _draws(
-        self, rows: Array, codes: np.ndarray | None, samples: int, seed: int
+        self, rows: Array, codes: np.ndarray | None, samples: int, seed: int, chosen: Mixture | None
     ) -> Iterator[tuple[Array, Array, Array]]:
-        """For each of ``samples`` draws of z: reconstruction term, KL, and ``log p(z) / q(z | x)``, a float64 a row.
+        """For each of ``samples`` draws of z: reconstruction term, KL from N(0, I), and ``log p(z) / q(z | x)`` with
+        p the ``chosen`` mixture or N(0, I), a float64 a row.
 
         Computed by the operations of the training step. A draw is a table of noise vectors, and a hash of a row's
         values picks the one for that row: its score does not depend on which other rows there are, and since different
@@ -154,8 +184,12 @@ class Scores(TrainedModel):
             noise, point, terms, divergence = (
                 ops.result(buffer, rows).astype(np.float64) for buffer in (eps, z, nats, kl)
             )
-            # log N(z; 0, I) - log N(z; mu, exp(logvar)), where (z - mu)^2 / exp(logvar) is eps^2
-            yield terms, divergence, 0.5 * (noise**2 + logvar - point**2).sum(axis=1)
+            # log p(z) - log N(z; mu, exp(logvar)), where (z - mu)^2 / exp(logvar) is eps^2; log 2 pi cancels in N(0, I)
+            if chosen is None:
+                yield terms, divergence, 0.5 * (noise**2 + logvar - point**2).sum(axis=1)
+                continue
+            density = ops.to_device_of(rows, chosen.log_density(ops.to_host(point), chosen.groups_of(codes, n)))
+            yield terms, divergence, density + 0.5 * (noise**2 + logvar + math.log(2 * math.pi)).sum(axis=1)
 
 
 def noise_rows(rows: Array, ops: Backend) -> Array:
