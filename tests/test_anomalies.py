@@ -7,7 +7,6 @@ import pytest
 
 import minigen
 from minigen.anomalies.columns import Quantiles
-from minigen.estimators import mixture
 
 QUICK = dict(latent_prior="normal", steps=30, hidden=(8,), latent_dim=2, members=1, samples=2, batch_size=32)
 
@@ -47,12 +46,11 @@ def test_explain_names_the_column(detector):
 
 @pytest.mark.parametrize("prior", ["normal", "mixture"])
 @pytest.mark.parametrize("score", ["bound", "likelihood", "reconstruction", "latent"])
-def test_a_score_does_not_depend_on_the_neighbours(score, prior, monkeypatch):
+def test_a_score_does_not_depend_on_the_neighbours(score, prior):
     if (score, prior) == ("latent", "normal"):
         pytest.skip("refused: test_bad_settings_are_named")
     if prior == "mixture":
         pytest.importorskip("sklearn")
-        monkeypatch.setattr(mixture, "LEAST_POINTS", 500)
     how = QUICK | dict(score_by=score, latent_prior=prior)
     detector = minigen.AnomalyDetector(**how).fit(correlated(80))
     X = correlated(40, 5)

@@ -24,7 +24,7 @@ from minigen.estimators.vae import VAE
 
 SCORES = ("bound", "likelihood", "reconstruction", "latent")
 COLUMNS = ("standard", "quantile")
-LEAST_ROWS = 2000  # of an epoch: fewer are repeated, since each epoch has a cost of its own
+LEAST_ROWS = 2000  # of an epoch: fewer are repeated, since each epoch has a cost of its own; and draws for a mixture
 COMPONENTS = 20  # of the mixture, at most: of few rows it has fewer
 WARMUP = 0.1  # share of the epochs in which the KL is weighed up: else a wide learned variance can make it collapse
 AUTO_OFFSET = 0.01  # share of the training rows that contamination="auto" takes for unusual
@@ -156,7 +156,7 @@ class AnomalyDetector(sklearn_protocol.Parameters):
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", UserWarning)  # its advice is for a setting that there is not here
                 for model in models:
-                    model.fit_latent_prior(seen)  # repeated rows would be counted several times
+                    model.fit_latent_prior(seen, draws=LEAST_ROWS)  # repeated rows would be counted several times
         self.models_, self.source_ = models, None
         self.quantiles_, self.mixed_ = quantiles, mixed
         self.item_shape_ = item_shape if mixed is None else (len(mixed.parts),)

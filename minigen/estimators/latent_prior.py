@@ -55,17 +55,19 @@ class LatentPrior(Encodes, Scores):
             total += chosen.log_density(mu + np.exp(logvar / 2) * eps, groups)
         return total / samples
 
-    def fit_latent_prior(self, X: Any, y: Any = None) -> Self:
+    def fit_latent_prior(self, X: Any, y: Any = None, *, draws: int = mixture.LEAST_POINTS) -> Self:
         """Fit the mixture of ``latent_prior="mixture"`` to the latents of ``X``, also of a model trained without one.
 
         From then on it is the model's own, for :meth:`sample`, :meth:`latent_score` and a file. ``components`` as in
-        the class. Raises ImportError without scikit-learn.
+        the class. Of fewer rows than ``draws``, or of fewer in a class, each row gives several latents. Raises
+        ImportError without scikit-learn.
         """
         self._require_fit()
+        checks.integer("draws", draws, 1)
         mixture.check_available()
         with self._ops.on_device_of(X):
             rows = self._check_rows(X)
-            self._fit_mixture(rows, self._condition_codes(y, len(rows)))
+            self._fit_mixture(rows, self._condition_codes(y, len(rows)), draws)
         return self
 
     def _draw_latents(self, n: int, seed: int, prior: str | None, codes: np.ndarray | None) -> np.ndarray:
@@ -92,7 +94,7 @@ class LatentPrior(Encodes, Scores):
         if self.latent_prior == "mixture" and self.history_.steps:
             self._fit_mixture(rows, codes)
 
-    def _fit_mixture(self, rows: Array, codes: np.ndarray | None) -> None:
+    def _fit_mixture(self, rows: Array, codes: np.ndarray | None, draws: int | None = None) -> None:
         """Fit the mixture to the latents of ``rows``, or of some if there are many."""
         groups = np.zeros(len(rows), np.intp) if codes is None or codes.ndim > 1 else codes.astype(np.intp)
         chosen = np.sort(np.random.default_rng(self.seed).permutation(len(rows))[: mixture.MOST_ROWS])
@@ -103,7 +105,7 @@ class LatentPrior(Encodes, Scores):
             mu, logvar = (self._ops.to_host(part) for part in latent.posterior(heads))
         deviation = np.exp(logvar / 2)
         count = _groups_of(self.conditions_)
-        self.latent_prior_ = mixture.fit(mu, deviation, groups[chosen], count, self.components, self.seed)
+        self.latent_prior_ = mixture.fit(mu, deviation, groups[chosen], count, self.components, self.seed, draws)
 
     def _own_tensors(self) -> Tensors:
         return {} if self.latent_prior_ is None else self.latent_prior_.tensors()

@@ -107,17 +107,25 @@ class Mixture:
         return made
 
 
-def fit(mu: np.ndarray, deviation: np.ndarray, groups: np.ndarray, count: int, components: int, seed: int) -> Mixture:
+def fit(
+    mu: np.ndarray,
+    deviation: np.ndarray,
+    groups: np.ndarray,
+    count: int,
+    components: int,
+    seed: int,
+    draws: int | None = None,
+) -> Mixture:
     """A mixture of ``components`` for each of ``count`` groups, fitted to draws from ``N(mu, deviation^2)``.
 
     ``mu[rows, L]`` and ``deviation[rows, L]`` are the rows' posteriors, ``groups[rows]`` says whose each row is. A
-    group with few rows gets fewer components. A tenth of the rows of each group, at least one, is held out.
+    group with few rows gets fewer components, and several draws a row, ``draws`` in all (10,000). A tenth of the rows of each group, at least one, is held out.
     """
     pieces = []
     for group in range(count):
         mine = groups == group
         rng = np.random.default_rng([seed, group])
-        shape = (max(1, -(-LEAST_POINTS // int(mine.sum()))), *mu[mine].shape)
+        shape = (max(1, -(-(draws or LEAST_POINTS) // int(mine.sum()))), *mu[mine].shape)
         known, held_out = _split(mu[mine] + deviation[mine] * rng.standard_normal(shape), rng)
         fewer = int(mine.sum() / max(LEAST_ROWS_A_COMPONENT, ROWS_A_COMPONENT * mu.shape[1]))
         pieces.append((*_fit_one(known, max(1, min(components, fewer)), seed), known, held_out))
