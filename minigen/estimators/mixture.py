@@ -119,7 +119,8 @@ def fit(
     """A mixture of ``components`` for each of ``count`` groups, fitted to draws from ``N(mu, deviation^2)``.
 
     ``mu[rows, L]`` and ``deviation[rows, L]`` are the rows' posteriors, ``groups[rows]`` says whose each row is. A
-    group with few rows gets fewer components, and several draws a row, ``draws`` in all (10,000). A tenth of the rows of each group, at least one, is held out.
+    group with few rows gets fewer components, and of each row several draws, ``draws`` in all (10,000 by default). A
+    tenth of the rows of each group, at least one, is held out.
     """
     pieces = []
     for group in range(count):
