@@ -57,9 +57,11 @@ def threads():
 
 
 def test_threads(command, threads):
+    threads.set_num_threads(1024)
+    cores = threads.get_num_threads()
     for count in (2, 1):
         command("train", "gan", *TRAIN, "--device", "cpu", "--threads", count, "--epochs", "0", "--out", count)
-        assert threads.get_num_threads() == count
+        assert threads.get_num_threads() == min(count, cores)
 
 
 @pytest.mark.parametrize(("family", "name"), [(f, name) for f in (minigen.GAN, minigen.VAE) for name in f.presets])
