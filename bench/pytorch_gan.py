@@ -3,7 +3,8 @@
 Written anew with its architecture and settings: a generator 100-128-256-512-1024-784 with batch norm after each hidden
 layer but the first (``eps`` 0.8, as there), a discriminator 784-512-256-1, leaky rectifiers of slope 0.2, Adam at 2e-4
 with beta1 0.5, batches of 64, pixels in [-1, 1]; the generator's step comes first, and the discriminator sees the same
-fakes. Its 200 epochs are as many here as the others get. Samples are drawn with the running statistics.
+fakes. Its 200 epochs are as many here as the others get. Samples are drawn as there, in batches of 64 normalised by their
+own statistics: with the running ones they are far worse (Frechet distance 218 in place of what the tables show).
 """
 
 from __future__ import annotations
@@ -51,9 +52,9 @@ def train(images: np.ndarray, *, epochs: int, seed: int, threads: int = 1) -> Ca
             adam_d.step()
 
     def sample(n: int) -> np.ndarray:
-        G.eval()
         with torch.no_grad():
-            rows = G(torch.randn(n, LATENT)).numpy()
+            batches = [G(torch.randn(BATCH, LATENT)).numpy() for _ in range(-(-n // BATCH))]
+        rows = np.concatenate(batches)[:n]
         return np.clip(np.rint((rows + 1) * 127.5), 0, 255).astype(np.uint8).reshape(n, *images.shape[1:])
 
     return sample
