@@ -194,7 +194,8 @@ def measure(
             else:
                 made, times = train(model, known, said, folder)
             run = {"data": label, "model": model, "seed": seed, "rows": len(known), **times}
-            run |= {"epochs": times.get("epochs", epochs), "threads": threads}
+            trained = None if model == "held-out rows" else times.get("epochs", epochs)
+            run |= {"epochs": trained, "threads": threads}
             run |= provenance()
             run |= figures(known, new, made, schema, targets)
             if environment() is not None:
