@@ -24,7 +24,7 @@ import numpy as np
 
 import minigen
 from bench.digits import load
-from bench.environment import RESULTS, machine, machine_name, provenance, with_earlier, write_json
+from bench.environment import RESULTS, complete, machine, machine_name, provenance, with_earlier, write_json
 from minigen.augmentation import METHODS
 
 RARE, FEW = (2, 3, 5, 8), 30
@@ -58,7 +58,7 @@ def vae_a_class(X: np.ndarray, y: np.ndarray, seed: int) -> tuple[np.ndarray, np
     made, labels = [X], [y]
     for c in RARE:
         model = minigen.VAE(batch_size=FEW, epochs=1000, hidden=(128,), latent_dim=8, seed=seed)
-        made.append(model.fit(X[y == c], progress=False).sample(most - FEW, seed=seed))
+        made.append(complete(model.fit(X[y == c], progress=False)).sample(most - FEW, seed=seed))
         labels.append(np.full(most - FEW, c))
     return np.concatenate(made), np.concatenate(labels)
 

@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 
 import minigen
-from bench.environment import RESULTS, machine, machine_name, provenance, slug, write_json
+from bench.environment import RESULTS, complete, machine, machine_name, provenance, slug, write_json
 from bench.sample_quality import Classifier, Judge, cache_folder
 
 SAMPLES = 10_000
@@ -61,7 +61,7 @@ def load(name: str, rows: int | None) -> tuple[Any, Any]:
 
 def train_minigen(family: Any, settings: dict[str, Any], images: np.ndarray, epochs: int, seed: int) -> Any:
     model = family(**settings | {"epochs": epochs, "seed": seed})
-    model.fit(images, progress=False)
+    complete(model.fit(images, progress=False))
     return lambda n: model.sample(n, seed=seed + 1000)
 
 

@@ -66,6 +66,14 @@ MICROARCHITECTURES: dict[str, list[tuple[int, range, str]]] = {
 """Of servers' processors: family, models, and the short name. Clouds hide the model's name, and these tell more."""
 
 
+def complete(model: Any) -> Any:
+    """``model``, trained to its end. Raises KeyboardInterrupt where a signal has ended the training: no figure of it
+    may be kept."""
+    if model.history_.stop_signal:
+        raise KeyboardInterrupt
+    return model
+
+
 def machine_name(device: str = "cpu") -> str:
     """What result files of this machine are named after: ``zen3-avx2``, ``spr-amx``, or a GPU's own name."""
     if device == "cuda":

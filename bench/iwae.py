@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 
 import minigen
-from bench.environment import RESULTS, machine, machine_name, provenance, write_json
+from bench.environment import RESULTS, complete, machine, machine_name, provenance, write_json
 
 NETWORK: dict[str, Any] = {
     "latent_dim": 50,
@@ -53,7 +53,7 @@ def load(rows: int | None, test: int) -> tuple[np.ndarray, np.ndarray]:
 def measure(k: int, train: np.ndarray, test: np.ndarray, options: argparse.Namespace, seed: int) -> dict[str, Any]:
     model = minigen.VAE(**NETWORK, importance_samples=k, epochs=options.epochs, seed=seed)
     begin = time.process_time()
-    model.fit(train, progress=False)
+    complete(model.fit(train, progress=False))
     cost = time.process_time() - begin
     return {
         "draws": k,

@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 
 import minigen
-from bench.environment import RESULTS, machine, machine_name, provenance, write_json
+from bench.environment import RESULTS, complete, machine, machine_name, provenance, write_json
 
 POINTS = 100_000
 SAMPLES = 2500
@@ -95,7 +95,7 @@ def train(data: str, given: dict[str, Any], steps: int, seed: int) -> Any:
     rows = min(POINTS, steps * batch)
     epochs = -(-steps * batch // rows)
     model = minigen.GAN(**given, batch_size=batch, epochs=epochs, seed=seed)
-    return model.fit(draw(data, rows, seed), progress=False)
+    return complete(model.fit(draw(data, rows, seed), progress=False))
 
 
 def measure(data: str, setting: str, steps: int, seed: int) -> dict[str, Any]:

@@ -38,7 +38,7 @@ from typing import Any
 
 import numpy as np
 
-from bench.environment import RESULTS, machine, machine_name, provenance, write_json
+from bench.environment import RESULTS, complete, machine, machine_name, provenance, write_json
 from bench.peers import environments_folder
 
 OURS = ("TableVAE", "TableGAN")
@@ -111,7 +111,7 @@ def train(model: str, frame: Any, said: dict[str, Any], folder: Path) -> tuple[A
     minigen.set_num_threads(said["threads"])
     one = getattr(minigen, model)(seed=said["seed"], device="cpu", **settings)
     start, cpu = time.perf_counter(), time.process_time()
-    one.fit(frame, progress=False)
+    complete(one.fit(frame, progress=False))
     times = {"seconds": time.perf_counter() - start, "cpu_seconds": time.process_time() - cpu}
     made = one.sample(said["rows"], seed=said["seed"] + 1)
     made.to_csv(said["out"], index=False)
@@ -224,7 +224,7 @@ def million(n: int, seed: int, epochs: int | None = None) -> dict[str, Any]:
     frame = many_rows(n, seed)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     start = time.perf_counter()
-    model = minigen.TableVAE(seed=seed, device="cpu", epochs=epochs).fit(frame, progress=False)
+    model = complete(minigen.TableVAE(seed=seed, device="cpu", epochs=epochs).fit(frame, progress=False))
     seconds = time.perf_counter() - start
     start = time.perf_counter()
     made = model.sample(100_000, seed=seed + 1)

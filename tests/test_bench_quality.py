@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+import minigen
 from bench import digits, iwae, pacgan, report, report_quality
 
 
@@ -72,3 +75,13 @@ def test_iwae_in_small(tmp_path: Path) -> None:
 
 def test_spread_says_mean_and_range() -> None:
     assert report_quality.spread([1.0, 2.0, 6.0], 1) == "3.0 (1.0 to 6.0)" and report_quality.spread([2.0], 2) == "2.00"
+
+
+def test_a_training_that_a_signal_ended_gives_no_figure(monkeypatch: pytest.MonkeyPatch) -> None:
+    def end(state: object) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    fit = minigen.GAN.fit
+    monkeypatch.setattr(minigen.GAN, "fit", lambda self, X, **how: fit(self, X, callbacks=[end], **how))
+    with pytest.raises(KeyboardInterrupt):
+        pacgan.train("ring", pacgan.SETTINGS["r1 and ema"], steps=2, seed=0)
