@@ -187,7 +187,7 @@ def test_the_standard_error_is_that_of_the_mean_weight():
     model = minigen.VAE(**SMALL).fit(X, **QUIET)
     scores, errors = model.score_samples(X, samples=30, return_std=True)
     np.testing.assert_array_equal(scores, model.score_samples(X, samples=30))
-    w = np.exp(np.stack([ratio - nats for nats, _, ratio in model._draws(X, None, 30, 0)]))
+    w = np.exp(np.stack([ratio - nats for nats, _, ratio in model._draws(X, None, 30, 0, None)]))
     np.testing.assert_allclose(scores, np.log(w.mean(axis=0)), rtol=1e-12)
     np.testing.assert_allclose(errors, w.std(axis=0, ddof=1) / np.sqrt(30) / w.mean(axis=0), rtol=1e-9)
     with pytest.raises(ValueError, match="samples must be an integer of at least 2, not 1"):
