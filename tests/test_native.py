@@ -378,8 +378,8 @@ def test_trials_are_rare_where_they_do_not_help(rng: np.random.Generator) -> Non
 def test_trials_cost_little_in_the_first_seconds_of_long_steps(rng: np.random.Generator) -> None:
     slow = {2: 37e-3, 1: 70e-3}
     run_choice(native.ThreadChoice(), slow, 5, rng)  # a new program begins with what the last one chose
-    steps, threads = run_choice(native.ThreadChoice(), slow, 3.6, rng)
-    assert steps > 0.93 * 3.6 / slow[2] and threads == 2
+    steps = [run_choice(native.ThreadChoice(), slow, 3.6, rng)[0] for _ in range(50)]
+    assert np.mean(steps) > 0.962 * 3.6 / slow[2]
 
 
 def test_the_interpreter_lock_is_released(ops: Any) -> None:
