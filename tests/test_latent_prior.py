@@ -278,6 +278,14 @@ def test_a_mixture_that_is_the_normal_changes_no_estimate(model):
     np.testing.assert_allclose(drawn, exact, atol=0.3)
 
 
+def test_a_mixture_fitted_afterwards_sees_columns_as_the_training_did():
+    X = np.random.default_rng(0).normal([5, -2, 100], [0.1, 3, 20], (200, 3)).astype(np.float32)
+    how = SMALL | {"likelihood": "gaussian", "variance": "learned"}
+    first = minigen.VAE(**how).fit(X, **QUIET)
+    after = minigen.VAE(**how | {"latent_prior": "normal"}).fit(X, **QUIET).fit_latent_prior(X)
+    np.testing.assert_allclose(after.latent_prior_.means, first.latent_prior_.means, rtol=1e-4, atol=1e-5)
+
+
 def test_a_mixture_is_fitted_afterwards(model, tmp_path):
     plain = minigen.VAE(**SMALL | {"latent_prior": "normal"}).fit(blobs(), **QUIET)
     for method in (plain.elbo, plain.score_samples):
@@ -291,3 +299,10 @@ def test_a_mixture_is_fitted_afterwards(model, tmp_path):
     np.testing.assert_array_equal(loaded.elbo(blobs(), prior="mixture"), plain.elbo(blobs(), prior="mixture"))
     with pytest.raises(minigen.NotFittedError):
         minigen.VAE().fit_latent_prior(blobs())
+
+
+def test_a_row_whose_latent_is_far_out_does_not_stop_a_fit():
+    mu, deviation = clusters(300, 4, 0)
+    mu[:3] *= 1e5
+    made = mixture.fit(mu, deviation, np.zeros(300, int), 1, 8, seed=0, draws=300)
+    assert np.isfinite(made.log_density(mu, np.zeros(300, int))).all()

@@ -26,6 +26,7 @@ SCORES = ("bound", "likelihood", "reconstruction", "latent")
 COLUMNS = ("standard", "quantile")
 LEAST_ROWS = 2000  # of an epoch: fewer are repeated, since each epoch has a cost of its own; and draws for a mixture
 COMPONENTS = 20  # of the mixture, at most: of few rows it has fewer
+LEAST_VARIANCE = 1e-3  # of its components: they are to say where usual rows lie, not where each training row lies
 WARMUP = 0.1  # share of the epochs in which the KL is weighed up: else a wide learned variance can make it collapse
 AUTO_OFFSET = 0.01  # share of the training rows that contamination="auto" takes for unusual
 
@@ -156,7 +157,8 @@ class AnomalyDetector(sklearn_protocol.Parameters):
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", UserWarning)  # its advice is for a setting that there is not here
                 for model in models:
-                    model.fit_latent_prior(seen, draws=LEAST_ROWS)  # repeated rows would be counted several times
+                    # Not to the repeated rows, each of which would count several times.
+                    model.fit_latent_prior(seen, draws=LEAST_ROWS, least_variance=LEAST_VARIANCE)
         self.models_, self.source_ = models, None
         self.quantiles_, self.mixed_ = quantiles, mixed
         self.item_shape_ = item_shape if mixed is None else (len(mixed.parts),)

@@ -55,19 +55,24 @@ class LatentPrior(Encodes, Scores):
             total += chosen.log_density(mu + np.exp(logvar / 2) * eps, groups)
         return total / samples
 
-    def fit_latent_prior(self, X: Any, y: Any = None, *, draws: int = mixture.LEAST_POINTS) -> Self:
+    def fit_latent_prior(
+        self, X: Any, y: Any = None, *, draws: int = mixture.LEAST_POINTS, least_variance: float = 1e-6
+    ) -> Self:
         """Fit the mixture of ``latent_prior="mixture"`` to the latents of ``X``, also of a model trained without one.
 
         From then on it is the model's own, for :meth:`sample`, :meth:`latent_score` and a file. ``components`` as in
-        the class. Of fewer rows than ``draws``, or of fewer in a class, each row gives several latents. Raises
-        ImportError without scikit-learn.
+        the class. Of fewer rows than ``draws``, or of fewer in a class, each row gives several latents;
+        ``least_variance``, in the latent's units, keeps a component from closing in on a few rows. Raises ImportError
+        without scikit-learn.
         """
         self._require_fit()
         checks.integer("draws", draws, 1)
+        checks.number("least_variance", least_variance, 0, exclude_low=True)
         mixture.check_available()
         with self._ops.on_device_of(X):
             rows = self._check_rows(X)
-            self._fit_mixture(rows, self._condition_codes(y, len(rows)), draws)
+            codes = self._condition_codes(y, len(rows))
+            self._fit_mixture(rows, codes, data=True, draws=draws, least_variance=least_variance)
         return self
 
     def _draw_latents(self, n: int, seed: int, prior: str | None, codes: np.ndarray | None) -> np.ndarray:
@@ -92,20 +97,20 @@ class LatentPrior(Encodes, Scores):
     def _after_training(self, rows: Array, codes: np.ndarray | None) -> None:
         """Fit the mixture where one is asked for. Of a model without a step there is nothing to fit to yet."""
         if self.latent_prior == "mixture" and self.history_.steps:
-            self._fit_mixture(rows, codes)
+            self._fit_mixture(rows, codes, data=rows.dtype == np.uint8)  # others are standardised
 
-    def _fit_mixture(self, rows: Array, codes: np.ndarray | None, draws: int | None = None) -> None:
-        """Fit the mixture to the latents of ``rows``, or of some if there are many."""
+    def _fit_mixture(self, rows: Array, codes: np.ndarray | None, *, data: bool, **how: Any) -> None:
+        """Fit the mixture to the latents of ``rows``, or of some if there are many; ``data`` as in :meth:`_apply`."""
         groups = np.zeros(len(rows), np.intp) if codes is None or codes.ndim > 1 else codes.astype(np.intp)
         chosen = np.sort(np.random.default_rng(self.seed).permutation(len(rows))[: mixture.MOST_ROWS])
         chosen = np.union1d(chosen, np.unique(groups, return_index=True)[1])  # a row of each class, however rare
         some, of_some = rows[chosen], None if codes is None else codes[chosen]
         with self._ops.on_device_of(some):
-            heads = self._apply(self.encoder_, some, of_some, data=some.dtype == np.uint8)  # others are standardised
+            heads = self._apply(self.encoder_, some, of_some, data=data)
             mu, logvar = (self._ops.to_host(part) for part in latent.posterior(heads))
         deviation = np.exp(logvar / 2)
         count = _groups_of(self.conditions_)
-        self.latent_prior_ = mixture.fit(mu, deviation, groups[chosen], count, self.components, self.seed, draws)
+        self.latent_prior_ = mixture.fit(mu, deviation, groups[chosen], count, self.components, self.seed, **how)
 
     def _own_tensors(self) -> Tensors:
         return {} if self.latent_prior_ is None else self.latent_prior_.tensors()

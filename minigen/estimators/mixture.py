@@ -115,12 +115,13 @@ def fit(
     components: int,
     seed: int,
     draws: int | None = None,
+    least_variance: float = 1e-6,
 ) -> Mixture:
     """A mixture of ``components`` for each of ``count`` groups, fitted to draws from ``N(mu, deviation^2)``.
 
     ``mu[rows, L]`` and ``deviation[rows, L]`` are the rows' posteriors, ``groups[rows]`` says whose each row is. A
     group with few rows gets fewer components, and of each row several draws, ``draws`` in all (10,000 by default). A
-    tenth of the rows of each group, at least one, is held out.
+    tenth of the rows of each group, at least one, is held out. ``least_variance`` is added to each variance.
     """
     pieces = []
     for group in range(count):
@@ -129,7 +130,7 @@ def fit(
         shape = (max(1, -(-(draws or LEAST_POINTS) // int(mine.sum()))), *mu[mine].shape)
         known, held_out = _split(mu[mine] + deviation[mine] * rng.standard_normal(shape), rng)
         fewer = int(mine.sum() / max(LEAST_ROWS_A_COMPONENT, ROWS_A_COMPONENT * mu.shape[1]))
-        pieces.append((*_fit_one(known, max(1, min(components, fewer)), seed), known, held_out))
+        pieces.append((*_fit_one(known, max(1, min(components, fewer)), seed, least_variance), known, held_out))
     most, width = max(len(piece[0]) for piece in pieces), mu.shape[1]
     weights, means = np.zeros((count, most)), np.zeros((count, most, width))
     factors = np.broadcast_to(np.eye(width), (count, most, width, width)).copy()
@@ -151,7 +152,9 @@ def _split(z: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndar
     return z[:, known].reshape(-1, width), z[:, order[:held_out]].reshape(-1, width)
 
 
-def _fit_one(points: np.ndarray, components: int, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _fit_one(
+    points: np.ndarray, components: int, seed: int, least_variance: float
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Weights, means and factors of a mixture of ``points[n, L]``."""
     try:
         from sklearn.exceptions import ConvergenceWarning
@@ -159,7 +162,9 @@ def _fit_one(points: np.ndarray, components: int, seed: int) -> tuple[np.ndarray
         from threadpoolctl import threadpool_limits
     except ImportError as error:
         raise _needs_sklearn() from error
-    mixture = GaussianMixture(components, random_state=seed)
+    # A row far out has latents so large that what is added would be lost in rounding.
+    least_variance *= max(1.0, float(points.var(axis=0).max()))
+    mixture = GaussianMixture(components, random_state=seed, reg_covar=least_variance)
     with warnings.catch_warnings(), threadpool_limits(1):  # sums in one order, whatever the number of threads
         warnings.simplefilter("ignore", ConvergenceWarning)  # how good the fit is, held-out draws say
         mixture.fit(points)
