@@ -13,9 +13,9 @@ The defaults of `AnomalyDetector` were chosen while its figures on CHOSEN_ON wer
 one class left out, breast cancer (malignant is unusual), and moons, circles and blobs with uniform points. HELD_OUT
 were measured first when the defaults were there: digits 28 x 28 with one left out (those inside minigen), iris with one
 class left out, a roll and an S in three dimensions with uniform points, and what pyod makes, Gaussians of 10 columns
-and clusters. The roll and the S then showed that the learned variance had collapsed; the remedies, a KL that is weighed
-up slowly and a mixture as the latents' density, were settled on CHOSEN_ON. The table says the mean of either. Runs are
-written to `bench/results/anomalies-MACHINE.json`; those in it that are not measured again stay. Needs scikit-learn.
+and clusters. The roll and the S then showed that the learned variance had collapsed; the remedies, a KL whose weight
+grows slowly and a mixture as the latents' density, were settled on CHOSEN_ON. The table says the mean of either. Runs
+are written to `bench/results/anomalies-MACHINE.json`; those in it that are not measured again stay. Needs scikit-learn.
 """
 
 from __future__ import annotations

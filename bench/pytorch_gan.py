@@ -4,7 +4,7 @@ Written anew with its architecture and settings: a generator 100-128-256-512-102
 layer but the first (``eps`` 0.8, as there), a discriminator 784-512-256-1, leaky rectifiers of slope 0.2, Adam at 2e-4
 with beta1 0.5, batches of 64, pixels in [-1, 1]; the generator's step comes first, and the discriminator sees the same
 fakes. Its 200 epochs are as many here as the others get. Samples are drawn as there, in batches of 64 that are
-normalised by their own statistics; by the running ones a run's Frechet distance was 218, in place of 215.
+normalised by their own statistics; by the running ones they are no better.
 """
 
 from __future__ import annotations

@@ -303,6 +303,12 @@ def test_a_mixture_is_fitted_afterwards(model, tmp_path):
 
 def test_a_row_whose_latent_is_far_out_does_not_stop_a_fit():
     mu, deviation = clusters(300, 4, 0)
-    mu[:3] *= 1e5
-    made = mixture.fit(mu, deviation, np.zeros(300, int), 1, 8, seed=0, draws=300)
-    assert np.isfinite(made.log_density(mu, np.zeros(300, int))).all()
+    none, how = np.zeros(300, int), dict(seed=0, draws=300, least_variance=1e-3)
+    for far in (1e3, 1e5):
+        some = mu.copy()
+        some[:12] *= far * np.arange(1, 13)[:, None]
+        found = mixture.fit(some, deviation, none, 1, 8, **how).log_density(some, none)
+        assert np.isfinite(found).all()
+        if far == 1e3:  # the others' components stay as narrow as they are
+            alone = mixture.fit(mu[12:], deviation[12:], none[12:], 1, 8, **how).log_density(mu, none)
+            assert found[12:].mean() > alone[12:].mean() - 8

@@ -27,7 +27,7 @@ COLUMNS = ("standard", "quantile")
 LEAST_ROWS = 2000  # of an epoch: fewer are repeated, since each epoch has a cost of its own; and draws for a mixture
 COMPONENTS = 20  # of the mixture, at most: of few rows it has fewer
 LEAST_VARIANCE = 1e-3  # of its components: they are to say where usual rows lie, not where each training row lies
-WARMUP = 0.1  # share of the epochs in which the KL is weighed up: else a wide learned variance can make it collapse
+WARMUP = 0.1  # share of the epochs in which the KL's weight grows from 0, or latents may stay unused
 AUTO_OFFSET = 0.01  # share of the training rows that contamination="auto" takes for unusual
 
 

@@ -162,8 +162,8 @@ def _fit_one(
         from threadpoolctl import threadpool_limits
     except ImportError as error:
         raise _needs_sklearn() from error
-    # A row far out has latents so large that what is added would be lost in rounding.
-    least_variance *= max(1.0, float(points.var(axis=0).max()))
+    # Of a row far out the squares are so large that less than this is lost in rounding.
+    least_variance = max(least_variance, 1e-12 * float(np.square(points, dtype=np.float64).max()))
     mixture = GaussianMixture(components, random_state=seed, reg_covar=least_variance)
     with warnings.catch_warnings(), threadpool_limits(1):  # sums in one order, whatever the number of threads
         warnings.simplefilter("ignore", ConvergenceWarning)  # how good the fit is, held-out draws say
