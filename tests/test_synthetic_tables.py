@@ -391,6 +391,16 @@ def test_figures_of_classifiers():
     assert quality.nearest(real, real, alike) > 0.9 and 0.4 < quality.nearest(table(0), real, alike) < 0.6
 
 
+@pytest.mark.parametrize("far_in", [0, 1])
+def test_nearest_rows_are_sought_on_one_scale(far_in):
+    pytest.importorskip("sklearn")
+    rng = np.random.default_rng(far_in)
+    numbers = rng.normal(size=(3, 300))
+    numbers[far_in, 0] = 1000  # by the deviation of this table alone, all its rows would be near to any
+    made, *both = (quality.Plain({"x": one}, {}) for one in numbers[[2, 0, 1]])
+    assert 0.4 < quality.nearest(made, *both) < 0.6
+
+
 @pytest.mark.slow
 def test_evaluation(fitted, tmp_path, monkeypatch, capsys):
     pytest.importorskip("sklearn")
