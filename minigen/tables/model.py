@@ -23,8 +23,8 @@ BYTES_AT_ONCE = 256 << 20  # of encoded rows; larger tables are trained on in pi
 DRAWN_AT_ONCE = 32_768  # rows of a sample
 TRIES = 1000  # rows that are drawn for each that ``where`` asks for, and
 LEAST_TRIES = 1_000_000  # at least
-CALIBRATED_BY = 50_000  # rows that the distribution of each number is corrected by,
-RECALIBRATED_BY = 20_000  # and once more, of those that are not rejected
+CALIBRATED_BY = 20_000  # rows that the distribution of each number is corrected by,
+RECALIBRATED_BY = 10_000  # and once more, of those that are not rejected
 KNOTS = 513
 LEAST_DRAWN = 5000  # rows that the classifier of a rejection sees of the model
 

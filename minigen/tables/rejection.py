@@ -28,7 +28,7 @@ from minigen.training.checkpoint import Tensors
 
 LEAST_ROWS = 5000  # trees of fewer would learn them by heart, and prefer rows near to them
 MOST_ROWS = 50_000  # real ones that trees are fitted to
-TREES = 500
+TREES = 250
 DEPTH = 10
 MOST_LABELS = 255  # of a column, that scikit-learn's trees take
 WORDS = 8

@@ -45,7 +45,7 @@ class TableVAE(TableModel):
     learning_rate : step size of Adam
     schedule : of the learning rate over the epochs: ``"constant"``, ``"cosine"``, ``"linear"`` or ``"step"``
     batch_size : rows a step
-    epochs : passes over the table; ``None`` takes as many as make about 4,000 steps, 300 at most
+    epochs : passes over the table; ``None`` takes as many as make about 4,000 steps, 100 at most
     seed : of all that is random; the same seed gives the same bits on the same device with the same instruction set
     device : ``"auto"``, ``"numpy"``, ``"cpu"`` or ``"cuda"``
     precision : of matrix products, as that of :class:`minigen.VAE`
@@ -53,6 +53,7 @@ class TableVAE(TableModel):
 
     kind = "table-vae"
     steps = 4000
+    most_epochs = 100
 
     def __init__(
         self,
@@ -72,9 +73,9 @@ class TableVAE(TableModel):
         latent_prior: str = "mixture",
         components: int = 20,
         kl_warmup: float = 0.0,
-        learning_rate: float = 1e-3,
+        learning_rate: float = 3e-3,
         schedule: str = "cosine",
-        batch_size: int = 256,
+        batch_size: int = 128,
         epochs: int | None = None,
         seed: int = 0,
         device: str = "auto",
