@@ -21,10 +21,11 @@ from minigen.errors import ArgumentError
 from minigen.training.checkpoint import Tensors, check_tensor
 
 HELD_OUT = 0.1  # share of the draws that judge a mixture, and are not fitted to
-LEAST_POINTS = 10_000  # draws that a mixture is fitted to; of fewer rows each gives several
+LEAST_POINTS = 5000  # draws that a mixture is fitted to; of fewer rows each gives several
 MOST_ROWS = 60_000
 ROWS_A_COMPONENT = 6.0  # times the width of the latent: of fewer, held-out draws are less likely for it
 LEAST_ROWS_A_COMPONENT = 20
+TOLERANCE = 3e-3  # nats a draw that a step of the EM algorithm must gain for another; samples are no better by less
 WORSE = 0.15  # nats a latent by which held-out draws may be less likely than those of the fit
 
 
@@ -120,7 +121,7 @@ def fit(
     """A mixture of ``components`` for each of ``count`` groups, fitted to draws from ``N(mu, deviation^2)``.
 
     ``mu[rows, L]`` and ``deviation[rows, L]`` are the rows' posteriors, ``groups[rows]`` says whose each row is. A
-    group with few rows gets fewer components, and of each row several draws, ``draws`` in all (10,000 by default). A
+    group with few rows gets fewer components, and of each row several draws, ``draws`` in all (5,000 by default). A
     tenth of the rows of each group, at least one, is held out. ``least_variance`` is added to each variance.
     """
     pieces = []
@@ -164,7 +165,7 @@ def _fit_one(
         raise _needs_sklearn() from error
     # Of a row far out the squares are so large that less than this is lost in rounding.
     least_variance = max(least_variance, 1e-12 * float(np.square(points, dtype=np.float64).max()))
-    mixture = GaussianMixture(components, random_state=seed, reg_covar=least_variance)
+    mixture = GaussianMixture(components, random_state=seed, reg_covar=least_variance, tol=TOLERANCE)
     with warnings.catch_warnings(), threadpool_limits(1):  # sums in one order, whatever the number of threads
         warnings.simplefilter("ignore", ConvergenceWarning)  # how good the fit is, held-out draws say
         mixture.fit(points)
