@@ -1,4 +1,4 @@
-"""A detector of unusual rows: an ensemble of small VAEs in scikit-learn's form for outliers."""
+"""A detector of unusual rows: a small VAE, or an ensemble of them, in scikit-learn's form for outliers."""
 
 from __future__ import annotations
 
@@ -52,7 +52,8 @@ class AnomalyDetector(sklearn_protocol.Parameters):
     contamination : share of the training rows to call unusual, in (0, 0.5], or ``"auto"``, 0.01
     columns : ``"standard"``: mean 0 and deviation 1; ``"quantile"``: by ranks, as a normal distribution has them, for
         skewed columns and such with a few huge values
-    members : models in the ensemble, by ``seed``, ``seed + 1``, ..., trained at once; scores are their mean
+    members : models in the ensemble, by ``seed``, ``seed + 1``, ..., trained at once; scores are their mean. More than
+        one are a little better, and take as many times as long
     samples : draws of the latent for each row's score
     latent_dim : width of the latent, at most as many as there are columns
     hidden : sizes of the encoder's hidden layers; the decoder's are these in reverse
@@ -84,12 +85,12 @@ class AnomalyDetector(sklearn_protocol.Parameters):
         latent_prior: str = "mixture",
         contamination: float | str = "auto",
         columns: str = "standard",
-        members: int = 2,
-        samples: int = 16,
+        members: int = 1,
+        samples: int = 8,
         latent_dim: int = 8,
         hidden: tuple[int, ...] = (128,),
         steps: int = 2000,
-        batch_size: int = 64,
+        batch_size: int = 48,
         learning_rate: float = 3e-3,
         seed: int = 0,
         device: str = "auto",
