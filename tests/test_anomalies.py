@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import minigen
-from minigen.anomalies.columns import Quantiles
+from minigen.anomalies.columns import Quantiles, Standard
 
 QUICK = dict(latent_prior="normal", steps=30, hidden=(8,), latent_dim=2, members=1, samples=2, batch_size=32)
 
@@ -69,7 +69,7 @@ def test_reconstruction_is_the_bound_without_its_kl():
     }
     assert (scores["reconstruction"] > scores["bound"] - 1e-6).all()
     model = minigen.AnomalyDetector(**QUICK).fit(X).models_[0]
-    mu, logvar = (part.astype(float) for part in model.encode(X, return_logvar=True))
+    mu, logvar = (part.astype(float) for part in model.encode(Standard.of(X)(X), return_logvar=True))
     kl = 0.5 * (mu**2 + np.exp(logvar) - 1 - logvar).sum(axis=1)
     np.testing.assert_allclose(scores["reconstruction"] - scores["bound"], kl, rtol=1e-4, atol=1e-4)
 
@@ -82,6 +82,27 @@ def test_members_are_the_mean_and_contamination_the_share():
     assert (detector.predict(X) == -1).sum() == 40
     np.testing.assert_array_equal(detector.fit_predict(X), detector.predict(X))
     np.testing.assert_allclose(detector.decision_function(X), detector.score_samples(X) - detector.offset_)
+
+
+def test_what_lies_far_out_is_drawn_in():
+    x = np.random.default_rng(0).normal(7, 3, (5000, 1))
+    seen = Standard.of(x)(x)[:, 0]
+    z = (x[:, 0] - x.mean()) / x.std()
+    np.testing.assert_allclose(seen[np.abs(z) < 1], z[np.abs(z) < 1], atol=0.04)
+    values = Standard.of(x)(np.array([[-1e30], [-20.0], [7.0], [50.0], [1e30]]))[:, 0]
+    assert (np.diff(values) > 0).all() and 100 < values[-1] < 200
+    constant = Standard.of(np.full((9, 2), [[0.0, 500.0]]))
+    np.testing.assert_allclose(constant(np.array([[0.0, 500.0], [1.0, 1000.0]])), [[0, 0], [2 * np.arcsinh(0.5)] * 2])
+
+
+@pytest.mark.slow  # seconds
+def test_pixels_that_are_hardly_ever_lit_do_not_undo_the_training():
+    """They are up to 40 deviations away: in their own scale the loss reached 1e9, and scores of usual rows -1e17."""
+    pytest.importorskip("sklearn")
+    X = minigen.datasets.mnist_sample().images[:2000].reshape(2000, -1).astype(np.float32)
+    detector = minigen.AnomalyDetector().fit(X[:1000])
+    assert detector.models_[0].history_.last_epoch()["loss"] < 600
+    assert detector.score_samples(X[1000:]).min() > -1e5
 
 
 def test_quantiles_are_those_of_a_normal():
@@ -148,8 +169,14 @@ def test_a_bad_file_is_refused(tmp_path):
         checkpoint.write(tmp_path / "bad.safetensors", json.dumps(settings | {name: value}), tensors)
         with pytest.raises(minigen.ModelFileError):
             minigen.load(tmp_path / "bad.safetensors")
-    checkpoint.write(tmp_path / "bad.safetensors", json.dumps(settings), tensors | {"quantiles": -tensors["quantiles"]})
-    with pytest.raises(minigen.ModelFileError, match="quantiles"):
+    for columns in ("quantile", "standard"):
+        claimed = settings | {"params": settings["params"] | {"columns": columns}}
+        checkpoint.write(tmp_path / "bad.safetensors", json.dumps(claimed), tensors | {"seen_as": -tensors["seen_as"]})
+        with pytest.raises(minigen.ModelFileError, match=columns):
+            minigen.load(tmp_path / "bad.safetensors")
+    del tensors["seen_as"]
+    checkpoint.write(tmp_path / "bad.safetensors", json.dumps(settings), tensors)
+    with pytest.raises(minigen.ModelFileError, match="seen_as is missing"):
         minigen.load(tmp_path / "bad.safetensors")
 
 

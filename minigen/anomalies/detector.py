@@ -12,7 +12,7 @@ import numpy as np
 
 from minigen import checks
 from minigen.anomalies import files
-from minigen.anomalies.columns import Quantiles
+from minigen.anomalies.columns import COLUMNS, Quantiles, Standard
 from minigen.anomalies.mixed import MixedColumns, is_mixed
 from minigen.datasets import frames
 from minigen.datasets.load import as_rows
@@ -23,11 +23,11 @@ from minigen.estimators.many import fit_many
 from minigen.estimators.vae import VAE
 
 SCORES = ("bound", "likelihood", "reconstruction", "latent")
-COLUMNS = ("standard", "quantile")
 LEAST_ROWS = 2000  # of an epoch: fewer are repeated, since each epoch has a cost of its own; and draws for a mixture
 COMPONENTS = 20  # of the mixture, at most: of few rows it has fewer
 LEAST_VARIANCE = 1e-3  # of its components: they are to say where usual rows lie, not where each training row lies
 WARMUP = 0.1  # share of the epochs in which the KL's weight grows from 0, or latents may stay unused
+CLIP_NORM = 100.0  # of the gradient, far above what it is as a rule: one rare row is not to undo many steps
 AUTO_OFFSET = 0.01  # share of the training rows that contamination="auto" takes for unusual
 
 
@@ -50,8 +50,9 @@ class AnomalyDetector(sklearn_protocol.Parameters):
     latent_prior : the ``p(z)`` that rows are scored with: ``"mixture"``, of Gaussians fitted to the training rows'
         latents (needs scikit-learn), or ``"normal"``, N(0, I), which knows less of where usual rows lie
     contamination : share of the training rows to call unusual, in (0, 0.5], or ``"auto"``, 0.01
-    columns : ``"standard"``: mean 0 and deviation 1; ``"quantile"``: by ranks, as a normal distribution has them, for
-        skewed columns and such with a few huge values
+    columns : ``"standard"``: mean 0 and deviation 1, what lies far out drawn in by ``2 asinh(z / 2)``, so that a value
+        that hardly ever occurs does not outvote all others; ``"quantile"``: by ranks, as a normal distribution has
+        them, for skewed columns and such with a few huge values
     members : models in the ensemble, by ``seed``, ``seed + 1``, ..., trained at once; scores are their mean. More than
         one are a little better, and take as many times as long
     samples : draws of the latent for each row's score
@@ -72,7 +73,7 @@ class AnomalyDetector(sklearn_protocol.Parameters):
 
     kind = "anomaly-detector"
     models_: list[VAE]
-    quantiles_: Quantiles | None
+    seen_as_: Standard | Quantiles | None  # None of a file from before columns were drawn in
     mixed_: MixedColumns | None
     offset_: float
     item_shape_: tuple[int, ...]
@@ -147,8 +148,8 @@ class AnomalyDetector(sklearn_protocol.Parameters):
         mixed = MixedColumns.measure(X, types) if types is not None or is_mixed(X) else None
         rows, item_shape = as_rows(X if mixed is None else mixed.encode(X), name="X", min_rows=2)
         rows = rows.astype(np.float32)
-        quantiles = Quantiles.of(rows[:, _numbers(rows, mixed)]) if self.columns == "quantile" else None
-        seen = _seen(rows, quantiles, mixed)
+        seen_as = COLUMNS[self.columns].of(rows[:, _numbers(rows, mixed)])
+        seen = _seen(rows, seen_as, mixed)
         repeated = np.tile(seen, (-(-LEAST_ROWS // len(seen)), 1))
         models = [self._member(i, len(repeated), rows.shape[1], mixed) for i in range(self.members)]
         fit_many(models, repeated, progress=False)
@@ -161,7 +162,7 @@ class AnomalyDetector(sklearn_protocol.Parameters):
                     # Not to the repeated rows, each of which would count several times.
                     model.fit_latent_prior(seen, draws=LEAST_ROWS, least_variance=LEAST_VARIANCE)
         self.models_, self.source_ = models, None
-        self.quantiles_, self.mixed_ = quantiles, mixed
+        self.seen_as_, self.mixed_ = seen_as, mixed
         self.item_shape_ = item_shape if mixed is None else (len(mixed.parts),)
         self.n_features_in_ = math.prod(self.item_shape_)
         vars(self).pop("feature_names_in_", None)
@@ -186,6 +187,7 @@ class AnomalyDetector(sklearn_protocol.Parameters):
             components=COMPONENTS,
             kl_warmup=WARMUP * epochs,
             learning_rate=self.learning_rate,
+            clip_norm=CLIP_NORM,
             batch_size=batch,
             epochs=epochs,
             seed=(self.seed + i) % checks.SEED_LIMIT,
@@ -239,7 +241,7 @@ class AnomalyDetector(sklearn_protocol.Parameters):
         rows, item_shape = as_rows(encoded, name="X", min_rows=1)
         if self.mixed_ is None:
             inputs.check_items(self, "X", item_shape)
-        return _seen(rows.astype(np.float32), self.quantiles_, self.mixed_)
+        return _seen(rows.astype(np.float32), self.seen_as_, self.mixed_)
 
     def _scores_of(self, seen: np.ndarray) -> np.ndarray:
         """Mean score of the ensemble; a row so far out that it overflows gets the least number, not -inf."""
@@ -270,10 +272,10 @@ def _numbers(rows: np.ndarray, mixed: MixedColumns | None) -> np.ndarray:
     return np.arange(rows.shape[1]) if mixed is None else mixed.numbers
 
 
-def _seen(rows: np.ndarray, quantiles: Quantiles | None, mixed: MixedColumns | None) -> np.ndarray:
-    """``rows`` with their numbers by ``quantiles``, where there are such."""
-    if quantiles is None:
+def _seen(rows: np.ndarray, seen_as: Standard | Quantiles | None, mixed: MixedColumns | None) -> np.ndarray:
+    """``rows`` as the models see them: their numbers by ``seen_as``, categories as they are."""
+    if seen_as is None:
         return rows
     seen, numbers = rows.copy(), _numbers(rows, mixed)
-    seen[:, numbers] = quantiles(rows[:, numbers])
+    seen[:, numbers] = seen_as(rows[:, numbers])
     return seen

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from minigen import checks
-from minigen.anomalies.columns import Quantiles
+from minigen.anomalies.columns import COLUMNS
 from minigen.anomalies.mixed import MixedColumns
 from minigen.estimators.saving import content, tuples
 from minigen.training import checkpoint
@@ -28,8 +28,8 @@ def save(detector: Any, path: str | os.PathLike[str]) -> None:
         text, of_model = content(model)
         members.append(json.loads(text))
         tensors.update({f"member{i}.{name}": value for name, value in of_model.items()})
-    if detector.quantiles_ is not None:
-        tensors["quantiles"] = np.ascontiguousarray(detector.quantiles_.knots)
+    if detector.seen_as_ is not None:
+        tensors["seen_as"] = np.ascontiguousarray(detector.seen_as_.tensor)
     names = getattr(detector, "feature_names_in_", None)
     settings = {
         "model": detector.kind,
@@ -73,12 +73,13 @@ def restored(kind: type, settings: dict[str, Any], tensors: Tensors, restore: Re
             raise ValueError(f"member {i} must have a mixture")
     if not models:
         raise ValueError("members must not be empty")
-    detector.quantiles_ = None
-    if detector.columns == "quantile":
-        check_tensor(tensors, "quantiles", (len(tensors["quantiles"]), numbers), np.float64)
-        if not len(tensors["quantiles"]) or (np.diff(tensors["quantiles"], axis=0) < 0).any():
-            raise ValueError("quantiles must be numbers in order")
-        detector.quantiles_ = Quantiles(tensors["quantiles"])
+    detector.seen_as_ = None
+    known = tensors.get("seen_as", tensors.get("quantiles"))  # which the files of once called so
+    if known is not None:
+        check_tensor({"seen_as": known}, "seen_as", (len(known), numbers), np.float64)
+        detector.seen_as_ = COLUMNS[detector.columns].restored(known)
+    elif detector.columns == "quantile":
+        raise KeyError("seen_as is missing")
     if settings["columns"] is not None:
         if len(settings["columns"]) != columns or not all(isinstance(name, str) for name in settings["columns"]):
             raise ValueError(f"columns must be {columns} names")
