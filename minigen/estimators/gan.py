@@ -97,6 +97,9 @@ class GAN(Generates, OfRange):
     ema : decay of an average of the generator's weights over the steps, such as 0.999; 0 keeps none. Samples are drawn
         with the average then, which does not jump about as the weights do (Yazıcı et al. 2019). The first steps take a
         shorter average, Shamir and Zhang 2013: :mod:`minigen.reference.averaging`.
+    reject : share of the generated samples, in [0, 0.5], that :meth:`sample` leaves out, those that the discriminator
+        finds least like data (after Azadi et al. 2019: :mod:`minigen.estimators.rejecting`). Fewer samples look wrong
+        then; of too large a share variety suffers. Of a model with labels it is the share of each class
     optimizer : ``"adam"``, ``"adamw"``, ``"sgd"``, ``"rmsprop"`` or ``"lion"``, for both networks. Formulas and
         sources: :mod:`minigen.reference.optimizer`.
     learning_rate : step size; a pair such as ``(1e-4, 4e-4)`` is the generator's and the discriminator's (Heusel et al.
@@ -173,6 +176,7 @@ class GAN(Generates, OfRange):
         instance_noise_decay: bool = True,
         pack: int = 1,
         ema: float = 0.0,
+        reject: float = 0.0,
         optimizer: str = "adam",
         learning_rate: float | tuple[float, float] = 2e-4,
         schedule: str = "constant",
@@ -215,6 +219,7 @@ class GAN(Generates, OfRange):
         self.instance_noise_decay = instance_noise_decay
         self.pack = pack
         self.ema = ema
+        self.reject = reject
         self.optimizer = optimizer
         self.learning_rate = learning_rate
         self.schedule = schedule

@@ -12,6 +12,8 @@ from minigen.estimators.game import check_game
 from minigen.estimators.scaling import RANGES
 from minigen.models.conditional import CONDITIONINGS
 
+MOST_REJECTED = 0.5 + 1e-9  # more would leave a draw of many samples with some that are rejected each time
+
 
 def settings(gan: Any) -> None:
     """What ``fit`` asks for beside what every estimator has."""
@@ -28,6 +30,9 @@ def settings(gan: Any) -> None:
     check_game(gan)
     checks.choice("conditioning", gan.conditioning, CONDITIONINGS)
     checks.number("ema", gan.ema, 0, 1)
+    checks.number("reject", gan.reject, 0, MOST_REJECTED)
+    if gan.reject and gan.pack > 1:
+        raise ArgumentError("reject", f"must be 0 with pack={gan.pack}: the discriminator judges no sample by itself")
     if gan.batch_size % checks.integer("pack", gan.pack, 1):
         raise ArgumentError("batch_size", f"must be a multiple of pack={gan.pack}, not {gan.batch_size}")
 

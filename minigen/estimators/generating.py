@@ -10,18 +10,14 @@ from minigen import checks
 from minigen.backend import Array
 from minigen.datasets.load import as_numbers
 from minigen.errors import ArgumentError
-from minigen.estimators import decoding
 from minigen.estimators.interpolation import great_circle
-from minigen.estimators.trained import TrainedModel, fresh_seed
-from minigen.models.network import Network
+from minigen.estimators.rejecting import Rejects
+from minigen.estimators.trained import fresh_seed
 from minigen.reference import random
 
 
-class Generates(TrainedModel):
+class Generates(Rejects):
     """The half of a GAN that draws samples."""
-
-    generator_: Network
-    averaged_generator_: Network | None
 
     def sample(
         self,
@@ -32,33 +28,36 @@ class Generates(TrainedModel):
         balanced: bool = False,
         average: bool | None = None,
         noise: bool | None = None,
+        reject: bool | None = None,
     ) -> np.ndarray:
         """``n`` new samples, ``[n, ...]`` in the units, type and shape of the training data.
 
         ``seed=None`` draws fresh noise each time. ``average``: with the average of the generator's weights, or with
         the weights as they are; ``None`` takes the average where ``ema`` keeps one. Labels in ``blocks`` are drawn
-        from their probabilities, which are given instead with ``noise=False``.
+        from their probabilities, which are given instead with ``noise=False``. Of a model with ``reject`` the samples
+        that its discriminator finds least like data are left out and drawn anew; with ``reject=False`` they stay, and
+        sample ``i`` is what :meth:`generate` makes of ``latent(n, seed)[i]``.
 
         Of a model with labels, ``y`` is the label of all samples or has one for each; without it they are drawn as
         frequent as in the data, or, ``balanced``, sample ``i`` is of class ``classes_[i % len(classes_)]``. Of a model
         with numbers beside its rows, ``y[C]`` or ``y[n, C]`` are those.
 
-        Raises :class:`~minigen.NotFittedError` before ``fit``, ``TypeError`` or ``ValueError`` for a bad ``y`` and for
-        an average that there is not.
+        Raises :class:`~minigen.NotFittedError` before ``fit``, ``TypeError`` or ``ValueError`` for a bad ``y``, and for
+        an average or a rejection that there is not.
         """
-        seed = fresh_seed(seed)
-        z = self.latent(n, seed)
+        self._require_fit()
+        seed, n = fresh_seed(seed), checks.integer("n", n, 0)
         checks.choice("noise", noise, (None, True, False))
-        codes = self._codes_to_sample(len(z), seed, y, balanced)
-        with self._ops.on_device_of(z):
-            rows = self._apply(self._generator(average), z, codes)
-            if (blocks := self._frozen["blocks"]) is None:
-                return self._as_frame(self._rounded_if_binary(self._to_data(rows)))
-            if noise is not False:
-                u = self._uniform(rows.shape, seed, random.SAMPLE, block=1)
-                rows = decoding.with_labels_drawn(rows, np.cumsum(blocks), u)
+        checks.choice("reject", reject, (None, True, False))
+        if reject and self.limits_ is None:
+            raise ArgumentError("reject", "must be None or False for a model that was trained with reject=0")
+        codes = self._codes_to_sample(n, seed, y, balanced)
+        draw = self._sampled if reject is False or self.limits_ is None else self._accepted
+        rows = draw(n, seed, codes, average, noise is not False)
+        with self._ops.on_device_of(rows):
             items = self._to_data(rows)
-            return self._as_frame(items if noise is False else self._rounded_if_binary(items))
+            probabilities = noise is False and self._frozen["blocks"] is not None
+            return self._as_frame(items if probabilities else self._rounded_if_binary(items))
 
     def latent(self, n: int = 1, seed: int | None = None) -> np.ndarray:
         """``n`` draws of the noise, ``float32[n, latent_dim]``."""
@@ -82,15 +81,6 @@ class Generates(TrainedModel):
     def _generated(self, z: Any, codes: np.ndarray | None, average: bool | None) -> Array:
         """What the generator makes of noise ``z`` under these conditions, in the units of the data."""
         return self._to_data(self._apply(self._generator(average), self._latents(z), codes))
-
-    def _generator(self, average: bool | None) -> Network:
-        """The generator with the average of its weights or with the weights, as :meth:`sample` is told."""
-        checks.choice("average", average, (None, True, False))
-        if average is False or (average is None and self.averaged_generator_ is None):
-            return self.generator_
-        if self.averaged_generator_ is None:
-            raise ArgumentError("average", "must be None or False for a model that was trained with ema=0")
-        return self.averaged_generator_
 
     def interpolate(self, a: Any, b: Any, steps: int = 8, y: Any = None, *, average: bool | None = None) -> np.ndarray:
         """``steps`` samples on the way from ``a`` to ``b``, ends included, ``[steps, ...]``.
