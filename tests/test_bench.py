@@ -337,7 +337,7 @@ def test_the_gpu_runs_every_test_that_takes_a_backend() -> None:
     takes_a_backend = re.compile(r"^def test_\w+\((?:.*, )?(?:backend|arena|device)\b", re.MULTILINE)
     files = [path for path in tests.glob("test_*.py") if takes_a_backend.search(path.read_text())]
     found = {path.stem.removeprefix("test_") for path in files}
-    host_only = {"precision", "cuda_arrays", "numpy_errors", "fit_many", "reject"}  # their ``device`` is one of the host
+    host_only = {"precision", "cuda_arrays", "numpy_errors", "fit_many", "reject"}  # ``device``: one of the host
     assert listed - {"cuda_device"} == found - host_only
     tested_together = {
         "layer_operations": {"dropout", "maxout", "normalization", "self_gated", "spectral_norm"},
