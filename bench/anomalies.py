@@ -15,8 +15,8 @@ were measured first when the defaults were there: digits 28 x 28 with one left o
 class left out, a roll and an S in three dimensions with uniform points, and what pyod makes, Gaussians of 10 columns
 and clusters. The roll and the S then showed that the learned variance had collapsed; the remedies, a KL whose weight
 grows slowly and a mixture as the latents' density, were settled on CHOSEN_ON. Later the digits 28 x 28 showed trainings
-that rare pixels undid; that columns are drawn in and gradients clipped comes from them, how much from CHOSEN_ON. So
-these are no longer held out in the strict sense. The table says the mean of either. Runs are written to
+that rare pixels undid; extreme values are compressed and gradients clipped since then, by amounts settled on
+CHOSEN_ON. So these are no longer held out in the strict sense. The table says the mean of either. Runs are written to
 `bench/results/anomalies-MACHINE.json`; those in it that are not measured again stay. Needs scikit-learn.
 """
 

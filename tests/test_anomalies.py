@@ -84,7 +84,7 @@ def test_members_are_the_mean_and_contamination_the_share():
     np.testing.assert_allclose(detector.decision_function(X), detector.score_samples(X) - detector.offset_)
 
 
-def test_what_lies_far_out_is_drawn_in():
+def test_extreme_values_are_compressed():
     x = np.random.default_rng(0).normal(7, 3, (5000, 1))
     seen = Standard.of(x)(x)[:, 0]
     z = (x[:, 0] - x.mean()) / x.std()
@@ -96,7 +96,7 @@ def test_what_lies_far_out_is_drawn_in():
 
 
 @pytest.mark.slow  # seconds
-def test_pixels_that_are_hardly_ever_lit_do_not_undo_the_training():
+def test_rarely_lit_pixels_do_not_undo_the_training():
     """They are up to 40 deviations away: in their own scale the loss reached 1e9, and scores of usual rows -1e17."""
     pytest.importorskip("sklearn")
     X = minigen.datasets.mnist_sample().images[:2000].reshape(2000, -1).astype(np.float32)
@@ -171,12 +171,12 @@ def test_a_bad_file_is_refused(tmp_path):
             minigen.load(tmp_path / "bad.safetensors")
     for columns in ("quantile", "standard"):
         claimed = settings | {"params": settings["params"] | {"columns": columns}}
-        checkpoint.write(tmp_path / "bad.safetensors", json.dumps(claimed), tensors | {"seen_as": -tensors["seen_as"]})
+        checkpoint.write(tmp_path / "bad.safetensors", json.dumps(claimed), tensors | {"scaling": -tensors["scaling"]})
         with pytest.raises(minigen.ModelFileError, match=columns):
             minigen.load(tmp_path / "bad.safetensors")
-    del tensors["seen_as"]
+    del tensors["scaling"]
     checkpoint.write(tmp_path / "bad.safetensors", json.dumps(settings), tensors)
-    with pytest.raises(minigen.ModelFileError, match="seen_as is missing"):
+    with pytest.raises(minigen.ModelFileError, match="scaling is missing"):
         minigen.load(tmp_path / "bad.safetensors")
 
 

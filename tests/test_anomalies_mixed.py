@@ -93,7 +93,7 @@ def test_a_row_alone_scores_as_among_others(trained):
 def test_a_detector_of_a_table_is_saved(tmp_path, trained, columns):
     if columns == "quantile":
         trained = minigen.AnomalyDetector(**SETTINGS | dict(steps=5, columns=columns)).fit(people(50))
-        assert trained.seen_as_.tensor.shape[1] == 3
+        assert trained.scaling_.tensor.shape[1] == 3
     trained.save(tmp_path / "d.safetensors")
     loaded, X = minigen.load(tmp_path / "d.safetensors"), people(20, 3)
     np.testing.assert_array_equal(loaded.score_samples(X), trained.score_samples(X))

@@ -5,8 +5,8 @@
     x -> 2 asinh(z / 2),    z = (x - mean) / std
 
 which is nearly z up to two deviations and grows like its logarithm beyond. In a column that is nearly always the same,
-such as a pixel that is hardly ever lit, z is 50 where it is not; such numbers let a training diverge, and outvote
-everything else in a score.
+such as a pixel at a picture's edge, a rare other value has a z of 50. Such numbers let a training diverge, and dominate
+all other columns in a score.
 
 ``"quantile"``: each column by its ranks among the training rows, as a standard normal has them::
 

@@ -27,7 +27,7 @@ LEAST_ROWS = 2000  # of an epoch: fewer are repeated, since each epoch has a cos
 COMPONENTS = 20  # of the mixture, at most: of few rows it has fewer
 LEAST_VARIANCE = 1e-3  # of its components: they are to say where usual rows lie, not where each training row lies
 WARMUP = 0.1  # share of the epochs in which the KL's weight grows from 0, or latents may stay unused
-CLIP_NORM = 100.0  # of the gradient, far above what it is as a rule: one rare row is not to undo many steps
+CLIP_NORM = 100.0  # of the gradient, far above its usual norm, so that one extreme row cannot undo many steps
 AUTO_OFFSET = 0.01  # share of the training rows that contamination="auto" takes for unusual
 
 
@@ -50,8 +50,8 @@ class AnomalyDetector(sklearn_protocol.Parameters):
     latent_prior : the ``p(z)`` that rows are scored with: ``"mixture"``, of Gaussians fitted to the training rows'
         latents (needs scikit-learn), or ``"normal"``, N(0, I), which knows less of where usual rows lie
     contamination : share of the training rows to call unusual, in (0, 0.5], or ``"auto"``, 0.01
-    columns : ``"standard"``: mean 0 and deviation 1, what lies far out drawn in by ``2 asinh(z / 2)``, so that a value
-        that hardly ever occurs does not outvote all others; ``"quantile"``: by ranks, as a normal distribution has
+    columns : ``"standard"``: mean 0 and deviation 1, with extreme values compressed by ``2 asinh(z / 2)``, so that a
+        value that rarely occurs does not dominate all others; ``"quantile"``: by ranks, as a normal distribution has
         them, for skewed columns and such with a few huge values
     members : models in the ensemble, by ``seed``, ``seed + 1``, ..., trained at once; scores are their mean. More than
         one are a little better, and take as many times as long
@@ -73,7 +73,7 @@ class AnomalyDetector(sklearn_protocol.Parameters):
 
     kind = "anomaly-detector"
     models_: list[VAE]
-    seen_as_: Standard | Quantiles | None  # None of a file from before columns were drawn in
+    scaling_: Standard | Quantiles | None  # None for an older file, whose models standardise by themselves
     mixed_: MixedColumns | None
     offset_: float
     item_shape_: tuple[int, ...]
@@ -148,8 +148,8 @@ class AnomalyDetector(sklearn_protocol.Parameters):
         mixed = MixedColumns.measure(X, types) if types is not None or is_mixed(X) else None
         rows, item_shape = as_rows(X if mixed is None else mixed.encode(X), name="X", min_rows=2)
         rows = rows.astype(np.float32)
-        seen_as = COLUMNS[self.columns].of(rows[:, _numbers(rows, mixed)])
-        seen = _seen(rows, seen_as, mixed)
+        scaling = COLUMNS[self.columns].of(rows[:, _numbers(rows, mixed)])
+        seen = _seen(rows, scaling, mixed)
         repeated = np.tile(seen, (-(-LEAST_ROWS // len(seen)), 1))
         models = [self._member(i, len(repeated), rows.shape[1], mixed) for i in range(self.members)]
         fit_many(models, repeated, progress=False)
@@ -162,7 +162,7 @@ class AnomalyDetector(sklearn_protocol.Parameters):
                     # Not to the repeated rows, each of which would count several times.
                     model.fit_latent_prior(seen, draws=LEAST_ROWS, least_variance=LEAST_VARIANCE)
         self.models_, self.source_ = models, None
-        self.seen_as_, self.mixed_ = seen_as, mixed
+        self.scaling_, self.mixed_ = scaling, mixed
         self.item_shape_ = item_shape if mixed is None else (len(mixed.parts),)
         self.n_features_in_ = math.prod(self.item_shape_)
         vars(self).pop("feature_names_in_", None)
@@ -241,7 +241,7 @@ class AnomalyDetector(sklearn_protocol.Parameters):
         rows, item_shape = as_rows(encoded, name="X", min_rows=1)
         if self.mixed_ is None:
             inputs.check_items(self, "X", item_shape)
-        return _seen(rows.astype(np.float32), self.seen_as_, self.mixed_)
+        return _seen(rows.astype(np.float32), self.scaling_, self.mixed_)
 
     def _scores_of(self, seen: np.ndarray) -> np.ndarray:
         """Mean score of the ensemble; a row so far out that it overflows gets the least number, not -inf."""
@@ -272,10 +272,10 @@ def _numbers(rows: np.ndarray, mixed: MixedColumns | None) -> np.ndarray:
     return np.arange(rows.shape[1]) if mixed is None else mixed.numbers
 
 
-def _seen(rows: np.ndarray, seen_as: Standard | Quantiles | None, mixed: MixedColumns | None) -> np.ndarray:
-    """``rows`` as the models see them: their numbers by ``seen_as``, categories as they are."""
-    if seen_as is None:
+def _seen(rows: np.ndarray, scaling: Standard | Quantiles | None, mixed: MixedColumns | None) -> np.ndarray:
+    """``rows`` as the models see them: their numbers by ``scaling``, categories as they are."""
+    if scaling is None:
         return rows
     seen, numbers = rows.copy(), _numbers(rows, mixed)
-    seen[:, numbers] = seen_as(rows[:, numbers])
+    seen[:, numbers] = scaling(rows[:, numbers])
     return seen

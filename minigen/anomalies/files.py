@@ -28,8 +28,8 @@ def save(detector: Any, path: str | os.PathLike[str]) -> None:
         text, of_model = content(model)
         members.append(json.loads(text))
         tensors.update({f"member{i}.{name}": value for name, value in of_model.items()})
-    if detector.seen_as_ is not None:
-        tensors["seen_as"] = np.ascontiguousarray(detector.seen_as_.tensor)
+    if detector.scaling_ is not None:
+        tensors["scaling"] = np.ascontiguousarray(detector.scaling_.tensor)
     names = getattr(detector, "feature_names_in_", None)
     settings = {
         "model": detector.kind,
@@ -73,13 +73,13 @@ def restored(kind: type, settings: dict[str, Any], tensors: Tensors, restore: Re
             raise ValueError(f"member {i} must have a mixture")
     if not models:
         raise ValueError("members must not be empty")
-    detector.seen_as_ = None
-    known = tensors.get("seen_as", tensors.get("quantiles"))  # which the files of once called so
+    detector.scaling_ = None
+    known = tensors.get("scaling", tensors.get("quantiles"))  # as older files call it
     if known is not None:
-        check_tensor({"seen_as": known}, "seen_as", (len(known), numbers), np.float64)
-        detector.seen_as_ = COLUMNS[detector.columns].restored(known)
+        check_tensor({"scaling": known}, "scaling", (len(known), numbers), np.float64)
+        detector.scaling_ = COLUMNS[detector.columns].restored(known)
     elif detector.columns == "quantile":
-        raise KeyError("seen_as is missing")
+        raise KeyError("scaling is missing")
     if settings["columns"] is not None:
         if len(settings["columns"]) != columns or not all(isinstance(name, str) for name in settings["columns"]):
             raise ValueError(f"columns must be {columns} names")

@@ -84,6 +84,16 @@ class Numbers:
 Conditions = Labels | Numbers
 
 
+def group_count(conditions: Conditions | None) -> int:
+    """How many groups rows fall into: one for each class, or one where there are no labels."""
+    return len(conditions.classes) if isinstance(conditions, Labels) else 1
+
+
+def group_of_rows(groups: int, codes: np.ndarray | None, n: int) -> np.ndarray:
+    """The group of each of ``n`` rows, ``int[n]``: where there are several, the row's class, ``codes[n]``."""
+    return np.zeros(n, np.intp) if groups == 1 or codes is None else codes.astype(np.intp)
+
+
 def learn(y: Any, rows: int, ops: Placement) -> Conditions:
     """What the conditions ``y`` of training data are. Raises TypeError or ValueError for others than labels of one
     kind, one a row, or finite numbers ``[rows, C]``."""

@@ -9,7 +9,7 @@ import numpy as np
 from minigen import checks
 from minigen.backend import Array
 from minigen.estimators import mixture
-from minigen.estimators.conditions import Conditions, Labels
+from minigen.estimators.conditions import Conditions, group_count, group_of_rows
 from minigen.estimators.encoding import Encodes
 from minigen.estimators.mixture import Mixture
 from minigen.estimators.scoring import NOISE_TABLE, Scores, noise_rows
@@ -101,7 +101,7 @@ class LatentPrior(Encodes, Scores):
 
     def _fit_mixture(self, rows: Array, codes: np.ndarray | None, *, data: bool, **how: Any) -> None:
         """Fit the mixture to the latents of ``rows``, or of some if there are many; ``data`` as in :meth:`_apply`."""
-        groups = np.zeros(len(rows), np.intp) if codes is None or codes.ndim > 1 else codes.astype(np.intp)
+        groups = group_of_rows(group_count(self.conditions_), codes, len(rows))
         chosen = np.sort(np.random.default_rng(self.seed).permutation(len(rows))[: mixture.MOST_ROWS])
         chosen = np.union1d(chosen, np.unique(groups, return_index=True)[1])  # a row of each class, however rare
         some, of_some = rows[chosen], None if codes is None else codes[chosen]
@@ -109,19 +109,14 @@ class LatentPrior(Encodes, Scores):
             heads = self._apply(self.encoder_, some, of_some, data=data)
             mu, logvar = (self._ops.to_host(part) for part in latent.posterior(heads))
         deviation = np.exp(logvar / 2)
-        count = _groups_of(self.conditions_)
+        count = group_count(self.conditions_)
         self.latent_prior_ = mixture.fit(mu, deviation, groups[chosen], count, self.components, self.seed, **how)
 
     def _own_tensors(self) -> Tensors:
         return {} if self.latent_prior_ is None else self.latent_prior_.tensors()
 
     def _check_own_tensors(self, tensors: Tensors, known: Conditions | None) -> None:
-        Mixture.from_tensors(tensors, _groups_of(known), self.latent_dim)
+        Mixture.from_tensors(tensors, group_count(known), self.latent_dim)
 
     def _load_own_tensors(self, tensors: Tensors) -> None:
-        self.latent_prior_ = Mixture.from_tensors(tensors, _groups_of(self.conditions_), self.latent_dim)
-
-
-def _groups_of(conditions: Conditions | None) -> int:
-    """How many mixtures a model with these conditions has: one a class, or one."""
-    return len(conditions.classes) if isinstance(conditions, Labels) else 1
+        self.latent_prior_ = Mixture.from_tensors(tensors, group_count(self.conditions_), self.latent_dim)

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from minigen.errors import ArgumentError
+from minigen.estimators.conditions import group_of_rows
 from minigen.training.checkpoint import Tensors, check_tensor
 
 HELD_OUT = 0.1  # share of the draws that judge a mixture, and are not fitted to
@@ -49,7 +50,7 @@ class Mixture:
 
     def groups_of(self, codes: np.ndarray | None, n: int) -> np.ndarray:
         """Which mixture each of ``n`` rows belongs to: that of its class ``codes[n]``, where there are several."""
-        return np.zeros(n, np.intp) if len(self.weights) == 1 or codes is None else codes.astype(np.intp)
+        return group_of_rows(len(self.weights), codes, n)
 
     def log_density(self, z: np.ndarray, groups: np.ndarray) -> np.ndarray:
         """Of each row of ``z[n, L]`` under the mixture of its group, ``groups[n]``: ``float64[n]``."""

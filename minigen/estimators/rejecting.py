@@ -19,7 +19,7 @@ from minigen import checks
 from minigen.backend import Array
 from minigen.errors import ArgumentError
 from minigen.estimators import decoding
-from minigen.estimators.conditions import Conditions, Labels
+from minigen.estimators.conditions import Conditions, Labels, group_count, group_of_rows
 from minigen.estimators.trained import TrainedModel
 from minigen.models.network import Network
 from minigen.reference import random
@@ -28,7 +28,6 @@ from minigen.training.checkpoint import Tensors, check_tensor
 MEASURED = 10_000  # samples that the limits are taken from, or
 MEASURED_OF_CLASS = 200  # of each class, if these are more
 TRIES = 64  # draws of a sample, the last of which is taken as it is; at most half are rejected in one
-SEED_OFFSET = 0x5EED  # the limits' samples are others than those of sample(n, seed) with the model's own seed
 
 
 class Rejects(TrainedModel):
@@ -49,24 +48,23 @@ class Rejects(TrainedModel):
         """Measure the limits, where samples are to be left out and the networks have learnt which."""
         if not self.reject or not self.history_.steps:
             return
-        n, groups = MEASURED, _groups_of(self.conditions_)
-        rng = np.random.default_rng([self.seed, SEED_OFFSET])
+        n, groups = MEASURED, group_count(self.conditions_)
+        rng = np.random.default_rng([self.seed, 9])
         if isinstance(self.conditions_, Labels):
             n = max(n, MEASURED_OF_CLASS * groups)
             codes = self.conditions_.balanced(n)
         elif codes is not None:
             codes = codes[np.sort(rng.integers(len(codes), size=n))]
         logits = self._logits(self._sampled(n, int(rng.integers(2**32)), codes, None, True), codes)
-        if np.isfinite(logits).all():  # or it has diverged, and is of no use with limits either
-            group = _group(groups, codes, n)
+        if np.isfinite(logits).all():  # a model that has diverged gets no limits
+            group = group_of_rows(groups, codes, n)
             self.limits_ = np.array([np.quantile(logits[group == i], self.reject) for i in range(groups)])
 
     def _accepted(self, n: int, seed: int, codes: np.ndarray | None, average: bool | None, noise: bool) -> Array:
         """``n`` samples in the range of the model, none of which is below its limit. Row i depends on no other."""
+        assert self.limits_ is not None
         rows = self._sampled(n, seed, codes, average, noise)
-        if self.limits_ is None:
-            return rows
-        limit = self.limits_[_group(len(self.limits_), codes, n)]
+        limit = self.limits_[group_of_rows(len(self.limits_), codes, n)]
         below = np.flatnonzero(self._logits(rows, codes) < limit)
         for attempt in range(1, TRIES):
             if not len(below):
@@ -115,17 +113,7 @@ class Rejects(TrainedModel):
 
     def _check_own_tensors(self, tensors: Tensors, known: Conditions | None) -> None:
         if "reject.limits" in tensors:
-            check_tensor(tensors, "reject.limits", (_groups_of(known),), np.float64)
+            check_tensor(tensors, "reject.limits", (group_count(known),), np.float64)
 
     def _load_own_tensors(self, tensors: Tensors) -> None:
         self.limits_ = tensors.get("reject.limits")
-
-
-def _groups_of(conditions: Conditions | None) -> int:
-    """How many limits a model with these conditions has."""
-    return len(conditions.classes) if isinstance(conditions, Labels) else 1
-
-
-def _group(groups: int, codes: np.ndarray | None, n: int) -> np.ndarray:
-    """Whose limit each of ``n`` samples has."""
-    return np.zeros(n, np.intp) if groups == 1 or codes is None else codes.astype(np.intp)
