@@ -166,7 +166,10 @@ def assert_gradient(step: Any, net: Any, compute: Callable[[], None], loss: Call
 
 
 def test_every_setting_is_drawn():
-    for family, choices, left in ((minigen.GAN, GAN, GIVEN | {"reject"}), (minigen.VAE, VAE, GIVEN | AFTERWARDS)):
+    for family, choices, left in (
+        (minigen.GAN, GAN, GIVEN | {"latent_std", "reject"}),
+        (minigen.VAE, VAE, GIVEN | AFTERWARDS),
+    ):
         assert set(family().get_params()) - left == set(choices)
 
 

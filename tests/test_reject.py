@@ -1,4 +1,4 @@
-"""Samples that a GAN's discriminator finds least like data are left out."""
+"""Samples that a GAN's discriminator finds least like data are left out, and the noise that samples are made of."""
 
 from __future__ import annotations
 
@@ -88,6 +88,22 @@ def test_a_draw_that_is_always_rejected_ends(model):
     assert hopeless.sample(20, seed=0).shape == (20, 3)
 
 
+@pytest.mark.parametrize("device", ["numpy", "cpu"])
+def test_samples_are_made_of_noise_of_another_deviation(device, tmp_path):
+    usual, wide = (gan(device=device, latent_std=std).fit(X, progress=False) for std in (1.0, 1.5))
+    assert all(usual._state[key].tobytes() == wide._state[key].tobytes() for key in usual._state)  # no training differs
+    z = usual.latent(200, seed=1)
+    assert 0.9 < z.std() < 1.1 and np.array_equal(wide.latent(200, seed=1), np.float32(1.5) * z)
+    drawn = wide.sample(200, seed=1, reject=False)
+    assert np.array_equal(drawn, usual.generate(1.5 * z)) and not np.array_equal(drawn, usual.generate(z))
+    assert wide.limits_ != usual.limits_  # they leave out the share of samples that they are told to
+    below = wide.discriminate(wide.sample(2000, seed=1, reject=False)) < activations.forward(wide.limits_, "sigmoid")
+    assert 0.2 < below.mean() < 0.3
+    assert np.array_equal(wide.interpolate(3, 4)[0], wide.generate(wide.latent(1, 3))[0])
+    wide.save(tmp_path / "m.safetensors")
+    assert np.array_equal(minigen.load(tmp_path / "m.safetensors", device=device).sample(9, 1), wide.sample(9, 1))
+
+
 def test_limits_follow_the_weights(model):
     again = gan().fit(X, progress=False)
     assert np.array_equal(again.limits_, model.limits_)
@@ -102,7 +118,13 @@ def test_limits_follow_the_weights(model):
 
 
 def test_bad_settings_are_refused():
-    for bad, why in (({"reject": 0.6}, "reject"), ({"reject": -0.1}, "reject"), ({"pack": 2}, "pack=2")):
+    for bad, why in (
+        ({"reject": 0.6}, "reject"),
+        ({"reject": -0.1}, "reject"),
+        ({"pack": 2}, "pack=2"),
+        ({"latent_std": 0}, "latent_std must be"),
+        ({"latent_std": np.nan}, "latent_std must be"),
+    ):
         with pytest.raises(ValueError, match=why):
             gan(**bad).fit(X, progress=False)
     with pytest.raises(ValueError, match="reject must be None or False"):

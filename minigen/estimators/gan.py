@@ -97,6 +97,10 @@ class GAN(Generates, OfRange):
     ema : decay of an average of the generator's weights over the steps, such as 0.999; 0 keeps none. Samples are drawn
         with the average then, which does not jump about as the weights do (Yazıcı et al. 2019). The first steps take a
         shorter average, Shamir and Zhang 2013: :mod:`minigen.reference.averaging`.
+    latent_std : standard deviation of the noise that :meth:`sample` takes. Trainings draw ``z ~ N(0, I)`` whatever it
+        is: above 1 samples are more various than there, and more of them look wrong; below 1 it is the other way
+        round (Brock, Donahue and Simonyan 2019, section 3.1). Together with ``reject``, which takes out the wrong
+        ones, a little above 1 can have both
     reject : share of the generated samples, in [0, 0.5], that :meth:`sample` leaves out, those that the discriminator
         finds least like data (after Azadi et al. 2019: :mod:`minigen.estimators.rejecting`). Fewer samples look wrong
         then; of too large a share variety suffers. Of a model with labels it is the share of each class. Which to leave
@@ -177,6 +181,7 @@ class GAN(Generates, OfRange):
         instance_noise_decay: bool = True,
         pack: int = 1,
         ema: float = 0.0,
+        latent_std: float = 1.0,
         reject: float = 0.0,
         optimizer: str = "adam",
         learning_rate: float | tuple[float, float] = 2e-4,
@@ -220,6 +225,7 @@ class GAN(Generates, OfRange):
         self.instance_noise_decay = instance_noise_decay
         self.pack = pack
         self.ema = ema
+        self.latent_std = latent_std
         self.reject = reject
         self.optimizer = optimizer
         self.learning_rate = learning_rate

@@ -30,6 +30,7 @@ def settings(gan: Any) -> None:
     check_game(gan)
     checks.choice("conditioning", gan.conditioning, CONDITIONINGS)
     checks.number("ema", gan.ema, 0, 1)
+    checks.number("latent_std", gan.latent_std, 0, exclude_low=True)
     checks.number("reject", gan.reject, 0, MOST_REJECTED)
     if gan.reject and gan.pack > 1:
         raise ArgumentError("reject", f"must be 0 with pack={gan.pack}: the discriminator judges no sample by itself")

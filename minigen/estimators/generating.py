@@ -13,7 +13,6 @@ from minigen.errors import ArgumentError
 from minigen.estimators.interpolation import great_circle
 from minigen.estimators.rejecting import Rejects
 from minigen.estimators.trained import fresh_seed
-from minigen.reference import random
 
 
 class Generates(Rejects):
@@ -60,10 +59,10 @@ class Generates(Rejects):
             return self._as_frame(items if probabilities else self._rounded_if_binary(items))
 
     def latent(self, n: int = 1, seed: int | None = None) -> np.ndarray:
-        """``n`` draws of the noise, ``float32[n, latent_dim]``."""
+        """``n`` draws of the noise that :meth:`sample` takes, ``float32[n, latent_dim]``: normal, with the standard
+        deviation ``latent_std``."""
         self._require_fit()
-        width = self._frozen["latent_dim"]
-        return self._normal((checks.integer("n", n, 0), width), seed, random.SAMPLE)
+        return self._noise(checks.integer("n", n, 0), seed)
 
     def generate(self, z: Any, y: Any = None, *, average: bool | None = None) -> Array:
         """Samples for given noise ``z[n, latent_dim]``: ``[n, ...]`` in the units, type and shape of the training data.

@@ -34,6 +34,7 @@ class Rejects(TrainedModel):
     """The part of a GAN that draws from its generator, and leaves some samples out."""
 
     reject: float
+    latent_std: float
     seed: int
     generator_: Network
     averaged_generator_: Network | None
@@ -86,13 +87,18 @@ class Rejects(TrainedModel):
     ) -> Array:
         """The ``chosen`` ones of ``n`` samples in the range of the model; ``codes`` are their conditions. Labels in
         ``blocks`` are drawn with ``noise``, else their probabilities. Each ``attempt`` draws others."""
-        z = self._normal((n, self._frozen["latent_dim"]), seed, random.SAMPLE, block=2 * attempt)[chosen]
+        z = self._noise(n, seed, 2 * attempt)[chosen]
         with self._ops.on_device_of(z):
             rows = self._apply(self._generator(average), z, codes)
             if noise and (blocks := self._frozen["blocks"]) is not None:
                 u = self._uniform((n, rows.shape[1]), seed, random.SAMPLE, block=2 * attempt + 1)[chosen]
                 rows = decoding.with_labels_drawn(rows, np.cumsum(blocks), u)
         return rows
+
+    def _noise(self, n: int, seed: int | None, block: int = 0) -> np.ndarray:
+        """What samples are made of, ``float32[n, latent_dim]``, with the standard deviation ``latent_std``."""
+        z = self._normal((n, self._frozen["latent_dim"]), seed, random.SAMPLE, block)
+        return z * np.float32(self.latent_std)
 
     def _logits(self, rows: Array, codes: np.ndarray | None) -> np.ndarray:
         """The discriminator's of ``rows`` in the range of the model, on the host."""
