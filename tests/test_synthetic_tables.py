@@ -296,6 +296,13 @@ def test_tables_in_which_little_varies():
     assert len(two.sample(5, 0)) == 5
 
 
+def test_hidden_layers_by_the_number_of_rows():
+    for rows, expected in ((999, (128, 128)), (1000, (256, 256))):
+        model = minigen.TableVAE(**{**TINY, "hidden": None, "epochs": 0}).fit(people(rows), progress=False)
+        assert model.hidden is None and model.model_.hidden == expected
+        assert len(model.sample(3, 0)) == 3
+
+
 def test_a_thousand_categories_and_more():
     rng = np.random.default_rng(0)
     table = pd.DataFrame({"code": [f"c{i}" for i in rng.zipf(1.3, 4000) % 1500], "x": rng.normal(size=4000)})

@@ -105,7 +105,7 @@ class TableGAN(TableModel):
         self.device = device
         self.precision = precision
 
-    def _inner(self, widths: tuple[int, ...], batch_size: int, epochs: int) -> Any:
+    def _inner(self, widths: tuple[int, ...], batch_size: int, epochs: int, rows: int) -> Any:
         shared = {name: getattr(self, name) for name in self._parameter_names() if name in GAN._parameter_names()}
         batch_size = max(self.pack, batch_size - batch_size % self.pack)
         shared.update(batch_size=batch_size, epochs=epochs, beta1=0.0, output="linear", standardize=False)

@@ -63,12 +63,12 @@ class TableModel(sklearn_protocol.Parameters):
         if self.epochs is not None:
             checks.integer("epochs", self.epochs, 0)
         checks.integer("batch_size", self.batch_size, 1)
-        self._inner((2, 1), 64, 1)._check_params()
+        self._inner((2, 1), 64, 1, 64)._check_params()
         if self.rejection:
             rejection.check_available()
 
-    def _inner(self, widths: tuple[int, ...], batch_size: int, epochs: int) -> Any:
-        """The untrained model of encoded rows, whose blocks have these widths."""
+    def _inner(self, widths: tuple[int, ...], batch_size: int, epochs: int, rows: int) -> Any:
+        """The untrained model of as many encoded ``rows``, whose blocks have these widths."""
         raise NotImplementedError
 
     # --- training ---------------------------------------------------------------------------------------
@@ -131,7 +131,7 @@ class TableModel(sklearn_protocol.Parameters):
         epochs = self.epochs
         if epochs is None:
             epochs = max(1, min(self.most_epochs, round(self.steps * batch_size / count)))
-        inner = self._inner(widths, batch_size, epochs * pieces)
+        inner = self._inner(widths, batch_size, epochs * pieces, count)
         if pieces == 1:
             return inner.fit(rows[np.arange(count)], rows.labels, callbacks=callbacks, progress=progress)
         order = np.random.default_rng([self.seed, 3]).permutation(count)
