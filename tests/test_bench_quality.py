@@ -84,4 +84,4 @@ def test_a_training_that_a_signal_ended_gives_no_figure(monkeypatch: pytest.Monk
     fit = minigen.GAN.fit
     monkeypatch.setattr(minigen.GAN, "fit", lambda self, X, **how: fit(self, X, callbacks=[end], **how))
     with pytest.raises(KeyboardInterrupt):
-        pacgan.train("ring", pacgan.SETTINGS["r1 and ema"], steps=2, seed=0)
+        pacgan.train("ring", pacgan.SETTINGS["minigen's own"], steps=2, seed=0)
