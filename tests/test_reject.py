@@ -100,6 +100,7 @@ def test_samples_are_made_of_noise_of_another_deviation(device, tmp_path):
     below = wide.discriminate(wide.sample(2000, seed=1, reject=False)) < activations.forward(wide.limits_, "sigmoid")
     assert 0.2 < below.mean() < 0.3
     assert np.array_equal(wide.interpolate(3, 4)[0], wide.generate(wide.latent(1, 3))[0])
+    assert np.array_equal(usual.set_params(latent_std=1.5).sample(200, seed=1, reject=False), drawn)
     wide.save(tmp_path / "m.safetensors")
     assert np.array_equal(minigen.load(tmp_path / "m.safetensors", device=device).sample(9, 1), wide.sample(9, 1))
 

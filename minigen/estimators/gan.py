@@ -100,7 +100,7 @@ class GAN(Generates, OfRange):
     latent_std : standard deviation of the noise that :meth:`sample` takes. Trainings draw ``z ~ N(0, I)`` whatever it
         is: above 1 samples are more various than there, and more of them look wrong; below 1 it is the other way
         round (Brock, Donahue and Simonyan 2019, section 3.1). Together with ``reject``, which takes out the wrong
-        ones, a little above 1 can have both
+        ones, a little above 1 can have both. It may be set after the training
     reject : share of the generated samples, in [0, 0.5], that :meth:`sample` leaves out, those that the discriminator
         finds least like data (after Azadi et al. 2019: :mod:`minigen.estimators.rejecting`). Fewer samples look wrong
         then; of too large a share variety suffers. Of a model with labels it is the share of each class. Which to leave

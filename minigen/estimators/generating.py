@@ -85,9 +85,10 @@ class Generates(Rejects):
         """``steps`` samples on the way from ``a`` to ``b``, ends included, ``[steps, ...]``.
 
         ``a`` and ``b`` are points of latent space, ``[latent_dim]``, or seeds. The way is the great circle of White
-        2016 (slerp), on which the noise keeps a length that the generator has been trained with. A conditional
-        model needs ``y``, one condition or one for each step. ``average`` as in :meth:`sample`. Raises ``TypeError`` or
-        ``ValueError`` for other ends, and for fewer than two steps.
+        2016 (slerp), on which the noise keeps its length: halfway along a straight line it would be shorter than the
+        generator has been trained with. A conditional model needs ``y``, one condition or one for each step.
+        ``average`` as in :meth:`sample`. Raises ``TypeError`` or ``ValueError`` for other ends, and for fewer than two
+        steps.
         """
         self._require_fit()
         za, zb = self._endpoint("a", a), self._endpoint("b", b)
