@@ -16,9 +16,9 @@ class left out, a roll and an S in three dimensions with uniform points, and wha
 and clusters. The roll and the S then showed that the learned variance had collapsed; the remedies, a KL whose weight
 grows slowly and a mixture as the latents' density, were settled on CHOSEN_ON. Later the digits 28 x 28 showed trainings
 that rare pixels undid; extreme values are compressed and gradients clipped since then, by amounts settled on
-CHOSEN_ON. In the end 1,800 steps and six draws were taken in place of 2,000 and eight, for time, with the figures of all
-sets in view. So these are no longer held out in the strict sense. The table says the mean of either. Runs are written
-to `bench/results/anomalies-MACHINE.json`; those in it that are not measured again stay. Needs scikit-learn.
+CHOSEN_ON. In the end 1,800 steps and six draws were taken in place of 2,000 and eight, for time, with the figures of
+all sets in view. So these are no longer held out in the strict sense. The table says the mean of either. Runs are
+written to `bench/results/anomalies-MACHINE.json`; those in it that are not measured again stay. Needs scikit-learn.
 """
 
 from __future__ import annotations
