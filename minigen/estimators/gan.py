@@ -103,8 +103,9 @@ class GAN(Generates, OfRange):
         ones, a little above 1 can have both. It may be set after the training
     reject : share of the generated samples, in [0, 0.5], that :meth:`sample` leaves out, those that the discriminator
         finds least like data (after Azadi et al. 2019: :mod:`minigen.estimators.rejecting`). Fewer samples look wrong
-        then; of too large a share variety suffers. Of a model with labels it is the share of each class. Which to leave
-        out is measured at the end of a training: a callback's samples have all
+        then; of too large a share variety suffers, and kinds of rows that are hard to draw become rare. Of a model with
+        labels it is the share of each class, so these keep their frequencies. Which to leave out is measured at the end
+        of a training: a callback's samples have all
     optimizer : ``"adam"``, ``"adamw"``, ``"sgd"``, ``"rmsprop"`` or ``"lion"``, for both networks. Formulas and
         sources: :mod:`minigen.reference.optimizer`.
     learning_rate : step size; a pair such as ``(1e-4, 4e-4)`` is the generator's and the discriminator's (Heusel et al.
