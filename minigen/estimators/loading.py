@@ -113,7 +113,7 @@ def _columns(tensors: Tensors) -> Columns | None:
 def _training_state(model: Any, tensors: Tensors) -> Tensors:
     state = {key.removeprefix("training."): value for key, value in tensors.items() if key.startswith("training.")}
     for net in model.networks_:
-        state[f"{net.name}.params"] = np.array(net.ops.download(net.params))
+        state[f"{net.name}.params"] = net.ops.download(net.params)
         if len(net.running):
-            state[f"{net.name}.running"] = np.array(net.ops.download(net.running))
+            state[f"{net.name}.running"] = net.ops.download(net.running)
     return state

@@ -216,7 +216,7 @@ class TrainedModel(Settings):
         seed = fresh_seed(seed)
         out: Array = self._ops.empty(shape)
         self._ops.random_normal(out, seed, stream, self._ops.upload(np.array([block], np.uint64)))
-        return np.array(self._ops.download(out))
+        return self._ops.download(out)
 
     def show(
         self, n: int = 64, seed: int | None = None, *, y: Any = None, columns: int | None = None, **how: Any
@@ -246,7 +246,7 @@ class TrainedModel(Settings):
         """Uniforms in [0, 1) on the host from the model's device."""
         out: Array = self._ops.empty(shape)
         self._ops.random_uniform(out, seed, stream, self._ops.upload(np.array([block], np.uint64)))
-        return np.array(self._ops.download(out))
+        return self._ops.download(out)
 
 
 def fresh_seed(seed: int | None) -> int:

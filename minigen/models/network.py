@@ -148,7 +148,7 @@ class Network:
 
     def state(self) -> dict[str, np.ndarray]:
         """Host copies of parameters and running values, by their keys in a model file: ``generator.0.W`` and so on."""
-        return {key: np.array(self.ops.download(buffer)) for key, buffer in self._buffers().items()}
+        return {key: self.ops.download(buffer) for key, buffer in self._buffers().items()}
 
     def load_state(self, state: dict[str, np.ndarray]) -> None:
         """Set all from arrays as :meth:`state` gives them. Raises ValueError for one of another shape."""

@@ -132,7 +132,7 @@ class TrainingRun:
 
     def state(self) -> State:
         """Host copies of parameters, moments and step counter: all that is needed to go on bit for bit."""
-        return {key: np.array(self.ops.download(buffer)) for key, buffer in self.step.state_buffers().items()}
+        return {key: self.ops.download(buffer) for key, buffer in self.step.state_buffers().items()}
 
     def load_state(self, state: State) -> None:
         """Go back to a :meth:`state`."""
