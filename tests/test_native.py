@@ -614,6 +614,7 @@ def drive(kind: str) -> tuple[Path, list[tuple[str, subprocess.CompletedProcess[
         ["-DMINIGEN_SANITIZE=address,undefined", f"-DMINIGEN_ISAS={';'.join(ISAS)}"] if kind == "sanitized" else []
     )
     configure = ["cmake", "-S", str(ROOT), "-B", str(folder), "-DMINIGEN_DRIVER=ON", *options]
+    (folder / "CMakeCache.txt").unlink(missing_ok=True)  # it may name a ninja of an environment that is gone
     for command in (configure, ["cmake", "--build", str(folder), "--parallel", "2"]):
         done = subprocess.run(command, capture_output=True, text=True)
         assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
