@@ -13,8 +13,9 @@ step. Weights are drawn with a standard deviation of 0.02 there, here as `minige
 for 400 epochs, that is 400,000 steps; ``--steps`` is the budget here, and the result file says it. Runs are added to
 `bench/results/pacgan-MACHINE.json`.
 
-``minigen's own`` are smaller networks with R1 in place of batch norm, maxout and packs, an average of the generator's
-weights, a rate forty times as high that falls to 0, and a twentieth of the samples rejected.
+The setting ``minigen's own`` has smaller networks, R1 in place of batch norm, maxout and packs, an average of the
+generator's weights, a learning rate that begins forty times as high and falls to 0, and rejects a twentieth of the
+samples.
 """
 
 from __future__ import annotations

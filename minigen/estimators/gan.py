@@ -97,10 +97,10 @@ class GAN(Generates, OfRange):
     ema : decay of an average of the generator's weights over the steps, such as 0.999; 0 keeps none. Samples are drawn
         with the average then, which does not jump about as the weights do (Yazıcı et al. 2019). The first steps take a
         shorter average, Shamir and Zhang 2013: :mod:`minigen.reference.averaging`.
-    latent_std : standard deviation of the noise that :meth:`sample` takes. Trainings draw ``z ~ N(0, I)`` whatever it
-        is: above 1 samples are more various than there, and more of them look wrong; below 1 it is the other way
-        round (Brock, Donahue and Simonyan 2019, section 3.1). Together with ``reject``, which takes out the wrong
-        ones, a little above 1 can have both. It may be set after the training
+    latent_std : standard deviation of the noise that :meth:`sample` takes; the training always has 1. A larger one
+        gives samples that differ more from each other, and more of them look wrong; a smaller one gives the opposite
+        (Brock, Donahue and Simonyan 2019, section 3.1). ``reject`` leaves out those that look wrong, so the two go
+        together. It may be changed after the training; the limits of ``reject`` then stay as they were measured
     reject : share of the generated samples, in [0, 0.5], that :meth:`sample` leaves out, those that the discriminator
         finds least like data (after Azadi et al. 2019: :mod:`minigen.estimators.rejecting`). Fewer samples look wrong
         then; of too large a share variety suffers, and kinds of rows that are hard to draw become rare. Of a model with

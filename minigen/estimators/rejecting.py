@@ -27,7 +27,7 @@ from minigen.training.checkpoint import Tensors, check_tensor
 
 MEASURED = 10_000  # samples that the limits are taken from, or
 MEASURED_OF_CLASS = 200  # of each class, if these are more
-TRIES = 64  # draws of a sample, the last of which is taken as it is; at most half are rejected in one
+TRIES = 64  # a sample is drawn at most so many times; the last one is kept, whatever its logit
 
 
 class Rejects(TrainedModel):
@@ -62,7 +62,8 @@ class Rejects(TrainedModel):
             self.limits_ = np.array([np.quantile(logits[group == i], self.reject) for i in range(groups)])
 
     def _accepted(self, n: int, seed: int, codes: np.ndarray | None, average: bool | None, noise: bool) -> Array:
-        """``n`` samples in the range of the model, none of which is below its limit. Row i depends on no other."""
+        """``n`` samples in the range of the model: one below its limit is drawn again, up to ``TRIES`` times in all.
+        Row i depends on no other."""
         assert self.limits_ is not None
         rows = self._sampled(n, seed, codes, average, noise)
         limit = self.limits_[group_of_rows(len(self.limits_), codes, n)]
